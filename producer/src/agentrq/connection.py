@@ -1,0 +1,140 @@
+"""The one factory of Redis clients. Owns their retries, timeouts and health checks, and how a URL is shown.
+
+redis-py's own defaults differ by the way a client is made (``from_url`` retries 0 times, the constructor 10
+times) and give every socket a 5 s timeout that breaks longer blocking reads, so every client comes from here.
+URLs: ``redis://``, ``rediss://``, ``unix://`` as redis-py reads them, and
+``sentinel://[user:password@]host:port,host:port/SERVICE[/DB]`` (port default 26379) for a Sentinel's master.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+OUTAGE: tuple[type[Exception], ...] = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.OutOfMemoryError,
+    OSError,
+)
+"""What a Redis that is away, restarting, failing over or full raises: worth trying again. (`BusyLoadingError`
+and `MasterDownError` are ConnectionErrors or covered by `is_outage`.)"""
+
+RETRIES = 3
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 20.0
+HEALTH_CHECK_S = 20
+MAX_CONNECTIONS = 64
+
+T = TypeVar("T")
+
+
+class BadUrl(ValueError):
+    """A Redis URL that cannot be read; the message says why, without the password."""
+
+
+def is_outage(error: BaseException) -> bool:
+    """True if trying again later may help: no connection, loading, failing over, read-only, out of memory."""
+    if isinstance(error, OUTAGE):
+        return True
+    return isinstance(error, redis.ResponseError) and str(error).startswith(
+        ("OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "TRYAGAIN", "UNBLOCKED")
+    )
+
+
+def masked(url: str) -> str:
+    """The URL as it may be shown: its password as ``***``, in the address and in the query."""
+    shown = re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
+
+
+def _common(blocking: bool, asynchronous: bool) -> dict[str, Any]:
+    # Python 3.11's wait_for may swallow a cancellation while a socket timeout is set: there the callers' own
+    # timeouts bound a call. A blocking read bounds itself.
+    unbounded = blocking or (asynchronous and sys.version_info < (3, 12))
+    return {
+        "socket_timeout": None if unbounded else ANSWER_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "health_check_interval": 0 if blocking else HEALTH_CHECK_S,
+    }
+
+
+def _parts_of_sentinel(url: str) -> tuple[list[tuple[str, int]], str, dict[str, Any]]:
+    match = re.fullmatch(r"sentinel://(?:([^@/]*)@)?([^/@]+)/([^/?]+)(?:/(\d+))?", url)
+    if not match:
+        raise BadUrl(f"{masked(url)}: use sentinel://[user:password@]host:port,host:port/SERVICE[/DB]")
+    login, hosts, service, db = match.groups()
+    addresses = []
+    for host in hosts.split(","):
+        parts = urlsplit(f"//{host}")
+        addresses.append((parts.hostname or "", parts.port or 26379))
+    options: dict[str, Any] = {"db": int(db or 0)}
+    if login:
+        user, colon, password = login.partition(":")
+        if user:
+            options["username"] = unquote(user)
+        if colon:
+            options["password"] = unquote(password)
+    return addresses, service, options
+
+
+def _guarded(url: str, make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except BadUrl:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        text = str(error).replace(url, masked(url))
+        raise BadUrl(f"{masked(url)}: {text}") from None
+
+
+def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.Redis:
+    """A synchronous client (bytes in, bytes out). ``blocking``: for reads that wait longer than a socket timeout.
+
+    Raises `BadUrl`; connects only when first used.
+    """
+    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries)
+
+    def make() -> redis.Redis:
+        if url.startswith("sentinel://"):
+            addresses, service, login = _parts_of_sentinel(url)
+            sentinel = Sentinel(addresses, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_S})
+            client: redis.Redis = sentinel.master_for(service, retry=retry, **login, **_common(blocking, False))
+            return client
+        pool = redis.BlockingConnectionPool.from_url(
+            url, max_connections=MAX_CONNECTIONS, retry=retry, **_common(blocking, False)
+        )
+        return redis.Redis.from_pool(pool)
+
+    return _guarded(url, make)
+
+
+def connect_async(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.asyncio.Redis:
+    """The asyncio twin of `connect`."""
+    retry = AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries)
+
+    def make() -> redis.asyncio.Redis:
+        if url.startswith("sentinel://"):
+            addresses, service, login = _parts_of_sentinel(url)
+            sentinel = AsyncSentinel(addresses, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_S})
+            client: redis.asyncio.Redis = sentinel.master_for(service, retry=retry, **login, **_common(blocking, True))
+            return client
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url, max_connections=MAX_CONNECTIONS, retry=retry, **_common(blocking, True)
+        )
+        return redis.asyncio.Redis.from_pool(pool)
+
+    return _guarded(url, make)

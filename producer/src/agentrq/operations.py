@@ -1,0 +1,205 @@
+"""What a client does, as plain generators: each yields the Redis work it needs and is sent the answers.
+
+The two clients (client.py) only run these: no rule of the product stands in both. Owns no connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from msgspec import to_builtins
+
+from agentrq import rq_commands
+from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded, SessionExists, SessionNotFound
+from agentrq.wire import steps
+from agentrq.wire.codec import decode_entry, encode
+from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, check_text, make_command, make_options
+from agentrq.wire.ids import check_session_id, new_id
+from agentrq.wire.keys import Keys, queue_name
+from agentrq.wire.messages import Receipt
+from agentrq.wire.state import Inner, State, read_inner, read_state
+from agentrq.wire.status import Reason, Status
+from agentrq.wire.steps import Step
+
+
+class Batch(NamedTuple):
+    """Raw Redis commands, sent in one go; ``atomic`` puts them in a MULTI."""
+
+    commands: list[tuple[Any, ...]]
+    atomic: bool = False
+
+
+T = TypeVar("T")
+Operation: TypeAlias = Generator[Step | Batch, Any, T]
+
+
+class Context(NamedTuple):
+    """What all operations of one client share: names, RQ's queue, how long an ended session is kept (seconds)."""
+
+    keys: Keys
+    queue: str
+    retention_s: float
+
+    @classmethod
+    def from_environment(cls) -> Context:
+        """From ``AGENTRQ_PREFIX``, ``AGENTRQ_QUEUE`` and ``AGENTRQ_RETENTION_S``."""
+        given = os.environ.get("AGENTRQ_RETENTION_S") or steps.DEFAULT_RETENTION_S
+        try:
+            retention = float(given)
+        except ValueError:
+            retention = -1.0
+        if not 0 < retention < 1e9:
+            raise InvalidOption("AGENTRQ_RETENTION_S", f"Expected seconds above 0, got {given!r}")
+        return cls(Keys.from_environment(), queue_name(), retention)
+
+
+def start(
+    context: Context, provider: str, prompt: str, session_id: str | None, given: dict[str, Any]
+) -> Operation[str]:
+    """Open a session and enqueue its start; answers the session id."""
+    sid = check_session_id(new_id() if session_id is None else session_id)
+    options = make_options(given)
+    check_text("provider", provider)
+    check_text("prompt", prompt)
+    # The index comes first: a state that no index names would never be seen again.
+    yield Batch([("ZADD", context.keys.sessions, "NX", steps.now_ms(), sid)])
+    outcome = yield steps.open_session(context.keys, sid, provider, prompt, options, new_id())
+    if steps.text(outcome) == "exists":
+        raise SessionExists(sid)
+    yield Batch(enqueue(context.queue, sid, provider, prompt, options), atomic=True)
+    return sid
+
+
+def enqueue(queue: str, session_id: str, provider: str, prompt: str, options: Options) -> list[tuple[Any, ...]]:
+    """The commands that enqueue a session's start."""
+    return rq_commands.start_job(queue, session_id, [session_id, provider, prompt, to_builtins(options)])
+
+
+class Snapshot(NamedTuple):
+    """A state with its bookkeeping and whether its owner's lease lives."""
+
+    state: State
+    inner: Inner
+    owned: bool
+
+
+def look(context: Context, session_id: str) -> Operation[Snapshot]:
+    """The state as it is, and whether a live worker owns the session."""
+    check_session_id(session_id)
+    (raw,) = yield Batch([("HGETALL", context.keys.state(session_id))])
+    state, inner = read_state(session_id, raw), read_inner(raw)
+    if state is None:
+        raise SessionNotFound(session_id)
+    owned = False
+    if inner.token and state.worker:
+        (token,) = yield Batch([("GET", context.keys.worker(state.worker))])
+        owned = token is not None and steps.text(token) == inner.token
+    return Snapshot(state, inner, owned)
+
+
+def state(context: Context, session_id: str) -> Operation[State]:
+    """The session's state; raises `SessionNotFound`."""
+    check_session_id(session_id)
+    (raw,) = yield Batch([("HGETALL", context.keys.state(session_id))])
+    found = read_state(session_id, raw)
+    if found is None:
+        raise SessionNotFound(session_id)
+    return found
+
+
+def states(context: Context) -> Operation[list[State]]:
+    """The states of all sessions, the oldest start first; forgets ids whose state is gone."""
+    (members,) = yield Batch([("ZRANGE", context.keys.sessions, 0, -1, "WITHSCORES")])
+    ids = [(steps.text(member), float(score)) for member, score in _pairs(members)]
+    found: list[State] = []
+    gone: list[str] = []
+    for at in range(0, len(ids), 500):
+        part = ids[at : at + 500]
+        answers = yield Batch([("HGETALL", context.keys.state(sid)) for sid, _ in part])
+        for (sid, started), raw in zip(part, answers, strict=True):
+            known = read_state(sid, raw)
+            if known is not None:
+                found.append(known)
+            elif not raw and started < steps.now_ms() - 60_000:  # a start adds its id before its state
+                gone.append(sid)
+    if gone:
+        yield Batch([("ZREM", context.keys.sessions, *gone)])
+    return found
+
+
+def _pairs(members: list[Any]) -> list[tuple[Any, Any]]:
+    """ZRANGE WITHSCORES as pairs: RESP2 answers a flat list, RESP3 (and redis-py's parsing) pairs."""
+    if members and not isinstance(members[0], list | tuple):
+        return list(zip(members[::2], members[1::2], strict=True))
+    return [(member, score) for member, score in members]
+
+
+def send(context: Context, session_id: str, command: Command) -> Operation[str]:
+    """One command into the session's inbox; answers the command's id."""
+    check_session_id(session_id)
+    make_command(command)
+    if command.answer is not None and len(encode(command.answer)) > MAX_PROMPT_BYTES:
+        raise InvalidOption("answer", f"is over {MAX_PROMPT_BYTES} bytes")
+    outcome, detail, *_ = steps.texts((yield steps.send(context.keys, session_id, command)))
+    if outcome == "missing":
+        raise SessionNotFound(session_id)
+    if outcome == "ended":
+        raise SessionEnded(session_id, detail)
+    if outcome == "full":
+        raise InboxFull(session_id, int(detail))
+    return command.command_id
+
+
+def stop(context: Context, session_id: str, command_id: str | None = None) -> Operation[str]:
+    """Stop a session: its owner is told; where none lives the end is written here. An ended session is stopped."""
+    command = Command(command_id=command_id or new_id(), command="stop", timestamp=steps.now_ms())
+    for _ in range(20):
+        try:
+            yield from send(context, session_id, command)
+        except SessionEnded:
+            return command.command_id
+        seen = yield from look(context, session_id)
+        if seen.owned or seen.state.ended:
+            return command.command_id
+        outcome = yield from end(context, seen, Status.DONE, Reason.STOPPED, "")
+        if outcome != "changed":
+            return command.command_id
+    raise AgentRQError(f"Session {session_id} changes its owner too often to be stopped: try again")
+
+
+def end(context: Context, seen: Snapshot, status: Status, reason: Reason, error: str) -> Operation[str]:
+    """End a session no live worker owns, unless its owner changed since it was looked at; answers the outcome."""
+    sid = seen.state.session_id
+    step = steps.end(context.keys, sid, seen.state.epoch, seen.inner.token, status, reason, error, context.retention_s)
+    outcome = steps.text((yield step)[0])
+    if outcome == "ok" and seen.state.status is Status.QUEUED:
+        yield Batch(rq_commands.cancel_job(context.queue, sid))
+    return outcome
+
+
+def remove(context: Context, session_id: str) -> Operation[bool]:
+    """Delete an ended session; False while it lives (stop it first, wait for the end, then remove again)."""
+    check_session_id(session_id)
+    outcome = steps.text((yield steps.remove(context.keys, session_id)))
+    if outcome == "live":
+        return False
+    yield Batch([("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)])
+    if outcome == "missing":
+        raise SessionNotFound(session_id)
+    return True
+
+
+def receipt(context: Context, session_id: str, command_id: str) -> Operation[Receipt | None]:
+    """The receipt of a command, None while it waits (or where it was trimmed away)."""
+    check_session_id(session_id)
+    (cursor,) = yield Batch([("HGET", context.keys.commands(session_id), command_id)])
+    if not cursor:
+        return None
+    (entries,) = yield Batch([("XRANGE", context.keys.events(session_id), cursor, cursor)])
+    for _, fields in entries:
+        event = decode_entry(*next(iter(fields.items())))
+        if isinstance(event, Receipt):
+            return event
+    return None

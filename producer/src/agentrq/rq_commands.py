@@ -1,0 +1,88 @@
+"""The Redis commands by which RQ itself enqueues, cancels or deletes a job, recorded from RQ's own code.
+
+RQ speaks to Redis synchronously only. Handing it a pipeline that is never executed and sending the commands it
+collected gives an asyncio client the very same job, with no second copy of RQ's format. Owns no connection.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+import redis
+from redis.client import Pipeline
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+SERIALIZER: Final = JSONSerializer
+"""Jobs are JSON, never pickle."""
+
+RESULT_TTL_S: Final = 86_400
+"""How long RQ keeps the job of an ended session, well or badly ended, in seconds."""
+
+RedisCommand = tuple[Any, ...]
+
+
+@cache
+def _recorder() -> redis.Redis:
+    """A client for the pipelines RQ writes into; it is never connected."""
+    return redis.Redis(host="0.0.0.0", port=1)  # noqa: S104 - no address at all: nothing is ever sent to it
+
+
+@cache
+def _queue(name: str) -> Queue:
+    queue = Queue(name, connection=_recorder(), serializer=SERIALIZER)
+    queue.redis_server_version = (7, 0, 0)  # spares RQ the INFO by which it asks the server
+    return queue
+
+
+def _collected(pipeline: Pipeline) -> list[RedisCommand]:
+    return [command[0] for command in pipeline.command_stack]
+
+
+def start_job(queue: str, session_id: str, arguments: list[Any], *, at_front: bool = False) -> list[RedisCommand]:
+    """What enqueues ``agentrq.start(*arguments)`` with the session id as job id.
+
+    The job may run for ever: a session's time is bounded by its own options.
+    """
+    rq_queue = _queue(queue)
+    with _recorder().pipeline(transaction=False) as pipeline:
+        job = rq_queue.create_job(
+            "agentrq.start",
+            args=arguments,
+            job_id=session_id,
+            timeout=-1,
+            result_ttl=RESULT_TTL_S,
+            failure_ttl=RESULT_TTL_S,
+            description=f"agentrq.start({session_id}, {arguments[1]})",
+        )
+        rq_queue.enqueue_job(job, pipeline=pipeline, at_front=at_front)
+        # The id is free by our own state: an old job of that name must not shine through.
+        return [("DEL", job.key), *_collected(pipeline)]
+
+
+def cancel_job(queue: str, session_id: str) -> list[RedisCommand]:
+    """What takes a queued start out of its queue and marks its job ``canceled``, as `Job.cancel` does."""
+    rq_queue = _queue(queue)
+    job = Job(session_id, connection=_recorder(), serializer=SERIALIZER)
+    job.origin = queue
+    with _recorder().pipeline(transaction=False) as pipeline:
+        rq_queue.remove(job, pipeline=pipeline)
+        pipeline.hset(job.key, "status", "canceled")
+        pipeline.expire(job.key, RESULT_TTL_S)
+        rq_queue.canceled_job_registry.add(job, ttl=RESULT_TTL_S, pipeline=pipeline)
+        return _collected(pipeline)
+
+
+def delete_job(queue: str, session_id: str) -> list[RedisCommand]:
+    """What forgets the job of a removed session."""
+    rq_queue = _queue(queue)
+    job = Job(session_id, connection=_recorder(), serializer=SERIALIZER)
+    registries = (rq_queue.finished_job_registry, rq_queue.failed_job_registry, rq_queue.canceled_job_registry)
+    return [("ZREM", registry.key, session_id) for registry in registries] + [("DEL", job.key)]
+
+
+def job_key(session_id: str) -> str:
+    """The RQ hash of a session's job."""
+    return str(Job.key_for(session_id))

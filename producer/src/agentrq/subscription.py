@@ -1,0 +1,150 @@
+"""Following one session: replay, then live, no hole and no double. Pure: bytes in, events out; IO is client.py's.
+
+The stream is the truth and the channels are hints. A reader subscribes, reads the stream from its cursor each time
+a subscription was acknowledged, a hole showed or nothing came for a while, and drops what it has already.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from agentrq.errors import SessionNotFound, StreamTrimmed
+from agentrq.operations import Batch
+from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
+from agentrq.wire.ids import ORIGIN, Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import Event, StatusEvent
+from agentrq.wire.status import Status
+from agentrq.wire.steps import text
+
+PAGE_BYTES: Final = 1 << 20
+"""About how much one read of the stream brings: pages grow and shrink towards it."""
+MAX_PAGE: Final = 2000
+LOOK_AGAIN_S: Final = 5.0
+"""How long a reader waits for a hint before it looks at the stream and the state itself, in seconds."""
+MAX_WAITING_BYTES: Final = 4 << 20
+"""Hints a slow reader lets wait; past that they are dropped and it reads the stream instead."""
+
+
+class Reader:
+    """Where one reader of one session stands, and what it is to be given next."""
+
+    def __init__(self, keys: Keys, session_id: str, after: str | Cursor | None, *, deltas: bool = False) -> None:
+        self.session_id = session_id
+        self.cursor = ORIGIN if after is None else after if isinstance(after, Cursor) else Cursor.parse(after)
+        self.behind = True
+        """The stream has to be read before live events count."""
+        self.ended = False
+        self._anchored = after is not None
+        self._keys = keys
+        self._deltas = deltas
+        self._page = 100
+
+    def page(self) -> Batch:
+        """The commands of the next read: events after the cursor and, of the same moment, the state."""
+        start = f"({self.cursor}" if self.cursor > ORIGIN else "-"
+        return Batch(
+            [
+                ("XRANGE", self._keys.events(self.session_id), start, "+", "COUNT", self._page),
+                ("HMGET", self._keys.state(self.session_id), "status", "cursor", "trimmedThrough"),
+            ],
+            atomic=True,
+        )
+
+    def from_stream(self, answers: Sequence[Any]) -> list[Event]:
+        """The events of a page. Raises `StreamTrimmed` if some before them are gone, `SessionNotFound`."""
+        entries, (status, newest, trimmed) = answers
+        if status is None:
+            raise SessionNotFound(self.session_id)
+        if trimmed is not None and self._anchored and Cursor.parse(trimmed) > self.cursor:
+            raise StreamTrimmed(self.session_id, str(self.cursor), text(trimmed))
+        events: list[Event] = []
+        size = 0
+        for place, fields in entries:
+            ((field, value),) = fields.items()
+            event = decode_entry(field, value)
+            if event is not None:
+                events.append(event)
+            self.cursor = Cursor.parse(place)
+            size += len(value)
+        self._anchored = self._anchored or bool(entries)
+        self.behind = len(entries) == self._page
+        if size:
+            self._page = max(1, min(MAX_PAGE, self._page * 4, len(entries) * PAGE_BYTES // size))
+        caught_up = not self.behind and (newest is None or self.cursor >= Cursor.parse(newest))
+        self.ended = caught_up and text(status) in {Status.DONE, Status.ERROR}
+        return events
+
+    def from_messages(self, payload: bytes) -> list[Event]:
+        """What a payload of the messages channel adds; a hole makes the reader `behind`."""
+        return self._fresh(decode_messages(payload))
+
+    def from_status(self, payload: bytes) -> list[Event]:
+        """What a payload of the status channel adds."""
+        events = self._fresh([decode_status_payload(payload)])
+        if events and isinstance(events[0], StatusEvent) and Status(events[0].status).ended:
+            self.ended = True
+        return events
+
+    def _fresh(self, events: Sequence[Event]) -> list[Event]:
+        fresh: list[Event] = []
+        if self.behind:
+            return fresh
+        for event in events:
+            if event.cursor is None:
+                if self._deltas:
+                    fresh.append(event)
+                continue
+            place = Cursor.parse(event.cursor)
+            if place <= self.cursor:
+                continue
+            if place != (self.cursor.epoch, self.cursor.seq + 1):
+                self.behind = True
+                break
+            self.cursor = place
+            fresh.append(event)
+        return fresh
+
+
+class Mailbox:
+    """Hints that wait for a reader. Bounded: what is too much is dropped and `behind` set."""
+
+    def __init__(self) -> None:
+        self.behind = False
+        self._waiting: deque[tuple[bool, bytes]] = deque()
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return self.behind or bool(self._waiting)
+
+    def acknowledged(self) -> None:
+        """A subscription began (again): what was published before may have been missed."""
+        self._drop()
+
+    def put(self, is_status: bool, payload: bytes) -> None:
+        """A hint came from the messages or the status channel."""
+        if self.behind:
+            return  # the stream is going to be read anyway, and has this
+        self._waiting.append((is_status, payload))
+        self._bytes += len(payload)
+        if self._bytes > MAX_WAITING_BYTES:
+            self._drop()
+
+    def take(self, reader: Reader) -> list[Event]:
+        """Give a reader all that waits."""
+        waiting, behind = self._waiting, self.behind
+        self._waiting, self._bytes, self.behind = deque(), 0, False
+        if behind:
+            reader.behind = True
+            return []
+        events: list[Event] = []
+        for is_status, payload in waiting:
+            events += reader.from_status(payload) if is_status else reader.from_messages(payload)
+        return events
+
+    def _drop(self) -> None:
+        self.behind = True
+        self._waiting.clear()
+        self._bytes = 0

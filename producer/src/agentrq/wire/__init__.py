@@ -1,0 +1,1 @@
+"""What crosses Redis: names, shapes, statuses, atomic steps. msgspec and the standard library only, no IO."""

@@ -1,0 +1,101 @@
+"""The only encode and decode of what crosses Redis. Owns bytes ↔ structs; shapes live in messages.py and commands.py.
+
+Readers are tolerant: unknown members are ignored, a content this library cannot read becomes a dict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agentrq.wire.messages import TYPES, Content, Event, Message, Receipt, StatusEvent
+
+encoder = msgspec.json.Encoder()
+
+
+class _Envelope(msgspec.Struct, rename="camel", gc=False):
+    session_id: str
+    id: str
+    type: str
+    timestamp: int
+    content: msgspec.Raw
+    cursor: str | None = None
+    parent_id: str | None = None
+
+
+_CONTENT_DECODERS = {name: msgspec.json.Decoder(content) for name, content in TYPES.items()}
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_envelopes = msgspec.json.Decoder(list[_Envelope]).decode
+_decode_status = msgspec.json.Decoder(StatusEvent).decode
+_decode_receipt = msgspec.json.Decoder(Receipt).decode
+
+
+def _open(envelope: _Envelope) -> Message:
+    content: Content | dict[str, Any]
+    decoder = _CONTENT_DECODERS.get(envelope.type)
+    if decoder is None:
+        content = _decode_object(envelope.content)
+    else:
+        try:
+            content = decoder.decode(envelope.content)
+        except msgspec.ValidationError:  # written by a newer agentrq: hand on what is there
+            content = _decode_object(envelope.content)
+    return Message(
+        session_id=envelope.session_id,
+        id=envelope.id,
+        type=envelope.type,
+        timestamp=envelope.timestamp,
+        content=content,
+        cursor=envelope.cursor,
+        parent_id=envelope.parent_id,
+    )
+
+
+def decode_entry(field: bytes, value: bytes) -> Event | None:
+    """One stream entry's only field and value → its event; None for a field this library does not know."""
+    if field == b"message":
+        return _open(_decode_envelope(value))
+    if field == b"status":
+        return _decode_status(value)
+    if field == b"receipt":
+        return _decode_receipt(value)
+    return None
+
+
+def decode_messages(payload: bytes) -> list[Message]:
+    """A payload of the messages channel: a JSON array."""
+    return [_open(envelope) for envelope in _decode_envelopes(payload)]
+
+
+def decode_status_payload(payload: bytes) -> StatusEvent | Receipt:
+    """A payload of the status channel: one status or receipt object."""
+    return _decode_receipt(payload) if b'"commandId"' in payload else _decode_status(payload)
+
+
+def encode(value: Any) -> bytes:
+    """Any struct or JSON value → JSON; lone surrogates become U+FFFD (JSON in UTF-8 has no place for them)."""
+    try:
+        return encoder.encode(value)
+    except UnicodeEncodeError:
+        return encoder.encode(_without_surrogates(value))
+
+
+def _without_surrogates(value: Any) -> Any:
+    value = value if isinstance(value, str | dict | list) else _to_builtins(value)
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    return value
+
+
+def _to_builtins(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        named = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        pairs = {wire: getattr(value, field) for wire, field in named}
+        return {wire: item for wire, item in pairs.items() if item is not msgspec.UNSET}
+    return value

@@ -1,0 +1,146 @@
+"""The commands a session takes: start with its options, and what goes through the inbox.
+
+Owns their shapes and the check of what a caller gave; how they travel is the client's and the worker's matter.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from agentrq.errors import InvalidOption
+from agentrq.wire.codec import encode
+
+START: Final = "agentrq.start"
+FUNCTIONS: Final = {
+    "agentrq.prompt": ("session_id", "prompt", "mode"),
+    "agentrq.answer": ("session_id", "request_id", "answer"),
+    "agentrq.interrupt": ("session_id",),
+    "agentrq.stop": ("session_id",),
+}
+"""RQ function names that append to an inbox, and their parameters in order. With `START`: the allow-list."""
+
+PromptMode = Literal["queue", "steer", "interrupt"]
+
+
+class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True, frozen=True):
+    """The options of a start, all optional. Seconds are floats > 0; ``metadata`` is echoed in the state."""
+
+    cwd: str | None = None
+    model: str | None = None
+    system_prompt: str | None = None
+    max_turns: int | None = None
+    permission_mode: str | None = None
+    config_dir: str | None = None
+    extra_env: dict[str, str] | None = None
+    additional_directories: list[str] | None = None
+    worktree_name: str | None = None
+    resume: str | None = None
+    max_budget_usd: float | None = None
+    timeout_s: float | None = None
+    turn_timeout_s: float | None = None
+    idle_timeout_s: float | None = None
+    on_interrupt: Literal["idle", "continue", "fail"] | None = None
+    max_recoveries: int | None = None
+    approvals: dict[str, Any] | str | None = None
+    metadata: dict[str, str] | None = None
+
+
+_ANNOTATIONS = typing.get_type_hints(Options)
+_AT_LEAST = {"max_turns": 1, "max_recoveries": 0}
+_POSITIVE = ("max_budget_usd", "timeout_s", "turn_timeout_s", "idle_timeout_s")
+WIRE_NAMES: Final = dict(zip(Options.__struct_fields__, Options.__struct_encode_fields__, strict=True))
+_FIELD_OF: Final = {wire: field for field, wire in WIRE_NAMES.items()}
+
+
+def make_options(given: dict[str, Any]) -> Options:
+    """Check options given by name, in snake_case or as on the wire (a ``None`` is as good as absent).
+
+    Raises `InvalidOption` naming the field.
+    """
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        field = _FIELD_OF.get(name, name)
+        if field not in _ANNOTATIONS:
+            raise InvalidOption(name, "unknown; options are " + ", ".join(Options.__struct_fields__))
+        if value is not None:
+            values[field] = _convert(name, field, value)
+    return Options(**values)
+
+
+def _convert(name: str, field: str, value: Any) -> Any:
+    try:
+        value = msgspec.convert(value, _ANNOTATIONS[field], strict=True)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise InvalidOption(name, str(error)) from None
+    if field in _POSITIVE and not 0 < value < float("inf"):
+        raise InvalidOption(name, f"Expected a number above 0, got {value}")
+    if value is not None and field in _AT_LEAST and not _AT_LEAST[field] <= value < 2**53:
+        raise InvalidOption(name, f"Expected a whole number from {_AT_LEAST[field]}, got {value}")
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidOption(name, "has a NUL character")
+    return value
+
+
+def parse_option(name: str, text: str) -> Any:
+    """The value of ``NAME=VALUE`` as a command line gives it: text where the option takes text, else JSON."""
+    field = _FIELD_OF.get(name, name)
+    if field not in _ANNOTATIONS:
+        raise InvalidOption(name, "unknown; options are " + ", ".join(Options.__struct_fields__))
+    kinds = {kind for kind in get_args(_ANNOTATIONS[field]) if kind is not types.NoneType}
+    if str in kinds or any(typing.get_origin(kind) is Literal for kind in kinds):
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise InvalidOption(name, f"{text[:80]!r} is no JSON value ({error})") from None
+
+
+class Command(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """One entry of an inbox (its only field is ``command``); which members count depends on ``command``.
+
+    ``timestamp`` is when the client sent it, in ms since the epoch.
+    """
+
+    command_id: str
+    command: Literal["prompt", "answer", "interrupt", "stop"]
+    timestamp: int = 0
+    text: str | None = None
+    mode: PromptMode = "queue"
+    request_id: str | None = None
+    answer: Any = None
+
+
+MAX_PROMPT_BYTES: Final = 8 * 1024 * 1024
+"""A longer prompt or answer is refused by the client: it has to fit a runner's line and the inbox."""
+
+MAX_INBOX: Final = 1000
+"""Commands that may wait for a session's owner; the next is refused, nothing is lost."""
+
+
+def check_text(name: str, value: object) -> str:
+    """A provider's name or a prompt: a text that is neither empty nor too long; raises `InvalidOption`."""
+    if not isinstance(value, str) or not value:
+        raise InvalidOption(name, "Expected a text that is not empty")
+    if len(value) > MAX_PROMPT_BYTES or len(encode(value)) > MAX_PROMPT_BYTES:
+        raise InvalidOption(name, f"is over {MAX_PROMPT_BYTES} bytes: put it in a file of the workspace")
+    return value
+
+
+def make_command(command: Command) -> Command:
+    """Check a command before it is sent; raises `InvalidOption` naming the member."""
+    if not command.command_id or len(command.command_id) > 200:
+        raise InvalidOption("command_id", "Expected 1 to 200 characters")
+    for name, value in (("text", command.text), ("mode", command.mode), ("request_id", command.request_id)):
+        if value is not None and not isinstance(value, str):
+            raise InvalidOption(name, f"Expected `str`, got `{type(value).__name__}`")
+    if command.command == "prompt":
+        check_text("prompt", command.text)
+        if command.mode not in get_args(PromptMode):
+            raise InvalidOption("mode", f"Expected one of {', '.join(get_args(PromptMode))}, got {command.mode!r}")
+    if command.command == "answer" and not command.request_id:
+        raise InvalidOption("request_id", "is empty")
+    return command

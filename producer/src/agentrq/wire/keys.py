@@ -1,0 +1,72 @@
+"""Every name agentrq uses in Redis. Owns the names only; what they hold is said in docs/contract.md."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+DEFAULT_PREFIX = "agentrq"
+DEFAULT_QUEUE = "agentrq"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys and channels under one prefix. The braces make a session's names share one cluster slot."""
+
+    prefix: str = DEFAULT_PREFIX
+
+    @classmethod
+    def from_environment(cls) -> Keys:
+        """The prefix of ``AGENTRQ_PREFIX``, default ``agentrq``."""
+        return cls(os.environ.get("AGENTRQ_PREFIX") or DEFAULT_PREFIX)
+
+    def state(self, session_id: str) -> str:
+        """Hash: the session's state."""
+        return f"{self.prefix}:{{{session_id}}}:state"
+
+    def events(self, session_id: str) -> str:
+        """Stream: every event, its id the cursor."""
+        return f"{self.prefix}:{{{session_id}}}:events"
+
+    def inbox(self, session_id: str) -> str:
+        """Stream: commands for the owner until their receipt is written."""
+        return f"{self.prefix}:{{{session_id}}}:inbox"
+
+    def commands(self, session_id: str) -> str:
+        """Hash: command id → its receipt's cursor (empty while it waits)."""
+        return f"{self.prefix}:{{{session_id}}}:commands"
+
+    def messages_channel(self, session_id: str) -> str:
+        """Channel: JSON arrays of messages."""
+        return f"{self.prefix}:{{{session_id}}}:messages"
+
+    def status_channel(self, session_id: str) -> str:
+        """Channel: JSON status and receipt objects."""
+        return f"{self.prefix}:{{{session_id}}}:status"
+
+    @property
+    def sessions(self) -> str:
+        """Sorted set: session id → start time in ms."""
+        return f"{self.prefix}:sessions"
+
+    def worker(self, name: str) -> str:
+        """String with the worker's token; its TTL is the lease."""
+        return f"{self.prefix}:worker:{name}"
+
+    def wake_channel(self, name: str) -> str:
+        """Channel: ids of sessions of this worker that have commands waiting."""
+        return f"{self.prefix}:worker:{name}:wake"
+
+    def maintenance_lock(self) -> str:
+        """String: held by the worker that looks for lost and forgotten sessions right now."""
+        return f"{self.prefix}:maintenance"
+
+
+def queue_name() -> str:
+    """The RQ queue of starts: ``AGENTRQ_QUEUE``, default ``agentrq``."""
+    return os.environ.get("AGENTRQ_QUEUE") or DEFAULT_QUEUE
+
+
+def control_queue(queue: str) -> str:
+    """The RQ queue of all other commands: a full worker goes on taking these."""
+    return f"{queue}-ctl"

@@ -1,0 +1,89 @@
+-- write: everything one tick of a worker produced, for any number of its sessions.
+-- KEYS  state, events, inbox, commands of each session in turn
+-- ARGV  max events, max bytes, retention in ms; then for each session:
+--       session id, epoch, token, messages channel, status channel,
+--       count of state arguments, field, value, …,
+--       count of events, then for each: kind, seq, JSON, inbox entry, command id
+-- Kinds: m message, g message that stands for a gap before it, s status, r receipt (its inbox entry is deleted, its command marked), d delta (published,
+-- not kept), e the end (JSON is a status object without its cursor; see finish).
+-- Answers for each session: outcome, cursor, one after the other: 'ok'; 'gap' (events before these are not in the
+-- stream, nothing was written, cursor says where it stands); 'fenced' (another writer); 'ended'; 'missing';
+-- 'behind' (the state is of an older epoch than the writer's own claim: Redis came back older).
+-- A repeated call adds nothing: events that the stream has are skipped, and with them the state arguments.
+local max_events, max_bytes, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local answers, at = {}, 4
+
+local function write(keys, base)
+  local sid, epoch, token = ARGV[base], ARGV[base + 1], ARGV[base + 2]
+  local messages, statuses = ARGV[base + 3], ARGV[base + 4]
+  local fields = base + 6
+  local first = fields + tonumber(ARGV[base + 5]) + 1
+  local count = tonumber(ARGV[first - 1])
+  local seen = redis.call('HMGET', keys[1], 'epoch', 'token', 'cursor', 'status', 'streamBytes')
+  if not seen[1] then return 'missing', '' end
+  if tonumber(seen[1]) < tonumber(epoch) then return 'behind', seen[3] end
+  if seen[1] ~= epoch or seen[2] ~= token then return 'fenced', seen[3] end
+  if seen[4] == 'done' or seen[4] == 'error' then return 'ended', seen[3] end
+  local stand_epoch, last = place(seen[3])
+  if stand_epoch ~= tonumber(epoch) then last = 0 end
+  local bytes, cursor, array, fresh, repeated = tonumber(seen[5] or '0'), seen[3], {}, false, false
+  local prefix = epoch .. '-'
+
+  local function publish()
+    if #array > 0 then redis.call('PUBLISH', messages, '[' .. table.concat(array, ',') .. ']') end
+    array = {}
+  end
+
+  for i = 0, count - 1 do
+    local e = first + i * 5
+    local kind, json = ARGV[e], ARGV[e + 2]
+    local seq = tonumber(ARGV[e + 1])
+    if kind == 'd' then
+      if not repeated then array[#array + 1] = json end
+    elseif seq <= last then
+      repeated = true
+    else
+      repeated = false
+      if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end
+      if kind == 'e' then
+        publish()
+        if fields < first - 1 then redis.call('HSET', keys[1], unpack(ARGV, fields, first - 2)) end
+        redis.call('HSET', keys[1], 'streamBytes', string.format('%.0f', bytes))
+        return 'ok', finish(keys, sid, statuses, tonumber(epoch), last, json, retention)
+      end
+      last, fresh, cursor = seq, true, prefix .. ARGV[e + 1]
+      if kind == 'm' or kind == 'g' then
+        bytes = bytes + append(keys[2], cursor, 'message', json)
+        array[#array + 1] = json
+      else
+        publish()
+        bytes = bytes + append(keys[2], cursor, kind == 's' and 'status' or 'receipt', json)
+        redis.call('PUBLISH', statuses, json)
+        if kind == 'r' then
+          redis.call('XDEL', keys[3], ARGV[e + 3])
+          redis.call('HSET', keys[4], ARGV[e + 4], cursor)
+        end
+      end
+    end
+  end
+  publish()
+  if fresh then
+    local dropped
+    if bytes > max_bytes or redis.call('XLEN', keys[2]) > max_events then
+      bytes, dropped = trim(keys[2], bytes, max_events, max_bytes)
+    end
+    if fields < first - 1 then redis.call('HSET', keys[1], unpack(ARGV, fields, first - 2)) end
+    redis.call('HSET', keys[1], 'cursor', cursor, 'streamBytes', string.format('%.0f', bytes), 'updatedAt', now())
+    if dropped then redis.call('HSET', keys[1], 'trimmedThrough', dropped) end
+  end
+  return 'ok', cursor
+end
+
+for s = 1, #KEYS, 4 do
+  local outcome, cursor = write({KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]}, at)
+  answers[#answers + 1] = outcome
+  answers[#answers + 1] = cursor or ''
+  local events = at + 6 + tonumber(ARGV[at + 5])
+  at = events + 1 + tonumber(ARGV[events]) * 5
+end
+return answers

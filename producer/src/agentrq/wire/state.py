@@ -1,0 +1,94 @@
+"""The session's state hash as a struct. Owns its fields and their types; who writes them is the scripts' matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agentrq.wire.status import Status
+
+
+class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_only=True):
+    """Where a session stands. Times are ms since the epoch; costs in USD; figures are the session's totals."""
+
+    session_id: str
+    provider: str
+    status: Status
+    epoch: int
+    cursor: str
+    error: str | None = None
+    reason: str | None = None
+    worker: str | None = None
+    pid: int | None = None
+    provider_session_id: str | None = None
+    model: str | None = None
+    cwd: str | None = None
+    cost_usd: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    num_turns: int = 0
+    exit_code: int | None = None
+    created_at: int | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    updated_at: int | None = None
+    pending_approvals: int = 0
+    trimmed_through: str | None = None
+    metadata: dict[str, str] = {}
+
+    @property
+    def id(self) -> str:
+        """The session id."""
+        return self.session_id
+
+    @property
+    def ended(self) -> bool:
+        """True once the session is done or in error."""
+        return self.status.ended
+
+
+class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """The state's own bookkeeping, of no use outside agentrq: the owner's token, what a start asked for."""
+
+    token: str = ""
+    prompt: str = ""
+    options: str = "{}"
+    recoveries: int = 0
+
+
+_ALWAYS = frozenset({"costUsd", "inputTokens", "outputTokens", "numTurns", "pendingApprovals"})
+
+
+def _texts(raw: Mapping[bytes, bytes]) -> dict[str, Any]:
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in raw.items()}
+
+
+def read_state(session_id: str, raw: Mapping[bytes, bytes]) -> State | None:
+    """An HGETALL of the state → `State`; None when the hash is absent or is no state (never raises)."""
+    if not raw:
+        return None
+    fields = _texts(raw)
+    try:
+        fields["metadata"] = msgspec.json.decode(fields.get("metadata") or "{}", type=dict[str, str])
+        return msgspec.convert(fields | {"sessionId": session_id}, State, strict=False)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+
+
+def read_inner(raw: Mapping[bytes, bytes]) -> Inner:
+    """The bookkeeping part of the same hash; what is ill-typed counts as absent."""
+    try:
+        return msgspec.convert(_texts(raw), Inner, strict=False)
+    except msgspec.ValidationError:
+        return Inner()
+
+
+def to_wire(state: State) -> dict[str, Any]:
+    """The state as a JSON object: camelCase, the figures always there, other absent members omitted."""
+    shown: dict[str, Any] = msgspec.to_builtins(state)
+    for field, name in zip(state.__struct_fields__, state.__struct_encode_fields__, strict=True):
+        if name in _ALWAYS:
+            shown[name] = getattr(state, field)
+    return shown

@@ -1,0 +1,110 @@
+"""How each atomic step is called: which keys and arguments its script takes. Pure; running them is the caller's.
+
+The scripts' heads (scripts/*.lua) say what each answers; `text` reads the answer's byte strings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from agentrq.wire.codec import encode
+from agentrq.wire.commands import MAX_INBOX, Command, Options
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import StatusEvent
+from agentrq.wire.status import Reason, Status, check_move
+
+DEFAULT_RETENTION_S: Final = 86_400
+
+
+class Step(NamedTuple):
+    """One call of a script: its name in `agentrq.wire.scripts.SOURCES`, keys and arguments."""
+
+    script: str
+    keys: tuple[str, ...]
+    args: tuple[Any, ...]
+
+
+def now_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def text(value: Any) -> str:
+    """A part of a script's answer as text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def texts(answer: Sequence[Any]) -> list[str]:
+    """A script's answer, each part as text."""
+    return [text(part) for part in answer]
+
+
+def session_keys(keys: Keys, session_id: str) -> tuple[str, str, str, str]:
+    """A session's keys in the order every script takes them."""
+    return keys.state(session_id), keys.events(session_id), keys.inbox(session_id), keys.commands(session_id)
+
+
+def open_session(keys: Keys, session_id: str, provider: str, prompt: str, options: Options, nonce: str) -> Step:
+    """The step that gives a new session its state and first event."""
+    timestamp = now_ms()
+    event = StatusEvent(cursor="0-1", session_id=session_id, status=Status.QUEUED, timestamp=timestamp)
+    fields: dict[str, Any] = {
+        "provider": provider,
+        "prompt": prompt,
+        "options": encode(options),
+        "createdAt": timestamp,
+        "updatedAt": timestamp,
+        "costUsd": 0,
+        "inputTokens": 0,
+        "outputTokens": 0,
+        "numTurns": 0,
+        "pendingApprovals": 0,
+        "metadata": encode(options.metadata or {}),
+    }
+    if options.cwd is not None:
+        fields["cwd"] = options.cwd
+    if options.model is not None:
+        fields["model"] = options.model
+    pairs = [part for pair in fields.items() for part in pair]
+    return Step(
+        "open",
+        session_keys(keys, session_id),
+        (keys.status_channel(session_id), encode(event), nonce, *pairs),
+    )
+
+
+def claim(keys: Keys, session_id: str, worker: str, token: str, seen_epoch: int, seen_token: str) -> Step:
+    """The step by which a worker becomes the owner of a session it saw at an epoch with a token."""
+    return Step(
+        "claim",
+        session_keys(keys, session_id),
+        (worker, token, seen_epoch, seen_token, keys.status_channel(session_id), session_id),
+    )
+
+
+def send(keys: Keys, session_id: str, command: Command) -> Step:
+    """The step that appends a command to a session's inbox and wakes its owner."""
+    return Step(
+        "send",
+        session_keys(keys, session_id),
+        (command.command_id, encode(command), command.command, MAX_INBOX, session_id, keys.worker("")),
+    )
+
+
+def end(
+    keys: Keys, session_id: str, epoch: int, token: str, status: Status, reason: Reason, error: str, retention_s: float
+) -> Step:
+    """The step that ends a session no live worker owns."""
+    check_move(Status.RECOVERING, status, reason)
+    return Step(
+        "end",
+        session_keys(keys, session_id),
+        (epoch, token, session_id, keys.status_channel(session_id), status, reason, error, int(retention_s * 1000)),
+    )
+
+
+def remove(keys: Keys, session_id: str) -> Step:
+    """The step that deletes an ended session's keys."""
+    return Step("remove", session_keys(keys, session_id), ())

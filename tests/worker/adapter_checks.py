@@ -1,0 +1,65 @@
+"""What holds of every draft, whatever line it came of; and short ways to look into drafts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agentrq.wire.codec import decode_messages, encode
+from agentrq.wire.messages import TYPES, Message
+from agentrq_worker.providers import Adapter, Draft
+
+
+def as_json(draft: Draft) -> dict[str, Any]:
+    """The draft as it stands on the wire, without a place."""
+    found: dict[str, Any] = {"type": draft.type}
+    if draft.parent_id is not None:
+        found["parentId"] = draft.parent_id
+    found["content"] = msgspec.json.decode(encode(draft.content))
+    return found
+
+
+def read_back(draft: Draft) -> Message:
+    """The message that a subscriber makes of the draft."""
+    message = Message(
+        session_id="s",
+        id="m",
+        type=draft.type,
+        timestamp=1,
+        content=draft.content,  # type: ignore[arg-type]  # Raw stands for the object
+        parent_id=draft.parent_id,
+    )
+    encoded = msgspec.json.encode([message])
+    assert b"\n" not in encoded
+    (found,) = decode_messages(encoded)
+    return found
+
+
+def check(draft: Draft) -> None:
+    """A subscriber gets the draft as the type it claims to be, members absent rather than null."""
+    found = read_back(draft)
+    assert found.type == draft.type
+    assert found.parent_id == draft.parent_id
+    if draft.type == "unknown":
+        assert isinstance(found.content, dict)
+        return
+    assert type(found.content) is TYPES[draft.type]
+    assert type(draft.content) is TYPES[draft.type]
+    members = msgspec.json.decode(msgspec.json.encode(draft.content))
+    assert None not in members.values()
+
+
+def receive_all(adapter: Adapter, *received: bytes | dict[str, Any]) -> list[Draft]:
+    """The drafts of several lines, given as bytes or as objects; each is checked."""
+    drafts = []
+    for line in received:
+        drafts += adapter.receive(line if isinstance(line, bytes) else msgspec.json.encode(line))
+    for draft in drafts:
+        check(draft)
+    return drafts
+
+
+def contents(drafts: list[Draft], *types: str) -> list[dict[str, Any]]:
+    """The contents of the drafts of these types (of all, if none is named), as on the wire."""
+    return [as_json(draft)["content"] for draft in drafts if not types or draft.type in types]

@@ -1,0 +1,113 @@
+"""The allow-list of the contract, name by name."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrq_worker.runner.environment import build_environment
+
+ALLOWED = [
+    "PATH",
+    "HOME",
+    "USER",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TERM",
+    "TZ",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+    "HTTP_PROXY",
+    "https_proxy",
+    "NO_PROXY",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "CLAUDE_CODE_EXPERIMENTAL_AGENT_TEAMS",
+]
+PROVIDERS_OWN = [
+    "CLAUDECODE",
+    "CLAUDE_CONFIG_DIR",
+    "CLAUDE_CODE_ENTRYPOINT",
+    "CODEX_HOME",
+    "OLLAMA_HOST",
+    "ANTHROPIC_API_KEY",
+    "AIDER_X",
+]
+OTHERS = [
+    "AWS_SECRET_ACCESS_KEY",
+    "AGENTRQ_REDIS_URL",
+    "OPENAI_API_KEY",
+    "LD_PRELOAD",
+    "PYTHONPATH",
+    "PATHX",
+    "LC",
+    "ANTHROPIC",
+]
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_allowed_names_pass(name: str) -> None:
+    assert build_environment({name: "v"}, provider="claude").variables == {name: "v"}
+
+
+@pytest.mark.parametrize("name", PROVIDERS_OWN + OTHERS)
+def test_nothing_else_passes(name: str) -> None:
+    assert build_environment({name: "v"}, provider="claude").variables == {}
+
+
+@pytest.mark.parametrize("name", PROVIDERS_OWN + OTHERS)
+def test_what_the_settings_name_passes(name: str) -> None:
+    assert build_environment({name: "v", "X": "y"}, provider="p", pass_env=[name, "ABSENT"]).variables == {name: "v"}
+    assert build_environment({}, provider="p", settings_env={name: "w"}).variables == {name: "w"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*PROVIDERS_OWN, "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "AGENTRQ_RUNNER_MARK"],
+)
+def test_a_start_may_not_set_them(name: str) -> None:
+    made = build_environment({}, provider="p", extra_env={name: "evil", "MY": "own"}, settings_env={name: "good"})
+    assert made == ({name: "good", "MY": "own"}, [name])
+
+
+@pytest.mark.parametrize(("name", "value"), [("", "v"), ("A=B", "v"), ("A\0B", "v"), ("A", "v\0"), ("A", "\ud800")])
+def test_what_the_system_cannot_take_is_refused(name: str, value: str) -> None:
+    assert build_environment({}, provider="p", extra_env={name: value}) == ({}, [name])
+
+
+def test_later_sources_win() -> None:
+    made = build_environment(
+        {"PATH": "worker", "HOME": "worker", "TZ": "worker"},
+        provider="p",
+        settings_env={"HOME": "settings", "TZ": "settings"},
+        extra_env={"TZ": "start", "CLAUDE_CODE_EXPERIMENTAL_X": "1"},
+    )
+    assert made.variables == {"PATH": "worker", "HOME": "settings", "TZ": "start", "CLAUDE_CODE_EXPERIMENTAL_X": "1"}
+    assert made.refused == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "name"),
+    [("claude", "CLAUDE_CONFIG_DIR"), ("claude-agent-acp", "CLAUDE_CONFIG_DIR"), ("codex", "CODEX_HOME")],
+)
+def test_config_dir_has_the_providers_own_name(provider: str, name: str) -> None:
+    made = build_environment({}, provider=provider, config_dir="/c", settings_env={name: "/settings"})
+    assert made.variables == {name: "/c"}
+    assert build_environment({}, provider=provider, config_dir=None).variables == {}
+    assert build_environment({}, provider="gemini", config_dir="/c").variables == {}
+
+
+@given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
+def test_every_key_is_taken_or_refused(source: dict[str, str], extra_env: dict[str, str]) -> None:
+    before = dict(source), dict(extra_env)
+    made = build_environment(source, provider="p", extra_env=extra_env)
+    assert set(made.refused) | set(made.variables) >= set(extra_env)
+    assert all(made.variables[name] == value for name, value in extra_env.items() if name not in made.refused)
+    assert (source, extra_env) == before

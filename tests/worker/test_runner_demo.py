@@ -1,0 +1,475 @@
+"""The built-in demo, as a real process over real pipes: the protocol, the true figures, the small words."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrq_worker.runners import demo_files, demo_words
+
+Line = dict[str, Any] | bytes
+DEMO = "agentrq_worker.runners.demo"
+NOT_JSON = b"This line is not JSON, on purpose: a demonstration of an error the session survives."
+
+
+def runner_environment(**extra: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "AGENTRQ_DEMO_PACE": "0", **extra}
+
+
+def as_line(raw: bytes) -> Line:
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return raw.rstrip(b"\n")
+    assert isinstance(found, dict)
+    return found
+
+
+def query(prompt: str, **options: Any) -> bytes:
+    return json.dumps({"type": "query", "sessionId": "s1", "prompt": prompt, **options}).encode() + b"\n"
+
+
+def run_runner(module: str, stdin: bytes, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run to the end of stdin."""
+    argv = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        argv, input=stdin, capture_output=True, env=runner_environment(**environment), timeout=60, check=False
+    )
+
+
+class RunnerTalk:
+    """A runner that is spoken to line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    def write(self, line: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line)
+
+    def command(self, kind: str) -> None:
+        self.write(json.dumps({"type": kind, "sessionId": "s1"}).encode() + b"\n")
+
+    async def read(self) -> Line | None:
+        assert self.process.stdout is not None
+        raw = await self.process.stdout.readline()
+        return as_line(raw) if raw else None
+
+    async def until(self, *texts_or_types: str) -> list[Line]:
+        """Read on to a line of one of these protocol or event types, or a text that begins so."""
+        seen: list[Line] = []
+        while (line := await self.read()) is not None:
+            seen.append(line)
+            for wanted in texts_or_types:
+                if isinstance(line, dict) and (
+                    wanted in (line["type"], line.get("event", {}).get("type"))
+                    or any(text.startswith(wanted) for text in texts([line]))
+                ):
+                    return seen
+        raise AssertionError(f"ended before {texts_or_types}: {seen[-3:]}")
+
+    async def rest(self) -> list[Line]:
+        seen: list[Line] = []
+        while (line := await self.read()) is not None:
+            seen.append(line)
+        return seen
+
+
+@asynccontextmanager
+async def talking_runner(module: str, *arguments: str, **environment: str) -> AsyncIterator[RunnerTalk]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=runner_environment(**environment),
+        limit=1 << 26,
+    )
+    try:
+        async with asyncio.timeout(60):
+            yield RunnerTalk(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def events(lines: list[Line]) -> list[dict[str, Any]]:
+    return [line["event"] for line in lines if isinstance(line, dict) and line["type"] == "agent_event"]
+
+
+def blocks(lines: list[Line]) -> list[dict[str, Any]]:
+    return [
+        block
+        for event in events(lines)
+        if event["type"] in ("assistant", "user")
+        for block in event["message"]["content"]
+    ]
+
+
+def texts(lines: list[Line]) -> list[str]:
+    return [block["text"] for block in blocks(lines) if block["type"] == "text"]
+
+
+def results(lines: list[Line]) -> list[dict[str, Any]]:
+    return [event for event in events(lines) if event["type"] == "result"]
+
+
+def tool_answers(lines: list[Line]) -> dict[str, dict[str, Any]]:
+    """The result block of each tool, by the tool's name."""
+    names = {block["id"]: block["name"] for block in blocks(lines) if block["type"] == "tool_use"}
+    return {names[block["tool_use_id"]]: block for block in blocks(lines) if block["type"] == "tool_result"}
+
+
+def demo(stdin: bytes, code: int = 0, **environment: str) -> list[Line]:
+    done = run_runner(DEMO, stdin, **environment)
+    assert done.returncode == code, done.stderr.decode()
+    return [as_line(raw) for raw in done.stdout.splitlines(keepends=True)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory of 3 countable files, 4 newlines and 23 bytes."""
+    (tmp_path / "README.md").write_text("# A\nb\n")
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    (tmp_path / "sub" / "deep" / "x.py").write_text("one\ntwo\nthree")
+    (tmp_path / "data.bin").write_bytes(b"\0\1\2\3")
+    for skipped in (".git", "node_modules", ".venv"):
+        (tmp_path / skipped).mkdir()
+        (tmp_path / skipped / "big").write_text("no\n" * 99)
+    (tmp_path / "link").symlink_to("README.md")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+def test_the_first_turn_keeps_the_protocol_and_shows_every_type(tree: Path) -> None:
+    lines = demo(query("look around", cwd=str(tree), model="m1"))
+    assert lines[:2] == [{"type": "ready"}, {"type": "agent_started"}]
+    assert [line for line in lines if isinstance(line, bytes)] == [NOT_JSON]
+    told = events(lines)
+    assert (told[0]["type"], told[0]["subtype"], told[0]["model"], told[0]["cwd"]) == (
+        "system",
+        "init",
+        "m1",
+        str(tree),
+    )
+    assert told[-1]["type"] == "result"
+    assert {(event["type"], event.get("subtype")) for event in told} == {
+        ("system", "init"),
+        ("system", "status"),
+        ("system", "compact_boundary"),
+        ("rate_limit_event", None),
+        ("stream_event", None),
+        ("assistant", None),
+        ("user", None),
+        ("control_request", None),
+        ("control_cancel_request", None),
+        ("demo_novelty", None),
+        ("result", "success"),
+    }
+    assert {block["type"] for block in blocks(lines)} == {"thinking", "text", "tool_use", "tool_result"}
+    assert "no language model is asked" in texts(lines)[0]
+
+
+def test_every_id_is_new_and_every_request_is_withdrawn(tree: Path) -> None:
+    told = events(demo(query("a", cwd=str(tree)) + query("b") + query("/echo c")))
+    identified = [event["uuid"] for event in told if "uuid" in event]
+    assert len(identified) == len(set(identified))
+    asked = [event for event in told if event["type"] == "control_request"]
+    assert [event["request"]["subtype"] for event in asked] == ["can_use_tool", "elicitation"]
+    for event in asked:
+        following = told[told.index(event) + 1]
+        assert following == {"type": "control_cancel_request", "request_id": event["request_id"]}
+
+
+def test_deltas_come_first_and_make_the_whole(tree: Path) -> None:
+    told = events(demo(query("Straße " * 20, cwd=str(tree))))
+    pieces: dict[tuple[str, int], str] = {}
+    current, wholes = "", 0
+    for event in told:
+        inner = event.get("event", {})
+        if inner.get("type") == "message_start":
+            current = inner["message"]["id"]
+        elif inner.get("type") == "content_block_delta":
+            delta = inner["delta"]
+            key = (current, inner["index"])
+            pieces[key] = pieces.get(key, "") + (delta.get("text") or delta.get("thinking"))
+        elif event["type"] == "assistant" and event["message"]["id"] == current:
+            (block,) = event["message"]["content"]
+            assert pieces[(current, max(index for name, index in pieces if name == current))] == block[block["type"]]
+            wholes += 1
+    assert wholes == len(pieces) == 3
+
+
+def test_the_sub_agent_speaks_under_its_task(tree: Path) -> None:
+    told = events(demo(query("x", cwd=str(tree))))
+    (spoken,) = [event for event in told if event.get("parent_tool_use_id")]
+    answered = told[told.index(spoken) + 1]["message"]["content"][0]
+    assert answered["tool_use_id"] == spoken["parent_tool_use_id"]
+
+
+def test_the_figures_are_true_and_the_prompt_is_quoted(tree: Path) -> None:
+    lines = demo(query("how big is it?", cwd=str(tree)))
+    answers = tool_answers(lines)
+    assert answers["LS"]["content"].split("\n") == [
+        ".git/",
+        ".venv/",
+        "README.md",
+        "data.bin",
+        "link",
+        "node_modules/",
+        "pipe",
+        "sub/",
+    ]
+    assert (answers["Read"]["content"], answers["Read"]["is_error"]) == ("# A\nb\n", False)
+    assert answers["Count"]["content"] == "3 files, 4 lines, 23 bytes"
+    assert all(figure in texts(lines)[-1] for figure in ("how big is it?", "3 files, 4 lines, 23 bytes", str(tree)))
+    (result,) = results(lines)
+    assert result["result"] == texts(lines)[-1]
+    assert (result["total_cost_usd"], result["num_turns"], result["is_error"]) == (0, 1, False)
+    assert result["usage"]["input_tokens"] == result["usage"]["output_tokens"] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "answer"),
+    [
+        (lambda at: (at / "readme.txt").write_bytes(b"\x7fELF\0"), ("This is a binary file.", True)),
+        (lambda at: (at / "README").write_bytes(b"\xff\xfe"), ("This is a binary file.", True)),
+        (lambda at: (at / "a.bin").write_bytes(b"\0") and (at / "b").write_text("text"), ("text", False)),
+        (lambda at: (at / "README").symlink_to("/etc/passwd"), None),
+        (lambda at: (at / "README.md").mkdir(), None),
+        (lambda at: at.rmdir(), None),
+        (lambda at: (at / "long").write_text("x" * 4095 + "é" + "y"), ("x" * 4095, False)),
+    ],
+)
+def test_what_is_read(tmp_path: Path, make: Any, answer: tuple[str, bool] | None) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    make(place)
+    lines = demo(query("read", cwd=str(place)))
+    found = tool_answers(lines)["Read"]
+    if answer is None:
+        assert found["is_error"]
+    else:
+        assert (found["content"], found["is_error"]) == answer
+    assert len(results(lines)) == 1
+
+
+def test_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("hi")
+    answers = tool_answers(demo(query("x", cwd=str(tmp_path))))
+    assert (answers["LS"]["content"], answers["Read"]["content"]) == ("caf?.txt", "hi")
+
+
+def test_counting_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abcd":
+        (tmp_path / name).write_text("\n\n")
+        (tmp_path / f"dir-{name}").mkdir()
+    assert demo_files.count(str(tmp_path)) == (4, 8, 8, [])
+    monkeypatch.setattr(demo_files, "MAX_FILES", 4)
+    assert demo_files.count(str(tmp_path)).bounds == []
+    monkeypatch.setattr(demo_files, "MAX_FILES", 3)
+    assert demo_files.count(str(tmp_path)) == (3, 6, 6, ["stopped after 3 files"])
+    monkeypatch.setattr(demo_files, "MAX_FILES", 9)
+    monkeypatch.setattr(demo_files, "MAX_DIRECTORIES", 4)
+    assert demo_files.count(str(tmp_path)).bounds == ["stopped after 4 directories"]
+    monkeypatch.setattr(demo_files, "MAX_COUNTED", 3)
+    assert demo_files.count(str(tmp_path))[:3] == (4, 3, 8)
+
+
+def test_prompts_queue_in_order_and_all_are_finished_at_the_end_of_stdin(tree: Path) -> None:
+    lines = demo(query("first", cwd=str(tree)) + query("second") + query("/echo third") + query("fourth")[:-1])
+    ended = [result["result"] for result in results(lines)]
+    assert [next(word for word in ("first", "second", "third", "fourth") if word in text) for text in ended] == [
+        "first",
+        "second",
+        "third",
+        "fourth",
+    ]
+    assert ended[1].startswith("Turn 2: ")
+    assert ended[3].startswith("Turn 4: ")
+    assert "3 files, 4 lines, 23 bytes" in ended[3]
+    inits = [event for event in events(lines) if event.get("subtype") == "init"]
+    assert len(inits) == 4
+    assert {init["cwd"] for init in inits} == {str(tree)}
+    assert len({init["session_id"] for init in inits}) == 1
+
+
+async def test_a_prompt_in_mid_turn_waits_for_the_turn() -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("/sleep 1.2"))
+        await talk.until("Working")
+        talk.write(query("/echo after"))
+        seen = await talk.until("result")
+        assert "after" not in texts(seen)
+        assert texts(await talk.until("result")) == ["after"]
+        talk.command("stop")
+        assert await talk.rest() == [{"type": "agent_stopped"}]
+        assert await talk.process.wait() == 0
+
+
+async def test_stop_and_ping_are_heard_in_mid_turn() -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("/sleep 3600"))
+        await talk.until("Working")
+        talk.command("ping")
+        await talk.until("pong")
+        talk.write(query("/echo never"))
+        talk.command("stop")
+        seen = await talk.rest()
+        assert seen[-1] == {"type": "agent_stopped"}
+        assert "never" not in texts(seen)
+        assert await talk.process.wait() == 0
+
+
+async def test_stop_ends_a_paced_turn() -> None:
+    async with talking_runner(DEMO, AGENTRQ_DEMO_PACE="60") as talk:
+        talk.write(query("slow"))
+        await talk.until("system")
+        talk.command("stop")
+        assert (await talk.rest())[-1] == {"type": "agent_stopped"}
+
+
+async def test_term_ends_it_at_once() -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("/sleep 3600"))
+        await talk.until("Working")
+        talk.process.terminate()
+        assert await talk.process.wait() == -signal.SIGTERM
+
+
+async def test_nobody_reading_ends_it_without_a_trace() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        DEMO,
+        stdin=subprocess.PIPE,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=runner_environment(),
+    )
+    os.close(write)
+    async with asyncio.timeout(30):
+        _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (-signal.SIGPIPE, b"")
+
+
+def test_malformed_stdin_is_a_log_line_and_no_more() -> None:
+    bad = [b"{nonsense", b"[]", b"\xff\xfe", b'{"type":"query"}', b'{"type":"query","prompt":7}', b'{"type":"novel"}']
+    bad += [b'{"type":7}', b'{"a":' * 3000]
+    lines = demo(b"\n".join([*bad, b"", query("/echo still here")]))
+    assert sum(isinstance(line, dict) and line["type"] == "agent_log" for line in lines) == len(bad)
+    assert texts(lines) == ["still here"]
+
+
+def test_no_prompt_at_all_is_no_fault() -> None:
+    assert demo(b"") == [{"type": "ready"}]
+
+
+def test_resume_is_said() -> None:
+    lines = demo(query("go on", resume="old-1"))
+    assert "resumed session old-1" in texts(lines)[0]
+    assert "no language model is asked" in texts(lines)[0]
+    assert events(lines)[0]["session_id"] == "old-1"
+
+
+@pytest.mark.parametrize("pace", ["soon", "-1", "nan", "inf"])
+def test_a_bad_pace_is_a_log_line(pace: str) -> None:
+    lines = demo(query("/echo x"), AGENTRQ_DEMO_PACE=pace)
+    assert [line["type"] for line in lines if isinstance(line, dict)][:3] == ["ready", "agent_log", "agent_started"]
+
+
+@pytest.mark.parametrize("text", ["hello  world ", "Zoë \u2028 \U0001f600", "/crash", ""])
+def test_echo_is_exactly_one_text(text: str) -> None:
+    lines = demo(query(f"/echo {text}"))
+    assert texts(lines) == [text]
+    assert [event["type"] for event in events(lines)] == ["system", "assistant", "result"]
+
+
+@pytest.mark.parametrize(("word", "code"), [("/crash", 3), ("/crash 7", 7), ("/crash 0", 0)])
+def test_crash_ends_in_mid_turn(word: str, code: int) -> None:
+    lines = demo(query(word) + query("/echo never"), code)
+    assert texts(lines) == [f"Crashing: exit code {code}."]
+    assert results(lines) == []
+
+
+def test_lines_are_numbered_and_of_their_size() -> None:
+    lines = demo(query("/lines 1500 200"))
+    assert texts(lines) == [demo_words.line_text(number, 1500, 200) for number in range(1, 1501)]
+    assert {len(text) for text in texts(lines)} == {200}
+    assert len({event["message"]["id"] for event in events(lines) if event["type"] == "assistant"}) == 1500
+    assert texts(demo(query("/lines 0"))) == []
+
+
+def test_huge_is_one_text_of_its_size() -> None:
+    assert [len(text) for text in texts(demo(query("/huge 3000000")))] == [3_000_000]
+
+
+def test_words_are_done_in_order() -> None:
+    done = run_runner(DEMO, query("please\n/stderr to the log\n/echo a\r\n/echo b\nand thanks"))
+    lines = [as_line(raw) for raw in done.stdout.splitlines()]
+    assert (done.stderr, texts(lines), len(results(lines))) == (b"to the log\n", ["a", "b"], 1)
+
+
+@pytest.mark.parametrize("word", ["/crash x", "/crash 256", "/sleep", "/sleep nan", "/lines", "/lines 1 x", "/huge -1"])
+def test_a_word_with_bad_arguments_ends_its_turn_as_an_error(word: str) -> None:
+    lines = demo(query(word) + query("/echo on"))
+    bad, good = results(lines)
+    assert bad["is_error"]
+    assert bad["errors"][0].startswith("Usage: " + word.split(maxsplit=1)[0])
+    assert (good["is_error"], texts(lines)) == (False, ["on"])
+
+
+async def test_hang_is_deaf_to_stop_and_term() -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("/hang"))
+        await talk.until("Hanging")
+        talk.command("stop")
+        talk.process.terminate()
+        talk.command("ping")
+        assert await talk.read() == {"type": "pong"}
+        talk.process.kill()
+        assert await talk.process.wait() == -signal.SIGKILL
+
+
+async def test_spawn_leaves_a_child_in_a_session_of_its_own() -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("/spawn 120"))
+        child = int(results(await talk.until("result"))[0]["result"])
+        try:
+            assert os.getsid(child) == child
+            watch = os.pidfd_open(talk.process.pid)
+            talk.command("stop")
+            await talk.until("agent_stopped")
+            # Not process.wait(): it waits for the pipes' end, and the child holds them.
+            ended = asyncio.Event()
+            asyncio.get_running_loop().add_reader(watch, ended.set)
+            await ended.wait()
+            asyncio.get_running_loop().remove_reader(watch)
+            os.close(watch)
+            assert os.getsid(child) == child
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@given(st.integers(1, 9999), st.integers(1, 9999), st.integers(0, 300))
+def test_a_numbered_text_has_its_size_or_just_its_numbers(number: int, count: int, size: int) -> None:
+    text = demo_words.line_text(number, count, size)
+    assert text.startswith(f"{number}/{count} ")
+    assert len(text) == max(size, len(demo_words.line_text(number, count, 0)))

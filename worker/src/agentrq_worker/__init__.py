@@ -1,0 +1,1 @@
+"""agentrq-worker: hosts many coding-agent sessions in one RQ worker."""

@@ -1,0 +1,120 @@
+"""The commands ``agentrq worker`` and ``agentrq up``: settings from the command line, logging, exit codes.
+
+Owns nothing that runs; `agentrq.cli` finds these by the entry-point group ``agentrq.commands``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import redis
+
+from agentrq.connection import BadUrl, connect, masked
+from agentrq.embedded import attach
+from agentrq.errors import EmbeddedServerError
+from agentrq_worker.intake import SessionWorker
+from agentrq_worker.ownership import NameTaken
+from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
+
+_HELP = {
+    "prefix": "Prefix of all keys and channels.",
+    "queue": "RQ queue of starts; the other commands come by QUEUE-ctl.",
+    "name": "This worker's name, unique among those that live.",
+    "max_sessions": "Sessions hosted at once.",
+    "runners_dir": "Directory of <provider>-runner.mjs programs.",
+    "metrics_port": "Serve Prometheus metrics on this loopback port.",
+    "lease_s": "Seconds after which a silent worker is lost.",
+    "beat_s": "Seconds between heartbeats.",
+    "drain_s": "Seconds that turns have to finish when the worker is told to end.",
+    "stop_grace_s": "Seconds a runner has to obey the protocol's stop.",
+    "recovery_timeout_s": "Seconds after which a lost session that nobody takes ends.",
+    "retention_s": "Seconds an ended session is kept.",
+    "max_events": "Events kept of one session.",
+    "max_event_bytes": "Bytes of events kept of one session.",
+    "max_line": "Bytes of a runner's longest line.",
+    "max_pending": "Bytes that wait in memory while Redis is away.",
+    "max_spool": "Bytes that wait on disk after that.",
+    "spool_dir": "Directory for them.",
+}
+EXIT_USAGE, EXIT_UNREACHABLE, EXIT_REFUSED = 2, 4, 5
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, text in reversed(_HELP.items()):
+        option = "--" + name.replace("_", "-")
+        command = click.option(option, name, type=kind_of(name), metavar=name.rpartition("_")[2].upper(), help=text)(
+            command
+        )
+    command = click.option("--redis", "redis_url", metavar="URL", help="Redis; default AGENTRQ_REDIS_URL.")(command)
+    command = click.option("--config", metavar="FILE", help="Settings as TOML (agentrq.toml).")(command)
+    return click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")(command)
+
+
+def _fail(code: int, message: str) -> None:
+    click.echo(f"agentrq: {message}", err=True)
+    sys.exit(code)
+
+
+def configure_logging(level: str) -> None:
+    """Log lines on stderr: time, level, logger, text."""
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        _fail(EXIT_USAGE, f"--log-level: {level!r} is none of DEBUG, INFO, WARNING, ERROR")
+    logging.basicConfig(level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("rq").setLevel(max(number or 0, logging.WARNING))
+
+
+def serve(settings: Settings, url: str) -> None:
+    """Run a worker on a Redis that answers; ends the process with the documented exit code."""
+    try:
+        with connect(url, retries=0) as probe:
+            probe.ping()
+    except BadUrl as error:
+        _fail(EXIT_USAGE, str(error))
+    except (redis.RedisError, OSError) as error:
+        _fail(EXIT_UNREACHABLE, f"Redis not reachable at {masked(url)}: {error}")
+    try:
+        SessionWorker(settings, url).work()
+    except NameTaken as error:
+        _fail(EXIT_REFUSED, str(error))
+
+
+def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce: bool) -> None:
+    configure_logging(log_level)
+    try:
+        settings = load(config, options=given)
+    except InvalidSetting as error:
+        _fail(EXIT_USAGE, str(error))
+        return
+    with contextlib.ExitStack() as stack:
+        url = settings.redis_url
+        if url is None:
+            try:
+                url = stack.enter_context(attach()).url
+            except EmbeddedServerError as error:
+                _fail(EXIT_UNREACHABLE, str(error))
+                return
+        if announce:
+            click.echo(f"Redis:  {masked(url)}")
+            click.echo(f"Worker: {settings.worker_name}, up to {settings.max_sessions} sessions")
+            click.echo('Try:    agentrq run demo "Look around"      Ctrl-C ends it.')
+        serve(settings, url)
+
+
+@click.command()
+@_options
+def worker(config: str | None, log_level: str, **given: Any) -> None:
+    """Host sessions until told to end (SIGTERM drains, a second one hands over at once)."""
+    _run(config, log_level, given, announce=False)
+
+
+@click.command()
+@_options
+def up(config: str | None, log_level: str, **given: Any) -> None:
+    """All that is needed on one machine: the private Valkey (unless a Redis is named) and a worker."""
+    _run(config, log_level, given, announce=True)

@@ -1,0 +1,117 @@
+"""The asyncio side of a worker: the sessions it hosts, what they share, and how it drains.
+
+Owns the task group's residents (publisher, lease, inboxes) and the live sessions. RQ is intake.py's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from agentrq.connection import connect_async
+from agentrq.errors import SessionEnded, SessionNotFound
+from agentrq.wire.commands import Command
+from agentrq.wire.state import to_wire
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.ownership import Claim, Look, Ownership
+from agentrq_worker.publisher import Publisher
+from agentrq_worker.runner import proc
+from agentrq_worker.runner.guardian import Guardian, sweep
+from agentrq_worker.session import Outcome, Session
+from agentrq_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LAST_WRITE_S: Final = 30.0
+"""How long a worker that ends waits for Redis to take what its sessions said last."""
+
+
+class Host:
+    """All that the sessions of one worker share."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.settings = settings
+        self._client = connect_async(url)
+        self._live = connect_async(url, blocking=True)
+        self.ownership = Ownership(self._client, self._live, settings)
+        self.publisher = Publisher(self._client, settings)
+        self._guardian: Guardian | None = None
+        self._residents: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    async def begin(self, group: asyncio.TaskGroup) -> None:
+        """Start what all sessions need; the lease has been taken."""
+        proc.become_subreaper()
+        left = sweep()
+        if left:
+            log.warning("%d processes of workers that are gone were ended", left)
+        self._guardian = Guardian()
+        self._residents = [
+            group.create_task(self.publisher.run(), name="publisher"),
+            group.create_task(self.ownership.keep(), name="lease"),
+            group.create_task(self.ownership.deliver(), name="inboxes"),
+            group.create_task(self.ownership.listen(), name="wakes"),
+        ]
+
+    async def end(self) -> None:
+        """Give back the lease, end the residents and the connections."""
+        try:
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self.ownership.end()
+        except TimeoutError:
+            log.error("Redis did not take the end of the lease: it runs out by itself")
+        for resident in self._residents:
+            resident.cancel()
+        await asyncio.gather(*self._residents, return_exceptions=True)
+        await self._client.aclose()
+        await self._live.aclose()
+        if self._guardian is not None:
+            self._guardian.close()
+
+    async def run_session(self, claim: Claim) -> Outcome:
+        """Host one claimed session until it ends or leaves."""
+        claimed = claim.claimed
+        lane = self.publisher.open(claimed.session_id, claim.cursor, self.ownership.token)
+        session = Session(claimed, lane, self.settings, proc.make_mark(claimed.session_id))
+        self.ownership.add(session)
+        if self._draining:
+            session.leave(at_once=True)
+        try:
+            outcome = await session.run()
+        finally:
+            self.ownership.drop(session)
+            lane.close()
+        if outcome.status is not None:
+            log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
+                     f": {outcome.error}" if outcome.error else "")  # fmt: skip
+        return outcome
+
+    def drain(self, *, at_once: bool) -> None:
+        """Hand all sessions over: idle ones now, busy ones when their turn is over, or all of them at once."""
+        self._draining = True
+        for session in list(self.ownership.sessions.values()):
+            session.leave(at_once=at_once)
+
+    async def final_state(self, session_id: str) -> dict[str, Any]:
+        """The state of an ended session as its job's result."""
+        look = await self.ownership.look(session_id)
+        return to_wire(look.state) if look is not None else {"sessionId": session_id}
+
+    async def command(self, session_id: str, command: Command) -> None:
+        """Carry out a command that RQ brought. Raises `SessionNotFound` or `SessionEnded`."""
+        for _ in range(20):
+            outcome = await self.ownership.send(session_id, command)
+            if outcome == "missing":
+                raise SessionNotFound(session_id)
+            look = await self.ownership.look(session_id)
+            if outcome == "ended" and command.command != "stop":
+                raise SessionEnded(session_id, look.state.status if look else "ended")
+            if command.command != "stop" or look is None or look.owned or look.state.ended:
+                return
+            if await self.end_ownerless(look, Status.DONE, Reason.STOPPED, "") != "changed":
+                return
+
+    async def end_ownerless(self, look: Look, status: Status, reason: Reason, error: str) -> str:
+        """End a session that no live worker owns; answers the script's outcome."""
+        return await self.ownership.finish(look, status, reason, error)

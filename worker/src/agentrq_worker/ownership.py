@@ -1,0 +1,285 @@
+"""Who owns which session: the worker's lease and token, claims, and the inboxes of what it owns.
+
+Owns the lease key, the wake channel and the reading of inboxes. Does not own what a command means (session.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import redis.asyncio
+
+from agentrq.connection import is_outage
+from agentrq.wire import scripts, steps
+from agentrq.wire.commands import Command, Options
+from agentrq.wire.ids import Cursor
+from agentrq.wire.messages import SessionTotal
+from agentrq.wire.state import Inner, State, read_inner, read_state
+from agentrq.wire.status import Reason, Status
+from agentrq.wire.steps import Step
+from agentrq_worker.session import Claimed, Session, Waiting
+from agentrq_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CALL_TIMEOUT_S: Final = 10.0
+RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
+PAGE: Final = 100
+
+_decode_command = msgspec.json.Decoder(Command).decode
+_decode_options = msgspec.json.Decoder(Options).decode
+
+
+class NameTaken(Exception):
+    """Another live worker has this name."""
+
+
+class Look(NamedTuple):
+    """A session as it was read: its state, bookkeeping, and whether its owner's lease lives."""
+
+    state: State
+    inner: Inner
+    prompted: bool
+    owned: bool
+
+
+class Claim(NamedTuple):
+    """A claim that succeeded: what to run and where its events go on."""
+
+    claimed: Claimed
+    cursor: Cursor
+    look: Look
+
+
+class Ownership:
+    """This worker's lease and what it owns under it."""
+
+    def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
+        self.name = settings.worker_name
+        self.token = secrets.token_hex(16)
+        """New in each process, so that a name that is used again never passes for its predecessor."""
+        self.sessions: dict[str, Session] = {}
+        self.beats = 0
+        self._client = client
+        self._live = live
+        self._settings = settings
+        self._keys = settings.keys
+        self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
+        self._read_to: dict[str, bytes] = {}
+        self._woken: set[str] = set()
+        self._wake = asyncio.Event()
+
+    # -- the lease
+
+    async def begin(self) -> None:
+        """Take the lease; raises `NameTaken`."""
+        key, lease = self._keys.worker(self.name), int(self._settings.lease_s * 1000)
+        taken = await self._client.set(key, self.token, nx=True, px=lease)
+        if not taken and await self._client.get(key) != self.token.encode():
+            raise NameTaken(f"There is a live worker named {self.name!r} already: choose another --name")
+
+    async def end(self) -> None:
+        """Give the lease back, if it is still ours."""
+        key = self._keys.worker(self.name)
+        if await self._call(lambda: self._client.get(key)) == self.token.encode():
+            await self._call(lambda: self._client.delete(key))
+
+    async def keep(self) -> None:
+        """Renew the lease on every beat; after a stall first find out which sessions were taken over."""
+        beaten = time.monotonic()
+        while True:
+            gap = time.monotonic() - beaten
+            stalled = gap > self._settings.lease_s / 2
+            if stalled:
+                log.warning("stalled for %.1f s: checking which sessions are still owned here", gap)
+            if stalled or self.beats % 4 == 3:
+                await self._call(self._check_owned)
+            await self._call(self._renew)
+            beaten = time.monotonic()
+            self.beats += 1
+            self._woken.update(self.sessions)  # wakes are hints: what one of them missed is found here
+            self._wake.set()
+            await asyncio.sleep(self._settings.beat_s)
+
+    async def _renew(self) -> None:
+        await self._client.set(self._keys.worker(self.name), self.token, px=int(self._settings.lease_s * 1000))
+
+    async def _check_owned(self) -> None:
+        owned = list(self.sessions.items())
+        for at in range(0, len(owned), 500):
+            part = owned[at : at + 500]
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for sid, _ in part:
+                    pipeline.hmget(self._keys.state(sid), "token", "status")
+                answers = await pipeline.execute()
+            for (sid, session), (token, status) in zip(part, answers, strict=True):
+                if token != self.token.encode() and status not in (b"done", b"error") and sid in self.sessions:
+                    session.supersede("fenced" if token or status else "missing")
+
+    # -- claims
+
+    async def look(self, session_id: str) -> Look | None:
+        """The session as it is now; None when there is none (or its state is unreadable)."""
+
+        async def read() -> Look | None:
+            raw: Any = await self._client.hgetall(self._keys.state(session_id))
+            state = read_state(session_id, raw)
+            if state is None:
+                return None
+            inner, owned = read_inner(raw), False
+            if inner.token and state.worker:
+                owned = await self._client.get(self._keys.worker(state.worker)) == inner.token.encode()
+            return Look(state, inner, b"prompted" in raw, owned)
+
+        found: Look | None = await self._call(read)
+        return found
+
+    async def open(self, session_id: str, provider: str, prompt: str, options: Options) -> str:
+        """Give a start that came without a state one; answers ``created`` or ``exists``."""
+        await self._call(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True))
+        step = steps.open_session(self._keys, session_id, provider, prompt, options, secrets.token_hex(8))
+        return steps.text(await self.run(step))
+
+    async def claim(self, look: Look) -> Claim | None:
+        """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
+        state, inner = look.state, look.inner
+        sid = state.session_id
+        step = steps.claim(self._keys, sid, self.name, self.token, state.epoch, inner.token)
+        outcome, _, cursor = steps.texts(await self.run(step))
+        if outcome != "claimed":
+            log.info("session %s: not claimed: %s", sid, outcome)
+            return None
+        try:
+            options = _decode_options(inner.options)
+        except (msgspec.MsgspecError, UnicodeError):
+            options = Options()
+        if state.provider_session_id is not None and look.prompted:
+            options = msgspec.structs.replace(options, resume=state.provider_session_id)
+        claimed = Claimed(
+            session_id=sid,
+            provider=state.provider,
+            prompt=inner.prompt,
+            options=options,
+            recovering=look.prompted,
+            total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
+            started_at=state.started_at or steps.now_ms(),
+        )
+        return Claim(claimed, Cursor.parse(cursor), look)
+
+    async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
+        """End a session that has no live owner; answers the script's outcome."""
+        state = look.state
+        step = steps.end(
+            self._keys, state.session_id, state.epoch, look.inner.token, status, reason, error,
+            self._settings.retention_s,
+        )  # fmt: skip
+        return steps.text((await self.run(step))[0])
+
+    async def send(self, session_id: str, command: Command) -> str:
+        """Append a command to an inbox, as a client does; answers the script's outcome."""
+        return steps.texts(await self.run(steps.send(self._keys, session_id, command)))[0]
+
+    async def run(self, step: Step) -> Any:
+        """Run one atomic step, again until Redis answers: all of them may be repeated."""
+        return await self._call(lambda: self._scripts[step.script](keys=list(step.keys), args=list(step.args)))
+
+    async def _call(self, call: Callable[[], Any]) -> Any:
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    return await call()
+            except (redis.RedisError, OSError) as error:
+                if not is_outage(error):
+                    raise
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+
+    # -- inboxes
+
+    def add(self, session: Session) -> None:
+        """Deliver this session's commands from now on, those that wait already first."""
+        self.sessions[session.id] = session
+        self._woken.add(session.id)
+        self._wake.set()
+
+    def drop(self, session: Session) -> None:
+        """Deliver nothing more to this session."""
+        if self.sessions.get(session.id) is session:
+            del self.sessions[session.id]
+        self._read_to.pop(session.id, None)
+
+    async def deliver(self) -> None:
+        """Read the inboxes of sessions that were woken, one round trip for all of them, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            woken, self._woken = [sid for sid in self._woken if sid in self.sessions], set()
+            for at in range(0, len(woken), PAGE):
+                await self._call(functools.partial(self._read, woken[at : at + PAGE]))
+
+    async def _read(self, woken: list[str]) -> None:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for sid in woken:
+                start = self._read_to.get(sid)
+                pipeline.xrange(self._keys.inbox(sid), f"({start.decode()}" if start else "-", "+", count=PAGE)
+            answers = await pipeline.execute(raise_on_error=False)
+        for sid, entries in zip(woken, answers, strict=True):
+            if isinstance(entries, Exception):
+                if is_outage(entries):
+                    raise entries
+                log.error("session %s: its inbox cannot be read: %s", sid, entries)
+                continue
+            for entry, fields in entries:
+                self._read_to[sid] = entry
+                self._deliver_one(sid, entry, fields)
+            if len(entries) == PAGE:
+                self._woken.add(sid)
+                self._wake.set()
+
+    def _deliver_one(self, sid: str, entry: bytes, fields: dict[bytes, bytes]) -> None:
+        session = self.sessions.get(sid)
+        if session is None:
+            return
+        try:
+            command = _decode_command(fields[b"command"])
+        except (KeyError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            log.error("session %s: inbox entry %s is no command and is passed over: %r", sid, entry.decode(), error)
+            return
+        session.deliver(Waiting(entry, command))
+
+    async def listen(self) -> None:
+        """Keep the subscription to this worker's wakes, until cancelled."""
+        channel = self._keys.wake_channel(self.name)
+        failures = 0
+        while True:
+            pubsub = self._live.pubsub()
+            try:
+                await pubsub.subscribe(channel)
+                failures = 0
+                await self._wakes(pubsub)
+            except (redis.RedisError, OSError) as error:
+                log.info("wakes: connection lost, made anew: %s", error)
+                failures += 1
+            finally:
+                await pubsub.aclose()
+            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+
+    async def _wakes(self, pubsub: Any) -> None:
+        while True:
+            message = await pubsub.get_message(timeout=self._settings.lease_s)
+            if message is None:
+                await pubsub.ping()
+            elif message["type"] == "message":
+                self._woken.add(message["data"].decode("utf-8", "replace"))
+                self._wake.set()
+            elif message["type"] == "subscribe":
+                self._woken.update(self.sessions)
+                self._wake.set()

@@ -1,0 +1,37 @@
+"""The providers' adapters: lines of an agent's output in, typed messages out; pure, no IO.
+
+Owns the table of adapters by name. A new provider is one module here, its recordings and their golden messages.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft
+from agentrq_worker.providers.claude import ClaudeAdapter
+from agentrq_worker.providers.codex import CodexAdapter
+
+__all__ = ["ADAPTERS", "Adapter", "Draft", "UnknownAdapter", "adapter"]
+
+ADAPTERS: Final[dict[str, type[Adapter]]] = {"claude": ClaudeAdapter, "codex": CodexAdapter}
+"""The adapters by the name that settings use."""
+
+
+class UnknownAdapter(ValueError):
+    """No adapter has this name; the message lists those that exist."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No adapter {name!r}; adapters are {', '.join(sorted(ADAPTERS))}")
+        self.name = name
+
+
+def adapter(name: str, total: SessionTotal = NO_TURNS, epoch: int = 1) -> Adapter:
+    """A new adapter for one writer of one session; raises `UnknownAdapter`.
+
+    ``total`` and ``epoch`` are as `Adapter` takes them.
+    """
+    kind = ADAPTERS.get(name)
+    if kind is None:
+        raise UnknownAdapter(name)
+    return kind(total, epoch)

@@ -1,0 +1,180 @@
+"""One line of an agent's output as typed data. Owns what is common to all providers: the slow way for lines
+that do not decode at once, the tolerant reading of values, and the errors that name a bad line.
+
+Does not own what a line means (one module a provider), nor the cutting of bytes into lines.
+
+The fast way is the adapter's: one typed decode with `msgspec.Raw` for the payloads. `rescue` is only called
+when that failed, so it may be slow, but never raises.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, cast
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from agentrq.wire.messages import Error
+
+EXCERPT: int = 100
+"""Characters of a bad line that its error message quotes."""
+
+MAX_WHOLE: int = 2**53
+"""Counters are cut here: the largest whole number that every JSON reader keeps exactly."""
+
+ABSENT = Raw(b"")
+"""The default of a member that is passed through: told from every JSON value by its length."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_QUOTE = 34
+_BRACKET = 91
+
+
+class Unread(NamedTuple):
+    """What to say of a line that cannot be read as one of the provider's: type and content of a message."""
+
+    type: str
+    content: Error | Raw
+
+
+class _Probe(msgspec.Struct):
+    type: Raw = ABSENT
+
+
+_probe = msgspec.json.Decoder(_Probe).decode
+_any = msgspec.json.Decoder().decode
+
+
+def rescue(line: bytes, decode: Callable[[bytes], Any], tags: Collection[str]) -> tuple[bytes, Any] | Unread | None:
+    """Read a line that ``decode`` refused, or that is no UTF-8.
+
+    Returns the line as it should have been with what it decodes to; or what to publish in its place: the object as
+    it came when its type is none of ``tags``, an error ``malformed`` (a type that is known) or ``invalid_json``
+    (no JSON object); or None for a blank line.
+    """
+    if not line.strip():
+        return None
+    clean = line
+    try:
+        try:
+            str(line, "utf-8")
+            probe = _probe(line)
+        except (ValueError, RecursionError):  # bytes that are no UTF-8, a lone surrogate, or indeed no JSON
+            clean = _repair(line)
+            probe = _probe(clean)
+    except RecursionError:
+        return malformed("line", "nested too deeply", line) if line.lstrip()[:1] == b"{" else not_an_object(line)
+    except ValueError:
+        return not_an_object(line)
+    tag = value(probe.type)
+    if not isinstance(tag, str) or tag not in tags:
+        return unknown(clean)
+    try:
+        return clean, decode(clean)
+    except (ValueError, RecursionError) as error:
+        return malformed(tag, str(error), line)
+
+
+def _repair(line: bytes) -> bytes:
+    """The line's JSON in clean UTF-8: what JSON in UTF-8 has no place for becomes U+FFFD. Raises ValueError."""
+    found = json.loads(line.decode("utf-8", "replace"), parse_constant=_refuse)
+    return _SURROGATE.sub("\ufffd", json.dumps(found, ensure_ascii=False, allow_nan=False)).encode()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def unknown(line: bytes) -> Unread:
+    """The object as it came, for a type that nobody knows."""
+    return Unread("unknown", Raw(line.strip()))
+
+
+def not_an_object(line: bytes) -> Unread:
+    """The error of a line that is no JSON object."""
+    return _error("invalid_json", "Not a JSON object", line)
+
+
+def malformed(tag: str, reason: str, line: bytes) -> Unread:
+    """The error of an object whose type is known but whose members are not as this type's are."""
+    return _error("malformed", f"Malformed {tag} ({reason})", line)
+
+
+def _error(code: str, message: str, line: bytes) -> Unread:
+    # Four bytes are the longest character: enough for the excerpt without decoding a line of megabytes.
+    excerpt = line[: 4 * EXCERPT].decode("utf-8", "replace")[:EXCERPT]
+    return Unread("error", Error(message=f"{message}: {excerpt}", code=code, excerpt=excerpt))
+
+
+def passed(raw: Raw) -> Any:
+    """The one cast of the pass-through: a JSON value in its own bytes stands for the value in a wire struct."""
+    return cast(Any, raw)
+
+
+def passed_or(raw: Raw, default: Any) -> Any:
+    """The value as it came, or ``default`` where it is absent or null."""
+    return default if len(raw) == 0 or (len(raw) == 4 and bytes(raw) == b"null") else cast(Any, raw)
+
+
+def is_text(raw: Raw) -> bool:
+    """True for a JSON string."""
+    return len(raw) > 0 and memoryview(raw)[0] == _QUOTE
+
+
+def text_or_unset(raw: Raw) -> Any:
+    """The JSON string as it came; absent if it is none."""
+    return raw if is_text(raw) else UNSET
+
+
+def list_or_unset(raw: Raw) -> Any:
+    """The JSON array as it came; absent if it is none."""
+    return raw if len(raw) > 0 and memoryview(raw)[0] == _BRACKET else UNSET
+
+
+def value(raw: Raw) -> Any:
+    """The value decoded; None where it is absent, or holds a number beyond what can be decoded."""
+    try:
+        return _any(raw) if len(raw) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def members(line: bytes | Raw) -> dict[str, Any]:
+    """The object decoded whole; empty where it holds what cannot be decoded (numbers out of range)."""
+    try:
+        found = _any(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def mapping(found: Any) -> dict[str, Any]:
+    """The object, or an empty one in place of anything else."""
+    return found if isinstance(found, dict) else {}
+
+
+def text(found: Any) -> str:
+    """The string; empty for anything else."""
+    return found if isinstance(found, str) else ""
+
+
+def optional(found: Any) -> str | UnsetType:
+    """The string; absent for anything else and for the empty string."""
+    return text(found) or UNSET
+
+
+def whole(found: Any) -> int:
+    """A counter: the whole part of a number from 0 to 2^53; 0 for anything else."""
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return 0
+    return min(max(int(found), 0), MAX_WHOLE)
+
+
+def amount(found: Any) -> float:
+    """An amount of money: a number of at least 0; 0.0 for anything else."""
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        return 0.0
+    return float(min(max(found, 0), MAX_WHOLE))

@@ -1,0 +1,123 @@
+"""The runner protocol (docs/contract.md, section 5): any program that reads and writes JSON lines. Pure, no IO.
+
+Owns what is written to such a runner and what its lines mean; what an agent's own events mean is its adapter's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from agentrq.wire.codec import encode
+from agentrq.wire.commands import Options
+from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers import UnknownAdapter
+from agentrq_worker.providers.base import Adapter, Draft
+
+
+class Alive(NamedTuple):
+    """The runner began to work: implies ``running``."""
+
+
+class Ended(NamedTuple):
+    """The runner says that its session is over: well, or with an error."""
+
+    error: str | None = None
+
+
+class Log(NamedTuple):
+    """A line for the worker's log."""
+
+    text: str
+
+
+Said = Draft | Alive | Ended | Log
+
+_ALIVE: Final = Alive()
+_SWALLOWED: Final = frozenset({"ready", "pong"})
+
+
+class _Line(msgspec.Struct, gc=False):
+    type: Any = None
+    event: msgspec.Raw = msgspec.Raw()
+    message: Any = None
+    adapter: Any = None
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+_OWN: Final = (b'"agent_', b'"ready"', b'"pong"')
+
+
+class RunnerProtocol:
+    """One runner's side of the conversation. `receive` never raises, whatever the line."""
+
+    def __init__(
+        self,
+        session_id: str,
+        options: Options,
+        adapter: str,
+        make: Callable[[str, SessionTotal], Adapter],
+        total: SessionTotal,
+    ) -> None:
+        """``make(name, total)`` makes an adapter; ``adapter`` names the one to begin with."""
+        self._session_id = session_id
+        self._options = options
+        self._make = make
+        self._adapter = make(adapter, total)
+        self._introduced = False
+
+    def prompt(self, text: str) -> bytes:
+        """The lines that hand over a prompt; the first one carries the start options."""
+        query: dict[str, Any] = {"type": "query", "sessionId": self._session_id, "prompt": text}
+        if not self._introduced:
+            self._introduced = True
+            query |= msgspec.to_builtins(self._options)
+            if self._options.config_dir is not None:
+                query["claudeConfigDir"] = self._options.config_dir
+        return encode(query) + b"\n"
+
+    def stop(self) -> bytes:
+        """The line that asks the runner to end."""
+        return encode({"type": "stop", "sessionId": self._session_id}) + b"\n"
+
+    def receive(self, line: bytes) -> list[Said]:
+        """What one line means."""
+        # A runner's own objects are told by their type; it may stand anywhere in them, so look before decoding twice.
+        if not any(mark in line for mark in _OWN):
+            return [*self._from_agent(line)]
+        try:
+            said = _decode(line)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return [*self._from_agent(line)]
+        kind = said.type
+        if kind == "agent_event":
+            return [*self._from_agent(bytes(said.event) or line)]
+        if kind in _SWALLOWED:
+            return []
+        if kind == "agent_started":
+            self._choose(said.adapter)
+            return [_ALIVE]
+        if kind == "agent_stopped":
+            return [Ended()]
+        if kind == "agent_error":
+            return [Ended(said.message if isinstance(said.message, str) and said.message else "The runner failed")]
+        if kind == "agent_log":
+            return [Log(said.message if isinstance(said.message, str) else line.decode("utf-8", "replace"))]
+        return [*self._from_agent(line)]
+
+    def close(self, reason: str) -> list[Draft]:
+        """What is left to say when the runner is gone: answers for the tool calls that will get none."""
+        return self._adapter.close(reason)
+
+    def _from_agent(self, line: bytes) -> list[Draft]:
+        return self._adapter.receive(line)
+
+    def _choose(self, name: Any) -> None:
+        """A runner that plays another agent's part says whose (`replay`)."""
+        if isinstance(name, str):
+            try:
+                self._adapter = self._make(name, self._adapter.total)
+            except UnknownAdapter:
+                pass  # a name of a newer protocol: the adapter in use reads on

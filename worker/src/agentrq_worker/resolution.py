@@ -1,0 +1,69 @@
+"""Which program a provider's name stands for: settings, then ``runners_dir``, then the built-in runners.
+
+Owns the order of the search and what is said when nothing is found. Starts nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from agentrq_worker.settings import Provider, Settings
+
+ADAPTER_OF: Final = {"claude": "claude", "codex": "codex", "gemini": "gemini", "opencode": "opencode"}
+"""Providers whose own name chooses their adapter."""
+DEFAULT_ADAPTER: Final = "claude"
+"""What a runner speaks whose name and settings say nothing: the protocol grew up around Claude's events."""
+
+_NO_SETTINGS: Final = Provider()
+
+
+class RunnerNotFound(Exception):
+    """No program for a provider; the text begins ``Runner not found: `` and names where it was looked for."""
+
+
+class Program(NamedTuple):
+    """What to run and how to understand it."""
+
+    argv: list[str]
+    adapter: str
+    settings: Provider
+
+
+def resolve(provider: str, settings: Settings) -> Program:
+    """The program of a provider. Raises `RunnerNotFound`."""
+    configured = settings.providers.get(provider, _NO_SETTINGS)
+    adapter = configured.adapter or ADAPTER_OF.get(provider, DEFAULT_ADAPTER)
+    looked = [f"settings [providers.{provider}]"]
+    if configured.command:
+        return Program(list(configured.command), adapter, configured)
+    if not provider.replace("-", "").replace("_", "").isalnum() or not provider.isascii():
+        raise RunnerNotFound(f"Runner not found: {provider[:64]!r} is no provider's name")
+    if settings.runners_dir is not None:
+        script = Path(settings.runners_dir) / f"{provider}-runner.mjs"
+        if script.is_file():
+            return Program(_javascript(script), adapter, configured)
+        looked.append(str(script))
+    module = f"agentrq_worker.runners.{provider}"
+    if provider in builtin():
+        return Program([sys.executable, "-m", module], adapter, configured)
+    looked.append(f"the built-in runners ({', '.join(builtin())})")
+    raise RunnerNotFound(f"Runner not found: {provider}; looked in {', '.join(looked)}")
+
+
+def _javascript(script: Path) -> list[str]:
+    deno = shutil.which("deno")
+    if deno:
+        return [deno, "run", "--allow-all", "--no-prompt", str(script)]
+    node = shutil.which("node")
+    if node:
+        return [node, str(script)]
+    raise RunnerNotFound(f"Runner not found: {script} needs deno or node on PATH")
+
+
+def builtin() -> list[str]:
+    """The names of the runners that come with the worker."""
+    return [name for name in ("aider", "demo", "ollama", "replay") if find_spec(f"agentrq_worker.runners.{name}")]

@@ -1,0 +1,78 @@
+"""The environment of a runner. Owns: which variables a runner is given. Does NOT own: reading settings, spawning.
+
+An allow-list: a worker's secrets, and variables that would turn one agent into another (a nested CLAUDECODE), stay out.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
+_ALLOWED = frozenset(
+    {"PATH", "HOME", "USER", "SHELL", "LANG", "TERM", "TZ", "TMPDIR"}
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO"}
+    | set(_PROXIES)
+    | {name.lower() for name in _PROXIES}
+)
+_EXPERIMENTAL = "CLAUDE_CODE_EXPERIMENTAL_"
+_ALLOWED_PREFIXES = ("LC_", "XDG_", _EXPERIMENTAL)
+_PROVIDERS_OWN = ("CLAUDE", "CODEX", "OLLAMA", "ANTHROPIC_", "AIDER")
+# Names that make the loader run code of the caller's choice, or speak to agentrq itself.
+_HIJACKING = frozenset({"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"})
+_HIJACKING_PREFIXES = ("DYLD_", "AGENTRQ_")
+_CONFIG_DIR = {"claude": "CLAUDE_CONFIG_DIR", "codex": "CODEX_HOME"}
+
+
+class Environment(NamedTuple):
+    """``variables`` for the runner; ``refused``, the keys of ``extra_env`` that were not taken, for a warning."""
+
+    variables: dict[str, str]
+    refused: list[str]
+
+
+def build_environment(
+    source: Mapping[str, str],
+    *,
+    provider: str,
+    config_dir: str | None = None,
+    extra_env: Mapping[str, str] | None = None,
+    pass_env: Sequence[str] = (),
+    settings_env: Mapping[str, str] | None = None,
+) -> Environment:
+    """Build a runner's environment; later sources win.
+
+    1. of ``source`` (the worker's own) the allowed names; 2. of ``source`` the names in ``pass_env`` and 3. the values
+    of ``settings_env``, whatever their names: the operator's word; 4. ``extra_env``, the start's word, but for
+    providers' own, loader-hijacking and invalid names; 5. ``config_dir`` under the provider's own name. ``provider`` is
+    a provider's or adapter's name; one beginning with neither ``claude`` nor ``codex`` has no variable for it.
+    """
+    variables = {
+        name: value for name, value in source.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
+    }
+    variables |= {name: source[name] for name in pass_env if name in source}
+    variables |= settings_env or {}
+    refused: list[str] = []
+    for name, value in (extra_env or {}).items():
+        if _is_valid(name, value) and not _is_refused(name):
+            variables[name] = value
+        else:
+            refused.append(name)
+    if config_dir:
+        for prefix, name in _CONFIG_DIR.items():
+            if provider.startswith(prefix):
+                variables[name] = config_dir
+    return Environment(variables, refused)
+
+
+def _is_refused(name: str) -> bool:
+    if name in _HIJACKING or name.startswith(_HIJACKING_PREFIXES):
+        return True
+    return name.startswith(_PROVIDERS_OWN) and not name.startswith(_EXPERIMENTAL)
+
+
+def _is_valid(name: str, value: str) -> bool:
+    """Whether the system takes them: execve(2) knows no "=" in names and no NUL; a lone surrogate has no bytes."""
+    try:
+        text = (name + value).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return bool(name) and "=" not in name and b"\0" not in text

@@ -1,0 +1,117 @@
+"""What ends a worker's runners when the worker itself no longer can. Owns: the guardian process, one a worker, and the
+sweep for leftovers of workers long gone. Does NOT own: the end of a runner whose worker lives (process.py).
+
+The guardian waits for the end of a pipe whose other end only the worker holds, and for the worker's own end. Then it
+ends every process that bears the worker's mark (proc.py), with all descendants and session mates, until none is found.
+It needs no list of runners: a mark names the worker by pid and start time, and is in every child from the beginning.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from agentrq_worker.runner import proc
+
+# Isolated and without site-packages: starts fast, and nothing in the worker's surroundings can break it.
+_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from agentrq_worker.runner.guardian import main; main()"
+
+
+_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Guardian:
+    """This worker's guardian process. Hold on to it: when it is closed, all runners of this worker are ended."""
+
+    def __init__(self) -> None:
+        """Start it. Raises OSError when no process can be started."""
+        command = [sys.executable, "-I", "-S", "-B", "-c", _BOOT, str(Path(__file__).parents[2])]
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)  # inherited: deaf from its first moment
+        try:
+            self._popen = subprocess.Popen(
+                [*command, str(os.getpid()), str(proc.starttime(os.getpid()))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,  # a terminal's signals are for the worker
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        proc.MANAGED.add(self._popen.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs. Once dead it is replaced by a new `Guardian`, which loses nothing."""
+        if self._popen.poll() is None:
+            return True
+        proc.MANAGED.discard(self._popen.pid)
+        return False
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Have it end what is left and exit; blocks up to ``timeout`` seconds (some 0.05 when nothing is left)."""
+        assert self._popen.stdin
+        self._popen.stdin.close()
+        try:
+            self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return not self.alive
+
+
+def main() -> None:
+    """The guardian process: arguments are the worker's pid and start time, stdin is the pipe."""
+    worker = int(sys.argv[1]), int(sys.argv[2])
+    _wait_for_end(worker)
+    end_worker(worker)
+
+
+def _wait_for_end(worker: tuple[int, int]) -> None:
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    try:
+        poll.register(os.pidfd_open(worker[0]), select.POLLIN)  # should a stranger have inherited the pipe
+    except (AttributeError, OSError):
+        pass
+    while not any(descriptor != 0 or not os.read(0, 4096) for descriptor, _ in poll.poll()):
+        pass
+
+
+def end_worker(worker: tuple[int, int]) -> int:
+    """End all that bear the mark of ``worker`` (pid, starttime); returns how many. Blocks, 60 s at most."""
+    prefix, tag = f"{worker[0]}.{worker[1]}.", proc.worker_tag(worker)
+
+    def is_own(process: proc.Stat) -> bool:
+        if process.starttime < worker[1]:
+            return False
+        return proc.read_tag(process.pid) >> 32 == tag or proc.read_mark(process.pid).startswith(prefix)
+
+    return proc.end_all(lambda: proc.kin(proc.snapshot(), is_own), rounds=600)
+
+
+def sweep() -> int:
+    """End what workers left behind that are no longer there; returns how many. For a worker's start; blocks shortly.
+
+    Known by their marks and the owners' start times, never by names; only this user's processes, and only those of this
+    pid namespace: to a host, the owner's pid in a container's mark is another process, or none.
+    """
+    here = _pid_namespace("self")
+
+    def is_leftover(process: proc.Stat) -> bool:
+        mark = proc.parse_mark(proc.read_mark(process.pid))
+        return mark is not None and not proc.is_running(mark.worker) and _pid_namespace(str(process.pid)) == here
+
+    return proc.end_all(lambda: proc.kin(proc.snapshot(), is_leftover))
+
+
+def _pid_namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""

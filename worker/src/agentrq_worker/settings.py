@@ -1,0 +1,158 @@
+"""The worker's settings: one frozen struct from TOML, ``AGENTRQ_*`` and options, later ones winning.
+
+Owns names, types, defaults and their checks. Knows nothing of what the settings are used for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tempfile
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from agentrq.errors import AgentRQError
+from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
+
+MIB = 1024 * 1024
+
+
+class InvalidSetting(AgentRQError, ValueError):
+    """A setting is unknown or has the wrong type or range; the message names it and where it came from."""
+
+
+class Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
+    """``[providers.NAME]``: how one provider's runner is started and understood."""
+
+    dialect: Literal["runner", "claude", "jsonrpc"] | None = None
+    adapter: Literal["claude", "codex", "gemini", "opencode", "ollama", "aider", "acp"] | None = None
+    command: list[str] | None = None
+    env: dict[str, str] = {}
+    pass_env: list[str] = []
+    options: dict[str, Any] = {}
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """All settings. Sizes are in bytes, times in seconds (float); 0 sessions or bytes are refused."""
+
+    redis_url: str | None = None
+    prefix: str = DEFAULT_PREFIX
+    queue: str = DEFAULT_QUEUE
+    name: str | None = None
+    max_sessions: int = 100
+    runners_dir: str | None = None
+    metrics_port: int | None = None
+    lease_s: float = 10.0
+    beat_s: float = 2.5
+    drain_s: float = 600.0
+    stop_grace_s: float = 3.0
+    recovery_timeout_s: float = 120.0
+    retention_s: float = 86_400.0
+    max_events: int = 100_000
+    max_event_bytes: int = 256 * MIB
+    max_line: int = 10 * MIB
+    max_pending: int = 50 * MIB
+    max_spool: int = 2048 * MIB
+    spool_dir: str | None = None
+    providers: dict[str, Provider] = {}
+
+    @property
+    def keys(self) -> Keys:
+        """The Redis names under this prefix."""
+        return Keys(self.prefix)
+
+    @property
+    def worker_name(self) -> str:
+        """``name``, else host and process: unique among the workers that live."""
+        if self.name is not None:
+            return self.name
+        host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40] or "host"
+        return f"{host}-{os.getpid()}"
+
+    @property
+    def spool_path(self) -> Path:
+        """Where the spool's files are made."""
+        return Path(self.spool_dir or tempfile.gettempdir())
+
+
+_ANNOTATIONS = typing.get_type_hints(Settings)
+_FROM_ENVIRONMENT = {f"AGENTRQ_{name.upper()}": name for name in Settings.__struct_fields__ if name != "providers"}
+_MAY_BE_ZERO = frozenset({"drain_s", "stop_grace_s", "max_spool", "recovery_timeout_s"})
+
+
+def load(
+    config: str | None = None, environment: Mapping[str, str] = os.environ, options: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read the TOML file ``config`` (optional), then ``AGENTRQ_*``, then options (None counts as not given).
+
+    Raises `InvalidSetting`: one line that names the setting and its source.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        for name, value in _read_toml(config).items():
+            values[name] = _checked(name, value, f"{config}: {name}", strict=True)
+    for variable, name in _FROM_ENVIRONMENT.items():
+        if environment.get(variable):
+            values[name] = _checked(name, environment[variable], variable, strict=False)
+    for name, value in (options or {}).items():
+        if value is not None:
+            values[name] = _checked(name, value, "--" + name.replace("_", "-"), strict=False)
+    settings = Settings(**values)
+    if settings.beat_s * 2 > settings.lease_s:
+        raise InvalidSetting(f"beat_s ({settings.beat_s:g}) must be at most half of lease_s ({settings.lease_s:g})")
+    return settings
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InvalidSetting(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSetting(f"{path}: {error}") from None
+
+
+def _checked(name: str, value: Any, source: str, *, strict: bool) -> Any:
+    if name not in _ANNOTATIONS:
+        raise InvalidSetting(f"{source}: unknown setting; settings are {', '.join(Settings.__struct_fields__)}")
+    try:
+        if name == "providers":
+            return _providers(value, source)
+        value = msgspec.convert(value, _ANNOTATIONS[name], strict=strict)
+    except msgspec.ValidationError as error:
+        raise InvalidSetting(f"{source}: {error}") from None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and not (0 if name in _MAY_BE_ZERO else 1e-3) <= value < 2**53:
+        raise InvalidSetting(f"{source}: {value} is out of range")
+    if name == "name" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", value):
+        raise InvalidSetting(f"{source}: use 1 to 100 of A-Z a-z 0-9 _ . -")
+    return value
+
+
+def _providers(value: Any, source: str) -> dict[str, Provider]:
+    if not isinstance(value, dict):
+        raise InvalidSetting(f"{source}: expected tables [providers.NAME]")
+    found = {}
+    for name, table in value.items():
+        try:
+            found[name] = msgspec.convert(table, Provider)
+        except msgspec.ValidationError as error:
+            raise InvalidSetting(f"{source}.{name}: {error}") from None
+        if found[name].command == []:
+            raise InvalidSetting(f"{source}.{name}.command: is empty")
+    return found
+
+
+def kind_of(name: str) -> type:
+    """The plain type of a setting, for command-line options: str, int or float."""
+    kinds = [kind for kind in typing.get_args(_ANNOTATIONS[name]) if kind is not types.NoneType]
+    kind: type = kinds[0] if kinds else _ANNOTATIONS[name]
+    return kind
