@@ -169,6 +169,12 @@ def test_a_whole_that_came_in_one_piece_has_no_block_id(claude: Adapter) -> None
     assert contents(receive_all(claude, assistant(text("whole")))) == [{"text": "whole"}]
 
 
+def test_a_whole_whose_pieces_were_lost_is_linked_to_no_others(claude: Adapter) -> None:
+    start = event("message_start", message={"id": "msg_1"})
+    drafts = receive_all(claude, start, delta("a"), assistant(text("a")), assistant(text("b")))
+    assert contents(drafts, "text") == [{"text": "a", "blockId": "msg_1:0"}, {"text": "b"}]
+
+
 def test_a_message_of_several_blocks_in_one_frame_numbers_them(claude: Adapter) -> None:
     drafts = receive_all(
         claude, event("message_start", message={"id": "msg_1"}), delta("a"), assistant(text("a"), text("b"))

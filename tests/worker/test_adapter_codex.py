@@ -77,6 +77,7 @@ def test_a_call_that_was_never_started_comes_with_its_answer(codex: Adapter) -> 
         ({"exit_code": 0, "status": "completed"}, False),
         ({"exit_code": 0.0}, False),
         ({"exit_code": None}, False),
+        ({"status": []}, False),
         ({}, False),
         ({"exit_code": 1, "status": "completed"}, True),
         ({"exit_code": 0, "status": "failed"}, True),
@@ -99,8 +100,8 @@ def test_whether_a_command_failed(codex: Adapter, members: dict[str, Any], faile
     ],
 )
 def test_an_mcp_call(codex: Adapter, members: dict[str, Any], output: Any, failed: bool) -> None:
-    called = {"server": "calc", "tool": "add", "arguments": {"a": 1}}
-    drafts = receive_all(codex, item("completed", "mcp_tool_call", **called, **members))
+    called = members | {"server": "calc", "tool": "add", "arguments": {"a": 1}}
+    drafts = receive_all(codex, item("completed", "mcp_tool_call", **called))
     assert contents(drafts) == [
         {"toolUseId": "item_0", "name": "mcp__calc__add", "input": {"a": 1}},
         {"toolUseId": "item_0", "output": output, "isError": failed},
@@ -108,7 +109,8 @@ def test_an_mcp_call(codex: Adapter, members: dict[str, Any], output: Any, faile
 
 
 def test_a_call_to_other_agents(codex: Adapter) -> None:
-    members = {"tool": "spawn_agent", "receiver_thread_ids": ["th2"], "agents_states": {"th2": {"status": "running"}}}
+    members: dict[str, Any] = {"tool": "spawn_agent", "receiver_thread_ids": ["th2"]}
+    members["agents_states"] = {"th2": {"status": "running"}}
     drafts = receive_all(
         codex,
         item("completed", "collab_tool_call", "item_0", prompt="go", **members),

@@ -88,12 +88,14 @@ def test_a_troubled_recording_is_survived(case: tuple[str, list[bytes]]) -> None
 
 # Any object, known types above all ------------------------------------------------------------------------------
 
-SCALARS = (
+SCALARS: st.SearchStrategy[Any] = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=20)
+    | st.builds(list)
+    | st.builds(dict)
     | st.sampled_from(["", "x", "text", "tool_use", "tool_result", "init", "result", "success", "command_execution"])
 )
 VALUES = st.recursive(
@@ -268,6 +270,13 @@ def broken_numbers(name: str, number: bytes) -> list[bytes]:
 @pytest.mark.parametrize("line", [b"", b"\n", b" \t\r\n"])
 def test_blank_lines_say_nothing(name: str, line: bytes) -> None:
     assert run(name, [line]) == []
+
+
+@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("line", [b'{"type":NaN}', b'{"type":"x"', b'{"a":1}{"b":2}', b"{'a':1}", b"\xff", b"log: {}"])
+def test_what_is_no_json_is_said_to_be_none(name: str, line: bytes) -> None:
+    (content,) = contents(run(name, [line]), "error")
+    assert (content["code"], content["excerpt"]) == ("invalid_json", line.decode("utf-8", "replace"))
 
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))

@@ -129,8 +129,8 @@ def nothing_left_behind() -> Iterator[None]:
     proc.reap_strays()
     l = left_over()
     if l:
-        import subprocess
-        raise AssertionError([(os.path.exists(f"/proc/{p}"), proc.read_stat(p), proc.read_mark(p), proc.read_tag(p), open(f"/proc/{p}/cmdline").read()) for p in l])
+        from pathlib import Path
+        raise AssertionError([(proc.read_stat(p), proc.read_mark(p), proc.read_tag(p), Path(f"/proc/{p}/cmdline").read_text(), proc.children(os.getpid())) for p in l])
     assert left_over() == []
     assert not proc.MANAGED
 

@@ -222,6 +222,6 @@ def _search(item: Item) -> SearchInput:
 
 
 def _failed(item: Item) -> bool:
-    if item.status in _BAD_STATUSES or lines.passed_or(item.error, None) is not None:
+    if lines.text(item.status) in _BAD_STATUSES or lines.passed_or(item.error, None) is not None:
         return True
     return item.exit_code is not None and item.exit_code != 0

@@ -1,0 +1,73 @@
+"""Fixtures of all tests: a real server for each test process, real workers, and the promise that nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from agentrq import AsyncAgentClient
+from agentrq.server_process import ServerProcess
+from tests.workers import Worker
+
+PROVIDERS = """
+[providers.demo]
+env = { AGENTRQ_DEMO_PACE = "0" }
+[providers.fake]
+command = ["%(python)s", "-m", "agentrq_worker.runners.demo"]
+env = { AGENTRQ_DEMO_PACE = "0" }
+"""
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(_server: ServerProcess) -> str:
+    """The URL of an empty server that this test has for itself."""
+    with redis.Redis.from_url(_server.url) as client:
+        client.flushall()
+    return _server.url
+
+
+@pytest.fixture
+def raw(redis_url: str) -> Iterator[redis.Redis]:
+    """A plain redis-py client: what the outside sees."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[AsyncAgentClient]:
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A worker's TOML with the demo at full speed, also under the name ``fake``."""
+    path = tmp_path / "agentrq.toml"
+    path.write_text(PROVIDERS % {"python": sys.executable})
+    return path
+
+
+@pytest.fixture
+def start_worker(redis_url: str, config: Path) -> Iterator[Callable[..., Worker]]:
+    """``start_worker(*args, url=…, **env)``: a real worker process that is ready; ended after the test."""
+    workers: list[Worker] = []
+
+    def start(*args: str, url: str = redis_url, **env: str) -> Worker:
+        worker = Worker(url, config, args, os.environ | env)
+        workers.append(worker)
+        return worker.wait_ready()
+
+    yield start
+    for worker in workers:
+        worker.close()

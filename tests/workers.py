@@ -1,0 +1,104 @@
+"""Real worker processes for tests: started, waited for, ended."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+READY_S = 30.0
+END_S = 30.0
+
+
+class Worker:
+    """One ``agentrq worker`` process. Its log is kept in `log` and can be waited on."""
+
+    def __init__(self, url: str, config: Path | None, args: tuple[str, ...], env: Mapping[str, str]) -> None:
+        command = [sys.executable, "-m", "agentrq_worker", "--redis", url, *args]
+        if config is not None:
+            command += ["--config", str(config)]
+        self.process = subprocess.Popen(
+            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        self.log: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            with self._news:
+                self.log.append(line)
+                self._news.notify_all()
+        with self._news:
+            self.log.append("")
+            self._news.notify_all()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def name(self) -> str:
+        for line in self.log:
+            if found := re.search(r"worker (\S+) is ready", line):
+                return found[1]
+        raise AssertionError("the worker is not ready")
+
+    def wait_log(self, pattern: str, timeout: float = READY_S) -> str:
+        """The first log line that matches; fails with the log when none comes."""
+        with self._news:
+            found: list[str] = []
+
+            def seen() -> bool:
+                found[:] = [line for line in self.log if re.search(pattern, line)]
+                return bool(found) or self.log[-1:] == [""]
+
+            self._news.wait_for(seen, timeout)
+            if not found:
+                raise AssertionError(f"no {pattern!r} in the worker's log:\n{''.join(self.log)}")
+            return found[0]
+
+    def wait_ready(self) -> Self:
+        self.wait_log("is ready")
+        return self
+
+    def terminate(self) -> int:
+        """SIGTERM, then the exit code."""
+        self.process.terminate()
+        return self.process.wait(END_S)
+
+    def kill(self) -> None:
+        """SIGKILL: the worker's death without a word."""
+        self.process.kill()
+        self.process.wait(END_S)
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """End it, however it stands; the second signal hands over what still runs."""
+        if self.process.poll() is None:
+            self.thaw()
+            self.process.terminate()
+            try:
+                self.process.wait(2)
+            except subprocess.TimeoutExpired:
+                self.process.terminate()
+                try:
+                    self.process.wait(END_S)
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+                    self.process.wait(END_S)
+        self._reader.join(END_S)
+        assert self.process.stderr
+        self.process.stderr.close()
