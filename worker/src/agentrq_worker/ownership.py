@@ -18,13 +18,14 @@ import redis.asyncio
 
 from agentrq.connection import is_outage
 from agentrq.wire import scripts, steps
+from agentrq.wire.codec import decode_entry, encode
 from agentrq.wire.commands import Command, Options
 from agentrq.wire.ids import Cursor
-from agentrq.wire.messages import SessionTotal
+from agentrq.wire.messages import Message, Prompt, SessionTotal, ToolCall, ToolResult
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
-from agentrq_worker.session import Claimed, Session, Waiting
+from agentrq_worker.session import Claimed, CutTurn, Session, Waiting
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 PAGE: Final = 100
+CUT_PAGES: Final = 100
 
 _decode_command = msgspec.json.Decoder(Command).decode
 _decode_options = msgspec.json.Decoder(Options).decode
@@ -46,7 +48,6 @@ class Look(NamedTuple):
 
     state: State
     inner: Inner
-    prompted: bool
     owned: bool
 
 
@@ -55,7 +56,17 @@ class Claim(NamedTuple):
 
     claimed: Claimed
     cursor: Cursor
-    look: Look
+    state: dict[str, Any]
+    """The state's fields as they are known here."""
+
+
+def _opened(fields: dict[bytes, bytes]) -> Message | None:
+    """A stream entry that may open or close a tool call, or begin a turn; None for all others, undecoded."""
+    value = fields.get(b"message")
+    if value is None or not (b'"type":"tool_' in value or b'"type":"prompt"' in value):
+        return None
+    event = decode_entry(b"message", value)
+    return event if isinstance(event, Message) else None
 
 
 class Ownership:
@@ -136,15 +147,15 @@ class Ownership:
             inner, owned = read_inner(raw), False
             if inner.token and state.worker:
                 owned = await self._client.get(self._keys.worker(state.worker)) == inner.token.encode()
-            return Look(state, inner, b"prompted" in raw, owned)
+            return Look(state, inner, owned)
 
         found: Look | None = await self._call(read)
         return found
 
-    async def open(self, session_id: str, provider: str, prompt: str, options: Options) -> str:
+    async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
         """Give a start that came without a state one; answers ``created`` or ``exists``."""
         await self._call(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True))
-        step = steps.open_session(self._keys, session_id, provider, prompt, options, secrets.token_hex(8))
+        step = steps.open_session(self._keys, session_id, provider, prompt, options, secrets.token_hex(8), job_id)
         return steps.text(await self.run(step))
 
     async def claim(self, look: Look) -> Claim | None:
@@ -160,18 +171,55 @@ class Ownership:
             options = _decode_options(inner.options)
         except (msgspec.MsgspecError, UnicodeError):
             options = Options()
-        if state.provider_session_id is not None and look.prompted:
+        if state.provider_session_id is not None and inner.prompted:
             options = msgspec.structs.replace(options, resume=state.provider_session_id)
         claimed = Claimed(
             session_id=sid,
             provider=state.provider,
             prompt=inner.prompt,
             options=options,
-            recovering=look.prompted,
+            recovering=inner.prompted,
+            cut=await self._cut_turn(sid) if inner.turn else None,
+            recoveries=inner.recoveries + bool(inner.token),
             total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
             started_at=state.started_at or steps.now_ms(),
         )
-        return Claim(claimed, Cursor.parse(cursor), look)
+        mine = {"worker": self.name, "status": Status.STARTING, "startedAt": claimed.started_at}
+        known = self._whole_state(look) | mine
+        return Claim(claimed, Cursor.parse(cursor), known)
+
+    def _whole_state(self, look: Look) -> dict[str, Any]:
+        """The state as fields: what a Redis that lost the session is given back."""
+        state: dict[str, Any] = msgspec.to_builtins(look.state) | msgspec.to_builtins(look.inner)
+        for name in ("sessionId", "epoch", "cursor", "token"):
+            state.pop(name, None)
+        state["metadata"] = encode(look.state.metadata)
+        return {name: int(value) if isinstance(value, bool) else value for name, value in state.items()
+                if value is not None}  # fmt: skip
+
+    async def _cut_turn(self, session_id: str) -> CutTurn:
+        """What the last owner left open of a turn: read back to the prompt that began it, within bounds."""
+        answered: set[str] = set()
+        cut = CutTurn("", [])
+        end = "+"
+        for _ in range(CUT_PAGES):
+            entries: Any = await self._call(
+                functools.partial(self._client.xrevrange, self._keys.events(session_id), end, "-", count=PAGE)
+            )
+            for place, fields in entries:
+                end = f"({place.decode()}"
+                message = _opened(fields)
+                if message is None:
+                    continue
+                if isinstance(message.content, ToolResult):
+                    answered.add(message.content.tool_use_id)
+                elif isinstance(message.content, ToolCall) and message.content.tool_use_id not in answered:
+                    cut.open_calls.append((message.content.tool_use_id, message.parent_id))
+                elif isinstance(message.content, Prompt):
+                    return cut._replace(prompt=message.content.text)
+            if len(entries) < PAGE:
+                break
+        return cut
 
     async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
         """End a session that has no live owner; answers the script's outcome."""

@@ -55,6 +55,11 @@ class Lane:
         self.on_lost: Callable[[str], None] = lambda _: None
         self.on_full: Callable[[bool], None] = lambda _: None
         self.ended = False
+        self.unknown_to_redis = False
+        """Redis came back without this session, or with an older one: it is given back before the next write."""
+        self.state: dict[str, Any] = {}
+        """What the state is to hold, as far as it is known here: for such a Redis."""
+        self._then: deque[tuple[int, Callable[[], None]]] = deque()
         self._publisher = publisher
         self._seq = cursor.seq
         self._deltas = 0
@@ -124,6 +129,10 @@ class Lane:
         self._next()
         self._add(Entry("e", self._seq, encode(event)[1:], fields=state))
 
+    def then(self, call: Callable[[], None]) -> None:
+        """Call once all that was added so far is in Redis; never, if it will not be."""
+        self._then.append((self._seq, call))
+
     async def flushed(self) -> None:
         """Wait until all that was added is in Redis, or can never be."""
         while (self.pending or self.spool) and self.lost is None and not self.ended:
@@ -160,25 +169,26 @@ class Lane:
                 self._recent.append((now, entry))
                 self._recent_bytes += len(entry.json)
                 self.written = entry.seq
+            if entry.fields:
+                self.state |= entry.fields
             self.ended = self.ended or entry.kind == "e"
         while self._recent and (self._recent_bytes > KEPT_BYTES or self._recent[0][0] < now - KEPT_S):
             self._recent_bytes -= len(self._recent.popleft()[1].json)
+        while self._then and self._then[0][0] <= self.written:
+            self._then.popleft()[1]()
         if not self.pending and not self.spool:
             self._drained.set()
 
-    def repair(self, stands: int) -> None:
-        """Redis came back without events after ``stands``: send again what is still here, declare what is not."""
+    def repair(self, place: Cursor) -> None:
+        """Redis has nothing after ``place``: send again what is still here, declare what is not."""
+        stands = place.seq if place.epoch == self.epoch else 0
         kept = [entry for _, entry in self._recent if entry.seq > stands]
         first = kept[0].seq if kept else self._first_pending()
         self._recent.clear()
         self._recent_bytes = 0
         if first > stands + 1:
-            lost = Error(
-                f"Events {self.epoch}-{stands + 1} to {self.epoch}-{first - 1} were lost by Redis",
-                "history_lost",
-                from_=f"{self.epoch}-{stands + 1}",
-                to=f"{self.epoch}-{first - 1}",
-            )
+            begin, end = f"{place.epoch}-{place.seq + 1}", f"{self.epoch}-{first - 1}"
+            lost = Error(f"Events {begin} to {end} were lost by Redis", "history_lost", from_=begin, to=end)
             kept.insert(0, self._stand_in(first - 1, lost))
         for entry in reversed(kept):
             self.pending.appendleft(entry)
@@ -247,7 +257,9 @@ class Publisher:
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.keys = settings.keys
         self._settings = settings
+        self._client = client
         self._script = client.register_script(scripts.SOURCES["write"])
+        self._restore = client.register_script(scripts.SOURCES["restore"])
         self._common = (settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
         self._dirty: deque[Lane] = deque()
         self._queued: set[Lane] = set()
@@ -351,6 +363,9 @@ class Publisher:
             self._settle(lane, entries, outcome, cursor)
 
     async def _call(self, batch: list[tuple[Lane, list[Entry]]]) -> list[str]:
+        for lane, _ in batch:
+            if lane.unknown_to_redis:
+                await self._give_back(lane)
         keys: list[str] = []
         args: list[Any] = list(self._common)
         for lane, entries in batch:
@@ -366,6 +381,13 @@ class Publisher:
             for entry in entries:
                 args += (entry.kind, entry.seq, entry.json, entry.inbox_entry, entry.command_id)
         return steps.texts(await self._script(keys=keys, args=args))
+
+    async def _give_back(self, lane: Lane) -> None:
+        step = steps.restore(self.keys, lane.session_id, lane.epoch, lane.token, lane.state)
+        await self._client.zadd(self.keys.sessions, {lane.session_id: lane.state.get("createdAt", 0)}, nx=True)
+        outcome, cursor = steps.texts(await self._restore(keys=list(step.keys), args=list(step.args)))
+        lane.unknown_to_redis = False
+        log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
 
     async def _refused(self, batch: list[tuple[Lane, list[Entry]]], error: Exception) -> None:
         """Redis refuses the call itself: find the session it is about, so that the others go on."""
@@ -384,8 +406,9 @@ class Publisher:
         if outcome == "ok" or (outcome == "ended" and last.kind == "e"):
             lane.confirm(entries, cursor)
         elif outcome == "gap":
-            place = Cursor.parse(cursor)
-            lane.repair(place.seq if place.epoch == lane.epoch else 0)
+            lane.repair(Cursor.parse(cursor))
+        elif outcome in ("missing", "behind"):
+            lane.unknown_to_redis = True
         else:
             log.warning("session %s: superseded (%s, the stream stands at %s)", lane.session_id, outcome, cursor)
             lane.lose(outcome)

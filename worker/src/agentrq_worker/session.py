@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -41,6 +42,8 @@ from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
+DEFAULT_MAX_RECOVERIES: Final = 3
+CONTINUE: Final = "You were interrupted in the middle of your work. Continue where you left off."
 DRAIN_OUTPUT_S: Final = 2.0
 """How long a survivor may hold the runner's stdout open after the runner's end before it is closed here."""
 
@@ -56,6 +59,13 @@ class Outcome(NamedTuple):
     handed_over: bool = False
 
 
+class CutTurn(NamedTuple):
+    """A turn its owner did not finish: its prompt, and the tool calls (id, parent) that have no result."""
+
+    prompt: str
+    open_calls: list[tuple[str, str | None]]
+
+
 class Claimed(NamedTuple):
     """What a claim brought: the session as the state has it."""
 
@@ -64,6 +74,10 @@ class Claimed(NamedTuple):
     prompt: str
     options: Options
     recovering: bool
+    """The first prompt was handed to a runner before: this one resumes."""
+    cut: CutTurn | None
+    recoveries: int
+    """Owners lost in a row since the last whole turn."""
     total: SessionTotal
     started_at: int
 
@@ -130,9 +144,21 @@ class Session:
 
     async def _spawn(self) -> bool:
         """Start the runner and hand over the first prompt; False when there is nothing to run."""
-        if self._stopping:
+        if self._stopping or self.outcome is not None:
             return False
         claimed, options = self._claimed, self._claimed.options
+        if claimed.cut is not None:
+            self._close_cut_turn(claimed.cut)
+            if options.on_interrupt == "fail":
+                self._finish(
+                    Outcome(Status.ERROR, Reason.FAILED, "Interrupted: its worker was lost in a turn")
+                )
+                return False
+        most = DEFAULT_MAX_RECOVERIES if options.max_recoveries is None else options.max_recoveries
+        if claimed.recoveries > most:
+            error = f"Its worker was lost {claimed.recoveries} times in a row (max_recoveries {most})"
+            self._finish(Outcome(Status.ERROR, Reason.LOST, error))
+            return False
         try:
             program = resolve(claimed.provider, self._settings)
             self._protocol = RunnerProtocol(
@@ -168,12 +194,24 @@ class Session:
         except (OSError, ValueError) as error:
             self._finish(Outcome(Status.ERROR, Reason.FAILED, self._spawn_error(program.argv[0], error)))
             return False
-        if self._claimed.recovering:
-            self._move(Status.IDLE, {"pid": self._process.pid})
-            self._next_turn()
+        pid = {"pid": self._process.pid}
+        if not claimed.recovering:
+            self._hand_over(claimed.prompt, self.id, None, pid | {"prompted": 1})
+        elif claimed.cut is not None and options.on_interrupt == "continue":
+            text = CONTINUE if options.resume is not None else claimed.cut.prompt or claimed.prompt
+            self._hand_over(text, f"{self.id}-continue-{self._lane.epoch}", None, pid)
         else:
-            self._hand_over(claimed.prompt, self.id, None, {"pid": self._process.pid, "prompted": 1})
+            self._move(Status.IDLE, pid)
+            self._next_turn()
         return True
+
+    def _close_cut_turn(self, cut: CutTurn) -> None:
+        """Say that the last owner's turn was cut; no tool call stays without an answer."""
+        for call, parent in cut.open_calls:
+            answer = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
+            self._lane.message("tool_result", answer, parent)
+        self._lane.message("error", Error("The turn was interrupted: its worker ended", "turn_interrupted"), None,
+                           {"turn": 0})  # fmt: skip
 
     def _spawn_error(self, program: str, error: Exception) -> str:
         cwd = self._claimed.options.cwd
@@ -246,7 +284,7 @@ class Session:
                 assert self._protocol is not None
                 process.write(self._protocol.stop())
             process.close_stdin()
-            await process.stop(grace=self._settings.stop_grace_s)
+            await process.stop(grace=0 if self._lane.lost else self._settings.stop_grace_s)
         await process.end_tree()
         await process.drain_output(DRAIN_OUTPUT_S)
 
@@ -342,7 +380,7 @@ class Session:
             self._busy = True
             self._turn_began = time.monotonic()
         if self.status in (Status.STARTING, Status.IDLE):
-            self._move(Status.RUNNING)
+            self._move(Status.RUNNING, {"turn": 1})
 
     def _publish(self, draft: Draft) -> None:
         """One message of the agent, and what it means for the session."""
@@ -360,6 +398,7 @@ class Session:
             if isinstance(total, SessionTotal):
                 fields = {"costUsd": total.cost_usd, "inputTokens": total.input_tokens,
                           "outputTokens": total.output_tokens, "numTurns": total.num_turns}  # fmt: skip
+            fields = (fields or {}) | {"turn": 0, "recoveries": 0}
         self._lane.message(kind, content, draft.parent_id, fields)
         if isinstance(content, ApprovalRequest):
             self._asked(content.request_id, content.tool_use_id if isinstance(content.tool_use_id, str) else None)
@@ -434,12 +473,14 @@ class Session:
         assert self._protocol is not None
         self._busy = True
         self._turn_began = time.monotonic()
-        self._lane.message("prompt", Prompt(text=text, command_id=command_id), None, fields)
+        self._lane.message("prompt", Prompt(text=text, command_id=command_id), None, {"turn": 1} | (fields or {}))
         if waiting is not None:
             self._receipt(waiting, "applied")
         if self.status is Status.IDLE:
             self._move(Status.RUNNING)
-        self._process.write(self._protocol.prompt(text))
+        # Only what Redis knows to be applied reaches the runner: a worker that dies here doubles nothing.
+        lines = self._protocol.prompt(text)
+        self._lane.then(functools.partial(self._process.write, lines))
 
     def _receipt(self, waiting: Waiting, outcome: str, reason: str | None = None) -> None:
         command = waiting.command

@@ -5,6 +5,7 @@ Readers are tolerant: unknown members are ignored, a content this library cannot
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -32,16 +33,28 @@ _decode_status = msgspec.json.Decoder(StatusEvent).decode
 _decode_receipt = msgspec.json.Decoder(Receipt).decode
 
 
+def _decode_any(content: msgspec.Raw) -> dict[str, Any]:
+    """Any JSON object. What agents print passes unread into content: numbers out of range, nesting without end."""
+    try:
+        return _decode_object(content)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        try:
+            value = json.loads(bytes(content))
+        except (ValueError, RecursionError):
+            value = None
+        return value if isinstance(value, dict) else {"undecodable": bytes(content)[:1000].decode("utf-8", "replace")}
+
+
 def _open(envelope: _Envelope) -> Message:
     content: Content | dict[str, Any]
     decoder = _CONTENT_DECODERS.get(envelope.type)
     if decoder is None:
-        content = _decode_object(envelope.content)
+        content = _decode_any(envelope.content)
     else:
         try:
             content = decoder.decode(envelope.content)
-        except msgspec.ValidationError:  # written by a newer agentrq: hand on what is there
-            content = _decode_object(envelope.content)
+        except (msgspec.MsgspecError, ValueError, RecursionError):  # of a newer agentrq, or odd: hand on what is there
+            content = _decode_any(envelope.content)
     return Message(
         session_id=envelope.session_id,
         id=envelope.id,

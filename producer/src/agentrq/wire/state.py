@@ -50,12 +50,19 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
 
 
 class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
-    """The state's own bookkeeping, of no use outside agentrq: the owner's token, what a start asked for."""
+    """The state's own bookkeeping, of no use outside agentrq: the owner's token, what a start asked for.
+
+    ``recoveries`` counts lost owners since the last whole turn; ``prompted``: the first prompt was handed to a
+    runner; ``turn``: a turn is under way; ``job_id``: RQ's job where it is not the session's id.
+    """
 
     token: str = ""
     prompt: str = ""
     options: str = "{}"
     recoveries: int = 0
+    prompted: bool = False
+    turn: bool = False
+    job_id: str = ""
 
 
 _ALWAYS = frozenset({"costUsd", "inputTokens", "outputTokens", "numTurns", "pendingApprovals"})

@@ -46,8 +46,10 @@ def session_keys(keys: Keys, session_id: str) -> tuple[str, str, str, str]:
     return keys.state(session_id), keys.events(session_id), keys.inbox(session_id), keys.commands(session_id)
 
 
-def open_session(keys: Keys, session_id: str, provider: str, prompt: str, options: Options, nonce: str) -> Step:
-    """The step that gives a new session its state and first event."""
+def open_session(
+    keys: Keys, session_id: str, provider: str, prompt: str, options: Options, nonce: str, job_id: str | None = None
+) -> Step:
+    """The step that gives a new session its state and first event. ``job_id``: of RQ's job, if not the session id."""
     timestamp = now_ms()
     event = StatusEvent(cursor="0-1", session_id=session_id, status=Status.QUEUED, timestamp=timestamp)
     fields: dict[str, Any] = {
@@ -67,6 +69,8 @@ def open_session(keys: Keys, session_id: str, provider: str, prompt: str, option
         fields["cwd"] = options.cwd
     if options.model is not None:
         fields["model"] = options.model
+    if job_id is not None:
+        fields["jobId"] = job_id
     pairs = [part for pair in fields.items() for part in pair]
     return Step(
         "open",
@@ -82,6 +86,12 @@ def claim(keys: Keys, session_id: str, worker: str, token: str, seen_epoch: int,
         session_keys(keys, session_id),
         (worker, token, seen_epoch, seen_token, keys.status_channel(session_id), session_id),
     )
+
+
+def restore(keys: Keys, session_id: str, epoch: int, token: str, fields: dict[str, Any]) -> Step:
+    """The step by which a live owner gives a session back to a Redis that lost it."""
+    pairs = [part for pair in fields.items() for part in pair]
+    return Step("restore", session_keys(keys, session_id), (epoch, token, *pairs))
 
 
 def send(keys: Keys, session_id: str, command: Command) -> Step:

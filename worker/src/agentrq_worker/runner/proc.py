@@ -114,12 +114,17 @@ def family(leader: int) -> dict[int, Stat]:
     if not (_subreaper and _LISTS_CHILDREN):
         return snapshot()
     table: dict[int, Stat] = {}
-    waiting = [leader, *(pid for pid in children(os.getpid()) if pid not in MANAGED)]
-    while waiting:
-        pid = waiting.pop()  # the newest first, as above
-        if pid not in table and (stat := read_stat(pid)):
-            table[pid] = stat
-            waiting += children(pid)
+    waiting = [leader]
+    for _ in range(10):
+        while waiting:
+            pid = waiting.pop()  # the newest first, as above
+            if pid not in table and (stat := read_stat(pid)):
+                table[pid] = stat
+                waiting += children(pid)
+        # Only now the strays, and again after theirs: whose parent ended during the walk has moved to this list.
+        waiting = [pid for pid in children(os.getpid()) if pid not in table and pid not in MANAGED]
+        if not waiting:
+            break
     return table
 
 

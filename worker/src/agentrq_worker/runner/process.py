@@ -294,7 +294,7 @@ class RunnerProcess:
     def _watch_exit(self) -> None:
         try:
             self._pidfd = os.pidfd_open(self.pid)
-        except (AttributeError, PermissionError):  # macOS; a seccomp filter that does not know the call
+        except (AttributeError, OSError):  # macOS; an old kernel or seccomp filter; no file descriptor left
             self._loop.call_later(_POLL, self._poll_exit)
         else:
             self._loop.add_reader(self._pidfd, self._look_for_exit)
@@ -403,8 +403,7 @@ class RunnerProcess:
         return len(self._ending.ended - {(self.pid, self.starttime)})
 
     def kill(self) -> bool:
-        """One round of `end_tree`, without waiting; True when nothing was left. The runner is reaped when it ends."""
-        self._tree_ended = True
+        """One round of `end_tree`, without waiting; True when nothing was left. For when nothing may be awaited."""
         if self._reaped:
             return True
         nothing_left = self._ending.round()

@@ -1,0 +1,64 @@
+# agentrq. Needs Python 3.11 or newer with pip, and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two to four test processes: fewer wait for each other's servers, more only compete for the processors.
+TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 2 ? 2 : n > 4 ? 4 : n )))
+# pip of $(PYTHON) installs into .venv: works where Debian has left ensurepip out.
+PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint type tests test-faults bench wheels lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## both distributions (editable) and every tool, in .venv
+
+$(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agentrq needs Python 3.11 or newer: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
+	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	$(PIP_INSTALL) --no-deps --no-build-isolation -e producer -e worker
+	@touch $@
+
+demo: install  ## a session shown live: private Valkey, worker, demo agent; leaves nothing running
+	@$(BIN)/python -m agentrq_worker.demo
+
+test: lint type tests  ## all checks: lint, types, import contracts, tests with coverage, wheels
+
+lint: install  ## ruff and the import contracts
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports --no-logo --no-cache
+
+type: install  ## mypy, strict
+	$(BIN)/mypy producer/src worker/src tests
+
+tests: install  ## the tests alone
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
+
+test-faults: install  ## the long tier: kills, outages and soaks
+	$(BIN)/pytest -m long --timeout 1800
+
+bench: install  ## what is measured, and against what
+	$(BIN)/python -m benchmarks
+
+wheels: install  ## both wheels, in dist/
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist producer
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist worker
+
+# For maintainers; needs uv. Versions change only with LOCK=--upgrade. No file names an index.
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
+	--custom-compile-command "make lock" $(LOCK)
+WORKER_NEEDS = producer/pyproject.toml --extra embedded --extra rich
+lock:  ## compile requirements/*.txt
+	$(COMPILE) requirements/dev.in $(WORKER_NEEDS) -o requirements/dev.txt
+	$(COMPILE) producer/pyproject.toml -c requirements/dev.txt -o requirements/producer.txt
+	$(COMPILE) $(WORKER_NEEDS) -c requirements/dev.txt -o requirements/worker.txt
+	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+
+clean:  ## remove what the others made
+	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""``python -m agentrq.cli``."""
+
+from agentrq.cli import main
+
+main()

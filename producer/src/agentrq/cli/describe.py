@@ -1,0 +1,229 @@
+"""An event in words: what a person needs of it. Pure; owns what is said and what is left out, not how it looks."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from agentrq.wire.codec import encode
+from agentrq.wire.messages import (
+    ApprovalRequest,
+    ApprovalResolved,
+    Compaction,
+    Cost,
+    Error,
+    Event,
+    Init,
+    Message,
+    Prompt,
+    Question,
+    RateLimit,
+    Receipt,
+    StatusEvent,
+    StatusReport,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
+
+RESULT_LINES: Final = 5
+LINE_CHARS: Final = 300
+_ESSENTIAL: Final = (
+    "command",
+    "file_path",
+    "path",
+    "notebook_path",
+    "pattern",
+    "query",
+    "url",
+    "description",
+    "prompt",
+)
+"""Members of a tool's input of which the first one there says what the call is about."""
+
+
+class Said(NamedTuple):
+    """``kind`` is the message's type, ``session`` for a session's status, or ``receipt``; ``body`` may have lines.
+
+    ``bad`` is true for what went wrong. Texts are as they came, not yet neutral for a terminal.
+    """
+
+    kind: str
+    body: str
+    bad: bool = False
+
+
+def describe(event: Event) -> Said:
+    """Put any event into words."""
+    if isinstance(event, StatusEvent):
+        return _status(event)
+    if isinstance(event, Receipt):
+        reason = f": {event.reason}" if event.reason else ""
+        body = f"{event.command} {event.outcome}{reason} ({event.command_id})"
+        return Said("receipt", body, event.outcome != "applied")
+    return _message(event)
+
+
+def clock(timestamp: int) -> str:
+    """A time in ms since the epoch as local hours, minutes and seconds."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(timestamp / 1000))
+    except (OverflowError, ValueError, OSError):  # a provider's or a stranger's figure
+        return "--:--:--"
+
+
+def dollars(amount: float) -> str:
+    """An amount in USD: cents, and small ones as exactly as they need."""
+    return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
+
+
+def _status(event: StatusEvent) -> Said:
+    body = event.status
+    if event.status == "queued":
+        body += f" as {event.session_id}"
+    if event.reason:
+        body += f" ({event.reason})"
+    if event.error:
+        body += f": {event.error}"
+    return Said("session", body, event.status == "error")
+
+
+def _message(message: Message) -> Said:
+    match message.content:
+        case Prompt(text=text) | Text(text=text) | Thinking(text=text):
+            return Said(message.type, text.strip("\n"))
+        case Init() as init:
+            return Said(message.type, _init(init))
+        case ToolCall(name=name, input=given):
+            return Said(message.type, f"{name}  {_essential(given)}".rstrip())
+        case ToolResult(output=output, is_error=is_error):
+            return Said(message.type, ("failed: " if is_error else "") + _shortened(_flat(output)), is_error)
+        case StatusReport(subtype=subtype, message=words):
+            return Said(message.type, f"{subtype}: {words}" if words else subtype)
+        case Compaction(trigger=trigger, pre_tokens=tokens):
+            return Said(message.type, f"{trigger}, {tokens} tokens before" if isinstance(tokens, int) else trigger)
+        case Cost() as cost:
+            return _cost(cost)
+        case ApprovalRequest() as request:
+            return Said(message.type, _approval(message.session_id, request))
+        case ApprovalResolved(request_id=request_id, decision=decision, by=by):
+            return Said(message.type, f"{decision} by {by} ({request_id})")
+        case RateLimit(message=words, resets_at=resets_at, scope=scope):
+            until = f", resets at {clock(resets_at)}" if isinstance(resets_at, int) else ""
+            return Said(message.type, f"{scope}: {words}{until}")
+        case Question() as question:
+            return Said(message.type, _question(message.session_id, question))
+        case Error(message=words, code=code):
+            return Said(message.type, f"{code}: {words}" if code else words, bad=True)
+        case content:
+            return Said(message.type, _cut(compact(content)))
+
+
+def _init(init: Init) -> str:
+    words = [init.model if isinstance(init.model, str) else "model unknown"]
+    if init.cwd:
+        words.append(f"in {init.cwd}")
+    if isinstance(init.tools, list):
+        words.append(f"with {len(init.tools)} tools")
+    return " ".join(words)
+
+
+def _cost(cost: Cost) -> Said:
+    words = _figures(cost.total_cost_usd, cost.input_tokens, cost.output_tokens, cost.num_turns)
+    words.insert(1, f"{cost.duration_ms / 1000:.1f} s")
+    total = cost.session_total
+    if isinstance(total, msgspec.Struct) and total.num_turns > cost.num_turns:
+        words.append(f"session {dollars(total.cost_usd)} in {total.num_turns} turns")
+    errors = cost.errors if isinstance(cost.errors, list) else []
+    if cost.is_error:
+        return Said("cost", "\n".join(["failed · " + " · ".join(words), *errors]), bad=True)
+    return Said("cost", " · ".join(words))
+
+
+def _figures(usd: float, input_tokens: int, output_tokens: int, turns: int) -> list[str]:
+    return [dollars(usd), f"{input_tokens} in", f"{output_tokens} out", f"{turns} turn{'' if turns == 1 else 's'}"]
+
+
+def _approval(session_id: str, request: ApprovalRequest) -> str:
+    # Whole and never shortened: what is approved is what was seen.
+    lines = [request.name, *(f"  {line}" for line in _members(request.input)), _answer(session_id, request.request_id)]
+    lines[-1] += " allow    # or: deny"
+    return "\n".join(lines)
+
+
+def _members(given: Any) -> list[str]:
+    """An input, one member a line; the lines of a text below its name, further in."""
+    if not isinstance(given, dict):
+        return _text_of(given).split("\n")
+    lines: list[str] = []
+    for name, value in given.items():
+        first, *more = _text_of(value).split("\n")
+        lines += [f"{name}: {first}", *(f"  {line}" for line in more)]
+    return lines
+
+
+def _question(session_id: str, question: Question) -> str:
+    lines: list[str] = []
+    for asked in question.questions:
+        if not isinstance(asked, dict):
+            lines.append(_text_of(asked))
+            continue
+        header = f"{asked['header']}: " if asked.get("header") else ""
+        lines.append(f"[{asked.get('id', '')}] {header}{asked.get('question', '')}")
+        options = asked.get("options")
+        for option in options if isinstance(options, list) else []:
+            label = option.get("label", compact(option)) if isinstance(option, dict) else _text_of(option)
+            about = option.get("description") if isinstance(option, dict) else None
+            lines.append(f"    - {label}" + (f": {about}" if about else ""))
+    return "\n".join([*lines, _answer(session_id, question.request_id) + " JSON"])
+
+
+def _answer(session_id: str, request_id: str) -> str:
+    # The id is a stranger's text: quoted, it is one word of a shell; after "--" it is no option.
+    dashes = "-- " if session_id.startswith("-") or request_id.startswith("-") else ""
+    return f"agentrq answer {dashes}{session_id} {shlex.quote(request_id)}"
+
+
+def _essential(given: Any) -> str:
+    if isinstance(given, dict):
+        for name in _ESSENTIAL:
+            if isinstance(given.get(name), str) and given[name].strip():
+                return _cut(" ".join(given[name].split()))
+    return _cut(compact(given)) if given not in ({}, None) else ""
+
+
+def _flat(output: Any) -> str:
+    """A tool's output as text: the texts of content blocks, else JSON."""
+    if isinstance(output, dict) and isinstance(output.get("content"), list):
+        output = output["content"]
+    if isinstance(output, list) and output and all(isinstance(block, dict) for block in output):
+        return "\n".join(
+            block["text"] if isinstance(block.get("text"), str) else f"[{block.get('type', 'data')}]"
+            for block in output
+        )
+    return _text_of(output)
+
+
+def _shortened(text: str) -> str:
+    """The first lines of a text, and how many more there are."""
+    lines = text.strip("\n").split("\n")
+    kept = [_cut(line.rstrip()) for line in lines[:RESULT_LINES]]
+    left = len(lines) - len(kept)
+    return "\n".join([*kept, f"… {left} more line{'' if left == 1 else 's'}"] if left else kept)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= LINE_CHARS else f"{line[:LINE_CHARS]}… ({len(line)} characters)"
+
+
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else compact(value)
+
+
+def compact(value: Any) -> str:
+    """Any value as JSON on one line."""
+    return encode(value).decode()

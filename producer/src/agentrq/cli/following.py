@@ -1,0 +1,135 @@
+"""Following sessions: ``start``, ``run``, ``attach``. Owns when following ends and what its exit code says."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentrq.cli.common import SID, common, connected
+from agentrq.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandFailed, say
+from agentrq.cli.output import put, put_json
+from agentrq.cli.views import View, make_view
+
+if TYPE_CHECKING:
+    from agentrq.client import AgentClient, Session
+    from agentrq.wire.ids import Cursor
+
+
+def _options(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    from agentrq.wire.commands import make_options, parse_option
+
+    options: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{pair!r} is no NAME=VALUE")
+        options[name] = parse_option(name, value)
+    make_options(options)
+    return options
+
+
+def _cursor(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Cursor | None:
+    from agentrq.wire.ids import Cursor
+
+    try:
+        return None if given is None else Cursor.parse(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _starting(command: Any) -> Any:
+    decorators = [
+        click.argument("provider"),
+        click.argument("prompt"),
+        click.option("--session-id", metavar="SID", help="Default: a new UUIDv7."),
+        click.option("--cwd", metavar="DIR", help="Where the agent works, on the worker's machine."),
+        click.option(
+            "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_options,
+            help="A start option, e.g. model=… or max_turns=3; JSON where it is no text. Repeatable.",
+        ),
+        common,
+    ]  # fmt: skip
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def _start(
+    client: AgentClient, provider: str, prompt: str, session_id: str | None, cwd: str | None, options: dict[str, Any]
+) -> Session:
+    if cwd is not None:
+        options = options | {"cwd": os.path.abspath(cwd)}  # the worker's own directory is another
+    return client.start(provider, prompt, session_id, **options)
+
+
+@click.command()
+@_starting
+def start(url: str | None, as_json: bool, **given: Any) -> int:
+    """Start a session and print its id."""
+    with connected(url) as client:
+        session = _start(client, **given)
+    if as_json:
+        put_json({"sessionId": session.id})
+    else:
+        put(f"{session.id}\n")
+    return OK
+
+
+@click.command()
+@_starting
+def run(url: str | None, as_json: bool, **given: Any) -> int:
+    """Start a session and follow it to the end of its turn."""
+    view = make_view(as_json)
+    with connected(url) as client:
+        session = _start(client, **given)
+        if not _anybody(client):
+            say(f"no worker takes from queue {client.context.queue} now; `agentrq up` starts one")
+        return _follow(session, None, view, one_turn=True)
+
+
+@click.command()
+@SID
+@click.option("--after", metavar="CURSOR", callback=_cursor, help="Only what follows this event, e.g. 1-7.")
+@common
+def attach(sid: str, after: Cursor | None, url: str | None, as_json: bool) -> int:
+    """Show a session from its beginning, then live, until it ends; Ctrl-C leaves it running."""
+    view = make_view(as_json)
+    with connected(url) as client:
+        return _follow(client.session(sid), after, view, one_turn=False)
+
+
+def _anybody(client: AgentClient) -> bool:
+    """Whether RQ knows a worker for the queue of starts."""
+    from rq.worker_registration import WORKERS_BY_QUEUE_KEY
+
+    from agentrq.operations import Batch, Operation
+
+    def count() -> Operation[int]:
+        (found,) = yield Batch([("SCARD", WORKERS_BY_QUEUE_KEY % client.context.queue)])
+        return int(found)
+
+    return client.run(count()) > 0
+
+
+def _follow(session: Session, after: Cursor | None, view: View, *, one_turn: bool) -> int:
+    from agentrq.errors import StreamTrimmed
+    from agentrq.wire.messages import StatusEvent
+
+    try:
+        for event in session.events(after, deltas=view.deltas):
+            view.show(event)
+            # More prompts may wait: then the state has moved on in the very step that wrote "idle".
+            if one_turn and isinstance(event, StatusEvent) and event.status == "idle":
+                if session.state().status == "idle":
+                    return OK
+        return FAILED if session.state().status == "error" else OK
+    except KeyboardInterrupt:
+        view.close()
+        say(f"detached; session {session.id} goes on")
+        return INTERRUPTED
+    except StreamTrimmed as error:
+        raise CommandFailed(USAGE, f"{error}; without --after it begins at the oldest that is kept") from None
+    finally:
+        view.close()

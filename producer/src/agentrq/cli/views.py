@@ -1,0 +1,68 @@
+"""How a followed session is shown: as the wire's JSON, as plain text, or on a terminal. Owns which of them it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from agentrq.cli.output import put, put_json
+
+if TYPE_CHECKING:
+    from agentrq.wire.messages import Event
+
+
+class View(Protocol):
+    """Shows events; ``deltas`` says whether it wants the live-only pieces of texts too."""
+
+    deltas: bool
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+
+    def close(self) -> None:
+        """Leave the cursor at the start of a line."""
+
+
+class JsonView:
+    """Each event's JSON object on a line."""
+
+    deltas = False
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        put_json(event)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class PlainView:
+    """Each event on a line ``HH:MM:SS CURSOR KIND TEXT``; further lines of its text are indented."""
+
+    deltas = False
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        from agentrq.cli.describe import clock, describe
+        from agentrq.cli.neutral import neutral
+        from agentrq.wire.messages import Message
+
+        said = describe(event)
+        first, *more = neutral(said.body).split("\n")
+        sub_agent = "↳ " if isinstance(event, Message) and event.parent_id else ""
+        head = f"{clock(event.timestamp)} {event.cursor or '-':<6} {neutral(said.kind):<12} {sub_agent}{first}"
+        put("".join(f"{line}\n" for line in [head.rstrip(), *(f"    {line}".rstrip() for line in more)]))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def make_view(as_json: bool) -> View:
+    """The view for stdout as it is: a terminal, a pipe, or whoever asked for JSON."""
+    if as_json:
+        return JsonView()
+    if not sys.stdout.isatty():
+        return PlainView()
+    from agentrq.cli.terminal import TerminalView, painter
+
+    return TerminalView(painter())

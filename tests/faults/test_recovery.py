@@ -1,0 +1,164 @@
+"""A worker dies, freezes or is told to end: its sessions go on elsewhere, nothing lost, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from agentrq import AsyncAgentClient, Message, StatusEvent
+from agentrq.wire.ids import Cursor
+from agentrq.wire.status import MOVES, Status
+from tests.end_to_end.test_session import until
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+FAST = ("--lease-s", "2", "--beat-s", "0.5")
+
+
+def check_stream(raw: redis.Redis, session_id: str) -> list[Any]:
+    """Every cursor follows the one before it, every status move is in the table; answers the entries."""
+    entries = raw.xrange(f"agentrq:{{{session_id}}}:events")
+    cursors = [Cursor.parse(place) for place, _ in entries]
+    for before, after in zip(cursors, cursors[1:], strict=False):
+        assert after in {(before.epoch, before.seq + 1), (before.epoch + 1, 1)}, (before, after)
+    return entries
+
+
+def check_moves(events: list[Any]) -> None:
+    statuses = [Status(event.status) for event in events if isinstance(event, StatusEvent)]
+    for before, after in zip(statuses, statuses[1:], strict=False):
+        assert after in MOVES[before], (before, after)
+
+
+def runner_of(raw: redis.Redis, session_id: str) -> psutil.Process:
+    return psutil.Process(int(raw.hget(f"agentrq:{{{session_id}}}:state", "pid") or 0))
+
+
+def gone(*processes: psutil.Process) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_killed_worker(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, busy: bool) -> None:
+    first = start_worker(*FAST, "--name", "first")
+    session = await client.start("demo", "/spawn 300")
+    idle = await until(session, "idle")
+    if busy:
+        await session.prompt("/sleep 60")
+        idle = await until(session, "running", idle)
+    runner = runner_of(raw, session.id)
+    family = [runner, *runner.children(recursive=True)]
+    start_worker(*FAST, "--name", "second")
+    first.kill()
+    recovering = await until(session, "recovering", idle)
+    await until(session, "idle", recovering)
+    assert gone(*family)
+    await session.prompt("/echo still here", wait=True, timeout=20)
+    await until(session, "idle", (await session.state()).cursor)
+    await session.stop()
+    state = await session.wait(20)
+    assert (state.status, state.worker, state.epoch) == ("done", "second", 2)
+    events = [event async for event in session.events()]
+    check_stream(raw, session.id)
+    check_moves(events)
+    codes = [e.content.code for e in events if isinstance(e, Message) and e.type == "error"]  # type: ignore[union-attr]
+    assert ("turn_interrupted" in codes) is busy
+    calls = [e.content.tool_use_id for e in events if isinstance(e, Message) and e.type == "tool_call"]  # type: ignore[union-attr]
+    results = [e.content.tool_use_id for e in events if isinstance(e, Message) and e.type == "tool_result"]  # type: ignore[union-attr]
+    assert sorted(calls) == sorted(results)
+    texts = [e.content.text for e in events if isinstance(e, Message) and e.type == "text"]  # type: ignore[union-attr]
+    assert texts[-1] == "still here"
+
+
+async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+    first = start_worker(*FAST, "--name", "first")
+    session = await client.start("demo", "/sleep 60")
+    await until(session, "running")
+    runner = runner_of(raw, session.id)
+    start_worker(*FAST, "--name", "second")
+    first.freeze()
+    await until(session, "idle")
+    first.thaw()
+    first.wait_log("superseded")
+    assert gone(runner)
+    other = await client.start("demo", "/echo free again")
+    await until(other, "idle")
+    await session.stop()
+    assert (await session.wait(20)).worker == "second"
+    check_stream(raw, session.id)
+    assert first.process.poll() is None
+
+
+async def test_a_rolling_restart(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+    workers = [start_worker(*FAST, "--name", f"old{number}") for number in range(2)]
+    idle = [await client.start("demo", "/echo idle") for _ in range(5)]
+    busy = [await client.start("demo", "/sleep 1.5") for _ in range(5)]
+    for session in idle:
+        await until(session, "idle")
+    for session in busy:
+        await until(session, "running")
+    fresh = [start_worker(*FAST, "--name", f"new{number}") for number in range(2)]
+    assert [worker.terminate() for worker in workers] == [0, 0]
+    for session in [*idle, *busy]:
+        await session.prompt("/echo after the restart", wait=True, timeout=30)
+        await session.stop()
+        state = await session.wait(30)
+        assert state.status == "done"
+        assert state.worker in {worker.name for worker in fresh}
+        events = [event async for event in session.events()]
+        check_stream(raw, session.id)
+        check_moves(events)
+        assert not [e for e in events if isinstance(e, Message) and e.type == "error"]
+    for worker in fresh:
+        assert worker.terminate() == 0
+    assert raw.zcard("rq:wip:agentrq") == 0
+    assert raw.llen("rq:queue:agentrq") == raw.llen("rq:queue:agentrq:intermediate") == 0
+
+
+async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_worker: Start) -> None:
+    first = start_worker(*FAST, "--name", "first")
+    session = await client.start("demo", "/sleep 60", on_interrupt="continue")
+    running = await until(session, "running")
+    second = start_worker(*FAST, "--name", "second")
+    first.process.terminate()
+    first.wait_log("told to end")
+    assert first.terminate() == 0
+    async with asyncio.timeout(30):
+        async for event in session.events(running):
+            if isinstance(event, Message) and event.type == "prompt":
+                assert event.cursor is not None
+                assert event.cursor.startswith("2-")
+                break
+    await session.stop()
+    assert (await session.wait(20)).worker == second.name
+
+
+async def test_a_session_that_loses_its_workers_ends(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
+    session = await client.start("demo", "/sleep 60", max_recoveries=1)
+    for number in range(2):
+        worker = start_worker(*FAST, "--name", f"w{number}")
+        await until(session, "running" if number == 0 else "idle")
+        worker.kill()
+    start_worker(*FAST, "--name", "last")
+    state = await session.wait(30)
+    assert (state.status, state.reason) == ("error", "lost")
+    assert "2 times" in (state.error or "")
+    check_stream(raw, session.id)
+
+
+async def test_nobody_takes_it(client: AsyncAgentClient, start_worker: Start) -> None:
+    first = start_worker(*FAST, "--name", "first")
+    session = await client.start("demo", "/sleep 60")
+    await until(session, "running")
+    start_worker(*FAST, "--name", "other", "--queue", "elsewhere", "--recovery-timeout-s", "1")
+    first.kill()
+    state = await session.wait(30)
+    assert (state.status, state.reason) == ("error", "lost")

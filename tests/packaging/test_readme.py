@@ -1,0 +1,89 @@
+"""What the README promises is so: its example runs, its commands exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agentrq import AgentClient
+from tests.packaging.conftest import ROOT, Fresh
+from tests.workers import Worker
+
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    """The command lines of ``program`` in the README's shell blocks, its own name left out."""
+    lines = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+    return [words[1:] for words in lines if words[:1] == [program]]
+
+
+def test_the_example_is_short() -> None:
+    (example,) = blocks("python")
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
+
+
+def test_the_example_runs(redis_url: str, start_worker: Callable[..., Worker], tmp_path: Path) -> None:
+    (example,) = blocks("python")
+    program = tmp_path / "backend.py"
+    program.write_text(example)
+    start_worker()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(program)],
+        env=os.environ | {"AGENTRQ_REDIS_URL": redis_url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = [line.split(" ", 2) for line in done.stdout.splitlines() if re.match(r"\d+-\d+ ", line)]
+    types = [kind for _, kind, _ in lines]
+    assert types[0] == "prompt"
+    assert types[-1] == "cost"
+    assert {"init", "text", "tool_call", "tool_result"} <= set(types)
+    with AgentClient.from_url(redis_url) as client:
+        (session,) = client.sessions()
+        assert session.wait(30).reason == "stopped"
+
+
+@pytest.mark.parametrize("target", [words[0] for words in commands("make")])
+def test_its_make_targets_exist(target: str) -> None:
+    planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert planned.returncode == 0, planned.stderr
+
+
+def test_it_names_every_command_and_no_other(both: Fresh) -> None:
+    listed = set(re.findall(r"`agentrq ([a-z]+)`", README))
+    helped = both.run("agentrq", "--help")
+    assert helped.returncode == 0, helped.stderr
+    there = set(re.findall(r"^  ([a-z]+) ", helped.stdout.partition("Commands:")[2], re.MULTILINE))
+    assert listed == there
+
+
+@pytest.mark.parametrize("words", commands("agentrq"), ids=" ".join)
+def test_its_command_lines_have_options_that_exist(both: Fresh, words: list[str]) -> None:
+    helped = both.run("agentrq", words[0], "--help")
+    assert helped.returncode == 0, helped.stderr
+    for option in [word for word in words if word.startswith("--")]:
+        assert f"{option} " in helped.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+        if "://" not in link:
+            assert (document.parent / link).exists(), link

@@ -1,0 +1,63 @@
+"""``make demo``: a server, a worker and one session, shown live; then nothing of it is left.
+
+Only puts together what users run: the private Valkey (in a directory of its own), ``agentrq worker``, ``agentrq run``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from agentrq.embedded import attach
+from agentrq.errors import EmbeddedServerError
+
+END_S = 15.0
+PROMPT = "Look around here and tell me what you see."
+
+
+def _agentrq(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "agentrq.cli", *arguments]
+
+
+def run(directory: Path) -> int:
+    """Run the demo with its data in ``directory``; answers the exit code of the session shown."""
+    with attach(directory) as server:
+        url = ("--redis", server.url)
+        click.echo(f"Valkey runs at {server.url}")
+        worker = subprocess.Popen(_agentrq("worker", *url, "--log-level", "WARNING", "--name", "demo"))
+        try:
+            click.echo(f"Worker runs as process {worker.pid}\n$ agentrq run demo {PROMPT!r}", nl=True)
+            sys.stdout.flush()
+            shown = subprocess.run(
+                _agentrq("run", "demo", PROMPT, "--session-id", "demo", "--cwd", os.getcwd(), *url), check=False
+            )
+            click.echo("$ agentrq stop demo && agentrq list")
+            sys.stdout.flush()
+            subprocess.run(_agentrq("stop", "demo", *url), check=False)
+            subprocess.run(_agentrq("list", *url), check=False)
+        finally:
+            worker.terminate()
+            worker.wait(END_S)
+    click.echo("Worker and Valkey have ended. Next: agentrq up, and in another terminal agentrq run demo 'Hello'.")
+    return shown.returncode
+
+
+def main() -> None:
+    """Entry point of ``python -m agentrq_worker.demo``."""
+    with tempfile.TemporaryDirectory(prefix="agentrq-demo-") as directory:
+        try:
+            sys.exit(run(Path(directory)))
+        except EmbeddedServerError as error:
+            click.echo(f"agentrq: {error}", err=True)
+            sys.exit(4)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
