@@ -10,7 +10,7 @@ import psutil
 import pytest
 import redis
 
-from agentrq import AsyncAgentClient, Message, StatusEvent
+from agentrq import AgentClient, AsyncAgentClient, Message, StatusEvent
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import MOVES, Status
 from tests.end_to_end.test_session import until
@@ -161,4 +161,22 @@ async def test_nobody_takes_it(client: AsyncAgentClient, start_worker: Start) ->
     start_worker(*FAST, "--name", "other", "--queue", "elsewhere", "--recovery-timeout-s", "1")
     first.kill()
     state = await session.wait(30)
+    assert (state.status, state.reason) == ("error", "lost")
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_a_reader_notices_that_nobody_is_left(
+    redis_url: str, start_worker: Start, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("AGENTRQ_RECOVERY_TIMEOUT_S", "1")
+    worker = start_worker(*FAST)
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        session = await client.start("demo", "/sleep 60")
+        await until(session, "running")
+        worker.kill()
+        if how == "async":
+            state = await session.wait(40)
+        else:
+            with AgentClient.from_url(redis_url) as other:
+                state = await asyncio.to_thread(other.session(session.id).wait, 40)
     assert (state.status, state.reason) == ("error", "lost")

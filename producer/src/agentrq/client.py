@@ -20,7 +20,7 @@ from agentrq import operations
 from agentrq.connection import ANSWER_TIMEOUT_S, connect, connect_async, is_outage
 from agentrq.errors import AgentRQError, CommandRejected
 from agentrq.live import BACKOFF_S, Hub
-from agentrq.operations import Batch, Context, Operation, T
+from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
 from agentrq.subscription import LOOK_AGAIN_S, Mailbox, Reader
 from agentrq.wire import scripts, steps
 from agentrq.wire.commands import Command, PromptMode
@@ -238,6 +238,7 @@ class AgentClient:
         pubsub = None
         failures, away_since = 0, None
         began = False
+        watch = OwnerWatch(self.context, reader.session_id)
         try:
             while True:
                 try:
@@ -258,6 +259,7 @@ class AgentClient:
                         raise _timed_out(f"Session {reader.session_id}", timeout)
                     self._listen(pubsub, mailbox, wait)
                     if not mailbox:
+                        self.run(watch.check())
                         reader.behind = True
                     yield from mailbox.take(reader)
                 except (redis.RedisError, OSError) as error:
@@ -476,14 +478,16 @@ class AsyncAgentClient:
         if reader.ended:
             return
         failures, away_since = 0, None
+        watch = OwnerWatch(self.context, reader.session_id)
         async with self._hub.subscribed(reader.session_id) as inbox:
             while not reader.ended:
-                if not await inbox.wait(LOOK_AGAIN_S):
-                    reader.behind = True
+                silent = not await inbox.wait(LOOK_AGAIN_S)
                 for event in inbox.take(reader):
                     yield event
-                while reader.behind and not reader.ended:
+                while (reader.behind or silent) and not reader.ended:
                     try:
+                        if silent:
+                            await self.run(watch.check())
                         events = await read()
                     except (redis.RedisError, OSError) as error:
                         away_since = away_since or time.monotonic()
@@ -492,7 +496,7 @@ class AsyncAgentClient:
                         await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
                         failures += 1
                         continue
-                    failures, away_since = 0, None
+                    failures, away_since, silent = 0, None, False
                     for event in events:
                         yield event
 

@@ -6,6 +6,7 @@ The two clients (client.py) only run these: no rule of the product stands in bot
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Generator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -36,23 +37,37 @@ Operation: TypeAlias = Generator[Step | Batch, Any, T]
 
 
 class Context(NamedTuple):
-    """What all operations of one client share: names, RQ's queue, how long an ended session is kept (seconds)."""
+    """What all operations of one client share: names, RQ's queue, and times in seconds.
+
+    ``retention_s``: how long an ended session is kept; ``recovery_timeout_s``: how long a session may be without an
+    owner before whoever follows it ends it.
+    """
 
     keys: Keys
     queue: str
-    retention_s: float
+    retention_s: float = steps.DEFAULT_RETENTION_S
+    recovery_timeout_s: float = steps.DEFAULT_RECOVERY_TIMEOUT_S
 
     @classmethod
     def from_environment(cls) -> Context:
-        """From ``AGENTRQ_PREFIX``, ``AGENTRQ_QUEUE`` and ``AGENTRQ_RETENTION_S``."""
-        given = os.environ.get("AGENTRQ_RETENTION_S") or steps.DEFAULT_RETENTION_S
-        try:
-            retention = float(given)
-        except ValueError:
-            retention = -1.0
-        if not 0 < retention < 1e9:
-            raise InvalidOption("AGENTRQ_RETENTION_S", f"Expected seconds above 0, got {given!r}")
-        return cls(Keys.from_environment(), queue_name(), retention)
+        """From ``AGENTRQ_PREFIX``, ``AGENTRQ_QUEUE``, ``AGENTRQ_RETENTION_S``, ``AGENTRQ_RECOVERY_TIMEOUT_S``."""
+        return cls(
+            Keys.from_environment(),
+            queue_name(),
+            _seconds("AGENTRQ_RETENTION_S", steps.DEFAULT_RETENTION_S),
+            _seconds("AGENTRQ_RECOVERY_TIMEOUT_S", steps.DEFAULT_RECOVERY_TIMEOUT_S),
+        )
+
+
+def _seconds(variable: str, default: float) -> float:
+    given = os.environ.get(variable)
+    try:
+        seconds = float(given) if given else default
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:
+        raise InvalidOption(variable, f"Expected seconds above 0, got {given!r}")
+    return seconds
 
 
 def start(
@@ -65,7 +80,7 @@ def start(
     check_text("prompt", prompt)
     # The index comes first: a state that no index names would never be seen again.
     yield Batch([("ZADD", context.keys.sessions, "NX", steps.now_ms(), sid)])
-    outcome = yield steps.open_session(context.keys, sid, provider, prompt, options, new_id())
+    outcome = yield steps.open_session(context.keys, sid, provider, prompt, options, new_id(), context.queue)
     if steps.text(outcome) == "exists":
         raise SessionExists(sid)
     yield Batch(enqueue(context.queue, sid, provider, prompt, options), atomic=True)
@@ -177,6 +192,27 @@ def end(context: Context, seen: Snapshot, status: Status, reason: Reason, error:
     if outcome == "ok" and seen.state.status is Status.QUEUED:
         yield Batch(rq_commands.cancel_job(context.queue, sid))
     return outcome
+
+
+class OwnerWatch:
+    """Whether a followed session still has somebody who serves it, as a reader sees it over time."""
+
+    def __init__(self, context: Context, session_id: str) -> None:
+        self._context = context
+        self._session_id = session_id
+        self._alone: tuple[float, int] | None = None
+
+    def check(self) -> Operation[None]:
+        """Look once; end a session that had no owner for the recovery timeout, so that nobody waits for ever."""
+        seen = yield from look(self._context, self._session_id)
+        if seen.owned or seen.state.ended or seen.state.status is Status.QUEUED:
+            self._alone = None
+            return
+        if self._alone is None or self._alone[1] != seen.state.epoch:
+            self._alone = (time.monotonic(), seen.state.epoch)
+        if time.monotonic() - self._alone[0] >= self._context.recovery_timeout_s:
+            error = f"Its worker was lost and no other took it within {self._context.recovery_timeout_s:g} s"
+            yield from end(self._context, seen, Status.ERROR, Reason.LOST, error)
 
 
 def remove(context: Context, session_id: str) -> Operation[bool]:

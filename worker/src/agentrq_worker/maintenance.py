@@ -137,12 +137,14 @@ class Maintenance:
             if state.status is not Status.QUEUED:
                 log.warning("session %s: its worker %s is gone", session_id, state.worker or "(handed over)")
         waited = now - orphan.since
+        ours = look.inner.queue in ("", self._settings.queue)
         if state.status is Status.QUEUED:
-            if waited > SETTLE_S:
+            if waited > SETTLE_S and ours:
                 await self._jobs.enqueue(look.inner.job_id or session_id, look)
             return
         if waited > self._settings.recovery_timeout_s:
             error = f"Its worker was lost and no other took it within {self._settings.recovery_timeout_s:g} s"
             await self._ownership.finish(look, Status.ERROR, Reason.LOST, error)
             return
-        await self._jobs.enqueue(look.inner.job_id or session_id, look)
+        if ours:
+            await self._jobs.enqueue(look.inner.job_id or session_id, look)

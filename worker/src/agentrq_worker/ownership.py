@@ -155,7 +155,9 @@ class Ownership:
     async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
         """Give a start that came without a state one; answers ``created`` or ``exists``."""
         await self._call(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True))
-        step = steps.open_session(self._keys, session_id, provider, prompt, options, secrets.token_hex(8), job_id)
+        step = steps.open_session(
+            self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id
+        )
         return steps.text(await self.run(step))
 
     async def claim(self, look: Look) -> Claim | None:

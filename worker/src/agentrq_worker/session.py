@@ -150,9 +150,7 @@ class Session:
         if claimed.cut is not None:
             self._close_cut_turn(claimed.cut)
             if options.on_interrupt == "fail":
-                self._finish(
-                    Outcome(Status.ERROR, Reason.FAILED, "Interrupted: its worker was lost in a turn")
-                )
+                self._finish(Outcome(Status.ERROR, Reason.FAILED, "Interrupted: its worker was lost in a turn"))
                 return False
         most = DEFAULT_MAX_RECOVERIES if options.max_recoveries is None else options.max_recoveries
         if claimed.recoveries > most:

@@ -20,6 +20,7 @@ import msgspec
 
 from agentrq.errors import AgentRQError
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
+from agentrq.wire.steps import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
 
 MIB = 1024 * 1024
 
@@ -53,8 +54,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     beat_s: float = 2.5
     drain_s: float = 600.0
     stop_grace_s: float = 3.0
-    recovery_timeout_s: float = 120.0
-    retention_s: float = 86_400.0
+    recovery_timeout_s: float = DEFAULT_RECOVERY_TIMEOUT_S
+    retention_s: float = DEFAULT_RETENTION_S
     max_events: int = 100_000
     max_event_bytes: int = 256 * MIB
     max_line: int = 10 * MIB

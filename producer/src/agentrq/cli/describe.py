@@ -150,7 +150,11 @@ def _figures(usd: float, input_tokens: int, output_tokens: int, turns: int) -> l
 
 def _approval(session_id: str, request: ApprovalRequest) -> str:
     # Whole and never shortened: what is approved is what was seen.
-    lines = [request.name, *(f"  {line}" for line in _members(request.input)), _answer(session_id, request.request_id)]
+    lines = [
+        f"approval needed: {request.name}",
+        *(f"  {line}" for line in _members(request.input)),
+        _answer(session_id, request.request_id),
+    ]
     lines[-1] += " allow    # or: deny"
     return "\n".join(lines)
 

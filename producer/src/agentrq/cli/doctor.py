@@ -9,18 +9,21 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
+import redis
+from rq import Queue
 
 from agentrq.cli.common import common, redis_trouble, redis_url
 from agentrq.cli.exits import FAILED, OK, UNREACHABLE
 from agentrq.cli.neutral import one_line
 from agentrq.cli.output import put, put_json
+from agentrq.connection import BadUrl, connect, masked
 from agentrq.errors import EmbeddedServerError
-
-if TYPE_CHECKING:
-    import redis
+from agentrq.rq_commands import SERIALIZER
+from agentrq.server_process import find_server
+from agentrq.wire.keys import Keys, control_queue, queue_name
 
 _OLDEST: Final = (6, 2)
 """The stream ranges that readers use (``XRANGE key (cursor +``) came with Redis 6.2."""
@@ -75,8 +78,6 @@ def _worker_distribution() -> Finding:
 
 
 def _embedded_binary(needed: bool) -> Finding:
-    from agentrq.server_process import find_server
-
     try:
         return Finding("embedded server", "ok", str(find_server()))
     except EmbeddedServerError as error:
@@ -91,10 +92,6 @@ def _first_found(check: str, programs: tuple[str, ...], use: str) -> Finding:
 
 
 def _redis(given: str | None) -> Iterator[Finding]:
-    import redis
-
-    from agentrq.connection import BadUrl, connect, masked
-
     try:
         with redis_url(given) as url:
             try:
@@ -138,8 +135,6 @@ def _durability(information: dict[str, Any]) -> Finding:
 
 
 def _work(client: redis.Redis) -> Iterator[Finding]:
-    from agentrq.wire.keys import Keys, control_queue, queue_name
-
     keys = Keys.from_environment()
     pattern = keys.worker("")
     names = sorted(key.decode(errors="replace").removeprefix(pattern) for key in _scan(client, f"{pattern}*"))
@@ -157,8 +152,4 @@ def _scan(client: redis.Redis, pattern: str) -> set[bytes]:
 
 
 def _waiting(client: redis.Redis, queue: str) -> int:
-    from rq import Queue
-
-    from agentrq.rq_commands import SERIALIZER
-
     return int(Queue(queue, connection=client, serializer=SERIALIZER).count)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from agentrq.cli.common import SID, common, connected
-from agentrq.cli.exits import FAILED, INTERRUPTED, OK, USAGE, CommandFailed, say
+from agentrq.cli.exits import FAILED, INTERRUPTED, OK, say
 from agentrq.cli.output import put, put_json
 from agentrq.cli.views import View, make_view
-
-if TYPE_CHECKING:
-    from agentrq.client import AgentClient, Session
-    from agentrq.wire.ids import Cursor
+from agentrq.client import AgentClient, Session
+from agentrq.operations import Batch, Operation
+from agentrq.wire.commands import make_options, parse_option
+from agentrq.wire.ids import Cursor
+from agentrq.wire.messages import StatusEvent
 
 
 def _options(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
-    from agentrq.wire.commands import make_options, parse_option
-
     options: dict[str, Any] = {}
     for pair in given:
         name, equals, value = pair.partition("=")
@@ -31,8 +31,6 @@ def _options(_context: click.Context, _parameter: click.Parameter, given: tuple[
 
 
 def _cursor(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Cursor | None:
-    from agentrq.wire.ids import Cursor
-
     try:
         return None if given is None else Cursor.parse(given)
     except ValueError as error:
@@ -102,9 +100,6 @@ def attach(sid: str, after: Cursor | None, url: str | None, as_json: bool) -> in
 
 def _anybody(client: AgentClient) -> bool:
     """Whether RQ knows a worker for the queue of starts."""
-    from rq.worker_registration import WORKERS_BY_QUEUE_KEY
-
-    from agentrq.operations import Batch, Operation
 
     def count() -> Operation[int]:
         (found,) = yield Batch([("SCARD", WORKERS_BY_QUEUE_KEY % client.context.queue)])
@@ -114,22 +109,18 @@ def _anybody(client: AgentClient) -> bool:
 
 
 def _follow(session: Session, after: Cursor | None, view: View, *, one_turn: bool) -> int:
-    from agentrq.errors import StreamTrimmed
-    from agentrq.wire.messages import StatusEvent
-
     try:
         for event in session.events(after, deltas=view.deltas):
             view.show(event)
             # More prompts may wait: then the state has moved on in the very step that wrote "idle".
-            if one_turn and isinstance(event, StatusEvent) and event.status == "idle":
-                if session.state().status == "idle":
-                    return OK
+            turn_over = one_turn and isinstance(event, StatusEvent) and event.status == "idle"
+            if turn_over and session.state().status == "idle":
+                view.note(f"The session stays: agentrq prompt {session.id} TEXT, or agentrq stop {session.id}")
+                return OK
         return FAILED if session.state().status == "error" else OK
     except KeyboardInterrupt:
         view.close()
         say(f"detached; session {session.id} goes on")
         return INTERRUPTED
-    except StreamTrimmed as error:
-        raise CommandFailed(USAGE, f"{error}; without --after it begins at the oldest that is kept") from None
     finally:
         view.close()

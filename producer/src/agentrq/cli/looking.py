@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from agentrq.cli.common import SID, common, connected
+from agentrq.cli.describe import compact, dollars
 from agentrq.cli.exits import OK
 from agentrq.cli.neutral import one_line
 from agentrq.cli.output import put, put_json
-
-if TYPE_CHECKING:
-    from agentrq.wire.state import State
+from agentrq.wire.state import State, to_wire
 
 _TIMES: Final = ("createdAt", "startedAt", "endedAt", "updatedAt")
 _HEADS: Final = ("SESSION", "STATUS", "PROVIDER", "MODEL", "WORKER", "TURNS", "COST", "CREATED")
@@ -23,8 +22,6 @@ _HEADS: Final = ("SESSION", "STATUS", "PROVIDER", "MODEL", "WORKER", "TURNS", "C
 @common
 def list_sessions(url: str | None, as_json: bool) -> int:
     """List the sessions that are kept, the oldest start first."""
-    from agentrq.wire.state import to_wire
-
     with connected(url) as client:
         states = client.states()
     if as_json:
@@ -43,8 +40,6 @@ def list_sessions(url: str | None, as_json: bool) -> int:
 @common
 def show(sid: str, url: str | None, as_json: bool) -> int:
     """Show a session's state."""
-    from agentrq.wire.state import to_wire
-
     with connected(url) as client:
         state = to_wire(client.session(sid).state())
     if as_json:
@@ -71,8 +66,6 @@ def remove(sid: str, url: str | None, as_json: bool) -> int:
 
 
 def _row(state: State) -> tuple[str, ...]:
-    from agentrq.cli.describe import dollars
-
     row = (
         state.session_id,
         state.status + (f" ({state.reason})" if state.reason else ""),
@@ -95,8 +88,6 @@ def _moment(timestamp: int | None) -> str:
 
 
 def _shown(name: str, value: Any) -> str:
-    from agentrq.cli.describe import compact
-
     if name in _TIMES:
         return _moment(value)
     return one_line(value if isinstance(value, str) else compact(value))

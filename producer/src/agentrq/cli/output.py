@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from agentrq.cli.exits import FAILED, CommandFailed, StdoutClosed
+from agentrq.wire.codec import encode
 
 
 def put(text: str) -> None:
@@ -16,8 +17,6 @@ def put(text: str) -> None:
 
 def put_json(value: Any) -> None:
     """Write one JSON object as a line, encoded as on the wire."""
-    from agentrq.wire.codec import encode
-
     put_bytes(encode(value) + b"\n")
 
 

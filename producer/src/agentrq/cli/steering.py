@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import Any
 
 import click
 
 from agentrq.cli.common import SID, common, connected
 from agentrq.cli.exits import OK
 from agentrq.cli.output import put, put_json
-
-if TYPE_CHECKING:
-    from agentrq.wire.messages import Receipt
+from agentrq.wire.messages import Receipt
 
 WAIT = click.option("--wait", is_flag=True, help="Wait for the receipt: exit 5 unless the command is applied.")
 
 
 def _answer(_context: click.Context, _parameter: click.Parameter, given: str) -> Any:
-    import json
-
     if given in ("allow", "deny"):
         return given
     try:

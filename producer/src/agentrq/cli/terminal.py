@@ -56,8 +56,8 @@ def painter() -> Paint:
     """The way to write in colour, if this terminal and this installation have it."""
     if not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in (None, "", "dumb"):
         try:
-            from rich.console import Console
-            from rich.text import Text as RichText
+            from rich.console import Console  # noqa: PLC0415 - optional, and slow to import
+            from rich.text import Text as RichText  # noqa: PLC0415
         except ImportError:
             pass
         else:
@@ -111,12 +111,12 @@ class TerminalView:
             self._open = None
             self._column.end()
 
-    def note(self, text: str) -> None:
-        """A line of our own, no event."""
+    def note(self, hint: str) -> None:
+        """Show a hint of ours."""
         self.close()
         self._paint(" " * _INDENT, "")
         self._column.start()
-        self._column.write(text, "dim")
+        self._column.write(hint, "dim")
         self._column.end()
 
     def _piece(self, message: Message, block: tuple[str, str], text: str, offset: int) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from agentrq.cli.describe import clock, describe
+from agentrq.cli.neutral import neutral
 from agentrq.cli.output import put, put_json
-
-if TYPE_CHECKING:
-    from agentrq.wire.messages import Event
+from agentrq.cli.terminal import TerminalView, painter
+from agentrq.wire.messages import Event, Message
 
 
 class View(Protocol):
@@ -18,6 +19,9 @@ class View(Protocol):
 
     def show(self, event: Event) -> None:
         """Show one event."""
+
+    def note(self, hint: str) -> None:
+        """Show a hint of ours to a person; programs get none."""
 
     def close(self) -> None:
         """Leave the cursor at the start of a line."""
@@ -32,6 +36,9 @@ class JsonView:
         """Show one event."""
         put_json(event)
 
+    def note(self, hint: str) -> None:
+        """No person reads this."""
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -43,15 +50,14 @@ class PlainView:
 
     def show(self, event: Event) -> None:
         """Show one event."""
-        from agentrq.cli.describe import clock, describe
-        from agentrq.cli.neutral import neutral
-        from agentrq.wire.messages import Message
-
         said = describe(event)
         first, *more = neutral(said.body).split("\n")
         sub_agent = "↳ " if isinstance(event, Message) and event.parent_id else ""
         head = f"{clock(event.timestamp)} {event.cursor or '-':<6} {neutral(said.kind):<12} {sub_agent}{first}"
         put("".join(f"{line}\n" for line in [head.rstrip(), *(f"    {line}".rstrip() for line in more)]))
+
+    def note(self, hint: str) -> None:
+        """No person reads this."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -63,6 +69,4 @@ def make_view(as_json: bool) -> View:
         return JsonView()
     if not sys.stdout.isatty():
         return PlainView()
-    from agentrq.cli.terminal import TerminalView, painter
-
     return TerminalView(painter())

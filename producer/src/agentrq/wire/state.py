@@ -53,7 +53,8 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     """The state's own bookkeeping, of no use outside agentrq: the owner's token, what a start asked for.
 
     ``recoveries`` counts lost owners since the last whole turn; ``prompted``: the first prompt was handed to a
-    runner; ``turn``: a turn is under way; ``job_id``: RQ's job where it is not the session's id.
+    runner; ``turn``: a turn is under way; ``job_id``: RQ's job where it is not the session's id;
+    ``queue``: the RQ queue it came by.
     """
 
     token: str = ""
@@ -63,6 +64,7 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     prompted: bool = False
     turn: bool = False
     job_id: str = ""
+    queue: str = ""
 
 
 _ALWAYS = frozenset({"costUsd", "inputTokens", "outputTokens", "numTurns", "pendingApprovals"})

@@ -15,7 +15,8 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import StatusEvent
 from agentrq.wire.status import Reason, Status, check_move
 
-DEFAULT_RETENTION_S: Final = 86_400
+DEFAULT_RETENTION_S: Final = 86_400.0
+DEFAULT_RECOVERY_TIMEOUT_S: Final = 120.0
 
 
 class Step(NamedTuple):
@@ -47,15 +48,26 @@ def session_keys(keys: Keys, session_id: str) -> tuple[str, str, str, str]:
 
 
 def open_session(
-    keys: Keys, session_id: str, provider: str, prompt: str, options: Options, nonce: str, job_id: str | None = None
+    keys: Keys,
+    session_id: str,
+    provider: str,
+    prompt: str,
+    options: Options,
+    nonce: str,
+    queue: str,
+    job_id: str | None = None,
 ) -> Step:
-    """The step that gives a new session its state and first event. ``job_id``: of RQ's job, if not the session id."""
+    """The step that gives a new session its state and first event.
+
+    ``queue`` is RQ's queue that its start comes by; ``job_id`` that of RQ's job, if not the session id.
+    """
     timestamp = now_ms()
     event = StatusEvent(cursor="0-1", session_id=session_id, status=Status.QUEUED, timestamp=timestamp)
     fields: dict[str, Any] = {
         "provider": provider,
         "prompt": prompt,
         "options": encode(options),
+        "queue": queue,
         "createdAt": timestamp,
         "updatedAt": timestamp,
         "costUsd": 0,
