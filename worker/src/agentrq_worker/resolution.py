@@ -26,9 +26,10 @@ class RunnerNotFound(Exception):
 
 
 class Program(NamedTuple):
-    """What to run and how to understand it."""
+    """What to run and how to speak with it."""
 
     argv: list[str]
+    dialect: str
     adapter: str
     settings: Provider
 
@@ -39,17 +40,17 @@ def resolve(provider: str, settings: Settings) -> Program:
     adapter = configured.adapter or ADAPTER_OF.get(provider, DEFAULT_ADAPTER)
     looked = [f"settings [providers.{provider}]"]
     if configured.command:
-        return Program(list(configured.command), adapter, configured)
+        return Program(list(configured.command), configured.dialect or "runner", adapter, configured)
     if not provider.replace("-", "").replace("_", "").isalnum() or not provider.isascii():
         raise RunnerNotFound(f"Runner not found: {provider[:64]!r} is no provider's name")
     if settings.runners_dir is not None:
         script = Path(settings.runners_dir) / f"{provider}-runner.mjs"
         if script.is_file():
-            return Program(_javascript(script), adapter, configured)
+            return Program(_javascript(script), "runner", adapter, configured)
         looked.append(str(script))
     module = f"agentrq_worker.runners.{provider}"
     if provider in builtin():
-        return Program([sys.executable, "-m", module], adapter, configured)
+        return Program([sys.executable, "-m", module], "runner", adapter, configured)
     looked.append(f"the built-in runners ({', '.join(builtin())})")
     raise RunnerNotFound(f"Runner not found: {provider}; looked in {', '.join(looked)}")
 

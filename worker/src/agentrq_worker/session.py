@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from agentrq.wire.commands import Command, Options
@@ -30,12 +30,10 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status, check_move
-from agentrq_worker.providers import UnknownAdapter, adapter
+from agentrq_worker.launch import CannotLaunch, prepare, why_not_spawned, with_defaults
 from agentrq_worker.providers.base import Draft
-from agentrq_worker.providers.runner_protocol import Alive, Ended, Log, RunnerProtocol
+from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Refused, Write
 from agentrq_worker.publisher import Lane
-from agentrq_worker.resolution import RunnerNotFound, resolve
-from agentrq_worker.runner.environment import build_environment
 from agentrq_worker.runner.framing import LineFramer, LineTooLong
 from agentrq_worker.runner.process import RunnerProcess
 from agentrq_worker.settings import Settings
@@ -99,10 +97,11 @@ class Session:
         self._claimed = claimed
         self._lane = lane
         self._settings = settings
+        self._options = with_defaults(claimed.provider, claimed.options, settings)
         self._mark = mark
         self._framer = LineFramer(settings.max_line)
         self._process: RunnerProcess | None = None
-        self._protocol: RunnerProtocol | None = None
+        self._dialect: Dialect | None = None
         self._busy = False
         """A turn is under way, or a prompt for it has been handed over."""
         self._prompts: deque[Waiting] = deque()
@@ -146,7 +145,7 @@ class Session:
         """Start the runner and hand over the first prompt; False when there is nothing to run."""
         if self._stopping or self.outcome is not None:
             return False
-        claimed, options = self._claimed, self._claimed.options
+        claimed, options = self._claimed, self._options
         if claimed.cut is not None:
             self._close_cut_turn(claimed.cut)
             if options.on_interrupt == "fail":
@@ -158,40 +157,25 @@ class Session:
             self._finish(Outcome(Status.ERROR, Reason.LOST, error))
             return False
         try:
-            program = resolve(claimed.provider, self._settings)
-            self._protocol = RunnerProtocol(
-                self.id,
-                options,
-                program.adapter,
-                lambda name, total: adapter(name, total, self._lane.epoch),
-                claimed.total,
-            )
-        except (RunnerNotFound, UnknownAdapter) as error:
+            launch = prepare(self.id, claimed.provider, options, claimed.total, self._lane.epoch, self._settings)
+        except CannotLaunch as error:
             self._finish(Outcome(Status.ERROR, Reason.FAILED, str(error)))
             return False
-        environment = build_environment(
-            os.environ,
-            provider=program.adapter if claimed.provider not in ("claude", "codex") else claimed.provider,
-            config_dir=options.config_dir,
-            extra_env=options.extra_env or {},
-            pass_env=program.settings.pass_env,
-            settings_env=program.settings.env,
-        )
-        if environment.refused:
-            log.warning("session %s: extra_env refused: %s", self.id, ", ".join(environment.refused))
+        self._dialect = launch.dialect
         try:
             self._process = await RunnerProcess.spawn(
-                program.argv,
-                env=environment.variables,
-                cwd=options.cwd,
+                launch.argv,
+                env=launch.environment,
+                cwd=launch.cwd,
                 mark=self._mark,
                 on_chunk=self._read,
                 on_stdout_end=self._read_end,
                 on_stderr_line=lambda line: log.info("session %s: stderr: %s", self.id, line),
             )
         except (OSError, ValueError) as error:
-            self._finish(Outcome(Status.ERROR, Reason.FAILED, self._spawn_error(program.argv[0], error)))
+            self._finish(Outcome(Status.ERROR, Reason.FAILED, why_not_spawned(launch, error)))
             return False
+        self._process.write(self._dialect.open())
         pid = {"pid": self._process.pid}
         if not claimed.recovering:
             self._hand_over(claimed.prompt, self.id, None, pid | {"prompted": 1})
@@ -210,14 +194,6 @@ class Session:
             self._lane.message("tool_result", answer, parent)
         self._lane.message("error", Error("The turn was interrupted: its worker ended", "turn_interrupted"), None,
                            {"turn": 0})  # fmt: skip
-
-    def _spawn_error(self, program: str, error: Exception) -> str:
-        cwd = self._claimed.options.cwd
-        if cwd is not None and not os.path.isdir(cwd):
-            return f"Working directory not found: {cwd}"
-        if isinstance(error, FileNotFoundError):
-            return f"Runner not found: {program}"
-        return f"Runner could not be started: {program}: {error}"
 
     async def _until_over(self) -> None:
         """Wait for the first of: the process ends, the session is over, a time limit."""
@@ -249,7 +225,7 @@ class Session:
 
     async def _watch_time(self) -> None:
         """End the session, or its turn, when one of its limits is reached."""
-        options = self._claimed.options
+        options = self._options
         while True:
             now = time.monotonic()
             limits: list[tuple[float, Outcome]] = []
@@ -270,7 +246,7 @@ class Session:
             await asyncio.sleep(min([left for left, _ in limits] + [0.5 if limits or self._has_limits() else 3600.0]))
 
     def _has_limits(self) -> bool:
-        options = self._claimed.options
+        options = self._options
         return options.turn_timeout_s is not None or options.idle_timeout_s is not None
 
     async def _end_process(self) -> None:
@@ -279,8 +255,8 @@ class Session:
         process = self._process
         if process.returncode is None:
             if not self._said_over:
-                assert self._protocol is not None
-                process.write(self._protocol.stop())
+                assert self._dialect is not None
+                process.write(self._dialect.stop())
             process.close_stdin()
             await process.stop(grace=0 if self._lane.lost else self._settings.stop_grace_s)
         await process.end_tree()
@@ -308,8 +284,8 @@ class Session:
 
     def _close_calls(self, reason: str) -> None:
         """No tool call stays without an answer."""
-        if self._protocol is not None:
-            for draft in self._protocol.close(reason):
+        if self._dialect is not None:
+            for draft in self._dialect.close(reason):
                 self._lane.message(draft.type, draft.content, draft.parent_id)
 
     def leave(self, *, at_once: bool) -> None:
@@ -352,12 +328,15 @@ class Session:
             self._publish(Draft("error", Error(f"A line of {line.bytes} bytes is over the limit", "line_too_long",
                                                bytes=line.bytes)))  # fmt: skip
             return
-        assert self._protocol is not None
-        for said in self._protocol.receive(line):
+        assert self._dialect is not None
+        for said in self._dialect.receive(line):
             if isinstance(said, Draft):
                 self._publish(said)
             elif isinstance(said, Alive):
                 self._alive()
+            elif isinstance(said, Write):
+                assert self._process is not None
+                self._process.write(said.data)
             elif isinstance(said, Log):
                 log.info("session %s: runner: %s", self.id, said.text)
             elif isinstance(said, Ended):
@@ -437,18 +416,63 @@ class Session:
         if command.command == "stop":
             self.stop()  # its receipt comes with the end
         elif command.command == "prompt":
-            if command.mode != "queue":
-                self._receipt(waiting, "rejected", f"this provider does not {command.mode}")
-                return
-            self._prompts.append(waiting)
-            if not self._busy and self.status is Status.IDLE:
-                self._next_turn()
+            self._deliver_prompt(waiting)
         elif command.command == "interrupt":
-            idle = self.status is Status.IDLE
-            self._receipt(waiting, "rejected", "idle" if idle else "this provider cannot be interrupted")
+            if self._busy:
+                self._apply(waiting, self._dialect_of().interrupt)
+            else:
+                self._receipt(waiting, "rejected", "idle")
         else:
-            known = command.request_id in self._open_requests
-            self._receipt(waiting, "rejected", "this provider takes no answers" if known else "unknown request")
+            self._deliver_answer(waiting)
+
+    def _deliver_prompt(self, waiting: Waiting) -> None:
+        """Queued by default; the other modes act on a turn under way, if there is one."""
+        command = waiting.command
+        text = command.text or ""
+        if self._busy and command.mode == "steer":
+            self._apply(waiting, lambda: self._dialect_of().steer(text), Prompt(text, command.command_id))
+            return
+        if self._busy and command.mode == "interrupt":
+            try:
+                self._write_to(self._dialect_of().interrupt())
+            except Refused as refused:
+                self._receipt(waiting, "rejected", str(refused))
+                return
+            self._prompts.appendleft(waiting)
+            return
+        self._prompts.append(waiting)
+        if not self._busy and self.status is Status.IDLE:
+            self._next_turn()
+
+    def _deliver_answer(self, waiting: Waiting) -> None:
+        command = waiting.command
+        request = command.request_id or ""
+        if request not in self._open_requests:
+            self._receipt(waiting, "rejected", "no such request is open")
+            return
+        self._apply(waiting, lambda: self._dialect_of().answer(request, command.answer))
+
+    def _apply(self, waiting: Waiting, lines: Callable[[], bytes], prompt: Prompt | None = None) -> None:
+        """Give the runner a command, or reject it for the reason the dialect has."""
+        try:
+            data = lines()
+        except Refused as refused:
+            self._receipt(waiting, "rejected", str(refused))
+            return
+        if prompt is not None:
+            self._lane.message("prompt", prompt)
+        self._receipt(waiting, "applied")
+        self._write_to(data)
+
+    def _dialect_of(self) -> Dialect:
+        if self._dialect is None:
+            raise Refused("the session is starting")
+        return self._dialect
+
+    def _write_to(self, data: bytes) -> None:
+        """Once what was said of it is in Redis: a worker that dies here doubles nothing."""
+        if self._process is not None:
+            self._lane.then(functools.partial(self._process.write, data))
 
     def stop(self) -> None:
         """End the session as asked: a state, not a message in flight."""
@@ -468,7 +492,7 @@ class Session:
         self, text: str, command_id: str, waiting: Waiting | None, fields: dict[str, Any] | None = None
     ) -> None:
         assert self._process is not None
-        assert self._protocol is not None
+        assert self._dialect is not None
         self._busy = True
         self._turn_began = time.monotonic()
         self._lane.message("prompt", Prompt(text=text, command_id=command_id), None, {"turn": 1} | (fields or {}))
@@ -476,9 +500,7 @@ class Session:
             self._receipt(waiting, "applied")
         if self.status is Status.IDLE:
             self._move(Status.RUNNING)
-        # Only what Redis knows to be applied reaches the runner: a worker that dies here doubles nothing.
-        lines = self._protocol.prompt(text)
-        self._lane.then(functools.partial(self._process.write, lines))
+        self._write_to(self._dialect.prompt(text))
 
     def _receipt(self, waiting: Waiting, outcome: str, reason: str | None = None) -> None:
         command = waiting.command

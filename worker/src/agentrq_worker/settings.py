@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from agentrq.errors import AgentRQError
+from agentrq.errors import AgentRQError, InvalidOption
+from agentrq.wire.commands import Options, make_options
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
 from agentrq.wire.steps import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
 
@@ -38,6 +39,10 @@ class Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_def
     env: dict[str, str] = {}
     pass_env: list[str] = []
     options: dict[str, Any] = {}
+
+    def defaults(self) -> Options:
+        """``options`` as checked options; raises `InvalidOption`."""
+        return make_options(self.options)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -147,6 +152,10 @@ def _providers(value: Any, source: str) -> dict[str, Provider]:
             found[name] = msgspec.convert(table, Provider)
         except msgspec.ValidationError as error:
             raise InvalidSetting(f"{source}.{name}: {error}") from None
+        try:
+            found[name].defaults()
+        except InvalidOption as error:
+            raise InvalidSetting(f"{source}.{name}.options: {error}") from None
         if found[name].command == []:
             raise InvalidSetting(f"{source}.{name}.command: is empty")
     return found

@@ -6,7 +6,7 @@ Owns what is written to such a runner and what its lines mean; what an agent's o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -15,25 +15,7 @@ from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers import UnknownAdapter
 from agentrq_worker.providers.base import Adapter, Draft
-
-
-class Alive(NamedTuple):
-    """The runner began to work: implies ``running``."""
-
-
-class Ended(NamedTuple):
-    """The runner says that its session is over: well, or with an error."""
-
-    error: str | None = None
-
-
-class Log(NamedTuple):
-    """A line for the worker's log."""
-
-    text: str
-
-
-Said = Draft | Alive | Ended | Log
+from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said
 
 _ALIVE: Final = Alive()
 _SWALLOWED: Final = frozenset({"ready", "pong"})
@@ -50,7 +32,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 _OWN: Final = (b'"agent_', b'"ready"', b'"pong"')
 
 
-class RunnerProtocol:
+class RunnerProtocol(Dialect):
     """One runner's side of the conversation. `receive` never raises, whatever the line."""
 
     def __init__(
@@ -67,6 +49,10 @@ class RunnerProtocol:
         self._make = make
         self._adapter = make(adapter, total)
         self._introduced = False
+
+    def command(self, program: list[str], options: Options) -> list[str]:
+        """The program as it is: it is told its options in the first query."""
+        return program
 
     def prompt(self, text: str) -> bytes:
         """The lines that hand over a prompt; the first one carries the start options."""

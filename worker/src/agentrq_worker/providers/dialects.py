@@ -1,0 +1,28 @@
+"""The table of dialects by the name that settings use, and what each needs to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from agentrq.wire.commands import Options
+from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers import adapter as make_adapter
+from agentrq_worker.providers.dialect import Dialect
+from agentrq_worker.providers.runner_protocol import RunnerProtocol
+
+
+def _runner(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> Dialect:
+    return RunnerProtocol(session_id, options, adapter, partial(make_adapter, epoch=epoch), total)
+
+
+DIALECTS: Final[dict[str, Callable[[str, Options, str, SessionTotal, int], Dialect]]] = {"runner": _runner}
+"""Dialects by name; each is made from session id, options, adapter name, sums so far, epoch."""
+
+
+def make_dialect(
+    name: str, session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int
+) -> Dialect:
+    """The dialect of one writer of one session. Raises `UnknownAdapter`, KeyError for an unknown dialect."""
+    return DIALECTS[name](session_id, options, adapter, total, epoch)
