@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a real server for each test process, real workers, and the promise that nothing stays behind."""
+"""Fixtures of all tests: a real server for each test process, and real workers that end with their test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -38,7 +39,7 @@ def redis_url(_server: ServerProcess) -> str:
 
 
 @pytest.fixture
-def raw(redis_url: str) -> Iterator[redis.Redis]:
+def raw(redis_url: str) -> Iterator[Any]:
     """A plain redis-py client: what the outside sees."""
     with redis.Redis.from_url(redis_url) as client:
         yield client

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +16,13 @@ import redis
 
 from agentrq import AgentClient, AsyncAgentClient, Message, Receipt, SessionEnded, StatusEvent
 from agentrq.wire.status import MOVES, Status
+from tests.sessions import contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
 
 
-async def until(session: Any, status: str, after: str | None = None) -> str:
-    """Follow a session until a status; answers its cursor."""
-    async with asyncio.timeout(30):
-        async for event in session.events(after):
-            if isinstance(event, StatusEvent) and event.status == status:
-                return event.cursor
-    raise AssertionError(f"the session ended without {status}")
-
-
-async def test_a_whole_session(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, tmp_path: Path) -> None:
+async def test_a_whole_session(client: AsyncAgentClient, start_worker: Start, raw: Any, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("hello\n")
     start_worker()
     session = await client.start("demo", "look", cwd=str(tmp_path), metadata={"team": "blue"})
@@ -40,11 +34,11 @@ async def test_a_whole_session(client: AsyncAgentClient, start_worker: Start, ra
     assert (state.status, state.reason, state.num_turns, state.metadata) == ("done", "stopped", 2, {"team": "blue"})
     events = [event async for event in session.events()]
     statuses = [event.status for event in events if isinstance(event, StatusEvent)]
-    for before, after in zip(statuses, statuses[1:], strict=False):
+    for before, after in itertools.pairwise(statuses):
         assert Status(after) in MOVES[Status(before)], (before, after)
     assert statuses[0] == "queued"
     assert statuses[-1] == "done"
-    prompts = [event.content.text for event in events if isinstance(event, Message) and event.type == "prompt"]  # type: ignore[union-attr]
+    prompts = [content.text for content in contents(events, "prompt")]
     assert prompts == ["look", "again"]
     types = {event.type for event in events if isinstance(event, Message)}
     assert types >= {
@@ -60,11 +54,11 @@ async def test_a_whole_session(client: AsyncAgentClient, start_worker: Start, ra
     assert after_half == events[len(events) // 2 + 1 :]
 
 
-async def test_a_plain_subscriber_sees_everything(client: AsyncAgentClient, start_worker: Start, redis_url: str) -> None:
+async def test_a_plain_subscriber(client: AsyncAgentClient, start_worker: Start, redis_url: str) -> None:
     """No library of ours: redis-py, JSON, two channels."""
     start_worker()
     sid = "plain"
-    plain = redis.Redis.from_url(redis_url)
+    plain: Any = redis.Redis.from_url(redis_url)
     pubsub = plain.pubsub(ignore_subscribe_messages=False)
     pubsub.subscribe(f"agentrq:{{{sid}}}:messages", f"agentrq:{{{sid}}}:status")
     for _ in range(2):
@@ -96,7 +90,7 @@ async def test_prompts_while_busy_queue_in_order(client: AsyncAgentClient, start
                 break
     receipts = [event for event in events if isinstance(event, Receipt)]
     assert [(receipt.command_id, receipt.outcome) for receipt in receipts] == [(sid, "applied") for sid in ids]
-    texts = [event.content.text for event in events if isinstance(event, Message) and event.type == "text"]  # type: ignore[union-attr]
+    texts = [content.text for content in contents(events, "text")]
     assert texts[-5:] == [str(number) for number in range(5)]
 
 
@@ -116,7 +110,7 @@ async def test_how_a_runner_ends(
 
 
 @pytest.mark.parametrize("pause", ["queued", "busy"])
-async def test_stop_whenever(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, pause: str) -> None:
+async def test_stop_whenever(client: AsyncAgentClient, start_worker: Start, raw: Any, pause: str) -> None:
     if pause == "queued":
         session = await client.start("demo", "look")
         await session.stop()
@@ -134,12 +128,12 @@ async def test_stop_whenever(client: AsyncAgentClient, start_worker: Start, raw:
         await session.prompt("too late")
 
 
-async def test_fifty_at_once(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_fifty_at_once(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     start_worker()
     sessions = [await client.start("demo", f"/lines 20 {50 + number}") for number in range(50)]
     await asyncio.gather(*(until(session, "idle") for session in sessions))
     for number, session in enumerate(sessions):
-        texts = [m.content.text async for m in _until_idle(session) if m.type == "text"]  # type: ignore[union-attr]
+        texts = [content.text for content in contents([event async for event in _until_idle(session)], "text")]
         assert len(texts) == 20
         assert all(len(text) == 50 + number for text in texts)
     await asyncio.gather(*(session.stop() for session in sessions))
@@ -175,7 +169,7 @@ def test_the_synchronous_client(redis_url: str, start_worker: Start) -> None:
         assert client.sessions() == []
 
 
-async def test_rq_tells_the_truth(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_rq_tells_the_truth(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     worker = start_worker()
     good = await client.start("demo", "/echo hi")
     await until(good, "idle")
@@ -190,7 +184,5 @@ async def test_rq_tells_the_truth(client: AsyncAgentClient, start_worker: Start,
     assert raw.hget(f"rq:job:{good.id}", "status") == b"finished"
     assert raw.hget(f"rq:job:{bad.id}", "status") == b"failed"
     result = raw.xrange(f"rq:results:{good.id}")[-1][1]
-    import base64
-
     assert msgspec.json.decode(base64.b64decode(result[b"return_value"]))["status"] == "done"
     assert raw.zcard("rq:wip:agentrq") == 0

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import psutil
 import pytest
-import redis
 
 from agentrq import AgentClient, AsyncAgentClient, Message, StatusEvent
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import MOVES, Status
-from tests.end_to_end.test_session import until
+from tests.sessions import contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5")
 
 
-def check_stream(raw: redis.Redis, session_id: str) -> list[Any]:
+def check_stream(raw: Any, session_id: str) -> list[Any]:
     """Every cursor follows the one before it, every status move is in the table; answers the entries."""
     entries = raw.xrange(f"agentrq:{{{session_id}}}:events")
     cursors = [Cursor.parse(place) for place, _ in entries]
-    for before, after in zip(cursors, cursors[1:], strict=False):
+    for before, after in itertools.pairwise(cursors):
         assert after in {(before.epoch, before.seq + 1), (before.epoch + 1, 1)}, (before, after)
     return entries
 
 
 def check_moves(events: list[Any]) -> None:
     statuses = [Status(event.status) for event in events if isinstance(event, StatusEvent)]
-    for before, after in zip(statuses, statuses[1:], strict=False):
+    for before, after in itertools.pairwise(statuses):
         assert after in MOVES[before], (before, after)
 
 
-def runner_of(raw: redis.Redis, session_id: str) -> psutil.Process:
+def runner_of(raw: Any, session_id: str) -> psutil.Process:
     return psutil.Process(int(raw.hget(f"agentrq:{{{session_id}}}:state", "pid") or 0))
 
 
@@ -45,7 +45,7 @@ def gone(*processes: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_a_killed_worker(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, busy: bool) -> None:
+async def test_a_killed_worker(client: AsyncAgentClient, start_worker: Start, raw: Any, busy: bool) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/spawn 300")
     idle = await until(session, "idle")
@@ -67,16 +67,16 @@ async def test_a_killed_worker(client: AsyncAgentClient, start_worker: Start, ra
     events = [event async for event in session.events()]
     check_stream(raw, session.id)
     check_moves(events)
-    codes = [e.content.code for e in events if isinstance(e, Message) and e.type == "error"]  # type: ignore[union-attr]
+    codes = [content.code for content in contents(events, "error")]
     assert ("turn_interrupted" in codes) is busy
-    calls = [e.content.tool_use_id for e in events if isinstance(e, Message) and e.type == "tool_call"]  # type: ignore[union-attr]
-    results = [e.content.tool_use_id for e in events if isinstance(e, Message) and e.type == "tool_result"]  # type: ignore[union-attr]
+    calls = [content.tool_use_id for content in contents(events, "tool_call")]
+    results = [content.tool_use_id for content in contents(events, "tool_result")]
     assert sorted(calls) == sorted(results)
-    texts = [e.content.text for e in events if isinstance(e, Message) and e.type == "text"]  # type: ignore[union-attr]
+    texts = [content.text for content in contents(events, "text")]
     assert texts[-1] == "still here"
 
 
-async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60")
     await until(session, "running")
@@ -95,7 +95,7 @@ async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_wor
     assert first.process.poll() is None
 
 
-async def test_a_rolling_restart(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_rolling_restart(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     workers = [start_worker(*FAST, "--name", f"old{number}") for number in range(2)]
     idle = [await client.start("demo", "/echo idle") for _ in range(5)]
     busy = [await client.start("demo", "/sleep 1.5") for _ in range(5)]
@@ -139,9 +139,7 @@ async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_wo
     assert (await session.wait(20)).worker == second.name
 
 
-async def test_a_session_that_loses_its_workers_ends(
-    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
-) -> None:
+async def test_a_session_that_loses_its_workers_ends(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     session = await client.start("demo", "/sleep 60", max_recoveries=1)
     for number in range(2):
         worker = start_worker(*FAST, "--name", f"w{number}")

@@ -14,12 +14,13 @@ from agentrq.errors import SessionEnded, SessionNotFound
 from agentrq.wire.commands import Command
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.claimed import Outcome
 from agentrq_worker.maintenance import Jobs, Maintenance
 from agentrq_worker.ownership import Claim, Look, Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.runner import proc
 from agentrq_worker.runner.guardian import Guardian, sweep
-from agentrq_worker.session import Outcome, Session
+from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -39,9 +39,9 @@ from agentrq.wire.keys import control_queue
 from agentrq.wire.status import Status
 from agentrq.wire.steps import now_ms
 from agentrq_worker.bookkeeping import RQ_LEASE_S, Bookkeeping
+from agentrq_worker.claimed import Outcome
 from agentrq_worker.host import Host
 from agentrq_worker.ownership import Claim, Look, NameTaken
-from agentrq_worker.session import Outcome
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)

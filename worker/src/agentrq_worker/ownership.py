@@ -18,14 +18,16 @@ import redis.asyncio
 
 from agentrq.connection import is_outage
 from agentrq.wire import scripts, steps
-from agentrq.wire.codec import decode_entry, encode
+from agentrq.wire.codec import encode
 from agentrq.wire.commands import Command, Options
 from agentrq.wire.ids import Cursor
-from agentrq.wire.messages import Message, Prompt, SessionTotal, ToolCall, ToolResult
+from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
-from agentrq_worker.session import Claimed, CutTurn, Session, Waiting
+from agentrq_worker.claimed import Claimed, CutTurn, Waiting
+from agentrq_worker.history import cut_turn
+from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,6 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 PAGE: Final = 100
-CUT_PAGES: Final = 100
 
 _decode_command = msgspec.json.Decoder(Command).decode
 _decode_options = msgspec.json.Decoder(Options).decode
@@ -58,15 +59,6 @@ class Claim(NamedTuple):
     cursor: Cursor
     state: dict[str, Any]
     """The state's fields as they are known here."""
-
-
-def _opened(fields: dict[bytes, bytes]) -> Message | None:
-    """A stream entry that may open or close a tool call, or begin a turn; None for all others, undecoded."""
-    value = fields.get(b"message")
-    if value is None or not (b'"type":"tool_' in value or b'"type":"prompt"' in value):
-        return None
-    event = decode_entry(b"message", value)
-    return event if isinstance(event, Message) else None
 
 
 class Ownership:
@@ -200,28 +192,12 @@ class Ownership:
                 if value is not None}  # fmt: skip
 
     async def _cut_turn(self, session_id: str) -> CutTurn:
-        """What the last owner left open of a turn: read back to the prompt that began it, within bounds."""
-        answered: set[str] = set()
-        cut = CutTurn("", [])
-        end = "+"
-        for _ in range(CUT_PAGES):
-            entries: Any = await self._call(
-                functools.partial(self._client.xrevrange, self._keys.events(session_id), end, "-", count=PAGE)
+        async def read(end: str, count: int) -> Any:
+            return await self._call(
+                lambda: self._client.xrevrange(self._keys.events(session_id), end, "-", count=count)
             )
-            for place, fields in entries:
-                end = f"({place.decode()}"
-                message = _opened(fields)
-                if message is None:
-                    continue
-                if isinstance(message.content, ToolResult):
-                    answered.add(message.content.tool_use_id)
-                elif isinstance(message.content, ToolCall) and message.content.tool_use_id not in answered:
-                    cut.open_calls.append((message.content.tool_use_id, message.parent_id))
-                elif isinstance(message.content, Prompt):
-                    return cut._replace(prompt=message.content.text)
-            if len(entries) < PAGE:
-                break
-        return cut
+
+        return await cut_turn(read)
 
     async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
         """End a session that has no live owner; answers the script's outcome."""

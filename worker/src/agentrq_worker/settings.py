@@ -22,6 +22,7 @@ from agentrq.errors import AgentRQError, InvalidOption
 from agentrq.wire.commands import Options, make_options
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
 from agentrq.wire.steps import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
+from agentrq_worker.approvals import InvalidPolicy, Policy, read_policy
 
 MIB = 1024 * 1024
 
@@ -67,6 +68,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     max_pending: int = 50 * MIB
     max_spool: int = 2048 * MIB
     spool_dir: str | None = None
+    approvals: dict[str, Any] | str | None = None
     providers: dict[str, Provider] = {}
 
     @property
@@ -81,6 +83,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
             return self.name
         host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40] or "host"
         return f"{host}-{os.getpid()}"
+
+    def approval_policy(self) -> Policy:
+        """The worker's own policy on what agents may do."""
+        return read_policy(self.approvals)
 
     @property
     def spool_path(self) -> Path:
@@ -138,6 +144,11 @@ def _checked(name: str, value: Any, source: str, *, strict: bool) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and not (0 if name in _MAY_BE_ZERO else 1e-3) <= value < 2**53:
         raise InvalidSetting(f"{source}: {value} is out of range")
+    if name == "approvals":
+        try:
+            read_policy(value)
+        except InvalidPolicy as error:
+            raise InvalidSetting(f"{source}: {error}") from None
     if name == "name" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", value):
         raise InvalidSetting(f"{source}: use 1 to 100 of A-Z a-z 0-9 _ . -")
     return value

@@ -114,7 +114,7 @@ def _message(message: Message) -> Said:
             return Said(message.type, f"{decision} by {by} ({request_id})")
         case RateLimit(message=words, resets_at=resets_at, scope=scope):
             until = f", resets at {clock(resets_at)}" if isinstance(resets_at, int) else ""
-            return Said(message.type, f"{scope}: {words}{until}")
+            return Said(message.type, (words if scope in words else f"{scope}: {words}") + until)
         case Question() as question:
             return Said(message.type, _question(message.session_id, question))
         case Error(message=words, code=code):
@@ -150,12 +150,8 @@ def _figures(usd: float, input_tokens: int, output_tokens: int, turns: int) -> l
 
 def _approval(session_id: str, request: ApprovalRequest) -> str:
     # Whole and never shortened: what is approved is what was seen.
-    lines = [
-        f"approval needed: {request.name}",
-        *(f"  {line}" for line in _members(request.input)),
-        _answer(session_id, request.request_id),
-    ]
-    lines[-1] += " allow    # or: deny"
+    lines = [f"approval needed: {request.name}", *(f"  {line}" for line in _members(request.input))]
+    lines.append(_answer(session_id, request.request_id) + " allow    # or: deny")
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ FUNCTIONS: Final = {
 """RQ function names that append to an inbox, and their parameters in order. With `START`: the allow-list."""
 
 PromptMode = Literal["queue", "steer", "interrupt"]
+CommandName = Literal["prompt", "answer", "interrupt", "stop", "set_model", "set_permission_mode"]
 
 
 class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True, frozen=True):
@@ -102,11 +103,12 @@ def parse_option(name: str, text: str) -> Any:
 class Command(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
     """One entry of an inbox (its only field is ``command``); which members count depends on ``command``.
 
+    ``text`` is the prompt, the model or the permission mode.
     ``timestamp`` is when the client sent it, in ms since the epoch.
     """
 
     command_id: str
-    command: Literal["prompt", "answer", "interrupt", "stop"]
+    command: CommandName
     timestamp: int = 0
     text: str | None = None
     mode: PromptMode = "queue"
@@ -141,6 +143,8 @@ def make_command(command: Command) -> Command:
         check_text("prompt", command.text)
         if command.mode not in get_args(PromptMode):
             raise InvalidOption("mode", f"Expected one of {', '.join(get_args(PromptMode))}, got {command.mode!r}")
+    if command.command in ("set_model", "set_permission_mode"):
+        check_text(command.command.removeprefix("set_"), command.text)
     if command.command == "answer" and not command.request_id:
         raise InvalidOption("request_id", "is empty")
     return command

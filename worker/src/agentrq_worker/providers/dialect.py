@@ -69,6 +69,14 @@ class Dialect(ABC):
         """What ends the running turn, not the session."""
         raise Refused("this provider cannot be interrupted")
 
+    def set_model(self, model: str) -> bytes:
+        """What has the next turns use another model."""
+        raise Refused("this provider cannot change its model")
+
+    def set_permission_mode(self, mode: str) -> bytes:
+        """What changes the permission mode from now on."""
+        raise Refused("this provider cannot change its permission mode")
+
     def answer(self, request_id: str, answer: Any) -> bytes:
         """What answers an open approval request or question; ``answer`` as docs/contract.md has it."""
         raise Refused("this provider takes no answers")

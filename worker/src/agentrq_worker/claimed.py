@@ -1,0 +1,62 @@
+"""The plain things that pass between a claim, a session and its end. Owns shapes only."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from agentrq.wire.commands import Command, Options
+from agentrq.wire.messages import SessionTotal
+from agentrq.wire.status import Reason, Status
+
+
+class Outcome(NamedTuple):
+    """How a session ended, or ``status`` None: it goes on elsewhere, ``handed_over`` or taken by another owner."""
+
+    status: Status | None
+    reason: Reason | None = None
+    error: str | None = None
+    handed_over: bool = False
+
+
+class Carried(NamedTuple):
+    """An approval request or question of a cut turn: should the resumed agent ask the same again, it is this one.
+
+    ``answer`` is what came for it meanwhile, if anything did; ``by`` who gave it.
+    """
+
+    request_id: str
+    name: str
+    input: Any
+    answer: Any = None
+    by: str = ""
+
+
+class CutTurn(NamedTuple):
+    """A turn its owner did not finish: its prompt, the tool calls (id, parent) without a result, what was asked."""
+
+    prompt: str
+    open_calls: list[tuple[str, str | None]]
+    asked: list[Carried]
+
+
+class Claimed(NamedTuple):
+    """What a claim brought: the session as the state has it."""
+
+    session_id: str
+    provider: str
+    prompt: str
+    options: Options
+    recovering: bool
+    """The first prompt was handed to a runner before: this one resumes."""
+    cut: CutTurn | None
+    recoveries: int
+    """Owners lost in a row since the last whole turn."""
+    total: SessionTotal
+    started_at: int
+
+
+class Waiting(NamedTuple):
+    """A command with its place in the inbox."""
+
+    entry: bytes
+    command: Command

@@ -1,0 +1,422 @@
+"""What is said between a session and its runner, and what it means: status, turns, prompts, approvals.
+
+Owns the status and its moves, the prompts that wait, the requests that are open. Reads no pipe and starts nothing:
+lines come in, bytes go out by ``write``, the end is told by ``over`` (session.py does both).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from agentrq.wire.commands import Options
+from agentrq.wire.messages import (
+    LIVE_ONLY,
+    ApprovalRequest,
+    ApprovalResolved,
+    Cost,
+    Error,
+    Init,
+    Prompt,
+    Question,
+    SessionTotal,
+    ToolResult,
+)
+from agentrq.wire.status import Reason, Status, check_move
+from agentrq_worker import approvals
+from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
+from agentrq_worker.providers.base import Draft
+from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Refused, Write
+from agentrq_worker.publisher import Lane
+from agentrq_worker.runner.framing import LineTooLong
+
+log = logging.getLogger(__name__)
+
+CONTINUE: Final = "You were interrupted in the middle of your work. Continue where you left off."
+_BEGINS_TURN: Final = frozenset({"init", "text", "thinking", "text_delta", "thinking_delta", "tool_call"})
+REMEMBERED: Final = 1000
+"""How many closed requests are remembered, to tell a late answer who was first."""
+
+
+class _Open:
+    """An approval request or question that waits for its answer."""
+
+    def __init__(self, own_id: str, name: str, given: Any, tool_use_id: str | None, deadline: float | None) -> None:
+        self.own_id = own_id  # the runner's id for it
+        self.name = name
+        self.input = given
+        self.tool_use_id = tool_use_id
+        self.deadline = deadline
+
+
+class Conversation:
+    """One writer's part of a session's talk, from its runner's first line to the end."""
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        options: Options,
+        lane: Lane,
+        worker_policy: approvals.Policy,
+        write: Callable[[bytes], None],
+        over: Callable[[Outcome], None],
+    ) -> None:
+        self.status = Status.STARTING
+        self.busy = False
+        """A turn is under way, or a prompt for it has been handed over."""
+        self.turn_began: float | None = None
+        self.idle_since = time.monotonic()
+        self.said_over = False
+        self.leaving = False
+        self._id = claimed.session_id
+        self._claimed = claimed
+        self._options = options
+        self._lane = lane
+        self._worker_policy = worker_policy
+        self._policy = approvals.read_policy(options.approvals)
+        self.may_expire = self._policy.deadline_s is not None or worker_policy.deadline_s is not None
+        """Requests may be decided by time."""
+        self._write = write
+        self._over = over
+        self._dialect: Dialect | None = None
+        self._prompts: deque[Waiting] = deque()
+        self._early: list[Waiting] = []
+        self._open: dict[str, _Open] = {}  # by the id that clients know
+        self._closed: dict[str, str] = {}  # request id → who decided what
+        self._carried: list[Carried] = list(claimed.cut.asked) if claimed.cut else []
+
+    # -- the beginning
+
+    def begin(self, dialect: Dialect, pid: int) -> None:
+        """The runner runs: hand over the first prompt, or resume."""
+        self._dialect = dialect
+        claimed, cut = self._claimed, self._claimed.cut
+        fields = {"pid": pid}
+        self._write(dialect.open())
+        if not claimed.recovering:
+            self._hand_over(claimed.prompt, self._id, None, fields | {"prompted": 1})
+        elif cut is not None and self._options.on_interrupt == "continue":
+            text = CONTINUE if self._options.resume is not None else cut.prompt or claimed.prompt
+            self._hand_over(text, f"{self._id}-continue-{self._lane.epoch}", None, fields)
+        else:
+            self._move(Status.IDLE, fields)
+            self._next_turn()
+        early, self._early = self._early, []
+        for waiting in early:
+            self.deliver(waiting)
+
+    def close_cut_turn(self, cut: CutTurn) -> None:
+        """Say that the last owner's turn was cut; no tool call stays without an answer."""
+        for call, parent in cut.open_calls:
+            answer = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
+            self._lane.message("tool_result", answer, parent)
+        interrupted = Error("The turn was interrupted: its worker ended", "turn_interrupted")
+        self._lane.message("error", interrupted, None, {"turn": 0})
+
+    # -- what the runner says
+
+    def line(self, line: bytes | LineTooLong) -> None:
+        """One line of the runner's stdout."""
+        if isinstance(line, LineTooLong):
+            text = f"A line of {line.bytes} bytes is over the limit"
+            self._publish(Draft("error", Error(text, "line_too_long", bytes=line.bytes)))
+            return
+        assert self._dialect is not None
+        for said in self._dialect.receive(line):
+            if isinstance(said, Draft):
+                self._publish(said)
+            elif isinstance(said, Alive):
+                self._alive()
+            elif isinstance(said, Write):
+                self._write(said.data)
+            elif isinstance(said, Log):
+                log.info("session %s: runner: %s", self._id, said.text)
+            elif isinstance(said, Ended):
+                self.said_over = True
+                if said.error is not None:
+                    self._over(Outcome(Status.ERROR, Reason.FAILED, said.error))
+                else:
+                    self._over(Outcome(Status.DONE, Reason.COMPLETED))
+
+    def _alive(self) -> None:
+        """The runner works: whatever it was before, the turn is under way now."""
+        if not self.busy:
+            self.busy = True
+            self.turn_began = time.monotonic()
+        if self.status in (Status.STARTING, Status.IDLE):
+            self._move(Status.RUNNING, {"turn": 1})
+
+    def _publish(self, draft: Draft) -> None:
+        """One message of the agent, and what it means for the session."""
+        kind, content = draft.type, draft.content
+        if self.status is Status.STARTING or (self.status is Status.IDLE and kind in _BEGINS_TURN):
+            self._alive()
+        if kind in LIVE_ONLY:
+            self._lane.delta(kind, content, draft.parent_id)
+        elif isinstance(content, ApprovalRequest):
+            self._asked(draft, content, content.name, content.input)
+        elif isinstance(content, Question):
+            self._asked(draft, content, "", content.questions)
+        elif isinstance(content, ApprovalResolved):
+            self._withdrawn(content)
+        elif isinstance(content, Cost):
+            self._turn_over(content)
+        else:
+            fields = None
+            if isinstance(content, Init):
+                fields = _texts(providerSessionId=content.provider_session_id, model=content.model, cwd=content.cwd)
+            self._lane.message(kind, content, draft.parent_id, fields)
+            if isinstance(content, ToolResult) and self._open:
+                self._answered_by_agent(content.tool_use_id)
+
+    def _turn_over(self, cost: Cost) -> None:
+        for request_id in list(self._open):
+            self._resolve(request_id, "withdrawn", "agent")
+        fields: dict[str, Any] = {"turn": 0, "recoveries": 0}
+        total = cost.session_total
+        if isinstance(total, SessionTotal):
+            fields |= {"costUsd": total.cost_usd, "inputTokens": total.input_tokens,
+                       "outputTokens": total.output_tokens, "numTurns": total.num_turns}  # fmt: skip
+        self._lane.message("cost", cost, None, fields)
+        self.busy = False
+        self.turn_began = None
+        self._carried.clear()
+        if self.leaving:
+            self._over(Outcome(None, handed_over=True))
+        most = self._options.max_turns
+        if most is not None and isinstance(total, SessionTotal) and total.num_turns >= most:
+            self._over(Outcome(Status.DONE, Reason.MAX_TURNS))
+        if not self._next_turn() and self.status is not Status.IDLE:
+            self.idle_since = time.monotonic()
+            self._move(Status.IDLE)
+
+    # -- approvals and questions
+
+    def _asked(self, draft: Draft, content: ApprovalRequest | Question, name: str, given: Any) -> None:
+        """The agent asks: policy, an answer that came before, or a person decides."""
+        own_id, given = content.request_id, approvals.plain(given)
+        tool = content.tool_use_id if isinstance(content, ApprovalRequest) else None
+        earlier = next((c for c in self._carried if approvals.same_call(name, given, c.name, c.input)), None)
+        public = own_id
+        if earlier is not None:
+            self._carried.remove(earlier)
+            if earlier.answer is None:
+                public = earlier.request_id  # the same request, asked again: who was shown it may still answer it
+        content.request_id = public
+        self._lane.message(draft.type, content, draft.parent_id)
+        self._open[public] = _Open(own_id, name, given, tool if isinstance(tool, str) else None, self._deadline())
+        if earlier is not None and earlier.answer is not None:
+            self._decide(public, earlier.answer, earlier.by)
+            return
+        decision = approvals.decide(self._worker_policy, self._policy, name, given) if name else "ask"
+        if decision != "ask":
+            self._decide(public, decision, "policy")
+        elif self.status is Status.RUNNING:
+            self._move(Status.WAITING, {"pendingApprovals": len(self._open)})
+
+    def _deadline(self) -> float | None:
+        seconds = self._policy.deadline_s if self._policy.deadline_s is not None else self._worker_policy.deadline_s
+        return None if seconds is None else time.monotonic() + seconds
+
+    def pass_deadlines(self) -> None:
+        """Decide what has waited too long, as the policy says."""
+        now = time.monotonic()
+        session, worker = self._policy, self._worker_policy
+        decision = (session if session.deadline_s is not None else worker).on_deadline
+        for request_id, opened in list(self._open.items()):
+            if opened.deadline is not None and opened.deadline <= now:
+                opened.deadline = None
+                self._decide(request_id, decision, "deadline")
+
+    def _decide(self, request_id: str, answer: Any, by: str) -> None:
+        """Answer the agent without a client's command."""
+        try:
+            data = self._speaker().answer(self._open[request_id].own_id, answer)
+        except Refused as refused:
+            log.warning("session %s: request %s stays open: %s", self._id, request_id, refused)
+            if self.status is Status.RUNNING:
+                self._move(Status.WAITING, {"pendingApprovals": len(self._open)})
+            return
+        self._resolve(request_id, approvals.read_reply(answer).decision, by)
+        self._send(data)
+
+    def _withdrawn(self, content: ApprovalResolved) -> None:
+        public = next((key for key, opened in self._open.items() if opened.own_id == content.request_id), None)
+        if public is not None:
+            self._resolve(public, content.decision, content.by)
+
+    def _answered_by_agent(self, tool_use_id: str) -> None:
+        """A tool that has its result needs no approval any more."""
+        for request_id in [key for key, opened in self._open.items() if opened.tool_use_id == tool_use_id]:
+            self._resolve(request_id, "withdrawn", "agent")
+
+    def _resolve(self, request_id: str, decision: str, by: str) -> None:
+        del self._open[request_id]
+        self._closed[request_id] = f"{decision} by {by}"
+        if len(self._closed) > REMEMBERED:
+            del self._closed[next(iter(self._closed))]
+        self._lane.message("approval_resolved", ApprovalResolved(request_id, decision, by), None,
+                           {"pendingApprovals": len(self._open)})  # fmt: skip
+        if not self._open and self.status is Status.WAITING:
+            self._move(Status.RUNNING)
+
+    # -- commands
+
+    def deliver(self, waiting: Waiting) -> None:
+        """One command from the inbox, in order; its receipt is written when it is applied or rejected."""
+        command = waiting.command
+        if self._dialect is None:
+            self._early.append(waiting)
+        elif command.command == "prompt":
+            self._deliver_prompt(waiting)
+        elif command.command == "answer":
+            self._deliver_answer(waiting)
+        elif command.command == "interrupt":
+            if self.busy:
+                self._apply(waiting, self._speaker().interrupt)
+            else:
+                self._receipt(waiting, "rejected", "idle")
+        elif command.command == "set_model":
+            self._apply(waiting, lambda: self._speaker().set_model(command.text or ""))
+        elif command.command == "set_permission_mode":
+            self._apply(waiting, lambda: self._speaker().set_permission_mode(command.text or ""))
+
+    def _deliver_prompt(self, waiting: Waiting) -> None:
+        """Queued by default; the other modes act on a turn under way, if there is one."""
+        command = waiting.command
+        text = command.text or ""
+        if self.busy and command.mode == "steer":
+            self._apply(waiting, lambda: self._speaker().steer(text), Prompt(text, command.command_id))
+        elif self.busy and command.mode == "interrupt":
+            try:
+                self._send(self._speaker().interrupt())
+            except Refused as refused:
+                self._receipt(waiting, "rejected", str(refused))
+            else:
+                self._prompts.appendleft(waiting)
+        else:
+            self._prompts.append(waiting)
+            if not self.busy and self.status is Status.IDLE:
+                self._next_turn()
+
+    def _deliver_answer(self, waiting: Waiting) -> None:
+        command = waiting.command
+        request_id = command.request_id or ""
+        reply = approvals.read_reply(command.answer)
+        opened = self._open.get(request_id)
+        if opened is not None:
+            self._apply(
+                waiting,
+                lambda: self._speaker().answer(opened.own_id, command.answer),
+                after=lambda: self._resolve(request_id, reply.decision, reply.by),
+            )
+            return
+        for at, carried in enumerate(self._carried):
+            if carried.request_id == request_id and carried.answer is None:
+                # Its worker died; should the resumed agent ask the same again it has this answer at once.
+                self._carried[at] = carried._replace(answer=command.answer, by=reply.by)
+                self._closed[request_id] = f"{reply.decision} by {reply.by}"
+                self._receipt(waiting, "applied")
+                self._lane.message("approval_resolved", ApprovalResolved(request_id, reply.decision, reply.by))
+                return
+        before = self._closed.get(request_id)
+        self._receipt(waiting, "rejected", f"answered already: {before}" if before else "no such request is open")
+
+    def _apply(
+        self,
+        waiting: Waiting,
+        lines: Callable[[], bytes],
+        prompt: Prompt | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        """Give the runner a command, or reject it for the reason the dialect has."""
+        try:
+            data = lines()
+        except Refused as refused:
+            self._receipt(waiting, "rejected", str(refused))
+            return
+        if prompt is not None:
+            self._lane.message("prompt", prompt)
+        self._receipt(waiting, "applied")
+        if after is not None:
+            after()
+        self._send(data)
+
+    def _next_turn(self) -> bool:
+        """Hand over the next prompt that waits."""
+        if not self._prompts or self.leaving or self._lane.ended:
+            return False
+        waiting = self._prompts.popleft()
+        self._hand_over(waiting.command.text or "", waiting.command.command_id, waiting)
+        return True
+
+    def _hand_over(
+        self, text: str, command_id: str, waiting: Waiting | None, fields: dict[str, Any] | None = None
+    ) -> None:
+        self.busy = True
+        self.turn_began = time.monotonic()
+        self._lane.message("prompt", Prompt(text, command_id), None, {"turn": 1} | (fields or {}))
+        if waiting is not None:
+            self._receipt(waiting, "applied")
+        if self.status is Status.IDLE:
+            self._move(Status.RUNNING)
+        self._send(self._speaker().prompt(text))
+
+    def interrupt(self) -> bool:
+        """End the turn under way by the worker's own will; False where the provider cannot."""
+        try:
+            self._send(self._speaker().interrupt())
+        except Refused:
+            return False
+        return True
+
+    def _speaker(self) -> Dialect:
+        assert self._dialect is not None
+        return self._dialect
+
+    def _send(self, data: bytes) -> None:
+        """Write once what was said of it is in Redis: a worker that dies here doubles nothing."""
+        self._lane.then(functools.partial(self._write, data))
+
+    def _receipt(self, waiting: Waiting, outcome: str, reason: str | None = None) -> None:
+        command = waiting.command
+        self._lane.receipt(command.command_id, command.command, outcome, reason, waiting.entry)
+
+    # -- the end
+
+    def farewell(self) -> bytes:
+        """What asks the runner to end."""
+        return b"" if self._dialect is None else self._dialect.stop()
+
+    def close_calls(self, reason: str) -> None:
+        """No tool call stays without an answer."""
+        if self._dialect is not None:
+            for draft in self._dialect.close(reason):
+                self._lane.message(draft.type, draft.content, draft.parent_id)
+
+    def end(self, outcome: Outcome, exit_code: int | None) -> None:
+        """Write the end, or that the session moves on."""
+        if outcome.status is None:
+            self.close_calls("Interrupted: the session moves to another worker")
+            # Without a token the state knows no owner: this is the last that is written from here.
+            self._move(Status.RECOVERING, {"worker": "", "token": "", "pendingApprovals": 0})
+            return
+        assert outcome.reason is not None
+        self.close_calls("Interrupted: the session ended before the tool answered")
+        check_move(self.status, outcome.status, outcome.reason)
+        fields = {} if exit_code is None else {"exitCode": exit_code}
+        self._lane.end(outcome.status, outcome.reason, outcome.error, fields)
+
+    def _move(self, status: Status, fields: dict[str, Any] | None = None) -> None:
+        if status is not self.status:
+            check_move(self.status, status)
+            self.status = status
+            self._lane.status(status, fields)
+
+
+def _texts(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if isinstance(value, str)}

@@ -1,0 +1,71 @@
+"""What the last owner of a session left open, read back from the stream. Decides nothing about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from agentrq.wire.codec import decode_entry
+from agentrq.wire.messages import (
+    ApprovalRequest,
+    ApprovalResolved,
+    Message,
+    Prompt,
+    Question,
+    ToolCall,
+    ToolResult,
+)
+from agentrq_worker.claimed import Carried, CutTurn
+
+PAGE: Final = 100
+MOST_PAGES: Final = 100
+_TELLING: Final = tuple(f'"type":"{name}'.encode() for name in ("tool_", "prompt", "approval_", "question", "cost"))
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+async def cut_turn(read: Callable[[str, int], Awaitable[Entries]]) -> CutTurn:
+    """The turn that was under way: back to the prompt that began it, at most 10 000 events.
+
+    ``read(end, count)`` answers entries from ``end`` backwards, the newest first, as XREVRANGE does.
+    """
+    cut = CutTurn("", [], [])
+    answered: set[str] = set()
+    resolved: set[str] = set()
+    end = "+"
+    for _ in range(MOST_PAGES):
+        entries = await read(end, PAGE)
+        for place, fields in entries:
+            end = f"({place.decode()}"
+            message = _telling(fields)
+            if message is None:
+                continue
+            content = message.content
+            if isinstance(content, Prompt):
+                return cut._replace(prompt=content.text)
+            if isinstance(content, ToolResult):
+                answered.add(content.tool_use_id)
+            elif isinstance(content, ToolCall) and content.tool_use_id not in answered:
+                cut.open_calls.append((content.tool_use_id, message.parent_id))
+            elif isinstance(content, ApprovalResolved):
+                resolved.add(content.request_id)
+            elif isinstance(content, ApprovalRequest | Question) and content.request_id not in resolved:
+                cut.asked.append(_carried(content))
+        if len(entries) < PAGE:
+            break
+    return cut
+
+
+def _telling(fields: dict[bytes, bytes]) -> Message | None:
+    """A message that may open or close something; None for all others, undecoded."""
+    value = fields.get(b"message")
+    if value is None or not any(mark in value[:600] for mark in _TELLING):
+        return None
+    event: Any = decode_entry(b"message", value)
+    return event if isinstance(event, Message) else None
+
+
+def _carried(content: ApprovalRequest | Question) -> Carried:
+    if isinstance(content, ApprovalRequest):
+        return Carried(content.request_id, content.name, content.input)
+    return Carried(content.request_id, "", content.questions)
