@@ -22,7 +22,7 @@ FAST = ("--lease-s", "2", "--beat-s", "0.5")
 
 def check_stream(raw: Any, session_id: str) -> list[Any]:
     """Every cursor follows the one before it, every status move is in the table; answers the entries."""
-    entries = raw.xrange(f"agentrq:{{{session_id}}}:events")
+    entries: list[Any] = raw.xrange(f"agentrq:{{{session_id}}}:events")
     cursors = [Cursor.parse(place) for place, _ in entries]
     for before, after in itertools.pairwise(cursors):
         assert after in {(before.epoch, before.seq + 1), (before.epoch + 1, 1)}, (before, after)

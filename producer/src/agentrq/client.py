@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 
@@ -17,8 +18,9 @@ import redis
 import redis.asyncio
 
 from agentrq import operations
+from agentrq.asking import OpenRequests, Request
 from agentrq.connection import ANSWER_TIMEOUT_S, connect, connect_async, is_outage
-from agentrq.errors import AgentRQError, CommandRejected
+from agentrq.errors import AgentRQError, CommandRejected, SessionEnded
 from agentrq.live import BACKOFF_S, Hub
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
 from agentrq.subscription import LOOK_AGAIN_S, Mailbox, Reader
@@ -45,6 +47,10 @@ def _answer(request_id: str, answer: Any, command_id: str | None) -> Command:
         request_id=request_id,
         answer=answer,
     )
+
+
+def _setting(command: Literal["set_model", "set_permission_mode"], value: str, command_id: str | None) -> Command:
+    return Command(command_id=command_id or new_id(), command=command, timestamp=steps.now_ms(), text=value)
 
 
 def _interrupt(command_id: str | None) -> Command:
@@ -118,6 +124,31 @@ class Session:
     ) -> str | Receipt:
         """End the turn under way, keep the session; else as `prompt`."""
         return self._send(_interrupt(command_id), wait, timeout)
+
+    def set_model(self, model: str, wait: bool = False, *, command_id: str | None = None,
+                  timeout: float | None = None) -> str | Receipt:  # fmt: skip
+        """Have the next turns use another model, where the provider can; else as `prompt`."""
+        return self._send(_setting("set_model", model, command_id), wait, timeout)
+
+    def set_permission_mode(self, mode: str, wait: bool = False, *, command_id: str | None = None,
+                            timeout: float | None = None) -> str | Receipt:  # fmt: skip
+        """Change the permission mode from now on, where the provider can; else as `prompt`."""
+        return self._send(_setting("set_permission_mode", mode, command_id), wait, timeout)
+
+    def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
+        """Answer the agent's requests by a function, until the session has ended; answers its state.
+
+        ``callback`` gets each `ApprovalRequest` or `Question` that is open, once, and returns the answer (see
+        `answer`), or None to leave it to somebody else. Who answered first wins: a late answer is no error.
+        """
+        requests = OpenRequests(self.state().cursor)
+        for event in self._follow(None, None):
+            for request in requests.see(event):
+                answer = callback(request)
+                if answer is not None:
+                    with contextlib.suppress(SessionEnded):
+                        self.answer(request.request_id, answer)
+        return self.state()
 
     def stop(self) -> str:
         """Stop the session, whoever owns it; an ended one stays as it is. Raises `SessionNotFound`."""
@@ -347,6 +378,29 @@ class AsyncSession:
     ) -> str | Receipt:
         """As `Session.interrupt`."""
         return await self._send(_interrupt(command_id), wait, timeout)
+
+    async def set_model(self, model: str, wait: bool = False, *, command_id: str | None = None,
+                        timeout: float | None = None) -> str | Receipt:  # fmt: skip
+        """As `Session.set_model`."""
+        return await self._send(_setting("set_model", model, command_id), wait, timeout)
+
+    async def set_permission_mode(self, mode: str, wait: bool = False, *, command_id: str | None = None,
+                                  timeout: float | None = None) -> str | Receipt:  # fmt: skip
+        """As `Session.set_permission_mode`."""
+        return await self._send(_setting("set_permission_mode", mode, command_id), wait, timeout)
+
+    async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
+        """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
+        requests = OpenRequests((await self.state()).cursor)
+        async for event in self.events():
+            for request in requests.see(event):
+                answer = callback(request)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+                if answer is not None:
+                    with contextlib.suppress(SessionEnded):
+                        await self.answer(request.request_id, answer)
+        return await self.state()
 
     async def stop(self) -> str:
         """As `Session.stop`."""
