@@ -66,7 +66,8 @@ def configure_logging(level: str) -> None:
     if number is None:
         _fail(EXIT_USAGE, f"--log-level: {level!r} is none of DEBUG, INFO, WARNING, ERROR")
     logging.basicConfig(level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("rq").setLevel(max(number or 0, logging.WARNING))
+    for chatty in ("rq", "rq.worker", "rq.queue"):  # RQ sets its own loggers to INFO
+        logging.getLogger(chatty).setLevel(max(number or 0, logging.WARNING))
 
 
 def serve(settings: Settings, url: str) -> None:

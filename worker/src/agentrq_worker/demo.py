@@ -9,13 +9,18 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import click
 
+from agentrq.connection import connect
 from agentrq.embedded import attach
 from agentrq.errors import EmbeddedServerError
+from agentrq.wire.keys import Keys
 
+NAME = "demo"
+READY_S = 20.0
 END_S = 15.0
 PROMPT = "Look around here and tell me what you see."
 
@@ -24,13 +29,24 @@ def _agentrq(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "agentrq.cli", *arguments]
 
 
+def _wait_ready(url: str, worker: subprocess.Popen[bytes]) -> None:
+    """Until the worker holds its lease; an early end shows in its own words."""
+    deadline = time.monotonic() + READY_S
+    with connect(url) as client:
+        while not client.exists(Keys.from_environment().worker(NAME)):
+            if worker.poll() is not None or time.monotonic() > deadline:
+                raise click.ClickException("the worker did not start")
+            time.sleep(0.05)
+
+
 def run(directory: Path) -> int:
     """Run the demo with its data in ``directory``; answers the exit code of the session shown."""
     with attach(directory) as server:
         url = ("--redis", server.url)
         click.echo(f"Valkey runs at {server.url}")
-        worker = subprocess.Popen(_agentrq("worker", *url, "--log-level", "WARNING", "--name", "demo"))
+        worker = subprocess.Popen(_agentrq("worker", *url, "--log-level", "WARNING", "--name", NAME))
         try:
+            _wait_ready(server.url, worker)
             click.echo(f"Worker runs as process {worker.pid}\n$ agentrq run demo {PROMPT!r}", nl=True)
             sys.stdout.flush()
             shown = subprocess.run(
@@ -55,6 +71,9 @@ def main() -> None:
         except EmbeddedServerError as error:
             click.echo(f"agentrq: {error}", err=True)
             sys.exit(4)
+        except click.ClickException as error:
+            click.echo(f"agentrq: {error.message}", err=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             sys.exit(130)
 

@@ -24,7 +24,7 @@ def tour(voice: Voice, prompt: str) -> str:
     _questions(voice)
     _oddities(voice)
     report = (
-        f"Your prompt was: “{quote(prompt)}”. No model was asked, so here is only what I found: "
+        f"Your prompt was “{quote(prompt)}”. No model was asked, so here is only what I found: "
         f"{displayable(voice.cwd)} holds {counted}. This cost nothing. Prompt me again, or stop me."
     )
     voice.say(report)

@@ -1,0 +1,76 @@
+"""What both clients share: the commands they send, and how long a reader bears with an outage. Pure, no IO."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from agentrq.connection import is_outage
+from agentrq.errors import AgentRQError, CommandRejected
+from agentrq.live import BACKOFF_S
+from agentrq.wire import steps
+from agentrq.wire.commands import Command, PromptMode
+from agentrq.wire.ids import new_id
+from agentrq.wire.messages import Receipt
+
+OUTAGE_S: Final = 600.0
+"""How long a reader that has begun tries to reach Redis again before it raises, in seconds."""
+
+
+class Away:
+    """One reader's outages. Before its first answer it raises at once: then the address may be wrong."""
+
+    def __init__(self) -> None:
+        self._began = False
+        self._failures = 0
+        self._since: float | None = None
+
+    def over(self) -> None:
+        """Redis answered."""
+        self._began, self._failures, self._since = True, 0, None
+
+    def wait(self, error: Exception, deadline: float | None = None) -> float:
+        """The seconds to wait before the next try; raises the error where there is none."""
+        now = time.monotonic()
+        self._since = self._since or now
+        if not self._began or not is_outage(error) or now - self._since > OUTAGE_S or (deadline and now >= deadline):
+            raise error
+        self._failures += 1
+        return BACKOFF_S[min(self._failures, len(BACKOFF_S)) - 1]
+
+
+def closed() -> AgentRQError:
+    """What a reader gets whose client was closed."""
+    return AgentRQError("The client was closed")
+
+
+def prompt_command(text: str, mode: PromptMode, command_id: str | None) -> Command:
+    return Command(command_id=command_id or new_id(), command="prompt", timestamp=steps.now_ms(), text=text, mode=mode)
+
+
+def answer_command(request_id: str, answer: Any, command_id: str | None) -> Command:
+    return Command(
+        command_id=command_id or new_id(),
+        command="answer",
+        timestamp=steps.now_ms(),
+        request_id=request_id,
+        answer=answer,
+    )
+
+
+def _setting(command: Literal["set_model", "set_permission_mode"], value: str, command_id: str | None) -> Command:
+    return Command(command_id=command_id or new_id(), command=command, timestamp=steps.now_ms(), text=value)
+
+
+def interrupt_command(command_id: str | None) -> Command:
+    return Command(command_id=command_id or new_id(), command="interrupt", timestamp=steps.now_ms())
+
+
+def applied(receipt: Receipt) -> Receipt:
+    if receipt.outcome != "applied":
+        raise CommandRejected(receipt.session_id, receipt.command_id, receipt.outcome, receipt.reason)
+    return receipt
+
+
+def timed_out(what: str, timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"{what} took longer than {timeout} s")

@@ -1,0 +1,292 @@
+"""The synchronous client: `AgentClient` and `Session`. Owns the running of operations and the waiting of a reader."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+import redis
+
+from agentrq import operations
+from agentrq.client._shared import (
+    Away,
+    answer_command,
+    applied,
+    closed,
+    interrupt_command,
+    prompt_command,
+    timed_out,
+)
+from agentrq.connection import connect
+from agentrq.errors import AgentRQError
+from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
+from agentrq.subscription import LOOK_AGAIN_S, Mailbox, Reader
+from agentrq.wire import scripts
+from agentrq.wire.commands import Command, PromptMode
+from agentrq.wire.ids import Cursor, check_session_id
+from agentrq.wire.messages import Event, Message, Receipt
+from agentrq.wire.state import State
+from agentrq.wire.steps import Step
+
+
+class Session:
+    """One session, seen through an `AgentClient`. Making it does no IO."""
+
+    def __init__(self, client: AgentClient, session_id: str) -> None:
+        self._client = client
+        self.id = check_session_id(session_id)
+
+    def __repr__(self) -> str:
+        return f"Session({self.id!r})"
+
+    def state(self) -> State:
+        """The state as it is now. Raises `SessionNotFound`."""
+        return self._client.run(operations.state(self._client.context, self.id))
+
+    @overload
+    def prompt(
+        self, text: str, mode: PromptMode = ..., wait: Literal[False] = ..., *, command_id: str | None = ...
+    ) -> str: ...
+    @overload
+    def prompt(
+        self,
+        text: str,
+        mode: PromptMode = ...,
+        *,
+        wait: Literal[True],
+        command_id: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Receipt: ...
+    def prompt(
+        self,
+        text: str,
+        mode: PromptMode = "queue",
+        wait: bool = False,
+        *,
+        command_id: str | None = None,
+        timeout: float | None = None,
+    ) -> str | Receipt:
+        """Send a prompt; answers the command's id, or with ``wait`` its receipt.
+
+        ``command_id`` is an idempotency key: the same id sent again is the same command. ``timeout`` (seconds)
+        bounds the wait. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`, `InvalidOption`, and waiting
+        `CommandRejected` or `TimeoutError`.
+        """
+        return self._send(prompt_command(text, mode, command_id), wait, timeout)
+
+    def answer(
+        self, request_id: str, answer: Any, wait: bool = False, *, command_id: str | None = None,
+        timeout: float | None = None,
+    ) -> str | Receipt:  # fmt: skip
+        """Answer an approval request or a question: ``"allow"``, ``"deny"`` or an object; else as `prompt`."""
+        return self._send(answer_command(request_id, answer, command_id), wait, timeout)
+
+    def interrupt(
+        self, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
+    ) -> str | Receipt:
+        """End the turn under way, keep the session; else as `prompt`."""
+        return self._send(interrupt_command(command_id), wait, timeout)
+
+    def set_model(self, model: str, wait: bool = False, *, command_id: str | None = None,
+                  timeout: float | None = None) -> str | Receipt:  # fmt: skip
+        """Have the next turns use another model, where the provider can; else as `prompt`."""
+        return self._send(_setting("set_model", model, command_id), wait, timeout)
+
+    def set_permission_mode(self, mode: str, wait: bool = False, *, command_id: str | None = None,
+                            timeout: float | None = None) -> str | Receipt:  # fmt: skip
+        """Change the permission mode from now on, where the provider can; else as `prompt`."""
+        return self._send(_setting("set_permission_mode", mode, command_id), wait, timeout)
+
+    def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
+        """Answer the agent's requests by a function, until the session has ended; answers its state.
+
+        ``callback`` gets each `ApprovalRequest` or `Question` that is open, once, and returns the answer (see
+        `answer`), or None to leave it to somebody else. Who answered first wins: a late answer is no error.
+        """
+        requests = OpenRequests(self.state().cursor)
+        for event in self._follow(None, None):
+            for request in requests.see(event):
+                answer = callback(request)
+                if answer is not None:
+                    with contextlib.suppress(SessionEnded):
+                        self.answer(request.request_id, answer)
+        return self.state()
+
+    def stop(self) -> str:
+        """Stop the session, whoever owns it; an ended one stays as it is. Raises `SessionNotFound`."""
+        return self._client.run(operations.stop(self._client.context, self.id))
+
+    def remove(self, timeout: float = 30.0) -> None:
+        """Delete the session at once; a live one is stopped first, which may take ``timeout`` seconds."""
+        if not self._client.run(operations.remove(self._client.context, self.id)):
+            self.stop()
+            self.wait(timeout)
+            self._client.run(operations.remove(self._client.context, self.id))
+
+    def wait(self, timeout: float | None = None) -> State:
+        """Wait for the session's end; answers its state. Raises `TimeoutError` after ``timeout`` seconds."""
+        for _ in self._follow(self.state().cursor, timeout):
+            pass
+        return self.state()
+
+    def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Event]:
+        """Every event after a cursor (default: from the oldest kept), then live, until the session has ended.
+
+        With ``deltas`` also the live-only `text_delta` and `thinking_delta` messages. Raises `SessionNotFound`,
+        `StreamTrimmed`, ValueError for a bad cursor; reconnects by itself.
+        """
+        return self._follow(after, None, deltas=deltas)
+
+    def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Message]:
+        """The messages among `events`."""
+        return (event for event in self._follow(after, None, deltas=deltas) if isinstance(event, Message))
+
+    def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
+        if not wait:
+            return self._client.run(operations.send(self._client.context, self.id, command))
+        before = self.state().cursor
+        self._client.run(operations.send(self._client.context, self.id, command))
+        known = self._client.run(operations.receipt(self._client.context, self.id, command.command_id))
+        if known is not None:
+            return applied(known)
+        for event in self._follow(before, timeout):
+            if isinstance(event, Receipt) and event.command_id == command.command_id:
+                return applied(event)
+        raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
+
+    def _follow(self, after: str | Cursor | None, timeout: float | None, *, deltas: bool = False) -> Iterator[Event]:
+        reader = Reader(self._client.context.keys, self.id, after, deltas=deltas)
+        return self._client.follow(reader, timeout)
+
+
+class AgentClient:
+    """The synchronous client. Thread-safe as far as a redis-py client is; close it or use it as a context manager."""
+
+    def __init__(self, client: redis.Redis, live: redis.Redis, context: Context | None = None) -> None:
+        self.context = context or Context.from_environment()
+        self._redis = client
+        self._live = live
+        self._closed = False
+        self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """A client for a Redis URL (see `agentrq.connection`). Connects when first used; raises ValueError."""
+        return cls(connect(url), connect(url, blocking=True))
+
+    def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> Session:
+        """Start a session; the options are those of `agentrq.wire.commands.Options`.
+
+        Raises `SessionExists`, `InvalidSessionId`, `InvalidOption`.
+        """
+        return Session(self, self.run(operations.start(self.context, provider, prompt, session_id, options)))
+
+    def session(self, session_id: str) -> Session:
+        """A session by its id; no IO. Raises `InvalidSessionId`."""
+        return Session(self, session_id)
+
+    def sessions(self) -> list[Session]:
+        """All sessions that are kept, the oldest start first."""
+        return [Session(self, state.session_id) for state in self.states()]
+
+    def states(self) -> list[State]:
+        """The states of all sessions that are kept, the oldest start first."""
+        return self.run(operations.states(self.context))
+
+    def close(self) -> None:
+        """Close the connections; who still follows a session gets an `AgentRQError`."""
+        self._closed = True
+        self._redis.close()
+        self._live.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, operation: Operation[T]) -> T:
+        """Run one operation to its end."""
+        answer: Any = None
+        while True:
+            try:
+                request = operation.send(answer)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+            answer = self._perform(request)
+
+    def _perform(self, request: Step | Batch) -> Any:
+        if isinstance(request, Step):
+            return self._scripts[request.script](keys=list(request.keys), args=list(request.args))
+        with self._redis.pipeline(transaction=request.atomic) as pipeline:
+            for command in request.commands:
+                pipeline.execute_command(*command)
+            return pipeline.execute()
+
+    def follow(self, reader: Reader, timeout: float | None) -> Iterator[Event]:
+        """Run a reader: replay, then live. ``timeout`` in seconds bounds the whole."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        away, watch = Away(), OwnerWatch(self.context, reader.session_id)
+        mailbox, pubsub, silent = Mailbox(), None, False
+        try:
+            while not reader.ended:
+                if self._closed:
+                    raise closed()
+                left = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
+                if left <= 0:
+                    raise timed_out(f"Session {reader.session_id}", timeout)
+                events: list[Event] = []
+                try:
+                    if reader.behind:
+                        if silent:
+                            self.run(watch.check())
+                        events = reader.from_stream(self._perform(reader.page()))
+                        if silent and events and pubsub is not None:  # its hints should have been heard
+                            pubsub.close()
+                            pubsub = None
+                        silent = False
+                        away.over()
+                    elif pubsub is None:
+                        pubsub = self._live.pubsub()
+                        pubsub.subscribe(
+                            self.context.keys.messages_channel(reader.session_id),
+                            self.context.keys.status_channel(reader.session_id),
+                        )
+                    else:
+                        _listen(pubsub, mailbox, left)
+                        silent = not mailbox
+                        reader.behind = silent
+                        events = mailbox.take(reader)
+                except (redis.RedisError, OSError) as error:
+                    delay = away.wait(error, deadline)
+                    if pubsub is not None:
+                        pubsub.close()
+                        pubsub = None
+                    reader.behind = True
+                    time.sleep(delay)
+                yield from events
+        finally:
+            if pubsub is not None:
+                pubsub.close()
+
+
+def _listen(pubsub: Any, mailbox: Mailbox, wait: float) -> None:
+    """Wait for a hint, then take all that came with it."""
+    status: dict[bytes, bool] = {}
+    message = pubsub.get_message(timeout=wait)
+    while message is not None:
+        if message["type"] == "subscribe":
+            mailbox.acknowledged()
+        elif message["type"] == "message":
+            channel = message["channel"]
+            if channel not in status:
+                status[channel] = channel.endswith(b":status")
+            mailbox.put(status[channel], message["data"])
+        if mailbox.behind:
+            return
+        message = pubsub.get_message(timeout=0)
