@@ -334,9 +334,6 @@ def test_no_server_to_embed_is_one_line_and_4(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["worker", "up"])
 def test_without_the_worker_distribution_its_commands_say_what_to_install(command: str) -> None:
-    code = (
-        "from importlib import metadata; metadata.entry_points = lambda **_: (); from agentrq.cli import main; main()"
-    )
     done = run_python(NO_WORKER, command, "--name", "x")
     assert (done.returncode, done.stdout) == (2, "")
     assert "pip install agentrq-worker" in only_line(done.stderr)

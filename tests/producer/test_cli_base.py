@@ -196,7 +196,7 @@ class Writer:
             len(events),
         ]
         keys = list(steps.session_keys(KEYS, self.sid))
-        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=arguments + entries))
+        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=[*arguments, len(events), *entries]))
         assert outcome == "ok"
 
     def inbox(self) -> list[dict[str, Any]]:

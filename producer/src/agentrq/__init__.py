@@ -11,6 +11,7 @@ from agentrq.errors import (
     SessionNotFound,
     StreamTrimmed,
 )
+from agentrq.functions import answer, interrupt, prompt, start, stop
 from agentrq.wire.messages import Event, Message, Receipt, StatusEvent
 from agentrq.wire.state import State
 from agentrq.wire.status import Reason, Status
@@ -35,4 +36,9 @@ __all__ = [
     "Status",
     "StatusEvent",
     "StreamTrimmed",
+    "answer",
+    "interrupt",
+    "prompt",
+    "start",
+    "stop",
 ]

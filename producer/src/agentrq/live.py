@@ -20,7 +20,8 @@ from agentrq.wire.keys import Keys
 
 log = logging.getLogger("agentrq.live")
 
-PING_S: Final = 15.0
+PING_S: Final = 5.0
+"""A connection silent for so long is asked; one that does not answer within as much again is made anew."""
 BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -39,6 +40,10 @@ class Inbox(Mailbox):
     def acknowledged(self) -> None:
         """A subscription began."""
         super().acknowledged()
+        self._event.set()
+
+    def wake(self) -> None:
+        """Something else happened that the reader has to look at."""
         self._event.set()
 
     async def wait(self, timeout: float) -> bool:
@@ -61,6 +66,7 @@ class Hub:
         self._readers: dict[str, list[tuple[bool, Inbox]]] = {}
         self._pubsub: Any = None
         self._pump: asyncio.Task[None] | None = None
+        self.closed = False
 
     @contextlib.asynccontextmanager
     async def subscribed(self, session_id: str) -> AsyncIterator[Inbox]:
@@ -90,12 +96,19 @@ class Hub:
                 del self._readers[channel]
                 left.append(channel)
         if not self._readers:
-            await self.aclose()
+            await self._disconnect()
         elif left:
             await self._tell("unsubscribe", left)
 
     async def aclose(self) -> None:
-        """End the connection; readers that still wait look at the stream by themselves."""
+        """End the connection for good; readers that wait are woken and find it `closed`."""
+        self.closed = True
+        for readers in self._readers.values():
+            for _, inbox in readers:
+                inbox.wake()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         pump, self._pump = self._pump, None
         if pump is not None:
             pump.cancel()
@@ -124,9 +137,9 @@ class Hub:
                 await pubsub.subscribe(*self._readers)
                 failures = 0
                 await self._read(pubsub)
-            except (redis.RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is: readers wait for what comes over this connection
                 if not is_outage(error):
-                    log.warning("live hints: %s", error)
+                    log.warning("live hints: %r", error)
                 failures += 1
             finally:
                 self._pubsub = None
@@ -139,7 +152,7 @@ class Hub:
             message = await pubsub.get_message(timeout=PING_S)
             if message is None:
                 silent += 1
-                if silent > 2:
+                if silent > 1:
                     raise redis.ConnectionError("no answer to PING on the subscription")
                 await pubsub.ping()
                 continue

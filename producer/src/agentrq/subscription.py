@@ -6,18 +6,23 @@ a subscription was acknowledged, a hole showed or nothing came for a while, and 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
+
+import msgspec
 
 from agentrq.errors import SessionNotFound, StreamTrimmed
 from agentrq.operations import Batch
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
 from agentrq.wire.ids import ORIGIN, Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import Event, StatusEvent
+from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent
 from agentrq.wire.status import Status
 from agentrq.wire.steps import text
+
+log = logging.getLogger("agentrq.subscription")
 
 PAGE_BYTES: Final = 1 << 20
 """About how much one read of the stream brings: pages grow and shrink towards it."""
@@ -26,6 +31,18 @@ LOOK_AGAIN_S: Final = 5.0
 """How long a reader waits for a hint before it looks at the stream and the state itself, in seconds."""
 MAX_WAITING_BYTES: Final = 4 << 20
 """Hints a slow reader lets wait; past that they are dropped and it reads the stream instead."""
+
+
+_ENDS: Final = frozenset({str(Status.DONE), str(Status.ERROR)})
+_MALFORMED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+def _cursor(value: Any) -> Cursor:
+    """A cursor of the state hash; what is absent or no cursor says nothing."""
+    try:
+        return Cursor.parse(text(value))
+    except ValueError:
+        return ORIGIN
 
 
 class Reader:
@@ -58,35 +75,57 @@ class Reader:
         entries, (status, newest, trimmed) = answers
         if status is None:
             raise SessionNotFound(self.session_id)
-        if trimmed is not None and self._anchored and Cursor.parse(trimmed) > self.cursor:
+        if self._anchored and _cursor(trimmed) > self.cursor:
             raise StreamTrimmed(self.session_id, str(self.cursor), text(trimmed))
         events: list[Event] = []
         size = 0
         for place, fields in entries:
-            ((field, value),) = fields.items()
-            event = decode_entry(field, value)
+            event = self._decoded(text(place), fields)
             if event is not None:
                 events.append(event)
             self.cursor = Cursor.parse(place)
-            size += len(value)
+            size += sum(map(len, fields.values()))
         self._anchored = self._anchored or bool(entries)
         self.behind = len(entries) == self._page
         if size:
             self._page = max(1, min(MAX_PAGE, self._page * 4, len(entries) * PAGE_BYTES // size))
-        caught_up = not self.behind and (newest is None or self.cursor >= Cursor.parse(newest))
-        self.ended = caught_up and text(status) in {Status.DONE, Status.ERROR}
+        self.ended = not self.behind and text(status) in _ENDS
+        if self.ended and not events and _cursor(newest) > self.cursor:
+            # Page and state are of one moment: what the state speaks of is gone, and no more will come.
+            raise StreamTrimmed(self.session_id, str(self.cursor), text(newest))
         return events
+
+    def _decoded(self, place: str, fields: dict[bytes, bytes]) -> Event | None:
+        """An entry's event; a placeholder for what cannot be read, so that nobody takes it for a hole."""
+        try:
+            ((field, value),) = fields.items()
+            return decode_entry(field, value)
+        except _MALFORMED as error:
+            log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
+        shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
+        return Message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
 
     def from_messages(self, payload: bytes) -> list[Event]:
         """What a payload of the messages channel adds; a hole makes the reader `behind`."""
-        return self._fresh(decode_messages(payload))
+        try:
+            return self._fresh(decode_messages(payload))
+        except _MALFORMED as error:
+            return self._unread(error)
 
     def from_status(self, payload: bytes) -> list[Event]:
         """What a payload of the status channel adds."""
-        events = self._fresh([decode_status_payload(payload)])
-        if events and isinstance(events[0], StatusEvent) and Status(events[0].status).ended:
+        try:
+            events = self._fresh([decode_status_payload(payload)])
+        except _MALFORMED as error:
+            return self._unread(error)
+        if events and isinstance(events[0], StatusEvent) and events[0].status in _ENDS:
             self.ended = True
         return events
+
+    def _unread(self, error: Exception) -> list[Event]:
+        log.warning("session %s: a payload cannot be read, the stream is: %s", self.session_id, error)
+        self.behind = True
+        return []
 
     def _fresh(self, events: Sequence[Event]) -> list[Event]:
         fresh: list[Event] = []

@@ -45,7 +45,7 @@ class _Unreachable(Exception):
 @click.command()
 @common
 def doctor(url: str | None, as_json: bool) -> int:
-    """Check what agentrq needs: versions, Redis and its settings, workers, agents."""
+    """Check what agentrq needs: versions, Redis, workers, agents."""
     code = OK
     for finding in _look(url):
         if as_json:

@@ -1,10 +1,11 @@
-"""The asyncio client: `AsyncAgentClient` and `AsyncSession`. Owns the running of operations and the waiting of a reader."""
+"""The asyncio client, `AsyncAgentClient` and `AsyncSession`: runs operations, and waits for a reader."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -12,6 +13,7 @@ import redis
 import redis.asyncio
 
 from agentrq import operations
+from agentrq.asking import OpenRequests, Request
 from agentrq.client._shared import (
     Away,
     answer_command,
@@ -19,10 +21,11 @@ from agentrq.client._shared import (
     closed,
     interrupt_command,
     prompt_command,
+    setting_command,
     timed_out,
 )
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
-from agentrq.errors import AgentRQError
+from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.live import Hub
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
 from agentrq.subscription import LOOK_AGAIN_S, Reader
@@ -90,12 +93,12 @@ class AsyncSession:
     async def set_model(self, model: str, wait: bool = False, *, command_id: str | None = None,
                         timeout: float | None = None) -> str | Receipt:  # fmt: skip
         """As `Session.set_model`."""
-        return await self._send(_setting("set_model", model, command_id), wait, timeout)
+        return await self._send(setting_command("set_model", model, command_id), wait, timeout)
 
     async def set_permission_mode(self, mode: str, wait: bool = False, *, command_id: str | None = None,
                                   timeout: float | None = None) -> str | Receipt:  # fmt: skip
         """As `Session.set_permission_mode`."""
-        return await self._send(_setting("set_permission_mode", mode, command_id), wait, timeout)
+        return await self._send(setting_command("set_permission_mode", mode, command_id), wait, timeout)
 
     async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
         """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
@@ -238,6 +241,7 @@ class AsyncAgentClient:
         async with contextlib.AsyncExitStack() as subscription:
             while not reader.ended:
                 if self._hub.closed:
+                    await self._redis.aclose()  # a read that was under way may have connected again
                     raise closed()
                 events: list[Event] = []
                 try:

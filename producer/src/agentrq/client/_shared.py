@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError, CommandRejected
@@ -58,7 +58,7 @@ def answer_command(request_id: str, answer: Any, command_id: str | None) -> Comm
     )
 
 
-def _setting(command: Literal["set_model", "set_permission_mode"], value: str, command_id: str | None) -> Command:
+def setting_command(command: Literal["set_model", "set_permission_mode"], value: str, command_id: str | None) -> Command:
     return Command(command_id=command_id or new_id(), command=command, timestamp=steps.now_ms(), text=value)
 
 

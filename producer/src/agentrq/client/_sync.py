@@ -1,15 +1,17 @@
-"""The synchronous client: `AgentClient` and `Session`. Owns the running of operations and the waiting of a reader."""
+"""The synchronous client, `AgentClient` and `Session`: runs operations, and waits for a reader."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 import redis
 
 from agentrq import operations
+from agentrq.asking import OpenRequests, Request
 from agentrq.client._shared import (
     Away,
     answer_command,
@@ -17,10 +19,11 @@ from agentrq.client._shared import (
     closed,
     interrupt_command,
     prompt_command,
+    setting_command,
     timed_out,
 )
 from agentrq.connection import connect
-from agentrq.errors import AgentRQError
+from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
 from agentrq.subscription import LOOK_AGAIN_S, Mailbox, Reader
 from agentrq.wire import scripts
@@ -92,12 +95,12 @@ class Session:
     def set_model(self, model: str, wait: bool = False, *, command_id: str | None = None,
                   timeout: float | None = None) -> str | Receipt:  # fmt: skip
         """Have the next turns use another model, where the provider can; else as `prompt`."""
-        return self._send(_setting("set_model", model, command_id), wait, timeout)
+        return self._send(setting_command("set_model", model, command_id), wait, timeout)
 
     def set_permission_mode(self, mode: str, wait: bool = False, *, command_id: str | None = None,
                             timeout: float | None = None) -> str | Receipt:  # fmt: skip
         """Change the permission mode from now on, where the provider can; else as `prompt`."""
-        return self._send(_setting("set_permission_mode", mode, command_id), wait, timeout)
+        return self._send(setting_command("set_permission_mode", mode, command_id), wait, timeout)
 
     def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
         """Answer the agent's requests by a function, until the session has ended; answers its state.
@@ -236,6 +239,7 @@ class AgentClient:
         try:
             while not reader.ended:
                 if self._closed:
+                    self.close()  # what was under way may have connected again
                     raise closed()
                 left = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
                 if left <= 0:

@@ -48,7 +48,7 @@ class Adapter(ABC):
 
     _decoder: ClassVar[msgspec.json.Decoder[Any]]
     _readers: ClassVar[Mapping[type, Reader]]
-    _tags: ClassVar[frozenset[str]]
+    _tags: ClassVar[frozenset[str] | None]
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         self.total = total

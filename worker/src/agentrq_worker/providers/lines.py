@@ -48,12 +48,14 @@ _probe = msgspec.json.Decoder(_Probe).decode
 _any = msgspec.json.Decoder().decode
 
 
-def rescue(line: bytes, decode: Callable[[bytes], Any], tags: Collection[str]) -> tuple[bytes, Any] | Unread | None:
+def rescue(
+    line: bytes, decode: Callable[[bytes], Any], tags: Collection[str] | None
+) -> tuple[bytes, Any] | Unread | None:
     """Read a line that ``decode`` refused, or that is no UTF-8.
 
     Returns the line as it should have been with what it decodes to; or what to publish in its place: the object as
     it came when its type is none of ``tags``, an error ``malformed`` (a type that is known) or ``invalid_json``
-    (no JSON object); or None for a blank line.
+    (no JSON object); or None for a blank line. Without ``tags`` (None) a line's type does not matter.
     """
     if not line.strip():
         return None
@@ -70,12 +72,12 @@ def rescue(line: bytes, decode: Callable[[bytes], Any], tags: Collection[str]) -
     except ValueError:
         return not_an_object(line)
     tag = value(probe.type)
-    if not isinstance(tag, str) or tag not in tags:
+    if tags is not None and (not isinstance(tag, str) or tag not in tags):
         return unknown(clean)
     try:
         return clean, decode(clean)
     except (ValueError, RecursionError) as error:
-        return malformed(tag, str(error), line)
+        return malformed(tag if tags is not None else "line", str(error), line)
 
 
 def _repair(line: bytes) -> bytes:

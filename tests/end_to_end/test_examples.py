@@ -1,0 +1,131 @@
+"""The examples, run as they are: real servers, a real worker."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrq import AgentClient, StatusEvent
+from tests.workers import Worker
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+Start = Callable[..., Worker]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(*command: str, port: int | None = None, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """An example as a process; with a port, once it accepts connections."""
+    process = subprocess.Popen(
+        [sys.executable, *command], env=os.environ | env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while port is not None:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, process.stdout.read() if process.stdout else ""
+                assert time.monotonic() < deadline
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def call(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    text = None if body is None else json.dumps(body)
+    connection.request(method, path, text, {"Content-Type": "application/json"} | headers)
+    response = connection.getresponse()
+    try:
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def read_events(port: int, session_id: str, until: str, after: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """Server-sent events up to a status: (id, data)."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", f"/sessions/{session_id}/events", headers={"Last-Event-ID": after} if after else {})
+    response = connection.getresponse()
+    events = []
+    place = ""
+    for line in response:
+        if line.startswith(b"id: "):
+            place = line[4:].strip().decode()
+        elif line.startswith(b"data: "):
+            events.append((place, json.loads(line[6:])))
+            if events[-1][1].get("status") == until:
+                break
+    connection.close()
+    return events
+
+
+def test_fastapi(redis_url: str, start_worker: Start, tmp_path: Path) -> None:
+    start_worker()
+    port = free_port()
+    app = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_sse:app", "--port", str(port), "--log-level", "error")
+    with running(*app, port=port, AGENTRQ_REDIS_URL=redis_url):
+        wanted = {"provider": "demo", "prompt": "/echo one", "cwd": str(tmp_path)}
+        status, made = call(port, "POST", "/sessions", wanted)
+        assert status == 201
+        session_id = made["sessionId"]
+        first = read_events(port, session_id, "idle")
+        assert call(port, "POST", f"/sessions/{session_id}/prompts", {"text": "/echo two"})[0] == 202
+        second = read_events(port, session_id, "idle", after=first[-1][0])
+        assert call(port, "DELETE", f"/sessions/{session_id}")[0] == 202
+        third = read_events(port, session_id, "done", after=second[-1][0])
+        assert call(port, "POST", f"/sessions/{session_id}/prompts", {"text": "late"})[0] == 409
+        assert call(port, "POST", "/sessions/nobody/prompts", {"text": "hello"})[0] == 404
+    with AgentClient.from_url(redis_url) as client:
+        assert [place for place, _ in first + second + third] == [e.cursor for e in client.session(session_id).events()]
+
+
+def test_django(redis_url: str, start_worker: Start) -> None:
+    start_worker()
+    port = free_port()
+    server = (str(EXAMPLES / "django_view.py"), "runserver", f"127.0.0.1:{port}", "--noreload")
+    with running(*server, port=port, AGENTRQ_REDIS_URL=redis_url):
+        status, made = call(port, "POST", "/sessions", {"provider": "demo", "prompt": "/crash 4"})
+        assert status == 201
+        with AgentClient.from_url(redis_url) as client:
+            client.session(made["sessionId"]).wait(30)
+        status, state = call(port, "GET", f"/sessions/{made['sessionId']}")
+        assert (status, state["status"], state["error"]) == (200, "error", "Exit code: 4")
+
+
+@pytest.mark.filterwarnings("default")
+def test_cron(redis_url: str, start_worker: Start) -> None:
+    start_worker()
+    with AgentClient.from_url(redis_url) as client:
+        session = client.start("demo", "/echo hello", "caretaker")
+        with running(str(EXAMPLES / "cron_prompt.py"), AGENTRQ_REDIS_URL=redis_url, INTERVAL_S="1"):
+            prompts = []
+            for message in session.messages():
+                if message.type == "prompt":
+                    prompts.append(message.content.text)  # type: ignore[union-attr]
+                if len(prompts) == 3:
+                    break
+        assert prompts == ["/echo hello", "Look again.", "Look again."]
+        session.stop()
+        assert any(isinstance(event, StatusEvent) and event.status == "done" for event in session.events())

@@ -1,0 +1,122 @@
+"""JSON-RPC lines as typed messages: what Codex app-server and ACP agents share on the reading side.
+
+Owns the outer shape of a line (with or without its ``jsonrpc`` member) and the way from a method to its reader.
+Does not own what is written (jsonrpc.py), nor what any method means (one adapter a protocol).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Raw
+
+from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers import lines
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.lines import ABSENT
+
+
+class RpcLine(msgspec.Struct, gc=False):
+    """One line of either direction: a request (method, id), a notification (method), a response (id)."""
+
+    id: Raw = ABSENT
+    method: Any = None
+    params: Raw = ABSENT
+    result: Raw = ABSENT
+    error: Raw = ABSENT
+
+
+class RpcError(msgspec.Struct, frozen=True):
+    """The ``error`` of a response."""
+
+    code: Any = None
+    message: Any = None
+    data: Any = None
+
+    @property
+    def text(self) -> str:
+        """What it says; the details in ``data`` where they say more."""
+        said = lines.text(self.message) or "unknown error"
+        details = lines.mapping(self.data)
+        more = lines.text(details.get("message")) or lines.text(details.get("details")) or lines.text(self.data)
+        return f"{said}: {more}" if more and more not in said else said
+
+
+NO_PARAMS = Raw(b"{}")
+_error = msgspec.json.Decoder(RpcError).decode
+MethodReader = Callable[[Any, Any, bytes], list[Draft]]
+"""A method of an adapter that reads one JSON-RPC method: (adapter, its params, its line)."""
+
+
+def read_error(raw: Raw) -> RpcError:
+    """The error as far as it can be read."""
+    try:
+        return _error(raw)
+    except (ValueError, RecursionError):
+        return RpcError(message=lines.text(lines.value(raw)) or None)
+
+
+class RpcAdapter(Adapter):
+    """Reads a JSON-RPC peer. ``event`` is the line read last, for the dialect that speaks with the same peer."""
+
+    _decoder = msgspec.json.Decoder(RpcLine)
+    _tags = None
+    _params: ClassVar[msgspec.json.Decoder[Any]]
+    _methods: ClassVar[Mapping[str, MethodReader]]
+    _requests: ClassVar[Mapping[str, MethodReader]]
+
+    def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
+        super().__init__(total, epoch)
+        self.event: RpcLine | None = None
+        self._pending: set[str] = set()
+
+    def receive(self, line: bytes) -> list[Draft]:
+        """As `Adapter.receive`."""
+        self.event = None
+        return super().receive(line)
+
+    def request_id(self, raw: Raw) -> str:
+        """A peer's request id as the session's clients see it: unique over the session's epochs."""
+        found = lines.value(raw)
+        name = found if isinstance(found, str) else bytes(raw).decode("utf-8", "replace")
+        return name if self._epoch == 1 else f"{self._epoch}.{name}"
+
+    def resolved(self, request_id: str) -> bool:
+        """A request is answered or withdrawn; False if it was not open."""
+        if request_id not in self._pending:
+            return False
+        self._pending.discard(request_id)
+        return True
+
+    def _read(self, event: RpcLine, line: bytes) -> list[Draft]:
+        self.event = event
+        method = event.method
+        if isinstance(method, str):
+            asked = len(event.id) > 0
+            reader = (self._requests if asked else self._methods).get(method)
+            if reader is None:
+                return [Draft(*lines.unknown(line))]
+            try:
+                params = self._params.decode(event.params if len(event.params) else NO_PARAMS)
+            except (ValueError, RecursionError) as error:
+                return [Draft(*lines.malformed(method, str(error), line))]
+            if asked:
+                request_id = self.request_id(event.id)
+                if request_id in self._pending:  # the same line once more
+                    return []
+                drafts = reader(self, params, line)
+                self._pending.add(request_id)
+                return drafts
+            return reader(self, params, line)
+        if len(event.result) or len(event.error):
+            return self._response(event, line)
+        self.event = None
+        return [Draft(*lines.unknown(line))]
+
+    def _response(self, event: RpcLine, line: bytes) -> list[Draft]:
+        """What a response says, by its shape alone: a recording does not tell what was asked."""
+        raise NotImplementedError
+
+    _readers: ClassVar[Mapping[type, Reader]] = {RpcLine: _read}
