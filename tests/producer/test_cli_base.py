@@ -181,22 +181,11 @@ class Writer:
                 if name in event:
                     fields[name] = event[name]
             entries += [kind, self.seq, text[1:] if kind == "e" else text, "0-1", event.get("commandId", "")]
-        channels = [KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid)]
-        pairs = [part for pair in fields.items() for part in pair]
-        arguments: list[Any] = [
-            most,
-            1 << 20,
-            60_000,
-            self.sid,
-            self.epoch,
-            "token",
-            *channels,
-            len(pairs),
-            *pairs,
-            len(events),
-        ]
+        channels: list[Any] = [KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid)]
+        pairs: list[Any] = [part for pair in fields.items() for part in pair]
+        arguments = [most, 1 << 20, 60_000, self.sid, self.epoch, "token", *channels, len(pairs), *pairs, len(events)]
         keys = list(steps.session_keys(KEYS, self.sid))
-        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=[*arguments, len(events), *entries]))
+        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=arguments + entries))
         assert outcome == "ok"
 
     def inbox(self) -> list[dict[str, Any]]:

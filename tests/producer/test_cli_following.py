@@ -1,15 +1,25 @@
 """``run`` and ``attach`` on a real server: what is shown in a pipe, as JSON and on a terminal, and when they end."""
 
 import json
-import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from agentrq.server_process import ServerProcess
-from tests.producer.test_cli_base import COMMAND, Follower, Writer, following, only_line, run_cli, until
+from tests.producer.test_cli_base import (
+    COMMAND,
+    LIMIT_S,
+    Follower,
+    Writer,
+    environment,
+    following,
+    only_line,
+    run_cli,
+    until,
+)
 
 EVIL = "\x1b]0;owned\x07\x1b[31mred\r\n\x9b2J \u202edlo"
 HARMLESS = ["^[]0;owned^G^[[31mred", "\ufffd2J \ufffddlo"]
@@ -237,23 +247,17 @@ def test_a_closed_pipe_ends_it_quietly(url: str) -> None:
 
 def test_a_reader_that_goes_while_we_follow(url: str) -> None:
     writer = Writer.start(url, "gone-reader")
-    ours, theirs = os.pipe()
-    shell = f"exec {sys.executable} -m agentrq.cli attach gone-reader >&{theirs} {theirs}>&-"
-    os.set_inheritable(theirs, True)
-    import subprocess
-
-    from tests.producer.test_cli_base import environment
-
-    process = subprocess.Popen(
-        ["bash", "-c", shell], env=environment(AGENTRQ_REDIS_URL=url), stderr=subprocess.PIPE, pass_fds=(theirs,)
-    )
-    os.close(theirs)
-    with process:
-        assert os.read(ours, 10)
+    command = [*COMMAND, "attach", "gone-reader"]
+    with subprocess.Popen(
+        command, env=environment(AGENTRQ_REDIS_URL=url), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
         until(writer.followed)
-        os.close(ours)
+        process.stdout.close()
+        process.stdout = None
         writer.message("text", {"text": "for nobody"})
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, said) == (0, b"")
 
 

@@ -28,10 +28,12 @@ OUTAGE: tuple[type[Exception], ...] = (
     redis.exceptions.ReadOnlyError,
     redis.exceptions.TryAgainError,
     redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.NoScriptError,
     OSError,
 )
 """What a Redis that is away, restarting, failing over or full raises: worth trying again. (`BusyLoadingError`
-and `MasterDownError` are ConnectionErrors or covered by `is_outage`.)"""
+is a ConnectionError, `MasterDownError` a ClusterDownError; a script flushed between load and call is loaded again.)"""
 
 RETRIES = 3
 CONNECT_TIMEOUT_S = 5.0
@@ -50,9 +52,9 @@ def is_outage(error: BaseException) -> bool:
     """True if trying again later may help: no connection, loading, failing over, read-only, out of memory."""
     if isinstance(error, OUTAGE):
         return True
-    return isinstance(error, redis.ResponseError) and str(error).startswith(
-        ("OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "TRYAGAIN", "UNBLOCKED")
-    )
+    # redis-py takes the code off the message where it has a class for it, and puts the command before it in pipelines.
+    said = str(error).rpartition("caused error: ")[2]
+    return isinstance(error, redis.ResponseError) and said.startswith(("NOREPLICAS", "MISCONF", "UNBLOCKED", "BUSY "))
 
 
 def masked(url: str) -> str:

@@ -6,7 +6,9 @@ What is written of a job is written in one MULTI, so that a worker which dies le
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import zlib
 from typing import Any, Final, Literal
 
 import redis
@@ -148,7 +150,9 @@ class Bookkeeping:
     def refuse_unreadable(self, queue: Queue, job_id: str, error: str) -> None:
         """A job whose hash RQ cannot read is made readable and fails."""
         key = SessionJob.key_for(job_id)
-        data = self._connection.hget(key, "data") if self._connection.type(key) == b"hash" else None
+        data: Any = self._connection.hget(key, "data") if self._connection.type(key) == b"hash" else None
+        with contextlib.suppress(zlib.error):
+            data = zlib.decompress(data or b"")
         self._connection.delete(key)
         job = SessionJob(job_id, self._connection, SERIALIZER)
         job.data = data or b'["unreadable",null,[],{}]'
@@ -210,7 +214,8 @@ class Bookkeeping:
     def fetch(self, job_id: str) -> SessionJob | None:
         """The job, or None: there is none, or it cannot be read."""
         try:
-            return SessionJob.fetch(job_id, self._connection, SERIALIZER)
+            found: Any = SessionJob.fetch(job_id, self._connection, SERIALIZER)
+            return found  # type: ignore[no-any-return]
         except NoSuchJobError:
             return None
         except (redis.ConnectionError, redis.TimeoutError):
@@ -222,14 +227,14 @@ class Bookkeeping:
     def _delete_executions(self, job: SessionJob, pipeline: Pipeline) -> None:
         """What older executions of a job left behind: RQ's upkeep would take the job for abandoned."""
         registry = ExecutionRegistry(job.id, connection=self._connection)
-        for raw in self._connection.zrange(registry.key, 0, -1):
+        ids: Any = self._connection.zrange(registry.key, 0, -1)
+        for raw in ids:
             old = Execution(raw.decode(), job.id, self._connection)
-            owner = self._connection.hget(old.key, "worker_name")
+            owner: Any = self._connection.hget(old.key, "worker_name")
             old.worker_name = owner.decode() if owner else ""
             old.delete(job, pipeline)
 
 
 def is_later(job: SessionJob, state: State) -> bool:
     """Whether a job was made after its session had ended: a new start by an id that exists."""
-    made = job.created_at.timestamp() * 1000 if job.created_at is not None else 0.0
-    return state.ended_at is not None and made > state.ended_at
+    return state.ended_at is not None and job.created_at.timestamp() * 1000 > state.ended_at

@@ -10,13 +10,14 @@ import logging
 from typing import Any, Final
 
 from agentrq.connection import connect_async
-from agentrq.errors import SessionEnded, SessionNotFound
-from agentrq.wire.commands import Command
+from agentrq.errors import InboxFull, InvalidOption, SessionEnded, SessionNotFound
+from agentrq.wire.codec import encode
+from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES, Command
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Outcome
 from agentrq_worker.maintenance import Jobs, Maintenance
-from agentrq_worker.ownership import Claim, Look, Ownership
+from agentrq_worker.ownership import Claim, Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.runner import proc
 from agentrq_worker.runner.guardian import Guardian, sweep
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LAST_WRITE_S: Final = 30.0
 """How long a worker that ends waits for Redis to take what its sessions said last."""
+WATCH_S: Final = 1.0
+"""How often the dead are reaped and the guardian is looked at."""
 
 
 class Host:
@@ -54,6 +57,7 @@ class Host:
             group.create_task(self.ownership.keep(), name="lease"),
             group.create_task(self.ownership.deliver(), name="inboxes"),
             group.create_task(self.ownership.listen(), name="wakes"),
+            group.create_task(self._watch(), name="watch"),
             group.create_task(Maintenance(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"),
         ]
 
@@ -72,6 +76,18 @@ class Host:
         if self._guardian is not None:
             self._guardian.close()
 
+    async def _watch(self) -> None:
+        """Reap what orphans left to this sub-reaper; a guardian that died is replaced."""
+        while True:
+            proc.reap_strays()
+            if self._guardian is not None and not self._guardian.alive:
+                log.warning("the guardian process is gone: another is started")
+                try:
+                    self._guardian = Guardian()
+                except OSError as error:
+                    log.error("no guardian can be started: %s", error)
+            await asyncio.sleep(WATCH_S)
+
     async def run_session(self, claim: Claim) -> Outcome:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
@@ -83,9 +99,17 @@ class Host:
             session.leave(at_once=True)
         try:
             outcome = await session.run()
+        except Exception as error:
+            log.exception("session %s: internal error", session.id)
+            outcome = Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")
+            look = await self.ownership.look(session.id)
+            if look is not None and look.inner.token == self.ownership.token:
+                await self.ownership.finish(look, Status.ERROR, Reason.FAILED, outcome.error or "")
         finally:
             self.ownership.drop(session)
             lane.close()
+        if outcome.handed_over:
+            await self._stop_if_asked(session.id)
         if outcome.status is not None:
             log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
                      f": {outcome.error}" if outcome.error else "")  # fmt: skip
@@ -103,19 +127,30 @@ class Host:
         return to_wire(look.state) if look is not None else {"sessionId": session_id}
 
     async def command(self, session_id: str, command: Command) -> None:
-        """Carry out a command that RQ brought. Raises `SessionNotFound` or `SessionEnded`."""
-        for _ in range(20):
-            outcome = await self.ownership.send(session_id, command)
-            if outcome == "missing":
-                raise SessionNotFound(session_id)
+        """Carry out a command that RQ brought. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`."""
+        if command.answer is not None and len(encode(command.answer)) > MAX_PROMPT_BYTES:
+            raise InvalidOption("answer", f"is over {MAX_PROMPT_BYTES} bytes")
+        outcome = await self.ownership.send(session_id, command)
+        if outcome == "missing":
+            raise SessionNotFound(session_id)
+        if outcome == "full":
+            raise InboxFull(session_id, MAX_INBOX)
+        if command.command == "stop":
+            await self._stop_ownerless(session_id)
+        elif outcome == "ended":
             look = await self.ownership.look(session_id)
-            if outcome == "ended" and command.command != "stop":
-                raise SessionEnded(session_id, look.state.status if look else "ended")
-            if command.command != "stop" or look is None or look.owned or look.state.ended:
-                return
-            if await self.end_ownerless(look, Status.DONE, Reason.STOPPED, "") != "changed":
-                return
+            raise SessionEnded(session_id, look.state.status if look else "ended")
 
-    async def end_ownerless(self, look: Look, status: Status, reason: Reason, error: str) -> str:
-        """End a session that no live worker owns; answers the script's outcome."""
-        return await self.ownership.finish(look, status, reason, error)
+    async def _stop_ownerless(self, session_id: str) -> None:
+        """Carry out a stop where no live worker does."""
+        outcome = "changed"
+        while outcome == "changed":
+            look = await self.ownership.look(session_id)
+            if look is None or look.owned or look.state.ended:
+                return
+            outcome = await self.ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+
+    async def _stop_if_asked(self, session_id: str) -> None:
+        """A stop that came while its session was handed over: nobody would see it before the next owner."""
+        if await self.ownership.stop_waits(session_id):
+            await self._stop_ownerless(session_id)

@@ -1,7 +1,7 @@
 """Sessions that nobody serves: lost owners, forgotten starts, jobs whose worker died before it could close them.
 
-Owns the finding; one worker at a time looks. What is done to RQ's jobs is intake.py's part, by the three calls it
-gives. Nothing here is needed for safety: a claim compares epoch and token, so acting twice does no harm.
+Owns the finding; one worker at a time looks. What is done to RQ's jobs is jobs.py's part, by the two calls it gives.
+Nothing here is needed for safety: a claim compares epoch and token, so acting twice does no harm.
 """
 
 from __future__ import annotations
@@ -15,40 +15,60 @@ import redis
 import redis.asyncio
 
 from agentrq.connection import is_outage
+from agentrq.rq_commands import job_key
 from agentrq.wire import steps
-from agentrq.wire.state import read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership import Look, Ownership
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-PAGE: Final = 200
+PAGE: Final = 500
 SETTLE_S: Final = 5.0
 """How long a start may be on its way from its state to RQ's queue, or from there to a claim."""
 FORGET_MS: Final = 60_000
+CLOSE_MS: Final = 30_000
+"""A live owner has so long to close the job of a session that ended with it."""
+_FIELDS: Final = ("status", "worker", "token", "endedAt", "jobId")
 
 
 class Jobs(Protocol):
     """What RQ's side does for maintenance."""
 
-    async def enqueue(self, job_id: str, look: Look) -> None:
-        """Put the job of a session without an owner (back) into its queue, in front, if it is not there."""
+    async def enqueue(self, job_id: str, look: Look) -> bool:
+        """Put the job of a session without an owner (back) into its queue; False where a user of RQ canceled it."""
 
     async def conclude(self, job_id: str, look: Look) -> None:
-        """Finish the job of a session that has ended, if a worker that is gone left it ``started``."""
-
-    async def bury(self, worker: str) -> None:
-        """Take a worker that is gone out of RQ's list."""
+        """Close the job of a session that has ended, if nobody did."""
 
 
 class _Orphan(NamedTuple):
     since: float
-    epoch: int
+    cursor: str
+
+
+class _Row(NamedTuple):
+    """What is read of every session on every look: little, prompts are long."""
+
+    session_id: str
+    start: float
+    status: bytes | None
+    worker: bytes | None
+    token: bytes | None
+    ended_at: bytes | None
+    job_id: bytes | None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in (b"done", b"error")
+
+    @property
+    def job_key(self) -> str:
+        return job_key(self.job_id.decode("utf-8", "replace") if self.job_id else self.session_id)
 
 
 class Maintenance:
-    """Looks at all sessions every beat or two, as long as no other worker does."""
+    """Looks at all sessions on every beat, as long as no other worker does."""
 
     def __init__(self, client: redis.asyncio.Redis, ownership: Ownership, settings: Settings, jobs: Jobs) -> None:
         self._client = client
@@ -58,10 +78,10 @@ class Maintenance:
         self._jobs = jobs
         self._closed: dict[bytes, float] = {}  # ended sessions with nothing left to do → their start
         self._orphans: dict[str, _Orphan] = {}
-        self._alive: dict[str, bytes | None] = {}
+        self._leases: dict[bytes, bytes | None] = {}
 
     async def run(self) -> None:
-        """Look again and again, until cancelled; trouble with one session costs a log line."""
+        """Look again and again, until cancelled; trouble costs a log line."""
         while True:
             try:
                 async with asyncio.timeout(self._settings.lease_s * 3):
@@ -84,67 +104,87 @@ class Maintenance:
 
     async def look(self) -> None:
         """One round over all sessions that are not known to be closed."""
-        self._alive = {}
+        self._leases = {}
         members: Any = await self._client.zrange(self._keys.sessions, 0, -1, withscores=True)
         known = {sid for sid, _ in members}
         self._closed = {sid: start for sid, start in self._closed.items() if sid in known}
         open_ones = [(sid, start) for sid, start in members if self._closed.get(sid) != start]
         for at in range(0, len(open_ones), PAGE):
-            part = open_ones[at : at + PAGE]
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for sid, _ in part:
-                    pipeline.hgetall(self._keys.state(sid.decode()))
-                answers = await pipeline.execute(raise_on_error=False)
-            for (sid, start), raw in zip(part, answers, strict=True):
-                await self._one(sid, start, raw)
+            await self._page(open_ones[at : at + PAGE])
 
-    async def _one(self, sid: bytes, start: float, raw: Any) -> None:
-        session_id = sid.decode("utf-8", "replace")
-        if isinstance(raw, Exception):
-            log.error("session %s: its state cannot be read: %s", session_id, raw)
+    async def _page(self, members: list[tuple[bytes, float]]) -> None:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for sid, _ in members:
+                pipeline.hmget(self._keys.state(sid.decode("utf-8", "replace")), *_FIELDS)
+            answers = await pipeline.execute(raise_on_error=False)
+        rows = []
+        for (sid, start), answer in zip(members, answers, strict=True):
+            if isinstance(answer, Exception):
+                log.error("session %s: its state cannot be read: %s", sid.decode("utf-8", "replace"), answer)
+            else:
+                rows.append(_Row(sid.decode("utf-8", "replace"), start, *answer))
+        ended = [row for row in rows if row.ended]
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for row in ended:
+                pipeline.hget(row.job_key, "status")
+            statuses = dict(zip(ended, await pipeline.execute(raise_on_error=False), strict=True))
+        for row in rows:
+            try:
+                await self._one(row, statuses.get(row))
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                log.exception("session %s: maintenance cannot deal with it", row.session_id)
+
+    async def _one(self, row: _Row, job_status: Any) -> None:
+        if row.status is None:
+            if row.start < steps.now_ms() - FORGET_MS and not await self._client.exists(
+                self._keys.state(row.session_id)
+            ):
+                await self._client.zrem(self._keys.sessions, row.session_id)
             return
-        state, inner = read_state(session_id, raw), read_inner(raw)
-        if state is None:
-            if not raw and start < steps.now_ms() - FORGET_MS:
-                await self._client.zrem(self._keys.sessions, sid)
-            return
-        lease = await self._lease(state.worker) if inner.token and state.worker else None
-        owned = lease is not None and lease == inner.token.encode()
-        look = Look(state, inner, owned)
-        if owned:
-            self._orphans.pop(session_id, None)
-        elif state.ended:
-            await self._jobs.conclude(inner.job_id or session_id, look)
-            self._closed[sid] = start
-            self._orphans.pop(session_id, None)
+        owned = bool(row.token and row.worker) and await self._lease(row.worker) == row.token
+        if row.ended:
+            recent = row.ended_at is not None and int(row.ended_at) > steps.now_ms() - CLOSE_MS
+            if job_status not in (b"started", b"queued") or not (owned and recent):
+                await self._close(row, job_status)
+            self._orphans.pop(row.session_id, None)
+        elif owned:
+            self._orphans.pop(row.session_id, None)
         else:
-            await self._orphan(session_id, look)
+            look = await self._ownership.look(row.session_id)
+            if look is not None and not look.owned and not look.state.ended:
+                await self._orphan(row.session_id, look)
 
-    async def _lease(self, worker: str) -> bytes | None:
-        if worker not in self._alive:
-            lease: Any = await self._client.get(self._keys.worker(worker))
-            self._alive[worker] = lease
-            if self._alive[worker] is None:
-                await self._jobs.bury(worker)
-        return self._alive[worker]
+    async def _close(self, row: _Row, job_status: Any) -> None:
+        if job_status in (b"started", b"queued"):
+            look = await self._ownership.look(row.session_id)
+            if look is not None and look.state.ended:
+                await self._jobs.conclude(look.inner.job_id or row.session_id, look)
+        self._closed[row.session_id.encode()] = row.start
+
+    async def _lease(self, worker: bytes | None) -> bytes | None:
+        if worker is None:
+            return None
+        if worker not in self._leases:
+            lease: Any = await self._client.get(self._keys.worker(worker.decode("utf-8", "replace")))
+            self._leases[worker] = lease
+        return self._leases[worker]
 
     async def _orphan(self, session_id: str, look: Look) -> None:
         """A session without an owner: its job belongs into the queue; too long there, and it is lost."""
         state, now = look.state, time.monotonic()
         orphan = self._orphans.get(session_id)
-        if orphan is None or orphan.epoch != state.epoch:
-            orphan = self._orphans[session_id] = _Orphan(now, state.epoch)
+        if orphan is None or orphan.cursor != state.cursor:
+            orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
             if state.status is not Status.QUEUED:
                 log.warning("session %s: its worker %s is gone", session_id, state.worker or "(handed over)")
         waited = now - orphan.since
-        ours = look.inner.queue in ("", self._settings.queue)
-        if state.status is Status.QUEUED:
-            if waited > SETTLE_S and ours:
-                await self._jobs.enqueue(look.inner.job_id or session_id, look)
+        if state.status is Status.QUEUED and waited <= SETTLE_S:
             return
-        if waited > self._settings.recovery_timeout_s:
+        if state.status is not Status.QUEUED and waited > self._settings.recovery_timeout_s:
             error = f"Its worker was lost and no other took it within {self._settings.recovery_timeout_s:g} s"
             await self._ownership.finish(look, Status.ERROR, Reason.LOST, error)
-            return
-        if ours:
-            await self._jobs.enqueue(look.inner.job_id or session_id, look)
+        elif not await self._jobs.enqueue(look.inner.job_id or session_id, look):
+            log.info("session %s: its job was canceled in RQ: stopped", session_id)
+            await self._ownership.finish(look, Status.DONE, Reason.STOPPED, "")

@@ -40,6 +40,15 @@ _decode_command = msgspec.json.Decoder(Command).decode
 _decode_options = msgspec.json.Decoder(Options).decode
 
 
+_RENEW: Final = """
+-- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name.
+local token = redis.call('GET', KEYS[1])
+if token and token ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
 class NameTaken(Exception):
     """Another live worker has this name."""
 
@@ -82,11 +91,18 @@ class Ownership:
     # -- the lease
 
     async def begin(self) -> None:
-        """Take the lease; raises `NameTaken`."""
+        """Take the lease, waiting for that of a dead worker of this name to run out; raises `NameTaken`."""
         key, lease = self._keys.worker(self.name), int(self._settings.lease_s * 1000)
-        taken = await self._client.set(key, self.token, nx=True, px=lease)
-        if not taken and await self._client.get(key) != self.token.encode():
-            raise NameTaken(f"There is a live worker named {self.name!r} already: choose another --name")
+        left: int | None = None
+        while not await self._client.set(key, self.token, nx=True, px=lease):
+            before, left = left, await self._client.pttl(key)
+            if await self._client.get(key) == self.token.encode():
+                return
+            if left < 0 or (before is not None and left > before):
+                raise NameTaken(f"There is a live worker named {self.name!r} already: choose another --name")
+            if before is None:
+                log.info("the name %s is held for %.1f s more, perhaps by a worker that died", self.name, left / 1000)
+            await asyncio.sleep(min(left / 1000 + 0.01, 0.5))
 
     async def end(self) -> None:
         """Give the lease back, if it is still ours."""
@@ -95,24 +111,29 @@ class Ownership:
             await self._call(lambda: self._client.delete(key))
 
     async def keep(self) -> None:
-        """Renew the lease on every beat; after a stall first find out which sessions were taken over."""
+        """Renew the lease on every beat; after a stall find out which sessions were taken over.
+
+        Raises `NameTaken` where another process has taken the name meanwhile.
+        """
         beaten = time.monotonic()
         while True:
-            gap = time.monotonic() - beaten
+            await self._call(self._renew)
+            gap, beaten = time.monotonic() - beaten, time.monotonic()
             stalled = gap > self._settings.lease_s / 2
             if stalled:
                 log.warning("stalled for %.1f s: checking which sessions are still owned here", gap)
             if stalled or self.beats % 4 == 3:
                 await self._call(self._check_owned)
-            await self._call(self._renew)
-            beaten = time.monotonic()
             self.beats += 1
             self._woken.update(self.sessions)  # wakes are hints: what one of them missed is found here
             self._wake.set()
             await asyncio.sleep(self._settings.beat_s)
 
     async def _renew(self) -> None:
-        await self._client.set(self._keys.worker(self.name), self.token, px=int(self._settings.lease_s * 1000))
+        lease = int(self._settings.lease_s * 1000)
+        answer: Any = await self._client.eval(_RENEW, 1, self._keys.worker(self.name), self.token, str(lease))
+        if not answer:
+            raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")
 
     async def _check_owned(self) -> None:
         owned = list(self.sessions.items())
@@ -120,11 +141,18 @@ class Ownership:
             part = owned[at : at + 500]
             async with self._client.pipeline(transaction=False) as pipeline:
                 for sid, _ in part:
-                    pipeline.hmget(self._keys.state(sid), "token", "status")
+                    pipeline.hmget(self._keys.state(sid), "epoch", "token", "status")
                 answers = await pipeline.execute()
-            for (sid, session), (token, status) in zip(part, answers, strict=True):
-                if token != self.token.encode() and status not in (b"done", b"error") and sid in self.sessions:
-                    session.supersede("fenced" if token or status else "missing")
+            for (sid, session), (epoch, token, status) in zip(part, answers, strict=True):
+                # An older epoch, or none: Redis came back without ours, and the publisher gives it back.
+                if (
+                    epoch is not None
+                    and int(epoch) >= session.epoch
+                    and token != self.token.encode()
+                    and status not in (b"done", b"error")
+                    and sid in self.sessions
+                ):
+                    session.supersede("fenced")
 
     # -- claims
 
@@ -197,7 +225,11 @@ class Ownership:
                 lambda: self._client.xrevrange(self._keys.events(session_id), end, "-", count=count)
             )
 
-        return await cut_turn(read)
+        try:
+            return await cut_turn(read)
+        except (redis.RedisError, ValueError, LookupError) as error:
+            log.error("session %s: its cut turn cannot be read back: %r", session_id, error)
+            return CutTurn("", [], [])
 
     async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
         """End a session that has no live owner; answers the script's outcome."""
@@ -207,6 +239,11 @@ class Ownership:
             self._settings.retention_s,
         )  # fmt: skip
         return steps.text((await self.run(step))[0])
+
+    async def stop_waits(self, session_id: str) -> bool:
+        """Whether a stop is among the commands that nobody has carried out."""
+        entries: Any = await self._call(lambda: self._client.xrange(self._keys.inbox(session_id)))
+        return any(b'"command":"stop"' in fields.get(b"command", b"") for _, fields in entries)
 
     async def send(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""

@@ -1,21 +1,28 @@
-"""Events that wait on disk while Redis is away and memory's share is used up. Owns their shape and one file a session.
+"""Where events wait: in memory up to the worker's share, then on disk up to its share, in the order they came.
 
-Written at the end, read from the start; unlinked at once, so that a killed worker leaves no file. What a full
-disk does not take stays in memory (`hold`), behind what the file has.
+Owns the shape of an entry, both shares, and one file a session. The file is written at the end, read from the start
+and unlinked at once, so that a killed worker leaves none. Past both shares entries still are taken, and who brings
+them is told to pause. Does not own what an entry says (lane.py) nor when it is written (publisher.py).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-_HEAD = 4
+log = logging.getLogger(__name__)
+
+ENTRY_BYTES: Final = 300
+"""What an entry takes in memory beside its JSON, about, in bytes."""
+_HEAD: Final = 4
 
 
 class Entry(NamedTuple):
@@ -28,75 +35,214 @@ class Entry(NamedTuple):
     command_id: str = ""
     fields: dict[str, Any] | None = None
 
+    @property
+    def cost(self) -> int:
+        """Its share of memory, in bytes."""
+        return len(self.json) + ENTRY_BYTES
+
 
 class SpoolFull(Exception):
     """The worker's share of the disk, or the disk, is used up; nothing was written."""
 
 
-class Spool:
-    """A queue of entries in one unlinked temporary file. True while it holds any."""
+class Shares:
+    """What the sessions of one worker may hold together, in bytes, and who has to pause because it is used up."""
 
-    def __init__(self, directory: Path, room: Callable[[], int], use: Callable[[int], None]) -> None:
-        """``room()`` says how many bytes may still be written, ``use(n)`` is told of each change."""
-        self._room = room
-        self._use = use
-        self._used = 0
-        self._read_at = 0
-        self._write_at = 0
-        self._held: deque[Entry] = deque()
-        try:
-            self._file = tempfile.TemporaryFile(dir=directory, prefix="agentrq-spool-", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise SpoolFull(str(error)) from None
+    def __init__(self, memory: int, disk: int, directory: Path) -> None:
+        self.directory = directory
+        self._most_memory = memory
+        self._most_disk = disk
+        self._memory = 0
+        self._disk = 0
+        self._paused: set[Callable[[bool], None]] = set()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that wait in memory."""
+        return self._memory
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the files."""
+        return self._disk
+
+    def is_full(self) -> bool:
+        """True when memory's share is used up."""
+        return self._memory >= self._most_memory
+
+    def room(self) -> int:
+        """Bytes that may still go to the disk."""
+        return self._most_disk - self._disk
+
+    def use(self, change: int) -> None:
+        """Memory is taken or given back."""
+        self._memory += change
+        self._resume()
+
+    def use_disk(self, change: int) -> None:
+        """A file grew or was emptied."""
+        self._disk += change
+        self._resume()
+
+    def pause(self, on_full: Callable[[bool], None]) -> None:
+        """Call ``on_full(True)`` now and ``on_full(False)`` when there is room again."""
+        if on_full not in self._paused:
+            self._paused.add(on_full)
+            on_full(True)
+
+    def forget(self, on_full: Callable[[bool], None]) -> None:
+        """Call it no more."""
+        self._paused.discard(on_full)
+
+    def _resume(self) -> None:
+        # Half of both, so that who goes on does not stop again at its next line.
+        if self._paused and self._memory <= self._most_memory // 2 and self._disk <= self._most_disk // 2:
+            paused, self._paused = self._paused, set()
+            for on_full in paused:
+                on_full(False)
+
+
+class Waiting:
+    """The queue of one session's entries. True while it holds any."""
+
+    def __init__(self, shares: Shares) -> None:
+        self.on_full: Callable[[bool], None] = lambda _: None
+        """Told True when nothing more should be read for this session, False when it may again."""
+        self._shares = shares
+        self._memory: deque[Entry] = deque()
+        self._spool: _Spool | None = None
+        self._behind: deque[Entry] = deque()
+        """What came after the file was full."""
 
     def __bool__(self) -> bool:
-        return self._read_at < self._write_at or bool(self._held)
+        return bool(self._memory) or self._spool is not None
+
+    def add(self, entry: Entry) -> None:
+        """Append; nothing is refused."""
+        if self._spool is None and not self._shares.is_full():
+            self._hold(self._memory, entry)
+            return
+        try:
+            if self._behind:
+                raise SpoolFull
+            if self._spool is None:
+                self._spool = _Spool(self._shares, entry)
+            else:
+                self._spool.write(entry)
+        except SpoolFull:
+            self._hold(self._memory if self._spool is None else self._behind, entry)
+            self._shares.pause(self._tell)
+
+    def front(self, most: int, most_bytes: int) -> list[Entry]:
+        """The oldest entries, at least one if there is any; they stay."""
+        if not self._memory and self._spool is not None:
+            for entry in self._spool.read(most, most_bytes):
+                self._hold(self._memory, entry)
+            if not self._spool:
+                self._spool.close()
+                self._spool = None
+                self._memory += self._behind
+                self._behind.clear()
+        taken: list[Entry] = []
+        size = 0
+        for entry in islice(self._memory, most):
+            size += len(entry.json)
+            if taken and size > most_bytes:
+                break
+            taken.append(entry)
+        return taken
+
+    def first_seq(self) -> int | None:
+        """The place of the oldest entry in memory that has one of its own."""
+        return next((entry.seq for entry in self._memory if entry.kind != "d"), None)
+
+    def drop(self, count: int) -> None:
+        """Forget the oldest ``count`` entries, which `front` gave."""
+        for _ in range(count):
+            self._shares.use(-self._memory.popleft().cost)
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """Put these, in their order, in front of all others."""
+        for entry in reversed(list(entries)):
+            self._memory.appendleft(entry)
+            self._shares.use(entry.cost)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._shares.forget(self._tell)
+        self._shares.use(-sum(entry.cost for entry in (*self._memory, *self._behind)))
+        self._memory.clear()
+        self._behind.clear()
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _tell(self, full: bool) -> None:
+        self.on_full(full)
+
+    def _hold(self, where: deque[Entry], entry: Entry) -> None:
+        where.append(entry)
+        self._shares.use(entry.cost)
+
+
+class _Spool:
+    """A queue of entries in one unlinked temporary file. True while it holds any."""
+
+    def __init__(self, shares: Shares, first: Entry) -> None:
+        """A file with its first entry; raises `SpoolFull`."""
+        self._shares = shares
+        self._used = self._read_at = self._write_at = 0
+        if shares.room() <= 0:
+            raise SpoolFull
+        try:
+            self._file = tempfile.TemporaryFile(dir=shares.directory, prefix="agentrq-spool-", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            log.error("no spool in %s: %s", shares.directory, error)
+            raise SpoolFull from None
+        try:
+            self.write(first)
+        except SpoolFull:
+            self._file.close()
+            raise
+
+    def __bool__(self) -> bool:
+        return self._read_at < self._write_at
 
     def write(self, entry: Entry) -> None:
         """Append; raises `SpoolFull` (also for a disk that is full)."""
         body = msgspec.msgpack.encode(tuple(entry))
         record = len(body).to_bytes(_HEAD, "big") + body
-        if self._held or self._room() < len(record):
+        if self._shares.room() < len(record):
             raise SpoolFull
         try:
             written = 0
             while written < len(record):
                 written += os.pwrite(self._file.fileno(), record[written:], self._write_at + written)
         except OSError as error:
-            raise SpoolFull(str(error)) from None
+            log.error("the spool takes no more: %s", error)
+            raise SpoolFull from None
         self._write_at += len(record)
         self._used += len(record)
-        self._use(len(record))
-
-    def hold(self, entry: Entry) -> None:
-        """Keep an entry behind all that was written."""
-        self._held.append(entry)
+        self._shares.use_disk(len(record))
 
     def read(self, most: int, most_bytes: int) -> list[Entry]:
         """Take the oldest entries, at least one if there is any."""
         taken: list[Entry] = []
         size = 0
-        while self._read_at < self._write_at and len(taken) < most and size < most_bytes:
-            length = int.from_bytes(os.pread(self._file.fileno(), _HEAD, self._read_at), "big")
-            body = os.pread(self._file.fileno(), length, self._read_at + _HEAD)
-            taken.append(Entry(*msgspec.msgpack.decode(body)))
-            self._read_at += _HEAD + length
-            size += length
-        if self._read_at >= self._write_at:
-            self._free()
-            while self._held and len(taken) < most:
-                taken.append(self._held.popleft())
+        try:
+            while self and len(taken) < most and size < most_bytes:
+                length = int.from_bytes(os.pread(self._file.fileno(), _HEAD, self._read_at), "big")
+                body = os.pread(self._file.fileno(), length, self._read_at + _HEAD)
+                taken.append(Entry(*msgspec.msgpack.decode(body)))
+                self._read_at += _HEAD + length
+                size += length
+        except (OSError, msgspec.MsgspecError, TypeError) as error:
+            # What comes next shows the hole, and it is declared in the session's history (see Lane.repair).
+            log.error("the spool cannot be read, %d bytes of it are lost: %s", self._write_at - self._read_at, error)
+            self._read_at = self._write_at
         return taken
 
-    def _free(self) -> None:
-        os.ftruncate(self._file.fileno(), 0)
-        self._read_at = self._write_at = 0
-        self._use(-self._used)
-        self._used = 0
-
     def close(self) -> None:
-        """Forget everything."""
-        if not self._file.closed:
-            self._held.clear()
-            self._free()
-            self._file.close()
+        """Give back the disk."""
+        self._file.close()
+        self._shares.use_disk(-self._used)

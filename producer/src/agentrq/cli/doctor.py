@@ -136,8 +136,8 @@ def _durability(information: dict[str, Any]) -> Finding:
 
 def _work(client: redis.Redis) -> Iterator[Finding]:
     keys = Keys.from_environment()
-    pattern = keys.worker("")
-    names = sorted(key.decode(errors="replace").removeprefix(pattern) for key in _scan(client, f"{pattern}*"))
+    prefix = keys.worker("")
+    names = sorted(key.decode(errors="replace").removeprefix(prefix) for key in _scan(client, prefix))
     if names:
         yield Finding("workers", "ok", f"{len(names)} alive: {', '.join(names)}")
     else:
@@ -146,9 +146,9 @@ def _work(client: redis.Redis) -> Iterator[Finding]:
         yield Finding("queue", "ok", f"{queue}: {_waiting(client, queue)} waiting")
 
 
-def _scan(client: redis.Redis, pattern: str) -> set[bytes]:
-    escaped = "".join(f"\\{character}" if character in "[]?\\^" else character for character in pattern)
-    return set(client.scan_iter(match=escaped, count=1000))
+def _scan(client: redis.Redis, prefix: str) -> set[bytes]:
+    escaped = "".join(f"\\{character}" if character in "[]*?\\^" else character for character in prefix)
+    return set(client.scan_iter(match=f"{escaped}*", count=1000))
 
 
 def _waiting(client: redis.Redis, queue: str) -> int:

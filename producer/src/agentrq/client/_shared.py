@@ -58,7 +58,9 @@ def answer_command(request_id: str, answer: Any, command_id: str | None) -> Comm
     )
 
 
-def setting_command(command: Literal["set_model", "set_permission_mode"], value: str, command_id: str | None) -> Command:
+def setting_command(
+    command: Literal["set_model", "set_permission_mode"], value: str, command_id: str | None
+) -> Command:
     return Command(command_id=command_id or new_id(), command=command, timestamp=steps.now_ms(), text=value)
 
 

@@ -45,6 +45,13 @@ class RpcError(msgspec.Struct, frozen=True):
 
 
 NO_PARAMS = Raw(b"{}")
+
+
+def is_given(raw: Raw) -> bool:
+    """Whether the member is there and not null."""
+    return len(raw) > 0 and not (len(raw) == 4 and bytes(raw) == b"null")
+
+
 _error = msgspec.json.Decoder(RpcError).decode
 MethodReader = Callable[[Any, Any, bytes], list[Draft]]
 """A method of an adapter that reads one JSON-RPC method: (adapter, its params, its line)."""
@@ -83,6 +90,10 @@ class RpcAdapter(Adapter):
         name = found if isinstance(found, str) else bytes(raw).decode("utf-8", "replace")
         return name if self._epoch == 1 else f"{self._epoch}.{name}"
 
+    def is_open(self, request_id: str) -> bool:
+        """Whether a request waits for its answer."""
+        return request_id in self._pending
+
     def resolved(self, request_id: str) -> bool:
         """A request is answered or withdrawn; False if it was not open."""
         if request_id not in self._pending:
@@ -94,12 +105,12 @@ class RpcAdapter(Adapter):
         self.event = event
         method = event.method
         if isinstance(method, str):
-            asked = len(event.id) > 0
+            asked = is_given(event.id)
             reader = (self._requests if asked else self._methods).get(method)
             if reader is None:
                 return [Draft(*lines.unknown(line))]
             try:
-                params = self._params.decode(event.params if len(event.params) else NO_PARAMS)
+                params = self._params.decode(event.params if is_given(event.params) else NO_PARAMS)
             except (ValueError, RecursionError) as error:
                 return [Draft(*lines.malformed(method, str(error), line))]
             if asked:
@@ -110,7 +121,7 @@ class RpcAdapter(Adapter):
                 self._pending.add(request_id)
                 return drafts
             return reader(self, params, line)
-        if len(event.result) or len(event.error):
+        if is_given(event.id) and (len(event.result) or is_given(event.error)):
             return self._response(event, line)
         self.event = None
         return [Draft(*lines.unknown(line))]

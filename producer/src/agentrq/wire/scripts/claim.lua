@@ -25,5 +25,5 @@ redis.call('HSET', KEYS[1], 'epoch', epoch, 'cursor', cursor, 'status', 'startin
 redis.call('HDEL', KEYS[1], 'pid')
 -- An owner that was lost left its token; one that handed over took it away.
 if token ~= '' then redis.call('HINCRBY', KEYS[1], 'recoveries', 1) end
-redis.call('HINCRBY', KEYS[1], 'streamBytes', bytes)
+account(KEYS, bytes)
 return {'claimed', tostring(epoch), cursor}

@@ -33,6 +33,17 @@ local function trim(events, bytes, max_events, max_bytes)
   return bytes, dropped
 end
 
+-- Events of these many bytes were appended by a script that has no caps of its own: the stream is kept within those
+-- it was last written under (state fields maxEvents, maxEventBytes; a session nobody wrote has none).
+local function account(keys, bytes)
+  local seen = redis.call('HMGET', keys[1], 'streamBytes', 'maxEvents', 'maxEventBytes')
+  local dropped
+  bytes = bytes + (tonumber(seen[1]) or 0)
+  bytes, dropped = trim(keys[2], bytes, tonumber(seen[2]) or math.huge, tonumber(seen[3]) or math.huge)
+  redis.call('HSET', keys[1], 'streamBytes', string.format('%.0f', bytes))
+  if dropped then redis.call('HSET', keys[1], 'trimmedThrough', dropped) end
+end
+
 local function receipt_json(cursor, sid, id, command, outcome, reason, timestamp)
   local json = '{"cursor":"' .. cursor .. '","sessionId":"' .. sid .. '","commandId":' .. cjson.encode(id)
     .. ',"command":' .. cjson.encode(command) .. ',"outcome":"' .. outcome .. '"'
@@ -64,7 +75,7 @@ local function finish(keys, sid, channel, epoch, seq, tail, retention)
   bytes = bytes + append(keys[2], cursor, 'status', json)
   redis.call('DEL', keys[3])
   redis.call('HSET', keys[1], 'cursor', cursor, 'updatedAt', timestamp, 'endedAt', timestamp, 'pendingApprovals', 0)
-  redis.call('HINCRBY', keys[1], 'streamBytes', bytes)
+  account(keys, bytes)
   redis.call('PUBLISH', channel, json)
   for _, key in ipairs(keys) do redis.call('PEXPIRE', key, retention) end
   return cursor

@@ -10,6 +10,7 @@
 -- stream, nothing was written, cursor says where it stands); 'fenced' (another writer); 'ended'; 'missing';
 -- 'behind' (the state is of an older epoch than the writer's own claim: Redis came back older).
 -- A repeated call adds nothing: events that the stream has are skipped, and with them the state arguments.
+-- The caps stand in the state too (maxEvents, maxEventBytes), for the scripts that have none of their own.
 local max_events, max_bytes, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local answers, at = {}, 4
 
@@ -19,7 +20,8 @@ local function write(keys, base)
   local fields = base + 6
   local first = fields + tonumber(ARGV[base + 5]) + 1
   local count = tonumber(ARGV[first - 1])
-  local seen = redis.call('HMGET', keys[1], 'epoch', 'token', 'cursor', 'status', 'streamBytes')
+  local seen = redis.call('HMGET', keys[1], 'epoch', 'token', 'cursor', 'status', 'streamBytes', 'maxEvents',
+    'maxEventBytes')
   if not seen[1] then return 'missing', '' end
   if tonumber(seen[1]) < tonumber(epoch) then return 'behind', seen[3] end
   if seen[1] ~= epoch or seen[2] ~= token then return 'fenced', seen[3] end
@@ -28,6 +30,9 @@ local function write(keys, base)
   if stand_epoch ~= tonumber(epoch) then last = 0 end
   local bytes, cursor, array, fresh, repeated = tonumber(seen[5] or '0'), seen[3], {}, false, false
   local prefix = epoch .. '-'
+  if seen[6] ~= ARGV[1] or seen[7] ~= ARGV[2] then
+    redis.call('HSET', keys[1], 'maxEvents', ARGV[1], 'maxEventBytes', ARGV[2])
+  end
 
   local function publish()
     if #array > 0 then redis.call('PUBLISH', messages, '[' .. table.concat(array, ',') .. ']') end

@@ -1,0 +1,227 @@
+"""The way of one owned session's events: given their place here, written in order by the publisher.
+
+Owns the events' places (epoch and sequence), their JSON, and the answer to a Redis that lost its tail. Does not own
+statuses (session.py), what waits (spool.py) nor the writing (publisher.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from agentrq.wire import steps
+from agentrq.wire.codec import encode
+from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import Error
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.spool import Entry, Shares, Waiting
+
+log = logging.getLogger(__name__)
+
+KEPT_S: Final = 10.0
+KEPT_BYTES: Final = 256 * 1024
+"""Written events stay here for a while, should Redis come back without them (AOF everysec may lose 1 to 2 s)."""
+
+
+class Lane:
+    """One session's events; ``wake`` tells the publisher that there are some."""
+
+    def __init__(
+        self, keys: Keys, session_id: str, cursor: Cursor, token: str, shares: Shares, wake: Callable[[Lane], None]
+    ) -> None:
+        self.session_id = session_id
+        self.epoch = cursor.epoch
+        self.token = token
+        self.keys = steps.session_keys(keys, session_id)
+        self.channels = (keys.messages_channel(session_id), keys.status_channel(session_id))
+        self.waiting = Waiting(shares)
+        self.written = cursor.seq
+        self.lost: str | None = None
+        """Why nothing more can be written (``fenced``, ``closed``, …); None while all is well."""
+        self.on_lost: Callable[[str], None] = lambda _: None
+        self.ended = False
+        self.written_at = time.monotonic()
+        self.unknown_to_redis = False
+        """Redis came back without this session, or with an older one: it is given back before the next write."""
+        self.state: dict[str, Any] = {}
+        """What the state is to hold, as far as it is known here: for such a Redis."""
+        self._then: deque[tuple[int, Callable[[], None]]] = deque()
+        self._wake = wake
+        self._seq = cursor.seq
+        self._deltas = 0
+        self._sealed = False
+        self._drained = asyncio.Event()
+        self._recent: deque[tuple[float, Entry]] = deque()
+        self._recent_bytes = 0
+        self._last_status: Entry | None = None
+        self._head = f'","sessionId":"{session_id}","id":"{self.epoch}-'.encode()
+        self._cursor = f'{{"cursor":"{self.epoch}-'.encode()
+
+    @property
+    def on_full(self) -> Callable[[bool], None]:
+        """Told True when the runner should not be read for now, False when it may be again."""
+        return self.waiting.on_full
+
+    @on_full.setter
+    def on_full(self, call: Callable[[bool], None]) -> None:
+        self.waiting.on_full = call
+
+    # -- what the session says
+
+    def message(
+        self, kind: str, content: Any, parent_id: str | None = None, fields: dict[str, Any] | None = None
+    ) -> None:
+        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`."""
+        self._add(Entry("m", *self._message(self._next(), kind, content, parent_id), fields=fields))
+
+    def delta(self, kind: str, content: Any, parent_id: str | None = None) -> None:
+        """Add a live-only message: published, not kept, without a cursor."""
+        self._deltas += 1
+        shown: dict[str, Any] = {"sessionId": self.session_id, "id": f"{self.epoch}-d{self._deltas}", "type": kind}
+        if parent_id is not None:
+            shown["parentId"] = parent_id
+        shown |= {"timestamp": steps.now_ms(), "content": content}
+        self._add(Entry("d", self._seq, encode(shown)))
+
+    def status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
+        """Add a status that is no end."""
+        event = {
+            "cursor": f"{self.epoch}-{self._next()}",
+            "sessionId": self.session_id,
+            "status": status,
+            "timestamp": steps.now_ms(),
+        }
+        self._add(Entry("s", self._seq, encode(event), fields={"status": status} | (fields or {})))
+
+    def receipt(self, command_id: str, command: str, outcome: str, reason: str | None, inbox_entry: bytes) -> None:
+        """Add a receipt; the command leaves the inbox with it."""
+        event: dict[str, Any] = {
+            "cursor": f"{self.epoch}-{self._next()}",
+            "sessionId": self.session_id,
+            "commandId": command_id,
+            "command": command,
+            "outcome": outcome,
+        }
+        if reason is not None:
+            event["reason"] = reason
+        event["timestamp"] = steps.now_ms()
+        self._add(Entry("r", self._seq, encode(event), inbox_entry, command_id))
+
+    def end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
+        """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
+        event = {"sessionId": self.session_id, "status": status, "timestamp": steps.now_ms()}
+        if error is not None:
+            event["error"] = error
+        event["reason"] = reason
+        state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
+        if error is not None:
+            state["error"] = error
+        self._add(Entry("e", self._next(), encode(event)[1:], fields=state))
+        self._sealed = True
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call once all that was added so far is in Redis, now if it is; never, if it will not be."""
+        if self.lost is None and self.written >= self._seq:
+            call()
+        else:
+            self._then.append((self._seq, call))
+
+    async def flushed(self) -> None:
+        """Wait until all that was added is in Redis, or can never be."""
+        while self.waiting and self.lost is None and not self.ended:
+            self._drained.clear()
+            await self._drained.wait()
+
+    # -- what the publisher does
+
+    def confirm(self, entries: list[Entry]) -> None:
+        """These entries, the first that waited, are in the stream."""
+        self.written_at = time.monotonic()
+        self.waiting.drop(len(entries))
+        for entry in entries:
+            if entry.kind != "d":
+                self._recent.append((self.written_at, entry))
+                self._recent_bytes += entry.cost
+                self.written = entry.seq
+            if entry.kind == "s":
+                self._last_status = entry
+            if entry.kind == "e":
+                self.ended = True
+            elif entry.fields:
+                self.state |= entry.fields
+        oldest = self.written_at - KEPT_S
+        while len(self._recent) > 1 and (self._recent_bytes > KEPT_BYTES or self._recent[0][0] < oldest):
+            self._recent_bytes -= self._recent.popleft()[1].cost
+        while self._then and self._then[0][0] <= self.written:
+            self._then.popleft()[1]()
+        if not self.waiting:
+            self._drained.set()
+
+    def repair(self, place: Cursor) -> None:
+        """Redis has nothing after ``place``: send again what is still here, declare what is not."""
+        stands = place.seq if place.epoch == self.epoch else 0
+        kept = [entry for _, entry in self._recent if entry.seq > stands]
+        status = self._last_status
+        if status is not None and stands < status.seq < (kept[0].seq if kept else self._seq + 1):
+            kept.insert(0, status)
+        waiting = self.waiting.first_seq() or self._seq + 1
+        again: list[Entry] = []
+        lost, expected, begin = 0, stands + 1, f"{place.epoch}-{place.seq + 1}"
+        for seq, entry in [*((entry.seq, entry) for entry in kept), (waiting, None)]:
+            if seq > expected:
+                lost += seq - expected
+                again.append(self._stand_in(begin, seq - 1))
+            if entry is not None:
+                again.append(entry)
+            expected = seq + 1
+            begin = f"{self.epoch}-{expected}"
+        self._recent.clear()
+        self._recent_bytes = 0
+        self.ended = False
+        self.waiting.put_back(again)
+        log.warning("session %s: Redis lost events after %s, %d sent again, %d declared lost",
+                    self.session_id, place, len(kept), lost)  # fmt: skip
+        self._wake(self)
+
+    def lose(self, why: str) -> None:
+        """Nothing more of this session will be written here."""
+        if self.lost is None and not self.ended:
+            self.lost = why
+            self.close()
+            self.on_lost(why)
+
+    def close(self) -> None:
+        """Forget what waits; of an ended session, the publisher goes on looking after the end for a while."""
+        if not self.ended:
+            self.lost = self.lost or "closed"
+        self.waiting.clear()
+        self._drained.set()
+
+    def _message(self, seq: int, kind: str, content: Any, parent_id: str | None = None) -> tuple[int, bytes]:
+        place = b"%d" % seq
+        parts = (
+            self._cursor, place, self._head, place, b'","type":"', kind.encode(),
+            b'","parentId":' + encode(parent_id) if parent_id is not None else b'"',
+            b',"timestamp":%d,"content":' % steps.now_ms(), encode(content), b"}",
+        )  # fmt: skip
+        return seq, b"".join(parts)
+
+    def _stand_in(self, begin: str, seq: int) -> Entry:
+        """A message in the place of the last event of a hole, for all of it; the state is set right with it."""
+        end = f"{self.epoch}-{seq}"
+        error = Error(f"Events {begin} to {end} were lost by Redis", "history_lost", from_=begin, to=end)
+        return Entry("g", *self._message(seq, "error", error), fields=dict(self.state))
+
+    def _next(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _add(self, entry: Entry) -> None:
+        if self.lost is None and not self._sealed:
+            self.waiting.add(entry)
+            self._wake(self)
