@@ -52,7 +52,7 @@ wheels: install  ## both wheels, in dist/
 # For maintainers; needs uv. Versions change only with LOCK=--upgrade. No file names an index.
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--custom-compile-command "make lock" $(LOCK)
-WORKER_NEEDS = producer/pyproject.toml --extra embedded --extra rich
+WORKER_NEEDS = producer/pyproject.toml --extra embedded --extra rich requirements/worker.in
 lock:  ## compile requirements/*.txt
 	$(COMPILE) requirements/dev.in $(WORKER_NEEDS) -o requirements/dev.txt
 	$(COMPILE) producer/pyproject.toml -c requirements/dev.txt -o requirements/producer.txt

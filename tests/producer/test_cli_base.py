@@ -34,7 +34,9 @@ def until(condition: Callable[[], object]) -> None:
 
 def environment(**changes: str | None) -> dict[str, str]:
     """Ours without what would change an output; None takes a variable away."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AGENTRQ_") and name != "NO_COLOR"}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AGENTRQ_", "PYTHONUN", "NO_COLOR"))
+    }
     given = kept | {"TZ": "UTC", "TERM": "xterm-256color"} | changes
     return {name: value for name, value in given.items() if value is not None}
 

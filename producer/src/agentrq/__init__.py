@@ -1,20 +1,29 @@
-"""agentrq: run coding-agent sessions behind a web backend, on plain Redis and RQ."""
+"""agentrq: run coding-agent sessions behind a web backend, on plain Redis and RQ.
 
-from agentrq.client import AgentClient, AsyncAgentClient, AsyncSession, Session
-from agentrq.errors import (
-    AgentRQError,
-    CommandRejected,
-    InvalidOption,
-    InvalidSessionId,
-    SessionEnded,
-    SessionExists,
-    SessionNotFound,
-    StreamTrimmed,
-)
-from agentrq.functions import answer, interrupt, prompt, start, stop
-from agentrq.wire.messages import Event, Message, Receipt, StatusEvent
-from agentrq.wire.state import State
-from agentrq.wire.status import Reason, Status
+Names are imported when they are first used, so that the command line starts without Redis, RQ and asyncio.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentrq.client import AgentClient, AsyncAgentClient, AsyncSession, Session
+    from agentrq.errors import (
+        AgentRQError,
+        CommandRejected,
+        InvalidOption,
+        InvalidSessionId,
+        SessionEnded,
+        SessionExists,
+        SessionNotFound,
+        StreamTrimmed,
+    )
+    from agentrq.functions import answer, interrupt, prompt, start, stop
+    from agentrq.wire.messages import Event, Message, Receipt, StatusEvent
+    from agentrq.wire.state import State
+    from agentrq.wire.status import Reason, Status
 
 __all__ = [
     "AgentClient",
@@ -42,3 +51,33 @@ __all__ = [
     "start",
     "stop",
 ]
+
+_MODULES = {
+    "agentrq.client": ("AgentClient", "AsyncAgentClient", "AsyncSession", "Session"),
+    "agentrq.errors": (
+        "AgentRQError",
+        "CommandRejected",
+        "InvalidOption",
+        "InvalidSessionId",
+        "SessionEnded",
+        "SessionExists",
+        "SessionNotFound",
+        "StreamTrimmed",
+    ),
+    "agentrq.functions": ("answer", "interrupt", "prompt", "start", "stop"),
+    "agentrq.wire.messages": ("Event", "Message", "Receipt", "StatusEvent"),
+    "agentrq.wire.state": ("State",),
+    "agentrq.wire.status": ("Reason", "Status"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

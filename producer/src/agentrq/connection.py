@@ -59,7 +59,8 @@ def is_outage(error: BaseException) -> bool:
 
 def masked(url: str) -> str:
     """The URL as it may be shown: its password as ``***``, in the address and in the query."""
-    shown = re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", url)
+    # Greedy up to the last @: a password that was not quoted may hold any character.
+    shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
@@ -99,8 +100,9 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
     except BadUrl:
         raise
     except (ValueError, TypeError, KeyError) as error:
-        text = str(error).replace(url, masked(url))
-        raise BadUrl(f"{masked(url)}: {text}") from None
+        # redis-py's text may quote a part of the URL, and that part may be of the password.
+        text = "" if "@" in url else f": {error}"
+        raise BadUrl(f"{masked(url)} is no Redis URL{text}") from None
 
 
 def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.Redis:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import Any, Final
 
 from agentrq.connection import connect_async
@@ -17,6 +18,7 @@ from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Outcome
 from agentrq_worker.maintenance import Jobs, Maintenance
+from agentrq_worker.metrics import serve
 from agentrq_worker.ownership import Claim, Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.runner import proc
@@ -44,6 +46,8 @@ class Host:
         self._guardian: Guardian | None = None
         self._residents: list[asyncio.Task[None]] = []
         self._draining = False
+        self.ended: Counter[tuple[str, str]] = Counter()
+        """Sessions that ended here, by status and reason."""
 
     async def begin(self, group: asyncio.TaskGroup, jobs: Jobs) -> None:
         """Start what all sessions need; the lease has been taken."""
@@ -60,6 +64,9 @@ class Host:
             group.create_task(self._watch(), name="watch"),
             group.create_task(Maintenance(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"),
         ]
+
+        if self.settings.metrics_port is not None:
+            self._residents.append(group.create_task(serve(self, self.settings.metrics_port), name="metrics"))
 
     async def end(self) -> None:
         """Give back the lease, end the residents and the connections."""
@@ -111,6 +118,7 @@ class Host:
         if outcome.handed_over:
             await self._stop_if_asked(session.id)
         if outcome.status is not None:
+            self.ended[outcome.status, outcome.reason or ""] += 1
             log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
                      f": {outcome.error}" if outcome.error else "")  # fmt: skip
         return outcome

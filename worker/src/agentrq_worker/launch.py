@@ -50,6 +50,8 @@ def prepare(
     """Everything a spawn needs. Raises `CannotLaunch`."""
     try:
         program = resolve(provider, settings)
+        if program.dialect == "jsonrpc":  # these agents are told their directory in full
+            options = msgspec.structs.replace(options, cwd=os.path.abspath(options.cwd or "."))
         dialect = make_dialect(program.dialect, session_id, options, program.adapter, total, epoch)
     except (RunnerNotFound, UnknownAdapter) as error:
         raise CannotLaunch(str(error)) from None

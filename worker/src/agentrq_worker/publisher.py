@@ -45,6 +45,7 @@ class Publisher:
         self.shares = Shares(settings.max_pending, settings.max_spool, settings.spool_path)
         self.away_since: float | None = None
         """Since when (monotonic) Redis takes nothing; None while it does."""
+        self.events_written = 0
         self._client = client
         self._script = client.register_script(scripts.SOURCES["write"])
         self._restore = client.register_script(scripts.SOURCES["restore"])
@@ -168,6 +169,7 @@ class Publisher:
             return
         if outcome == "ok" or (outcome == "ended" and entries[-1].kind == "e"):
             lane.confirm(entries)
+            self.events_written += len(entries)
         elif outcome == "gap":
             lane.repair(Cursor.parse(cursor))
         elif outcome in ("missing", "behind"):

@@ -13,16 +13,20 @@ from typing import Final, NamedTuple
 
 from agentrq_worker.settings import Provider, Settings
 
-ADAPTER_OF: Final = {"claude": "claude", "codex": "codex", "gemini": "gemini", "opencode": "opencode"}
+ADAPTER_OF: Final = {name: name for name in ("aider", "claude", "codex", "gemini", "ollama", "opencode")}
 """Providers whose own name chooses their adapter."""
 DEFAULT_ADAPTER: Final = "claude"
 """What a runner speaks whose name and settings say nothing: the protocol grew up around Claude's events."""
+CODEX_MISSING: Final = "Codex CLI not found. Install it first: npm install -g @openai/codex"
 
 _NO_SETTINGS: Final = Provider()
 
 
 class RunnerNotFound(Exception):
-    """No program for a provider; the text begins ``Runner not found: `` and names where it was looked for."""
+    """No program for a provider; the text begins ``Runner not found: `` and names where it was looked for.
+
+    Of an agent that is only to be installed the text says so.
+    """
 
 
 class Program(NamedTuple):
@@ -38,6 +42,8 @@ def resolve(provider: str, settings: Settings) -> Program:
     """The program of a provider. Raises `RunnerNotFound`."""
     configured = settings.providers.get(provider, _NO_SETTINGS)
     adapter = configured.adapter or ADAPTER_OF.get(provider, DEFAULT_ADAPTER)
+    if configured.dialect == "jsonrpc" and configured.adapter is None and provider != "codex":
+        adapter = "acp"
     looked = [f"settings [providers.{provider}]"]
     if configured.command:
         return Program(list(configured.command), configured.dialect or "runner", adapter, configured)
@@ -48,11 +54,20 @@ def resolve(provider: str, settings: Settings) -> Program:
         if script.is_file():
             return Program(_javascript(script), "runner", adapter, configured)
         looked.append(str(script))
+    if provider == "codex":
+        return Program([_installed("codex", CODEX_MISSING), "app-server"], "jsonrpc", "codex", configured)
     module = f"agentrq_worker.runners.{provider}"
     if provider in builtin():
         return Program([sys.executable, "-m", module], "runner", adapter, configured)
     looked.append(f"the built-in runners ({', '.join(builtin())})")
     raise RunnerNotFound(f"Runner not found: {provider}; looked in {', '.join(looked)}")
+
+
+def _installed(name: str, missing: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise RunnerNotFound(missing)
+    return found
 
 
 def _javascript(script: Path) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 import redis
-from rq import worker_registration
+from rq import Queue, worker_registration
 from rq.executions import ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.registry import ScheduledJobRegistry, clean_registries
@@ -31,6 +31,7 @@ CLEAN_S: Final = 30
 STRANDED_S: Final = 4.0
 """A job that somebody took and did not begin for so long goes back into its queue. Taken twice it runs once: a claim
 compares tokens, a command is known by its id."""
+UNREADABLE: Final = "ForeignFunction: The job cannot be read"
 FREE: Final = "agentrq_free"
 """Field of a worker's RQ record: how many more sessions it would take."""
 
@@ -151,10 +152,21 @@ class Upkeep:
                 seen[place] = self._stranded.get(place, time.monotonic())
                 if time.monotonic() - seen[place] > STRANDED_S:
                     del seen[place]
-                    noted = queue.intermediate_queue.get_first_seen_key(job_id)
-                    self._connection.eval(_PUT_BACK, 3, queue.intermediate_queue_key, queue.key, noted, job_id)
-                    log.warning("job %s: taken and not begun, back into queue %s", job_id, queue.name)
+                    self._put_back(queue, job_id)
         self._stranded = seen
+
+    def _put_back(self, queue: Queue, job_id: str) -> None:
+        fields = self._connection.hlen(self._worker.job_class.key_for(job_id))
+        if fields and self._books.fetch(job_id) is not None:
+            noted = queue.intermediate_queue.get_first_seen_key(job_id)
+            self._connection.eval(_PUT_BACK, 3, queue.intermediate_queue_key, queue.key, noted, job_id)
+            log.warning("job %s: taken and not begun, back into queue %s", job_id, queue.name)
+            return
+        # RQ passes over a job that is gone, or has no data, and leaves its id here.
+        queue.intermediate_queue.remove(job_id)
+        if fields:
+            log.warning("job %s of queue %s cannot be read and fails: it has no data", job_id, queue.name)
+            self._books.refuse_unreadable(queue, job_id, UNREADABLE)
 
     def clean(self) -> None:
         """RQ's own upkeep of the registries."""
@@ -191,7 +203,7 @@ class Upkeep:
         for job_id in registry.get_jobs_to_schedule(current_timestamp()):
             if self._connection.exists(self._worker.job_class.key_for(job_id)) and self._books.fetch(job_id) is None:
                 registry.remove(job_id)
-                self._books.refuse_unreadable(self._books.queue(registry.name), job_id, "The job cannot be read")
+                self._books.refuse_unreadable(self._books.queue(registry.name), job_id, UNREADABLE)
 
     def end(self) -> None:
         """Give the scheduler's locks back and leave RQ's list."""

@@ -71,7 +71,8 @@ _ALWAYS = frozenset({"costUsd", "inputTokens", "outputTokens", "numTurns", "pend
 
 
 def _texts(raw: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in raw.items()}
+    """As text; an empty value is an absent member (the owner that handed over)."""
+    return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in raw.items() if value}
 
 
 def read_state(session_id: str, raw: Mapping[bytes, bytes]) -> State | None:

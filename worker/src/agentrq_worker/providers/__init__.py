@@ -5,24 +5,38 @@ Owns the table of adapters by name. A new provider is one module here, its recor
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers.acp_reader import AcpAdapter
+from agentrq_worker.providers.aider import AiderAdapter
 from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft
 from agentrq_worker.providers.claude import ClaudeAdapter
-from agentrq_worker.providers.codex import CodexAdapter
+from agentrq_worker.providers.codex_both import CodexBothAdapter
+from agentrq_worker.providers.gemini import GeminiAdapter
+from agentrq_worker.providers.ollama import OllamaAdapter
+from agentrq_worker.providers.opencode import OpencodeAdapter
 
 __all__ = ["ADAPTERS", "Adapter", "Draft", "UnknownAdapter", "adapter"]
 
-ADAPTERS: Final[dict[str, type[Adapter]]] = {"claude": ClaudeAdapter, "codex": CodexAdapter}
+ADAPTERS: Final[dict[str, type[Adapter]]] = {
+    "acp": AcpAdapter,
+    "aider": AiderAdapter,
+    "claude": ClaudeAdapter,
+    "codex": CodexBothAdapter,
+    "gemini": GeminiAdapter,
+    "ollama": OllamaAdapter,
+    "opencode": OpencodeAdapter,
+}
 """The adapters by the name that settings use."""
 
 
 class UnknownAdapter(ValueError):
     """No adapter has this name; the message lists those that exist."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"No adapter {name!r}; adapters are {', '.join(sorted(ADAPTERS))}")
+    def __init__(self, name: str, known: Iterable[str] = ADAPTERS) -> None:
+        super().__init__(f"No adapter {name!r}; adapters are {', '.join(sorted(known))}")
         self.name = name
 
 

@@ -1,8 +1,8 @@
 """The forms in which people answer an agent's requests, read once for all providers. Pure.
 
 An approval is answered by ``"allow"`` or ``"deny"``, or by an object: ``decision`` (or ``behavior``) ``allow`` or
-``deny``, ``message`` (why not), ``input`` (or ``updatedInput``: a changed one), ``always`` (allow the like from now on),
-``interrupt`` (deny, and end the turn), ``suggestion`` (one of the request's ``suggestions``).
+``deny``, ``message`` (why not), ``input`` (or ``updatedInput``: a changed one), ``always`` (allow the like from now
+on), ``interrupt`` (deny, and end the turn), ``suggestion`` (one of the request's ``suggestions``).
 A question is answered by an object from its questions' ids to texts (also within ``answers``), or by one text.
 """
 

@@ -106,5 +106,5 @@ def _decision(params: Params, decided: Decision) -> Any:
 def _elicited(answer: Any) -> dict[str, Any]:
     if isinstance(answer, dict) and "decision" not in answer and "behavior" not in answer:
         found = answer.get("answers", answer)
-        return {"action": "accept", "content": mapping(mapping(found).get("0", found)) or mapping(found)}
+        return {"action": "accept", "content": mapping(mapping(found).get("0", found))}
     return {"action": "accept", "content": {}} if decision(answer).allow else {"action": "decline", "content": None}

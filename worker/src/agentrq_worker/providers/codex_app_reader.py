@@ -29,7 +29,7 @@ from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Draft
 from agentrq_worker.providers.blocks import Block
 from agentrq_worker.providers.codex_app_lines import Item, Params, Thread, decode_response, params_decoder
 from agentrq_worker.providers.codex_app_usage import Usage
-from agentrq_worker.providers.rpc_lines import MethodReader, RpcAdapter, RpcLine
+from agentrq_worker.providers.rpc_lines import MethodReader, RpcAdapter, RpcLine, is_given, read_error
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
 _NOTED = frozenset({"hookPrompt", "sleep", "subAgentActivity", "enteredReviewMode", "exitedReviewMode", "plan"})
@@ -57,6 +57,9 @@ class CodexAppAdapter(RpcAdapter):
     # -- results
 
     def _response(self, event: RpcLine, line: bytes) -> list[Draft]:
+        if is_given(event.error):
+            # Which request failed the dialect knows; a recording does not tell.
+            return [] if self.driven else [Draft("error", Error(message=read_error(event.error).text))]
         try:
             result = decode_response(event.result)
         except (ValueError, RecursionError):

@@ -8,7 +8,10 @@ from typing import Final
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers import UnknownAdapter
 from agentrq_worker.providers import adapter as make_adapter
+from agentrq_worker.providers.acp import Acp
+from agentrq_worker.providers.codex_app import CodexApp
 from agentrq_worker.providers.dialect import Dialect
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
@@ -17,7 +20,19 @@ def _runner(session_id: str, options: Options, adapter: str, total: SessionTotal
     return RunnerProtocol(session_id, options, adapter, partial(make_adapter, epoch=epoch), total)
 
 
-DIALECTS: Final[dict[str, Callable[[str, Options, str, SessionTotal, int], Dialect]]] = {"runner": _runner}
+_JSONRPC: Final[dict[str, Callable[[Options, SessionTotal, int], Dialect]]] = {"acp": Acp, "codex": CodexApp}
+
+
+def _jsonrpc(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> Dialect:
+    if adapter not in _JSONRPC:
+        raise UnknownAdapter(adapter, _JSONRPC)
+    return _JSONRPC[adapter](options, total, epoch)
+
+
+DIALECTS: Final[dict[str, Callable[[str, Options, str, SessionTotal, int], Dialect]]] = {
+    "runner": _runner,
+    "jsonrpc": _jsonrpc,
+}
 """Dialects by name; each is made from session id, options, adapter name, sums so far, epoch."""
 
 

@@ -43,6 +43,7 @@ class JsonRpc(Dialect):
     def __init__(self, options: Options, adapter: RpcAdapter) -> None:
         self._options = options
         self._adapter = adapter
+        adapter.driven = True
         self._next_id = 1
         self._waiting: dict[int, tuple[Answered, Failed]] = {}
         self._asked: dict[str, Asked] = {}

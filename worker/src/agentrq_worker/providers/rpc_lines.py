@@ -77,6 +77,8 @@ class RpcAdapter(Adapter):
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
         self.event: RpcLine | None = None
+        self.driven = False
+        """A dialect speaks with the peer and knows which of its requests failed; else this is a recording."""
         self._pending: set[str] = set()
 
     def receive(self, line: bytes) -> list[Draft]:

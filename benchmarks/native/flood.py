@@ -1,0 +1,62 @@
+"""flood.c in Python, for machines without a C compiler (start it with ``python -S``)."""
+
+import json
+import os
+import sys
+import time
+
+INIT = {"type": "system", "subtype": "init", "cwd": "/", "session_id": "1a1fc116", "tools": [], "model": "m"}
+RESULT = {"type": "result", "subtype": "success", "is_error": False, "duration_ms": 1, "num_turns": 1, "result": "ok",
+          "total_cost_usd": 0.001, "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+
+
+def put(data):
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view[:65536]) :]
+
+
+def flood(lines, count, cycle):
+    while count > 0:
+        now = b"".join(lines[:count])
+        put(now.replace(b"########", b"%08d" % cycle))
+        count -= len(lines)
+        cycle += 1
+    return cycle
+
+
+def pace(rate, seconds):
+    step = int(1e9 / rate)
+    due = time.monotonic_ns() + os.getpid() * 7919 * 1000003 % step
+    for _ in range(int(rate * seconds)):
+        time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
+        now = time.monotonic_ns()
+        block = {"type": "text", "text": f"{now} Some words, as an agent says them in passing."}
+        message = {"id": f"msg_{now}", "type": "message", "role": "assistant", "content": [block]}
+        put(json.dumps({"type": "assistant", "message": message, "session_id": "1a1fc116"}).encode() + b"\n")
+        due += step
+
+
+def main():
+    lines, begun, cycle = [], False, 0
+    if len(sys.argv) > 1:
+        with open(sys.argv[1], "rb") as file:
+            lines = file.readlines()
+    for line in sys.stdin:
+        said = json.loads(line)
+        if said["type"] == "stop":
+            return
+        if said["type"] != "query":
+            continue
+        if not begun:
+            begun = True
+            put(json.dumps(INIT).encode() + b"\n")
+        kind, *numbers = said["prompt"].split()
+        if kind == "flood":
+            cycle = flood(lines, int(numbers[0]), cycle)
+        elif kind == "pace":
+            pace(float(numbers[0]), float(numbers[1]))
+        put(json.dumps(RESULT | {"uuid": str(time.monotonic_ns())}).encode() + b"\n")
+
+
+main()

@@ -1,0 +1,359 @@
+"""Seeded runs: a session written by the real publisher, read by many readers, through networks that fail.
+
+Owns one run and its property: every reader's sequence is the written one from where he attached, exactly, however
+often he died and came back with the last cursor he saw. ``python -m tests.faults.harness 1000`` runs many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+from unittest import mock
+
+import redis
+import redis.asyncio
+
+from agentrq import AgentClient, AsyncAgentClient, Event, Message, StatusEvent
+from agentrq.client import _asyncio, _sync
+from agentrq.connection import connect_async
+from agentrq.server_process import ServerProcess
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import Text
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.lane import Lane
+from agentrq_worker.ownership import Ownership
+from agentrq_worker.publisher import Publisher
+from agentrq_worker.settings import Settings
+from tests.faults.proxy import Plan, Proxy
+
+RUN_S = 60.0
+"""The longest a run may take; nearly all take one or two."""
+LOOK_AGAIN_S = 600.0
+"""Readers have to hear of everything: their look at the stream after a silence must not save them."""
+
+Seen: TypeAlias = tuple[str | None, str, Any]
+"""An event as it is compared: its cursor, its kind, what it says."""
+
+
+def seen(event: Event) -> Seen:
+    if isinstance(event, StatusEvent):
+        return event.cursor, "status", event.status
+    if isinstance(event, Message):
+        return event.cursor, event.type, event.content.text if isinstance(event.content, Text) else event.content
+    return event.cursor, "receipt", event.command_id
+
+
+class Result(NamedTuple):
+    """What a run did."""
+
+    faults: Counter[str]
+    events: int
+    compared: int
+
+
+@contextlib.asynccontextmanager
+async def publishing(url: str, settings: Settings) -> AsyncIterator[tuple[Publisher, Ownership]]:
+    """The writing half of a worker, without RQ and runners."""
+    client, live = connect_async(url), connect_async(url, blocking=True)
+    publisher = Publisher(client, settings)
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(publisher.run())
+            yield publisher, Ownership(client, live, settings)
+            running.cancel()
+    finally:
+        await client.aclose()
+        await live.aclose()
+
+
+async def claimed(publisher: Publisher, ownership: Ownership, session_id: str) -> Lane:
+    """Claim a session as a worker does."""
+    look = await ownership.look(session_id)
+    assert look is not None
+    claim = await ownership.claim(look)
+    assert claim is not None
+    lane = publisher.open(session_id, claim.cursor, ownership.token)
+    lane.state = claim.state
+    return lane
+
+
+class Writer:
+    """Plays a session's part: says things into its lane, and keeps what it said."""
+
+    def __init__(self, lane: Lane, chance: random.Random) -> None:
+        self.lane = lane
+        self.said: list[Seen] = []
+        self._chance = chance
+        self._status = Status.STARTING
+        self._go = asyncio.Event()
+        self._go.set()
+        lane.on_full = lambda full: self._go.clear() if full else self._go.set()
+
+    def _cursor(self) -> str:
+        return f"{self.lane.epoch}-{self.lane._seq}"
+
+    def say(self) -> None:
+        """One event of any kind."""
+        number, kind = len(self.said), self._chance.random()
+        if kind < 0.06:
+            self._status = Status.IDLE if self._status is Status.RUNNING else Status.RUNNING
+            self.lane.status(self._status, {"turn": int(self._status is Status.RUNNING)})
+            self.said.append((self._cursor(), "status", str(self._status)))
+        elif kind < 0.1:
+            self.lane.receipt(f"c{number}", "prompt", "applied", None, b"1-1")
+            self.said.append((self._cursor(), "receipt", f"c{number}"))
+        elif kind < 0.15:
+            self.lane.delta("text_delta", {"text": "…", "blockId": "b", "offset": 0})
+        else:
+            text = f"{number} of {self.lane.epoch} " + "x" * self._chance.choice((0, 10, 100, 100, 1000, 20_000))
+            self.lane.message("text", Text(text), fields={"numTurns": number})
+            self.said.append((self._cursor(), "text", text))
+
+    async def talk(self, count: int) -> None:
+        """So many events, in bursts, as long as there is room."""
+        while count > 0:
+            await self._go.wait()
+            for _ in range(min(count, self._chance.randint(1, 30))):
+                self.say()
+                count -= 1
+            await asyncio.sleep(self._chance.choice((0.0, 0.001, 0.02)))
+
+    def end(self) -> None:
+        self.lane.end(Status.DONE, Reason.COMPLETED, None, {"exitCode": 0})
+        self.said.append((self._cursor(), "status", "done"))
+
+
+class Run:
+    """One seed."""
+
+    def __init__(self, seed: int, server: ServerProcess, threads: ThreadPoolExecutor, spool: Path) -> None:
+        self.seed = seed
+        self.server = server
+        self.compared = 0
+        self._chance = random.Random(seed)
+        self._threads = threads
+        self._plans = [Plan(seed * 10 + part) for part in range(3)]
+        self._settings = Settings(
+            max_pending=self._chance.choice((20_000, 200_000, 50_000_000)),
+            max_spool=self._chance.choice((0, 100_000, 100_000_000)),
+            spool_dir=str(spool),
+            name=f"w{seed}",
+        )
+
+    async def __call__(self) -> Result:
+        expected: list[Seen] = []
+        self._sid = f"seed-{self.seed}"
+        async with asyncio.timeout(RUN_S), AsyncAgentClient.from_url(self.server.url) as direct:
+            await _patiently(lambda: direct.start("demo", "hello", self._sid))
+        expected.append(("0-1", "status", "queued"))
+        async with (
+            asyncio.timeout(RUN_S),
+            Proxy(self.server.path, self._plans[0]) as first,
+            Proxy(self.server.path, self._plans[1]) as second,
+            Proxy(self.server.path, self._plans[2]) as network,
+            AsyncAgentClient.from_url(network.url) as shared,
+            asyncio.TaskGroup() as group,
+        ):
+            readings = []
+            async with publishing(first.url, self._settings) as (publisher, ownership):
+                writer = Writer(await claimed(publisher, ownership, self._sid), self._chance)
+                expected.append(("1-1", "status", "starting"))
+                for number in range(5):
+                    reader = self._reader(number, shared, network.url, writer)
+                    readings.append(group.create_task(reader, name=f"reader {number}"))
+                await writer.talk(self._chance.randint(20, 120))
+                if self._chance.random() < 0.3:
+                    async with publishing(second.url, self._settings) as (other, new_owner):
+                        successor = await self._take_over(first, writer, other, new_owner, expected)
+                        await self._finish(successor, expected)
+                    assert writer.lane.lost == "fenced", writer.lane.lost
+                else:
+                    await self._finish(writer, expected)
+            for reading in readings:
+                await reading
+        for reading in readings:
+            start, sequence = reading.result()
+            at = [cursor for cursor, _, _ in expected].index(start) + 1 if start is not None else 0
+            _same(f"a reader from {start}", sequence, expected[at:])
+            self.compared += len(sequence)
+        await self._check_stream(expected)
+        faults = sum((plan.injected for plan in self._plans), Counter())
+        return Result(faults, len(expected), self.compared)
+
+    async def _finish(self, writer: Writer, expected: list[Seen]) -> None:
+        await writer.talk(self._chance.randint(20, 120))
+        writer.end()
+        await writer.lane.flushed()
+        expected += writer.said
+
+    async def _take_over(
+        self, network: Proxy, writer: Writer, other: Publisher, new_owner: Ownership, expected: list[Seen]
+    ) -> Writer:
+        """The owner's network stands still, with words on the way; another claims; then the first one comes back."""
+        await writer.talk(5)
+        network.freeze()
+        for _ in range(20):
+            writer.say()
+        await asyncio.sleep(self._chance.choice((0.0, 0.05)))
+        lane = await claimed(other, new_owner, self._sid)
+        async with redis.asyncio.Redis.from_url(self.server.url) as raw:
+            (place, _), *_ = await _patiently(
+                lambda: raw.xrevrange(Keys().events(self._sid), f"({lane.epoch}-0", "-", count=1)
+            )
+        assert writer.lane.written <= int(place.split(b"-")[1])
+        ours = [cursor for cursor, _, _ in writer.said]
+        expected += writer.said[: ours.index(place.decode()) + 1]
+        expected += [(f"{lane.epoch}-1", "status", "recovering"), (f"{lane.epoch}-2", "status", "starting")]
+        writer.lane.delta("text_delta", {"text": "too late", "blockId": "b", "offset": 0})
+        writer.say()
+        network.thaw()
+        lost = asyncio.Event()
+        if writer.lane.lost is None:
+            writer.lane.on_lost = lambda _: lost.set()
+            await lost.wait()
+        return Writer(lane, self._chance)
+
+    async def _reader(
+        self, number: int, shared: AsyncAgentClient, url: str, writer: Writer
+    ) -> tuple[str | None, list[Seen]]:
+        """Read to the end, dying and coming back; answers where it began and all it saw."""
+        chance = random.Random(f"{self.seed}/{number}")
+        await asyncio.sleep(chance.uniform(0.0, 0.2))
+        start = chance.choice((None, "0-1", f"1-{chance.randint(1, writer.lane.written)}"))
+        after, sequence = start, list[Seen]()
+        while not (sequence and sequence[-1][1:] == ("status", "done")):
+            lives = chance.choice((1, 10, 50, 10_000))
+            kind = chance.choice(("shared", "shared", "own", "sync"))
+            try:
+                if kind == "sync":
+                    await asyncio.get_running_loop().run_in_executor(
+                        self._threads, _read_sync, url, self._sid, after, lives, sequence
+                    )
+                elif kind == "own":
+                    async with AsyncAgentClient.from_url(url) as client:
+                        await self._read(client, after, lives, sequence, chance)
+                else:
+                    await self._read(shared, after, lives, sequence, chance)
+            except (redis.RedisError, OSError):
+                await asyncio.sleep(0.01)  # it could not even begin: as any user, it tries again
+            after = sequence[-1][0] if sequence else start
+        return start, sequence
+
+    async def _read(
+        self, client: AsyncAgentClient, after: str | None, lives: int, sequence: list[Seen], chance: random.Random
+    ) -> None:
+        async for event in client.session(self._sid).events(after):
+            sequence.append(seen(event))
+            lives -= 1
+            if lives == 0:
+                return
+            if chance.random() < 0.02:
+                await asyncio.sleep(0.02)  # a slow one
+
+    async def _check_stream(self, expected: list[Seen]) -> None:
+        async with AsyncAgentClient.from_url(self.server.url) as direct:
+            session = direct.session(self._sid)
+            async with asyncio.timeout(RUN_S):
+                state = await _patiently(session.state)
+                stream = await _patiently(lambda: _all(session))
+        _same("the stream", stream, expected)
+        assert (state.status, state.cursor) == ("done", expected[-1][0])
+
+
+async def _all(session: Any) -> list[Seen]:
+    return [seen(event) async for event in session.events()]
+
+
+async def _patiently(call: Callable[[], Any]) -> Any:
+    """What the harness itself asks has to get through the server's faults as well."""
+    while True:
+        try:
+            return await call()
+        except (redis.RedisError, OSError):
+            await asyncio.sleep(0.05)
+
+
+def _read_sync(url: str, session_id: str, after: str | None, lives: int, sequence: list[Seen]) -> None:
+    with AgentClient.from_url(url) as client:
+        for event in client.session(session_id).events(after):
+            sequence.append(seen(event))
+            lives -= 1
+            if lives == 0:
+                return
+
+
+def _same(who: str, got: list[Seen], expected: list[Seen]) -> None:
+    if got == expected:
+        return
+    at = next((i for i, pair in enumerate(zip(got, expected, strict=False)) if pair[0] != pair[1]), None)
+    at = min(len(got), len(expected)) if at is None else at
+    raise AssertionError(f"{who}: {len(got)} events for {len(expected)}, they part at {at}: "
+                         f"{str(got[at : at + 3])[:500]} for {str(expected[at : at + 3])[:500]}")  # fmt: skip
+
+
+Chaos: TypeAlias = Callable[[ServerProcess, random.Random], Any]
+
+
+async def run_seeds(
+    seeds: Iterable[int], server: ServerProcess, chaos: Chaos | None = None, together: int = 8
+) -> list[Result]:
+    """Run seeds side by side on one server; raises an AssertionError that names the first that fails."""
+    gate, results, threads = asyncio.Semaphore(together), list[Result](), ThreadPoolExecutor(2 * together)
+    seeds = list(seeds)
+
+    async def one(seed: int, spool: Path) -> None:
+        async with gate:
+            try:
+                results.append(await Run(seed, server, threads, spool)())
+            except (Exception, BaseExceptionGroup) as error:
+                again = f"AGENTRQ_FAULT_SEED={seed} pytest tests/faults/test_seeds.py"
+                raise AssertionError(f"seed {seed} fails; replay: {again}: {error!r}") from error
+
+    with (
+        tempfile.TemporaryDirectory() as spool,
+        mock.patch.object(_asyncio, "LOOK_AGAIN_S", LOOK_AGAIN_S),
+        mock.patch.object(_sync, "LOOK_AGAIN_S", LOOK_AGAIN_S),
+    ):
+        try:
+            async with asyncio.TaskGroup() as group:
+                storm = group.create_task(chaos(server, random.Random(seeds[0]))) if chaos else None
+                async with asyncio.TaskGroup() as runs:
+                    for seed in seeds:
+                        runs.create_task(one(seed, Path(spool)), name=f"seed {seed}")
+                if storm:
+                    storm.cancel()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        assert not list(Path(spool).iterdir()), "spool files were left behind"
+    return results
+
+
+def main(count: int) -> None:
+    """Run ``count`` seeds and print what they did."""
+    from tests.faults.chaos import storm
+
+    logging.disable(logging.WARNING)
+    began, faults, events, compared = time.monotonic(), Counter[str](), 0, 0
+    with tempfile.TemporaryDirectory() as directory, ServerProcess(Path(directory)) as server:
+        for first in range(0, count, 50):
+            for result in asyncio.run(run_seeds(range(first, min(first + 50, count)), server, storm)):
+                faults += result.faults
+                events += result.events
+                compared += result.compared
+            print(f"{first + 50} seeds, {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{count} seeds: {events} events written, {compared} compared, faults of the network {dict(faults)}, "
+          f"of the server {dict(storm.injected)}, {time.monotonic() - began:.0f} s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50)

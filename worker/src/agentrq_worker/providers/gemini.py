@@ -1,0 +1,169 @@
+"""Gemini CLI's `--output-format stream-json` (0.61) as typed messages.
+
+Owns the mapping of its output lines. Does not own how gemini is started; `gemini --acp` (acp.py) can do more:
+permissions, several turns in one process.
+
+What the format asks of a reader: an assistant's text comes in pieces without an end of their own or an id; there is no
+cost in USD; one process is one turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias, get_args
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
+from agentrq_worker.providers import lines
+from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.blocks import LARGEST, Block
+from agentrq_worker.providers.lines import ABSENT
+
+_UNANSWERED = "Interrupted: the turn ended before the tool answered"
+
+
+class _Line(msgspec.Struct, gc=False):
+    """What all lines share."""
+
+
+class InitLine(_Line, tag="init"):
+    """The first line of a process."""
+
+    session_id: Any = None
+    model: Any = None
+
+
+class MessageLine(_Line, tag="message"):
+    """Something said: the prompt, or a text of the agent, a piece of it when ``delta`` is true."""
+
+    role: Any = None
+    content: str | None = None
+    delta: Any = None
+
+
+class ToolUse(_Line, tag="tool_use"):
+    """A call."""
+
+    tool_id: str
+    tool_name: Any = None
+    parameters: Raw = ABSENT
+
+
+class ToolResultLine(_Line, tag="tool_result"):
+    """What a tool answered."""
+
+    tool_id: str
+    status: Any = None
+    output: Raw = ABSENT
+    error: Any = None
+
+
+class ErrorLine(_Line, tag="error"):
+    """A fault that gemini goes on after."""
+
+    severity: Any = None
+    message: Any = None
+
+
+class ResultLine(_Line, tag="result"):
+    """The end of the turn."""
+
+    status: Any = None
+    error: Any = None
+    stats: Any = None
+
+
+Line: TypeAlias = InitLine | MessageLine | ToolUse | ToolResultLine | ErrorLine | ResultLine
+
+
+class GeminiAdapter(Adapter):
+    """Reads Gemini CLI's stream-json."""
+
+    _decoder = msgspec.json.Decoder(Line)
+    _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))
+
+    def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
+        super().__init__(total, epoch)
+        self._session: Any = None
+        self._block: Block | None = None
+        self._blocks = 0
+
+    def _init(self, event: InitLine, line: bytes) -> list[Draft]:
+        if self._session is not None and event.session_id == self._session:
+            return self._end_text()
+        self._session = event.session_id
+        init = Init(provider_session_id=lines.optional(event.session_id), model=lines.optional(event.model))
+        return [*self._end_text(), Draft("init", init)]
+
+    def _message(self, event: MessageLine, line: bytes) -> list[Draft]:
+        if event.role == "user":  # the prompt, which the session has published
+            return self._end_text()
+        if event.content is None:
+            return [*self._end_text(), Draft(*lines.malformed("message", "its content is missing", line))]
+        drafts: list[Draft] = []
+        if self._block is None or event.delta is not True or self._block.size > LARGEST:
+            drafts += self._end_text()
+            self._blocks += 1
+            self._block = Block(f"{self._epoch}.{self._blocks}")
+        if event.content:
+            drafts.append(self._block.piece(event.content))
+        if event.delta is not True:
+            drafts = [draft for draft in drafts if draft.type != "text_delta"] + self._end_text()
+        return drafts
+
+    def _end_text(self) -> list[Draft]:
+        block, self._block = self._block, None
+        return [block.whole()] if block is not None and block.size else []
+
+    def _tool_use(self, event: ToolUse, line: bytes) -> list[Draft]:
+        drafts = self._end_text()
+        self._call(event.tool_id, lines.text(event.tool_name), lines.passed_or(event.parameters, {}), None, drafts)
+        return drafts
+
+    def _tool_result(self, event: ToolResultLine, line: bytes) -> list[Draft]:
+        drafts = self._end_text()
+        failed = event.status == "error"
+        output = lines.passed_or(event.output, "")
+        if failed and output == "":
+            output = lines.text(lines.mapping(event.error).get("message"))
+        self._result(event.tool_id, output, failed, None, drafts)
+        return drafts
+
+    def _error(self, event: ErrorLine, line: bytes) -> list[Draft]:
+        message = lines.text(event.message) or "unknown"
+        if event.severity == "warning":
+            return [*self._end_text(), Draft("status", StatusReport(subtype="warning", message=message))]
+        return [*self._end_text(), Draft("error", Error(message=message))]
+
+    def _result_line(self, event: ResultLine, line: bytes) -> list[Draft]:
+        drafts = self.close(_UNANSWERED)
+        stats = lines.mapping(event.stats)
+        error = lines.text(lines.mapping(event.error).get("message"))
+        failed = event.status == "error" or bool(error)
+        drafts.append(
+            self._cost(
+                0.0,
+                lines.whole(stats.get("input_tokens")),
+                lines.whole(stats.get("output_tokens")),
+                num_turns=1,
+                is_error=failed,
+                duration_ms=lines.whole(stats.get("duration_ms")),
+                errors=[error or "The turn failed"] if failed else UNSET,
+            )
+        )
+        return drafts
+
+    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
+        """As `Adapter.close`; an unfinished text is said as it stands."""
+        return [*self._end_text(), *super().close(reason)]
+
+    _readers: ClassVar[Mapping[type, Reader]] = {
+        InitLine: _init,
+        MessageLine: _message,
+        ToolUse: _tool_use,
+        ToolResultLine: _tool_result,
+        ErrorLine: _error,
+        ResultLine: _result_line,
+    }

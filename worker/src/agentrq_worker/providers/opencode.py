@@ -1,0 +1,189 @@
+"""`opencode run --format json` (1.18) as typed messages.
+
+Owns the mapping of its output lines. Does not own how opencode is started; `opencode acp` (acp.py) can do more.
+
+What the format asks of a reader: texts and calls come whole, a call together with its result; a turn is several
+steps, each with its own figures, and the last is told by its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias, get_args
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from agentrq.wire.messages import Error, Init, SessionTotal, Text, Thinking
+from agentrq_worker.providers import lines
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.lines import ABSENT
+
+_GOES_ON = frozenset({"tool-calls", "unknown"})
+"""The reasons of steps that another step follows (opencode, session/prompt.ts)."""
+
+
+class State(msgspec.Struct, gc=False):
+    """How a call stands."""
+
+    status: Any = None
+    input: Raw = ABSENT
+    output: Raw = ABSENT
+    error: Raw = ABSENT
+
+
+class Part(msgspec.Struct, gc=False):
+    """What a line is about."""
+
+    id: str | None = None
+    text: Raw = ABSENT
+    callID: str | None = None
+    tool: Any = None
+    state: State | None = None
+    reason: Any = None
+    cost: Any = None
+    tokens: Any = None
+
+
+class _Line(msgspec.Struct, gc=False):
+    """What all lines share."""
+
+    sessionID: Any = None
+    timestamp: Any = None
+
+
+class StepStart(_Line, tag="step_start"):
+    """The model is asked."""
+
+
+class TextLine(_Line, tag="text"):
+    """A whole text."""
+
+    part: Part
+
+
+class ReasoningLine(_Line, tag="reasoning"):
+    """A whole thought (with ``--thinking``)."""
+
+    part: Part
+
+
+class ToolUse(_Line, tag="tool_use"):
+    """A call that has ended."""
+
+    part: Part
+
+
+class StepFinish(_Line, tag="step_finish"):
+    """The model has answered."""
+
+    part: Part
+
+
+class ErrorLine(_Line, tag="error"):
+    """The turn failed."""
+
+    error: Any = None
+
+
+Line: TypeAlias = StepStart | TextLine | ReasoningLine | ToolUse | StepFinish | ErrorLine
+
+
+class OpencodeAdapter(Adapter):
+    """Reads `opencode run --format json`."""
+
+    _decoder = msgspec.json.Decoder(Line)
+    _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))
+
+    def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
+        super().__init__(total, epoch)
+        self._session: str | None = None
+        self._said: set[str] = set()  # parts of the turn
+        self._began: int | None = None
+        self._spent = (0.0, 0, 0)
+
+    def _see(self, event: _Line) -> list[Draft]:
+        """The session shows in every line; the turn begins with its first."""
+        if self._began is None:
+            self._began = lines.whole(event.timestamp)
+        if not isinstance(event.sessionID, str) or event.sessionID == self._session:
+            return []
+        self._session = event.sessionID
+        return [Draft("init", Init(provider_session_id=event.sessionID))]
+
+    def _again(self, part: Part) -> bool:
+        """True for the same part once more."""
+        if part.id is None:
+            return False
+        seen = part.id in self._said
+        self._said.add(part.id)
+        return seen
+
+    def _step_start(self, event: StepStart, line: bytes) -> list[Draft]:
+        return self._see(event)
+
+    def _text(self, event: TextLine, line: bytes) -> list[Draft]:
+        return [*self._see(event), *self._words(event.part, "text", line)]
+
+    def _reasoning(self, event: ReasoningLine, line: bytes) -> list[Draft]:
+        return [*self._see(event), *self._words(event.part, "reasoning", line)]
+
+    def _words(self, part: Part, kind: str, line: bytes) -> list[Draft]:
+        if not lines.is_text(part.text):
+            return [Draft(*lines.malformed(kind, "its text is missing", line))]
+        if self._again(part):
+            return []
+        words = lines.passed(part.text)
+        return [Draft("text", Text(text=words)) if kind == "text" else Draft("thinking", Thinking(text=words))]
+
+    def _tool_use(self, event: ToolUse, line: bytes) -> list[Draft]:
+        drafts = self._see(event)
+        part, state = event.part, event.part.state or State()
+        if part.callID is None:
+            return [*drafts, Draft(*lines.malformed("tool_use", "it has no callID", line))]
+        self._call(part.callID, lines.text(part.tool), lines.passed_or(state.input, {}), None, drafts)
+        if state.status == "error":
+            self._result(part.callID, lines.passed_or(state.error, ""), True, None, drafts)
+        elif state.status == "completed":
+            self._result(part.callID, lines.passed_or(state.output, ""), False, None, drafts)
+        return drafts
+
+    def _step_finish(self, event: StepFinish, line: bytes) -> list[Draft]:
+        drafts = self._see(event)
+        part = event.part
+        if self._again(part):
+            return drafts
+        tokens = lines.mapping(part.tokens)
+        cost, tokens_in, tokens_out = self._spent
+        self._spent = (
+            cost + lines.amount(part.cost),
+            tokens_in + lines.whole(tokens.get("input")),
+            tokens_out + lines.whole(tokens.get("output")),
+        )
+        return drafts if part.reason in _GOES_ON else [*drafts, *self._end_turn(event, None)]
+
+    def _end_turn(self, event: _Line, error: str | None) -> list[Draft]:
+        (cost, tokens_in, tokens_out), self._spent = self._spent, (0.0, 0, 0)
+        duration = max(lines.whole(event.timestamp) - (self._began or 0), 0)
+        self._began = None
+        self._said.clear()
+        errors = [error] if error is not None else UNSET
+        drafts = self.close("Interrupted: the turn ended before the tool answered")
+        return [*drafts, self._cost(cost, tokens_in, tokens_out, 1, error is not None, duration, errors=errors)]
+
+    def _error(self, event: ErrorLine, line: bytes) -> list[Draft]:
+        drafts = self._see(event)
+        found = lines.mapping(event.error)
+        name = lines.text(found.get("name"))
+        message = lines.text(lines.mapping(found.get("data")).get("message")) or name or "The turn failed"
+        drafts.append(Draft("error", Error(message=message, code=name or UNSET)))
+        return [*drafts, *self._end_turn(event, message)]
+
+    _readers: ClassVar[Mapping[type, Reader]] = {
+        StepStart: _step_start,
+        TextLine: _text,
+        ReasoningLine: _reasoning,
+        ToolUse: _tool_use,
+        StepFinish: _step_finish,
+        ErrorLine: _error,
+    }
