@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Two to four test processes: fewer wait for each other's servers, more only compete for the processors.
 TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 2 ? 2 : n > 4 ? 4 : n )))
+# The agents whose CLIs `make test-agents` installs (requirements/agents.json).
+AGENTS ?= claude
 # pip of $(PYTHON) installs into .venv: works where Debian has left ensurepip out.
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type tests test-faults bench wheels lock clean
+.PHONY: help install demo test lint type tests test-agents test-faults bench wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,10 @@ type: install  ## mypy, strict
 
 tests: install  ## the tests alone
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
+
+test-agents: install  ## sessions of real agent CLIs, pinned and from npm, against a scripted model and without a network
+	$(BIN)/python -m tests.agents.installing $(AGENTS)
+	$(BIN)/python -m tests.agents.isolated $(BIN)/pytest -m agents tests/agents
 
 test-faults: install  ## the long tier: kills, outages and soaks
 	$(BIN)/pytest -m long --timeout 1800

@@ -15,7 +15,7 @@ import redis
 
 from agentrq import AsyncAgentClient, InvalidOption, InvalidSessionId, SessionExists, SessionNotFound
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
-from tests.sessions import until
+from tests.sessions import contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
@@ -78,15 +78,14 @@ async def test_jobs_that_are_not_ours(
         put(raw, "twice", data=call("agentrq.start", None, "demo", "hi", prompt="ho")): option,
         put(raw, "unknown-arg", data=call("agentrq.start", colour="red")): option,
         put(raw, "args-text", data='["agentrq.start",null,"abc",{}]'): option,
-        put(raw, "surrogate", data='["agentrq.start",null,[null,"demo","\\ud800"],{}]'): option + "'prompt'",
         put(raw, "sid-7", data=call("agentrq.start", 7, "demo", "hi")): "InvalidSessionId: ",
         put(raw, "sid-bad", data=call("agentrq.start", "a/b", "demo", "hi")): "InvalidSessionId: ",
-        put(raw, "job.id", data=call("agentrq.start", None, "demo", "hi")): "InvalidSessionId: ",
         put(raw, "nobody", data=call("agentrq.start", None, "nobody", "hi")): "Runner not found: nobody; looked in",
         put(raw, "nowhere", data=call("agentrq.start", None, "demo", "hi", {"cwd": "/no/where"})): "Working directory",
     }  # fmt: skip
     raw.set("rq:job:a-string", "no hash")
-    raw.rpush("rq:queue:agentrq", "a-string", "no-such-job")
+    put(raw, "no.job.id", data=call("agentrq.start", None, "demo", "hi"))
+    raw.rpush("rq:queue:agentrq", "a-string", "no-such-job", b"\xff")
     expected["a-string"] = foreign + "The job cannot be read"
     await eventually(lambda: raw.hexists("rq:job:no-data", "data"))  # RQ's own reading passes over it
     for job_id, error in expected.items():
@@ -97,6 +96,13 @@ async def test_jobs_that_are_not_ours(
     assert not trap.exists()
     good = put(raw, "by-hand")
     assert (await result_of(raw, good))[0] == "finished"
+    put(raw, "surrogate", data='["agentrq.start",null,[null,"demo","/echo \\ud800"],{}]')
+    await eventually(lambda: raw.exists("agentrq:{surrogate}:state"))
+    session = client.session("surrogate")
+    await until(session, "idle")
+    await session.stop()
+    await session.wait(20)
+    assert contents([event async for event in session.events()], "text")[0].text == "\ufffd"
     assert worker.process.poll() is None
     for job_id in expected:
         lines = [line for line in worker.log if f" job {job_id}" in line or f"session {job_id}:" in line]
@@ -136,7 +142,8 @@ async def test_options_by_a_client(client: AsyncAgentClient, options: dict[str, 
 
 
 async def test_by_a_client(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
-    for provider, prompt in (("", "hi"), ("demo", ""), (7, "hi"), ("demo", None)):
+    wrong: list[tuple[Any, Any]] = [("", "hi"), ("demo", ""), (7, "hi"), ("demo", None)]
+    for provider, prompt in wrong:
         with pytest.raises(InvalidOption):
             await client.start(provider, prompt)
     for sid in ("a b", "", "x" * 65, "ä", "{a}"):

@@ -9,7 +9,7 @@ import itertools
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from tests.fakes.model_script import Block, Turn
 
@@ -60,21 +60,19 @@ class Api(ABC):
         return {"error": {"code": status, "type": "scripted", "message": f"scripted error {status}", "status": "ERROR"}}
 
 
-def _role(role: str) -> Literal["user", "assistant"]:
-    return "assistant" if role in ("assistant", "model") else "user"
-
-
-def _text_of(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(str(part["text"]) for part in content or () if isinstance(part.get("text"), str))
+def _turns(role: str, content: Any) -> list[Turn]:
+    """One message; a user's has a turn for each of its texts, as agents put several prompts into one."""
+    texts = [content] if isinstance(content, str) else [str(part["text"]) for part in content or () if "text" in part]
+    if role in ("assistant", "model"):
+        return [Turn("assistant", "")]
+    return [Turn("user", text) for text in texts]
 
 
 class Anthropic(Api):
     """``POST /v1/messages``."""
 
     def history(self, body: Json) -> list[Turn]:
-        return [Turn(_role(message["role"]), _text_of(message["content"])) for message in body["messages"]]
+        return [turn for message in body["messages"] for turn in _turns(message["role"], message["content"])]
 
     def error(self, status: int) -> Json:
         kinds = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
@@ -138,7 +136,7 @@ class Responses(Api):
         for item in body["input"]:
             kind = item.get("type", "message")
             if kind == "message":
-                turns.append(Turn(_role(item["role"]), _text_of(item["content"])))
+                turns += _turns(item["role"], item["content"])
             elif kind.endswith("_call"):
                 turns.append(Turn("assistant", ""))
         return turns
@@ -206,7 +204,7 @@ class Gemini(Api):
     """``POST /v1beta/models/MODEL:streamGenerateContent?alt=sse`` and ``:generateContent``."""
 
     def history(self, body: Json) -> list[Turn]:
-        return [Turn(_role(content.get("role", "user")), _text_of(content["parts"])) for content in body["contents"]]
+        return [turn for each in body["contents"] for turn in _turns(each.get("role", "user"), each["parts"])]
 
     def tools(self, body: Json) -> list[str]:
         return [each["name"] for tool in body.get("tools") or [] for each in tool.get("functionDeclarations", [])]
@@ -240,9 +238,10 @@ class Ollama(Api):
 
     def history(self, body: Json) -> list[Turn]:
         return [
-            Turn(_role(message["role"]), message["content"] if message["role"] == "user" else "")
+            turn
             for message in body["messages"]
-            if message["role"] != "system"
+            if message["role"] in ("user", "assistant")
+            for turn in _turns(message["role"], message["content"])
         ]
 
     def tools(self, body: Json) -> list[str]:

@@ -29,7 +29,7 @@ class Storm:
                 await asyncio.sleep(chance.uniform(0.05, 0.25))
                 fault = chance.choice((kill, kill, pause, full, read_only, stand_still))
                 self.injected[fault.__name__] += 1
-                await asyncio.shield(fault(server, admin, chance))
+                await fault(server, admin, chance)
 
 
 async def kill(_: ServerProcess, admin: redis.asyncio.Redis, chance: random.Random) -> None:
@@ -54,8 +54,8 @@ async def read_only(_: ServerProcess, admin: redis.asyncio.Redis, chance: random
 
 async def stand_still(server: ServerProcess, _: redis.asyncio.Redis, chance: random.Random) -> None:
     """SIGSTOP, and SIGCONT after a while."""
-    os.kill(server.pid, signal.SIGSTOP)
     try:
+        os.kill(server.pid, signal.SIGSTOP)
         await asyncio.sleep(chance.uniform(0.01, 0.1))
     finally:
         os.kill(server.pid, signal.SIGCONT)
@@ -64,8 +64,8 @@ async def stand_still(server: ServerProcess, _: redis.asyncio.Redis, chance: ran
 async def _for_a_while(
     admin: redis.asyncio.Redis, begin: tuple[str, ...], end: tuple[str, ...], chance: random.Random
 ) -> None:
-    await admin.execute_command(*begin)
     try:
+        await admin.execute_command(*begin)
         await asyncio.sleep(chance.uniform(0.01, 0.08))
     finally:
         with contextlib.suppress(redis.ConnectionError):

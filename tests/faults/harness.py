@@ -23,7 +23,7 @@ from unittest import mock
 import redis
 import redis.asyncio
 
-from agentrq import AgentClient, AsyncAgentClient, Event, Message, StatusEvent
+from agentrq import AgentClient, AsyncAgentClient, Event, Message, SessionExists, StatusEvent
 from agentrq.client import _asyncio, _sync
 from agentrq.connection import connect_async
 from agentrq.server_process import ServerProcess
@@ -140,6 +140,8 @@ class Run:
         self.seed = seed
         self.server = server
         self.compared = 0
+        self.threaded: list[AgentClient] = []
+        """Clients in threads, which no cancellation reaches: closed by whoever gives the run up."""
         self._chance = random.Random(seed)
         self._threads = threads
         self._plans = [Plan(seed * 10 + part) for part in range(3)]
@@ -154,7 +156,8 @@ class Run:
         expected: list[Seen] = []
         self._sid = f"seed-{self.seed}"
         async with asyncio.timeout(RUN_S), AsyncAgentClient.from_url(self.server.url) as direct:
-            await _patiently(lambda: direct.start("demo", "hello", self._sid))
+            with contextlib.suppress(SessionExists):  # a try that failed may have begun it
+                await _patiently(lambda: direct.start("demo", "hello", self._sid))
         expected.append(("0-1", "status", "queued"))
         async with (
             asyncio.timeout(RUN_S),
@@ -210,9 +213,9 @@ class Run:
             (place, _), *_ = await _patiently(
                 lambda: raw.xrevrange(Keys().events(self._sid), f"({lane.epoch}-0", "-", count=1)
             )
-        assert writer.lane.written <= int(place.split(b"-")[1])
-        ours = [cursor for cursor, _, _ in writer.said]
-        expected += writer.said[: ours.index(place.decode()) + 1]
+        stands = int(place.split(b"-")[1])
+        assert writer.lane.written <= stands
+        expected += writer.said[: stands - 1]  # behind the claim's own
         expected += [(f"{lane.epoch}-1", "status", "recovering"), (f"{lane.epoch}-2", "status", "starting")]
         writer.lane.delta("text_delta", {"text": "too late", "blockId": "b", "offset": 0})
         writer.say()
@@ -231,19 +234,20 @@ class Run:
         await asyncio.sleep(chance.uniform(0.0, 0.2))
         start = chance.choice((None, "0-1", f"1-{chance.randint(1, writer.lane.written)}"))
         after, sequence = start, list[Seen]()
-        while not (sequence and sequence[-1][1:] == ("status", "done")):
+        over = False
+        while not over:
             lives = chance.choice((1, 10, 50, 10_000))
             kind = chance.choice(("shared", "shared", "own", "sync"))
             try:
                 if kind == "sync":
-                    await asyncio.get_running_loop().run_in_executor(
-                        self._threads, _read_sync, url, self._sid, after, lives, sequence
+                    over = await asyncio.get_running_loop().run_in_executor(
+                        self._threads, self._read_sync, url, after, lives, sequence
                     )
                 elif kind == "own":
                     async with AsyncAgentClient.from_url(url) as client:
-                        await self._read(client, after, lives, sequence, chance)
+                        over = await self._read(client, after, lives, sequence, chance)
                 else:
-                    await self._read(shared, after, lives, sequence, chance)
+                    over = await self._read(shared, after, lives, sequence, chance)
             except (redis.RedisError, OSError):
                 await asyncio.sleep(0.01)  # it could not even begin: as any user, it tries again
             after = sequence[-1][0] if sequence else start
@@ -251,14 +255,26 @@ class Run:
 
     async def _read(
         self, client: AsyncAgentClient, after: str | None, lives: int, sequence: list[Seen], chance: random.Random
-    ) -> None:
+    ) -> bool:
+        """True when the session's end was reached, False for a death before."""
         async for event in client.session(self._sid).events(after):
             sequence.append(seen(event))
             lives -= 1
             if lives == 0:
-                return
+                return False
             if chance.random() < 0.02:
                 await asyncio.sleep(0.02)  # a slow one
+        return True
+
+    def _read_sync(self, url: str, after: str | None, lives: int, sequence: list[Seen]) -> bool:
+        with AgentClient.from_url(url) as client:
+            self.threaded.append(client)
+            for event in client.session(self._sid).events(after):
+                sequence.append(seen(event))
+                lives -= 1
+                if lives == 0:
+                    return False
+        return True
 
     async def _check_stream(self, expected: list[Seen]) -> None:
         async with AsyncAgentClient.from_url(self.server.url) as direct:
@@ -283,15 +299,6 @@ async def _patiently(call: Callable[[], Any]) -> Any:
             await asyncio.sleep(0.05)
 
 
-def _read_sync(url: str, session_id: str, after: str | None, lives: int, sequence: list[Seen]) -> None:
-    with AgentClient.from_url(url) as client:
-        for event in client.session(session_id).events(after):
-            sequence.append(seen(event))
-            lives -= 1
-            if lives == 0:
-                return
-
-
 def _same(who: str, got: list[Seen], expected: list[Seen]) -> None:
     if got == expected:
         return
@@ -313,11 +320,15 @@ async def run_seeds(
 
     async def one(seed: int, spool: Path) -> None:
         async with gate:
+            run = Run(seed, server, threads, spool)
             try:
-                results.append(await Run(seed, server, threads, spool)())
+                results.append(await run())
             except (Exception, BaseExceptionGroup) as error:
                 again = f"AGENTRQ_FAULT_SEED={seed} pytest tests/faults/test_seeds.py"
                 raise AssertionError(f"seed {seed} fails; replay: {again}: {error!r}") from error
+            finally:
+                for client in run.threaded:
+                    client.close()
 
     with (
         tempfile.TemporaryDirectory() as spool,

@@ -56,7 +56,7 @@ def control(request_id: str = "r1", **request: Any) -> dict[str, Any]:
 def test_adapters_are_found_by_name() -> None:
     for name, kind in ADAPTERS.items():
         assert type(adapter(name)) is kind
-    with pytest.raises(UnknownAdapter, match="No adapter 'gpt'; adapters are claude, codex"):
+    with pytest.raises(UnknownAdapter, match="No adapter 'gpt'; adapters are acp, aider, claude, codex"):
         adapter("gpt")
 
 

@@ -108,10 +108,10 @@ class Talk:
 
     def flush(self) -> None:
         """What Redis would confirm."""
-        # The script gives the end its cursor: its JSON begins behind it.
-        entries = [b"{" * (entry.kind == "e") + entry.json for entry in self.lane.pending]
-        self.seen += map(json.loads, entries)
-        self.lane.confirm(list(self.lane.pending), "")
+        while entries := self.lane.waiting.front(1000, 1 << 30):
+            # The script gives the end its cursor: its JSON begins behind it.
+            self.seen += [json.loads(b"{" * (entry.kind == "e") + entry.json) for entry in entries]
+            self.lane.confirm(entries)
 
     @property
     def statuses(self) -> list[str]:

@@ -8,30 +8,49 @@ When an adapter's output changes on purpose, write the golden files anew and rev
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agentrq.wire.codec import encode
-from agentrq_worker.providers import adapter
+from agentrq_worker.providers import Draft, adapter
 from tests.worker.adapter_checks import as_json
+from tests.worker.rpc_player import Player
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
-RECORDINGS = sorted(
-    path
-    for path in TRANSCRIPTS.glob("*.ndjson")
-    if path.name.startswith(("claude-", "claude197-", "codex-")) and not path.name.endswith(".in.ndjson")
-)
+RECORDINGS = sorted(path for path in TRANSCRIPTS.glob("*.ndjson") if not path.name.endswith(".in.ndjson"))
+ADAPTER_OF = {
+    "claude": "claude",
+    "claude197": "claude",
+    "codex": "codex",
+    "codexapp": "codex",
+    "gemini": "gemini",
+    "opencode": "opencode",
+    "claudeacp": "acp",
+    "geminiacp": "acp",
+    "opencodeacp": "acp",
+}
 UPDATE = os.environ.get("AGENTRQ_UPDATE_GOLDEN") == "1"
 
 
 def provider_of(recording: Path) -> str:
-    return "claude" if recording.name.startswith("claude") else "codex"
+    return ADAPTER_OF[recording.name.partition("-")[0]]
+
+
+def is_rpc(recording: Path) -> bool:
+    return recording.name.partition("-")[0] in ("codexapp", "claudeacp", "geminiacp", "opencodeacp")
+
+
+RPC = [recording for recording in RECORDINGS if is_rpc(recording)]
+ONE_WAY = [recording for recording in RECORDINGS if not is_rpc(recording)]
 
 
 def test_the_recordings_are_there() -> None:
-    assert len(RECORDINGS) == 20
-    assert {provider_of(recording) for recording in RECORDINGS} == {"claude", "codex"}
+    assert len(RECORDINGS) == 30
+    assert {provider_of(recording) for recording in RECORDINGS} == {"acp", "claude", "codex", "gemini", "opencode"}
+    assert len(RPC) == 6
 
 
 def test_every_golden_file_has_its_recording() -> None:
@@ -39,13 +58,61 @@ def test_every_golden_file_has_its_recording() -> None:
     assert named == {recording.stem for recording in RECORDINGS}
 
 
-@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
-def test_the_recording_gives_its_golden_messages(recording: Path) -> None:
-    reader = adapter(provider_of(recording))
-    drafts = [draft for line in recording.read_bytes().split(b"\n") for draft in reader.receive(line)]
+def compare(recording: Path, drafts: Sequence[Draft]) -> None:
     written = b"".join(encode(as_json(draft)) + b"\n" for draft in drafts)
     golden = TRANSCRIPTS / "golden" / f"{recording.stem}.messages.ndjson"
     if UPDATE:
         golden.write_bytes(written)
     assert written == golden.read_bytes()
+
+
+@pytest.mark.parametrize("recording", ONE_WAY, ids=lambda path: path.stem)
+def test_the_recording_gives_its_golden_messages(recording: Path) -> None:
+    reader = adapter(provider_of(recording))
+    drafts = [draft for line in recording.read_bytes().split(b"\n") for draft in reader.receive(line)]
+    compare(recording, drafts)
     assert reader.close() == [], "a finished recording leaves no tool call open"
+
+
+@pytest.mark.parametrize("recording", RPC, ids=lambda path: path.stem)
+def test_the_conversation_gives_its_golden_messages(recording: Path) -> None:
+    player = Player(recording).play()
+    assert player.ended == []
+    compare(recording, player.drafts)
+    assert player.drafts[-1].type == "cost", "nothing was left open"
+
+
+@pytest.mark.parametrize("recording", RPC, ids=lambda path: path.stem)
+def test_the_dialect_writes_what_the_recorded_client_wrote(recording: Path) -> None:
+    player = Player(recording).play()
+    for ours, theirs in zip(player.written, player.client, strict=True):
+        assert ("jsonrpc" in ours) == (provider_of(recording) == "acp")  # codex's own clients leave it out
+        assert (ours.get("id"), ours.get("method")) == (theirs.get("id"), theirs.get("method"))
+        assert ours.get("result") == theirs.get("result")
+        assert set(shape(theirs.get("params"))) <= set(shape(ours.get("params")))
+
+
+def shape(value: Any, way: str = "") -> list[str]:
+    """The way to every member and what kind it is."""
+    if isinstance(value, dict):
+        return [path for name, inner in value.items() for path in shape(inner, f"{way}.{name}")]
+    if isinstance(value, list):
+        return [path for inner in value for path in shape(inner, f"{way}[]")]
+    return [f"{way}: {type(value).__name__}"]
+
+
+@pytest.mark.parametrize("recording", RPC, ids=lambda path: path.stem)
+def test_a_replay_without_the_client_says_the_same(recording: Path) -> None:
+    reader = adapter(provider_of(recording))
+    replayed = [draft for line in recording.read_bytes().split(b"\n") for draft in reader.receive(line)]
+
+    def comparable(drafts: Sequence[Draft]) -> list[dict[str, Any]]:
+        # Only the client knows the directory of an ACP session, and that it has answered.
+        found = [as_json(draft) for draft in drafts if draft.type != "approval_resolved"]
+        for message in found:
+            if message["type"] == "init":
+                message["content"].pop("cwd", None)
+        return sorted(found, key=lambda message: message["type"] == "init")
+
+    assert comparable(replayed) == comparable(Player(recording).play().drafts)
+    assert reader.close() == []

@@ -15,8 +15,8 @@ from msgspec import to_builtins
 from agentrq import rq_commands
 from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded, SessionExists, SessionNotFound
 from agentrq.wire import steps
-from agentrq.wire.codec import decode_entry, encode
-from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, check_text, make_command, make_options
+from agentrq.wire.codec import decode_entry
+from agentrq.wire.commands import Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
 from agentrq.wire.messages import Receipt
@@ -155,8 +155,6 @@ def send(context: Context, session_id: str, command: Command) -> Operation[str]:
     """One command into the session's inbox; answers the command's id."""
     check_session_id(session_id)
     make_command(command)
-    if command.answer is not None and len(encode(command.answer)) > MAX_PROMPT_BYTES:
-        raise InvalidOption("answer", f"is over {MAX_PROMPT_BYTES} bytes")
     outcome, detail, *_ = steps.texts((yield steps.send(context.keys, session_id, command)))
     if outcome == "missing":
         raise SessionNotFound(session_id)
@@ -207,6 +205,9 @@ class OwnerWatch:
         seen = yield from look(self._context, self._session_id)
         if seen.owned or seen.state.ended or seen.state.status is Status.QUEUED:
             self._alone = None
+            return
+        if seen.inner.stop:
+            yield from end(self._context, seen, Status.DONE, Reason.STOPPED, "")
             return
         if self._alone is None or self._alone[1] != seen.state.epoch:
             self._alone = (time.monotonic(), seen.state.epoch)

@@ -148,13 +148,18 @@ class Bookkeeping:
             pipeline.execute()
 
     def refuse_unreadable(self, queue: Queue, job_id: str, error: str) -> None:
-        """A job whose hash RQ cannot read is made readable and fails."""
+        """A job whose hash RQ cannot read is made readable and fails; one with an id that RQ does not allow is dropped."""
         key = SessionJob.key_for(job_id)
+        try:
+            job = SessionJob(job_id, self._connection, SERIALIZER)
+        except ValueError:
+            self._connection.lrem(queue.intermediate_queue_key, 0, job_id)
+            self._connection.delete(key)
+            return
         data: Any = self._connection.hget(key, "data") if self._connection.type(key) == b"hash" else None
         with contextlib.suppress(zlib.error):
             data = zlib.decompress(data or b"")
         self._connection.delete(key)
-        job = SessionJob(job_id, self._connection, SERIALIZER)
         job.data = data or b'["unreadable",null,[],{}]'
         job.origin, job.created_at, job.timeout = queue.name, now(), -1
         job.description = "a job that cannot be read"

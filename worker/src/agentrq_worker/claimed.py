@@ -53,6 +53,8 @@ class Claimed(NamedTuple):
     """Owners lost in a row since the last whole turn."""
     total: SessionTotal
     started_at: int
+    asked: list[Carried] = []
+    """What was asked in a turn that an owner before the last one did not finish, and is not answered yet."""
 
 
 class Waiting(NamedTuple):

@@ -13,7 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from agentrq.wire.commands import Options
+import msgspec
+
+from agentrq.wire.codec import encode
+from agentrq.wire.commands import Command, Options
 from agentrq.wire.messages import (
     LIVE_ONLY,
     ApprovalRequest,
@@ -29,6 +32,7 @@ from agentrq.wire.messages import (
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker import approvals
 from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
+from agentrq_worker.policy import EVERYTHING, StartPolicy, may_switch
 from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Refused, Write
 from agentrq_worker.publisher import Lane
@@ -37,7 +41,10 @@ from agentrq_worker.runner.framing import LineTooLong
 log = logging.getLogger(__name__)
 
 CONTINUE: Final = "You were interrupted in the middle of your work. Continue where you left off."
-_BEGINS_TURN: Final = frozenset({"init", "text", "thinking", "text_delta", "thinking_delta", "tool_call"})
+_BEGINS_TURN: Final = frozenset(
+    {"init", "text", "thinking", "text_delta", "thinking_delta", "tool_call", "approval_request", "question"}
+)
+_SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
 REMEMBERED: Final = 1000
 """How many closed requests are remembered, to tell a late answer who was first."""
 
@@ -64,6 +71,7 @@ class Conversation:
         worker_policy: approvals.Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
+        start_policy: StartPolicy = EVERYTHING,
     ) -> None:
         self.status = Status.STARTING
         self.busy = False
@@ -72,11 +80,14 @@ class Conversation:
         self.idle_since = time.monotonic()
         self.said_over = False
         self.leaving = False
+        self.ending = False
+        """No further prompt is handed over: the session is over, or its runner has gone."""
         self._id = claimed.session_id
         self._claimed = claimed
         self._options = options
         self._lane = lane
         self._worker_policy = worker_policy
+        self._start_policy = start_policy
         self._policy = approvals.read_policy(options.approvals)
         self.may_expire = self._policy.deadline_s is not None or worker_policy.deadline_s is not None
         """Requests may be decided by time."""
@@ -87,15 +98,19 @@ class Conversation:
         self._early: list[Waiting] = []
         self._open: dict[str, _Open] = {}  # by the id that clients know
         self._closed: dict[str, str] = {}  # request id → who decided what
-        self._carried: list[Carried] = list(claimed.cut.asked) if claimed.cut else []
+        self._carried: list[Carried] = [*(claimed.cut.asked if claimed.cut else ()), *claimed.asked]
 
     # -- the beginning
 
-    def begin(self, dialect: Dialect, pid: int) -> None:
-        """The runner runs: hand over the first prompt, or resume."""
+    def begin(self, dialect: Dialect, pid: int, enforced: str = "") -> None:
+        """The runner runs: hand over the first prompt, or resume. ``enforced``: what its sandbox holds it to."""
         self._dialect = dialect
         claimed, cut = self._claimed, self._claimed.cut
-        fields = {"pid": pid}
+        fields: dict[str, Any] = {"pid": pid}
+        if enforced or claimed.recovering:  # the last owner may have held it to something else
+            fields["enforced"] = enforced
+        if self._carried:
+            fields["pendingApprovals"] = self._pending()
         self._write(dialect.open())
         if not claimed.recovering:
             self._hand_over(claimed.prompt, self._id, None, fields | {"prompted": 1})
@@ -138,9 +153,9 @@ class Conversation:
             elif isinstance(said, Ended):
                 self.said_over = True
                 if said.error is not None:
-                    self._over(Outcome(Status.ERROR, Reason.FAILED, said.error))
+                    self._finish(Outcome(Status.ERROR, Reason.FAILED, said.error))
                 else:
-                    self._over(Outcome(Status.DONE, Reason.COMPLETED))
+                    self._finish(Outcome(Status.DONE, Reason.COMPLETED))
 
     def _alive(self) -> None:
         """The runner works: whatever it was before, the turn is under way now."""
@@ -176,6 +191,10 @@ class Conversation:
     def _turn_over(self, cost: Cost) -> None:
         for request_id in list(self._open):
             self._resolve(request_id, "withdrawn", "agent")
+        for carried in self._carried:
+            if carried.answer is None:  # the resumed agent did not ask it again
+                self._tell_resolved(carried.request_id, "withdrawn", "agent")
+        self._carried.clear()
         fields: dict[str, Any] = {"turn": 0, "recoveries": 0}
         total = cost.session_total
         if isinstance(total, SessionTotal):
@@ -184,12 +203,11 @@ class Conversation:
         self._lane.message("cost", cost, None, fields)
         self.busy = False
         self.turn_began = None
-        self._carried.clear()
         if self.leaving:
-            self._over(Outcome(None, handed_over=True))
+            self._finish(Outcome(None, handed_over=True))
         most = self._options.max_turns
         if most is not None and isinstance(total, SessionTotal) and total.num_turns >= most:
-            self._over(Outcome(Status.DONE, Reason.MAX_TURNS))
+            self._finish(Outcome(Status.DONE, Reason.MAX_TURNS))
         if not self._next_turn() and self.status is not Status.IDLE:
             self.idle_since = time.monotonic()
             self._move(Status.IDLE)
@@ -207,8 +225,8 @@ class Conversation:
             if earlier.answer is None:
                 public = earlier.request_id  # the same request, asked again: who was shown it may still answer it
         content.request_id = public
-        self._lane.message(draft.type, content, draft.parent_id)
         self._open[public] = _Open(own_id, name, given, tool if isinstance(tool, str) else None, self._deadline())
+        self._lane.message(draft.type, content, draft.parent_id, {"pendingApprovals": self._pending()})
         if earlier is not None and earlier.answer is not None:
             self._decide(public, earlier.answer, earlier.by)
             return
@@ -216,7 +234,11 @@ class Conversation:
         if decision != "ask":
             self._decide(public, decision, "policy")
         elif self.status is Status.RUNNING:
-            self._move(Status.WAITING, {"pendingApprovals": len(self._open)})
+            self._move(Status.WAITING)
+
+    def _pending(self) -> int:
+        """How many requests an answer may still be given to."""
+        return len(self._open) + sum(carried.answer is None for carried in self._carried)
 
     def _deadline(self) -> float | None:
         seconds = self._policy.deadline_s if self._policy.deadline_s is not None else self._worker_policy.deadline_s
@@ -239,7 +261,7 @@ class Conversation:
         except Refused as refused:
             log.warning("session %s: request %s stays open: %s", self._id, request_id, refused)
             if self.status is Status.RUNNING:
-                self._move(Status.WAITING, {"pendingApprovals": len(self._open)})
+                self._move(Status.WAITING)
             return
         self._resolve(request_id, approvals.read_reply(answer).decision, by)
         self._send(data)
@@ -256,13 +278,16 @@ class Conversation:
 
     def _resolve(self, request_id: str, decision: str, by: str) -> None:
         del self._open[request_id]
+        self._tell_resolved(request_id, decision, by)
+        if not self._open and self.status is Status.WAITING:
+            self._move(Status.RUNNING)
+
+    def _tell_resolved(self, request_id: str, decision: str, by: str) -> None:
         self._closed[request_id] = f"{decision} by {by}"
         if len(self._closed) > REMEMBERED:
             del self._closed[next(iter(self._closed))]
         self._lane.message("approval_resolved", ApprovalResolved(request_id, decision, by), None,
-                           {"pendingApprovals": len(self._open)})  # fmt: skip
-        if not self._open and self.status is Status.WAITING:
-            self._move(Status.RUNNING)
+                           {"pendingApprovals": self._pending()})  # fmt: skip
 
     # -- commands
 
@@ -280,10 +305,19 @@ class Conversation:
                 self._apply(waiting, self._speaker().interrupt)
             else:
                 self._receipt(waiting, "rejected", "idle")
+        elif refused := self._refused(waiting):
+            self._receipt(waiting, "rejected", refused)
         elif command.command == "set_model":
             self._apply(waiting, lambda: self._speaker().set_model(command.text or ""))
         elif command.command == "set_permission_mode":
             self._apply(waiting, lambda: self._speaker().set_permission_mode(command.text or ""))
+
+    def _refused(self, waiting: Waiting) -> str | None:
+        """What a start may not ask for, no command may change to."""
+        command = waiting.command
+        if command.command not in ("set_model", "set_permission_mode"):
+            return None
+        return may_switch(self._start_policy, command.command, command.text or "")
 
     def _deliver_prompt(self, waiting: Waiting) -> None:
         """Queued by default; the other modes act on a turn under way, if there is one."""
@@ -296,8 +330,9 @@ class Conversation:
                 self._send(self._speaker().interrupt())
             except Refused as refused:
                 self._receipt(waiting, "rejected", str(refused))
-            else:
-                self._prompts.appendleft(waiting)
+            else:  # before those that only wait, behind earlier ones of its kind
+                at = next((i for i, other in enumerate(self._prompts) if other.command.mode != "interrupt"), None)
+                self._prompts.insert(len(self._prompts) if at is None else at, waiting)
         else:
             self._prompts.append(waiting)
             if not self.busy and self.status is Status.IDLE:
@@ -319,9 +354,8 @@ class Conversation:
             if carried.request_id == request_id and carried.answer is None:
                 # Its worker died; should the resumed agent ask the same again it has this answer at once.
                 self._carried[at] = carried._replace(answer=command.answer, by=reply.by)
-                self._closed[request_id] = f"{reply.decision} by {reply.by}"
                 self._receipt(waiting, "applied")
-                self._lane.message("approval_resolved", ApprovalResolved(request_id, reply.decision, reply.by))
+                self._tell_resolved(request_id, reply.decision, reply.by)
                 return
         before = self._closed.get(request_id)
         self._receipt(waiting, "rejected", f"answered already: {before}" if before else "no such request is open")
@@ -340,15 +374,15 @@ class Conversation:
             self._receipt(waiting, "rejected", str(refused))
             return
         if prompt is not None:
-            self._lane.message("prompt", prompt)
-        self._receipt(waiting, "applied")
+            self._lane.message("prompt", prompt, joined=True)
+        self._receipt(waiting, "applied", fields=self._kept(waiting.command))
         if after is not None:
             after()
         self._send(data)
 
     def _next_turn(self) -> bool:
         """Hand over the next prompt that waits."""
-        if not self._prompts or self.leaving or self._lane.ended:
+        if not self._prompts or self.leaving or self.ending:
             return False
         waiting = self._prompts.popleft()
         self._hand_over(waiting.command.text or "", waiting.command.command_id, waiting)
@@ -359,12 +393,17 @@ class Conversation:
     ) -> None:
         self.busy = True
         self.turn_began = time.monotonic()
-        self._lane.message("prompt", Prompt(text, command_id), None, {"turn": 1} | (fields or {}))
+        fields = {"turn": 1} | (fields or {})
+        self._lane.message("prompt", Prompt(text, command_id), None, fields, joined=waiting is not None)
         if waiting is not None:
             self._receipt(waiting, "applied")
         if self.status is Status.IDLE:
             self._move(Status.RUNNING)
         self._send(self._speaker().prompt(text))
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.ending = True
+        self._over(outcome)
 
     def interrupt(self) -> bool:
         """End the turn under way by the worker's own will; False where the provider cannot."""
@@ -382,9 +421,20 @@ class Conversation:
         """Write once what was said of it is in Redis: a worker that dies here doubles nothing."""
         self._lane.then(functools.partial(self._write, data))
 
-    def _receipt(self, waiting: Waiting, outcome: str, reason: str | None = None) -> None:
+    def _receipt(
+        self, waiting: Waiting, outcome: str, reason: str | None = None, fields: dict[str, Any] | None = None
+    ) -> None:
         command = waiting.command
-        self._lane.receipt(command.command_id, command.command, outcome, reason, waiting.entry)
+        self._lane.receipt(command.command_id, command.command, outcome, reason, waiting.entry, fields)
+
+    def _kept(self, command: Command) -> dict[str, Any] | None:
+        """A setting that was changed is one of the start's options for the owners to come."""
+        option = _SETTINGS.get(command.command)
+        if option is None:
+            return None
+        options = msgspec.structs.replace(self._claimed.options, **{option: command.text})
+        self._claimed = self._claimed._replace(options=options)
+        return {"options": encode(options)}
 
     # -- the end
 
@@ -403,7 +453,7 @@ class Conversation:
         if outcome.status is None:
             self.close_calls("Interrupted: the session moves to another worker")
             # Without a token the state knows no owner: this is the last that is written from here.
-            self._move(Status.RECOVERING, {"worker": "", "token": "", "pendingApprovals": 0})
+            self._move(Status.RECOVERING, {"worker": "", "token": "", "pendingApprovals": self._pending()})
             return
         assert outcome.reason is not None
         self.close_calls("Interrupted: the session ended before the tool answered")

@@ -9,6 +9,8 @@ from agentrq.wire.codec import decode_entry
 from agentrq.wire.messages import (
     ApprovalRequest,
     ApprovalResolved,
+    Cost,
+    Error,
     Message,
     Prompt,
     Question,
@@ -19,20 +21,22 @@ from agentrq_worker.claimed import Carried, CutTurn
 
 PAGE: Final = 100
 MOST_PAGES: Final = 100
-_TELLING: Final = tuple(f'"type":"{name}'.encode() for name in ("tool_", "prompt", "approval_", "question", "cost"))
+_TELLING: Final = tuple(f'"type":"{name}'.encode() for name in ("tool_", "prompt", "approval_", "question", "cost", "error"))
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 
 async def cut_turn(read: Callable[[str, int], Awaitable[Entries]]) -> CutTurn:
-    """The turn that was under way: back to the prompt that began it, at most 10 000 events.
+    """The turn that was under way: back to the end of the turn before it, at most 10 000 events.
+
+    Not only to its prompt: others may have joined it, and what was asked in a turn cut earlier is still open.
 
     ``read(end, count)`` answers entries from ``end`` backwards, the newest first, as XREVRANGE does.
     """
     cut = CutTurn("", [], [])
     answered: set[str] = set()
     resolved: set[str] = set()
-    end = "+"
+    end, earlier = "+", False
     for _ in range(MOST_PAGES):
         entries = await read(end, PAGE)
         for place, fields in entries:
@@ -41,9 +45,13 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]]) -> CutTurn:
             if message is None:
                 continue
             content = message.content
-            if isinstance(content, Prompt):
-                return cut._replace(prompt=content.text)
-            if isinstance(content, ToolResult):
+            if isinstance(content, Cost):
+                return cut
+            if isinstance(content, Prompt) and not earlier:
+                cut = cut._replace(prompt=content.text)
+            elif isinstance(content, Error):
+                earlier = earlier or content.code == "turn_interrupted"
+            elif isinstance(content, ToolResult):
                 answered.add(content.tool_use_id)
             elif isinstance(content, ToolCall) and content.tool_use_id not in answered:
                 cut.open_calls.append((content.tool_use_id, message.parent_id))

@@ -11,9 +11,8 @@ from collections import Counter
 from typing import Any, Final
 
 from agentrq.connection import connect_async
-from agentrq.errors import InboxFull, InvalidOption, SessionEnded, SessionNotFound
-from agentrq.wire.codec import encode
-from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES, Command
+from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
+from agentrq.wire.commands import MAX_INBOX, Command
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Outcome
@@ -136,8 +135,6 @@ class Host:
 
     async def command(self, session_id: str, command: Command) -> None:
         """Carry out a command that RQ brought. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`."""
-        if command.answer is not None and len(encode(command.answer)) > MAX_PROMPT_BYTES:
-            raise InvalidOption("answer", f"is over {MAX_PROMPT_BYTES} bytes")
         outcome = await self.ownership.send(session_id, command)
         if outcome == "missing":
             raise SessionNotFound(session_id)
@@ -160,5 +157,6 @@ class Host:
 
     async def _stop_if_asked(self, session_id: str) -> None:
         """A stop that came while its session was handed over: nobody would see it before the next owner."""
-        if await self.ownership.stop_waits(session_id):
+        look = await self.ownership.look(session_id)
+        if look is not None and look.inner.stop:
             await self._stop_ownerless(session_id)

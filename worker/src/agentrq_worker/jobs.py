@@ -83,7 +83,10 @@ class Jobs:
         """A job whose hash RQ cannot read."""
         log.warning("job %s of queue %s cannot be read and fails: %r", job_id, queue.name, error)
         text = f"ForeignFunction: The job cannot be read: {error!r}"
-        await self._rq(self._books.refuse_unreadable, queue, job_id, text)
+        try:
+            await self._rq(self._books.refuse_unreadable, queue, job_id, text)
+        except Exception:
+            log.exception("job %s: its failure cannot be recorded", job_id)
 
     async def _fail(self, job: SessionJob, queue: Queue, error: Exception) -> None:
         """A job that could not be carried out. Trying again helps only a command that came before its session."""
@@ -249,8 +252,8 @@ def _read(job: SessionJob) -> tuple[str, dict[str, Any]]:
         arguments[key] = value
     for key, value in arguments.items():
         try:
-            encode(value)
-        except (UnicodeError, RecursionError, msgspec.MsgspecError, TypeError) as error:
+            arguments[key] = msgspec.json.decode(encode(value))  # lone surrogates are replaced
+        except (UnicodeError, RecursionError, msgspec.MsgspecError, TypeError, OverflowError) as error:
             raise InvalidOption(key, f"cannot be written as JSON: {error}") from None
     return name, arguments
 

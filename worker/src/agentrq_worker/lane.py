@@ -74,10 +74,16 @@ class Lane:
     # -- what the session says
 
     def message(
-        self, kind: str, content: Any, parent_id: str | None = None, fields: dict[str, Any] | None = None
+        self,
+        kind: str,
+        content: Any,
+        parent_id: str | None = None,
+        fields: dict[str, Any] | None = None,
+        *,
+        joined: bool = False,
     ) -> None:
-        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`."""
-        self._add(Entry("m", *self._message(self._next(), kind, content, parent_id), fields=fields))
+        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``joined`` as in `Entry`."""
+        self._add(Entry("m", *self._message(self._next(), kind, content, parent_id), fields=fields, joined=joined))
 
     def delta(self, kind: str, content: Any, parent_id: str | None = None) -> None:
         """Add a live-only message: published, not kept, without a cursor."""
@@ -98,7 +104,15 @@ class Lane:
         }
         self._add(Entry("s", self._seq, encode(event), fields={"status": status} | (fields or {})))
 
-    def receipt(self, command_id: str, command: str, outcome: str, reason: str | None, inbox_entry: bytes) -> None:
+    def receipt(
+        self,
+        command_id: str,
+        command: str,
+        outcome: str,
+        reason: str | None,
+        inbox_entry: bytes,
+        fields: dict[str, Any] | None = None,
+    ) -> None:
         """Add a receipt; the command leaves the inbox with it."""
         event: dict[str, Any] = {
             "cursor": f"{self.epoch}-{self._next()}",
@@ -110,7 +124,7 @@ class Lane:
         if reason is not None:
             event["reason"] = reason
         event["timestamp"] = steps.now_ms()
-        self._add(Entry("r", self._seq, encode(event), inbox_entry, command_id))
+        self._add(Entry("r", self._seq, encode(event), inbox_entry, command_id, fields))
 
     def end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
         """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""

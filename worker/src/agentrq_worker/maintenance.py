@@ -173,6 +173,9 @@ class Maintenance:
 
     async def _orphan(self, session_id: str, look: Look) -> None:
         """A session without an owner: its job belongs into the queue; too long there, and it is lost."""
+        if look.inner.stop:
+            await self._ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+            return
         state, now = look.state, time.monotonic()
         orphan = self._orphans.get(session_id)
         if orphan is None or orphan.cursor != state.cursor:

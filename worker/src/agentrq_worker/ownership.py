@@ -184,6 +184,9 @@ class Ownership:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
         state, inner = look.state, look.inner
         sid = state.session_id
+        if inner.stop:
+            await self.finish(look, Status.DONE, Reason.STOPPED, "")
+            return None
         step = steps.claim(self._keys, sid, self.name, self.token, state.epoch, inner.token)
         outcome, _, cursor = steps.texts(await self.run(step))
         if outcome != "claimed":
@@ -195,16 +198,19 @@ class Ownership:
             options = Options()
         if state.provider_session_id is not None and inner.prompted:
             options = msgspec.structs.replace(options, resume=state.provider_session_id)
+        # Requests outlive a cut turn until they are answered or a whole turn has passed.
+        cut = await self._cut_turn(sid) if inner.turn or state.pending_approvals else None
         claimed = Claimed(
             session_id=sid,
             provider=state.provider,
             prompt=inner.prompt,
             options=options,
             recovering=inner.prompted,
-            cut=await self._cut_turn(sid) if inner.turn else None,
+            cut=cut if inner.turn else None,
             recoveries=inner.recoveries + bool(inner.token),
             total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
             started_at=state.started_at or steps.now_ms(),
+            asked=cut.asked if cut is not None and not inner.turn else [],
         )
         mine = {"worker": self.name, "status": Status.STARTING, "startedAt": claimed.started_at}
         known = self._whole_state(look) | mine
@@ -240,11 +246,6 @@ class Ownership:
         )  # fmt: skip
         return steps.text((await self.run(step))[0])
 
-    async def stop_waits(self, session_id: str) -> bool:
-        """Whether a stop is among the commands that nobody has carried out."""
-        entries: Any = await self._call(lambda: self._client.xrange(self._keys.inbox(session_id)))
-        return any(b'"command":"stop"' in fields.get(b"command", b"") for _, fields in entries)
-
     async def send(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
         return steps.texts(await self.run(steps.send(self._keys, session_id, command)))[0]
@@ -270,6 +271,7 @@ class Ownership:
     def add(self, session: Session) -> None:
         """Deliver this session's commands from now on, those that wait already first."""
         self.sessions[session.id] = session
+        self._read_to.pop(session.id, None)  # of a claim before, whose session may still be ending here
         self._woken.add(session.id)
         self._wake.set()
 
@@ -277,7 +279,7 @@ class Ownership:
         """Deliver nothing more to this session."""
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
-        self._read_to.pop(session.id, None)
+            self._read_to.pop(session.id, None)
 
     async def deliver(self) -> None:
         """Read the inboxes of sessions that were woken, one round trip for all of them, until cancelled."""
@@ -289,12 +291,15 @@ class Ownership:
                 await self._call(functools.partial(self._read, woken[at : at + PAGE]))
 
     async def _read(self, woken: list[str]) -> None:
+        readers = [self.sessions.get(sid) for sid in woken]
         async with self._client.pipeline(transaction=False) as pipeline:
             for sid in woken:
                 start = self._read_to.get(sid)
                 pipeline.xrange(self._keys.inbox(sid), f"({start.decode()}" if start else "-", "+", count=PAGE)
             answers = await pipeline.execute(raise_on_error=False)
-        for sid, entries in zip(woken, answers, strict=True):
+        for sid, reader, entries in zip(woken, readers, answers, strict=True):
+            if reader is None or self.sessions.get(sid) is not reader:
+                continue  # it left, or was claimed anew: that one begins at the inbox's beginning
             if isinstance(entries, Exception):
                 if is_outage(entries):
                     raise entries

@@ -5,6 +5,7 @@ Owns the order of the search and what is said when nothing is found. Starts noth
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from importlib.util import find_spec
@@ -17,6 +18,9 @@ ADAPTER_OF: Final = {name: name for name in ("aider", "claude", "codex", "gemini
 """Providers whose own name chooses their adapter."""
 DEFAULT_ADAPTER: Final = "claude"
 """What a runner speaks whose name and settings say nothing: the protocol grew up around Claude's events."""
+CLAUDE_PLACES: Final = ("~/.local/bin/claude", "~/.claude/local/claude", "/usr/local/bin/claude", "/usr/bin/claude")
+"""Where Claude Code's installers put it, in this order; PATH is looked at last."""
+CLAUDE_MISSING: Final = "Claude CLI not found. Install Claude Code first."
 CODEX_MISSING: Final = "Codex CLI not found. Install it first: npm install -g @openai/codex"
 
 _NO_SETTINGS: Final = Provider()
@@ -54,6 +58,8 @@ def resolve(provider: str, settings: Settings) -> Program:
         if script.is_file():
             return Program(_javascript(script), "runner", adapter, configured)
         looked.append(str(script))
+    if provider == "claude" or configured.dialect == "claude":
+        return Program([_claude()], "claude", "claude", configured)
     if provider == "codex":
         return Program([_installed("codex", CODEX_MISSING), "app-server"], "jsonrpc", "codex", configured)
     module = f"agentrq_worker.runners.{provider}"
@@ -61,6 +67,14 @@ def resolve(provider: str, settings: Settings) -> Program:
         return Program([sys.executable, "-m", module], "runner", adapter, configured)
     looked.append(f"the built-in runners ({', '.join(builtin())})")
     raise RunnerNotFound(f"Runner not found: {provider}; looked in {', '.join(looked)}")
+
+
+def _claude() -> str:
+    for place in CLAUDE_PLACES:
+        path = os.path.expanduser(place)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return _installed("claude", CLAUDE_MISSING)
 
 
 def _installed(name: str, missing: str) -> str:

@@ -16,10 +16,11 @@ from typing import Final
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Claimed, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
-from agentrq_worker.launch import CannotLaunch, prepare, why_not_spawned, with_defaults
+from agentrq_worker.launch import CannotLaunch, Launch, prepare, why_not_spawned, with_defaults
 from agentrq_worker.publisher import Lane
+from agentrq_worker.runner.confine import complaint
 from agentrq_worker.runner.framing import LineFramer, LineTooLong
-from agentrq_worker.runner.process import RunnerProcess
+from agentrq_worker.runner.process import STDERR_LINE, RunnerProcess
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,9 +44,12 @@ class Session:
         self._settings = settings
         self._mark = mark
         self._options = with_defaults(claimed.provider, claimed.options, settings)
-        self._talk = Conversation(claimed, self._options, lane, settings.approval_policy(), self._write, self._finish)
+        self._talk = Conversation(
+            claimed, self._options, lane, settings.approval_policy(), self._write, self._finish, settings.start_policy
+        )
         self._framer = LineFramer(settings.max_line)
         self._process: RunnerProcess | None = None
+        self._launch: Launch | None = None
         self._over = asyncio.Event()
         self._stopping = False
         lane.on_lost = self._superseded
@@ -75,6 +79,7 @@ class Session:
         if self.outcome is not None and self._lane.lost is None:
             self._talk.end(self.outcome, self._process.returncode if self._process else None)
             await self._lane.flushed()
+        await self._clean_up()
         return self.outcome if self.outcome is not None and self._lane.lost is None else Outcome(None)
 
     async def _spawn(self) -> bool:
@@ -83,24 +88,25 @@ class Session:
             return False
         claimed = self._claimed
         try:
-            launch = prepare(self.id, claimed.provider, self._options, claimed.total, self._lane.epoch, self._settings)
+            launch = self._launch = prepare(
+                self.id, claimed.provider, claimed.options, self._options, claimed.total, self._lane.epoch,
+                self._settings,
+            )  # fmt: skip
+            with launch.spawning() as arguments:
+                self._process = await RunnerProcess.spawn(
+                    **arguments,
+                    mark=self._mark,
+                    on_chunk=self._read,
+                    on_stdout_end=self._read_end,
+                    on_stderr_line=self._log_stderr,
+                )
         except CannotLaunch as error:
-            self._fail(str(error))
+            self._finish(Outcome(Status.ERROR, error.reason, str(error)))
             return False
-        try:
-            self._process = await RunnerProcess.spawn(
-                launch.argv,
-                env=launch.environment,
-                cwd=launch.cwd,
-                mark=self._mark,
-                on_chunk=self._read,
-                on_stdout_end=self._read_end,
-                on_stderr_line=lambda line: log.info("session %s: stderr: %s", self.id, line),
-            )
         except (OSError, ValueError) as error:
             self._fail(why_not_spawned(launch, error))
             return False
-        self._talk.begin(launch.dialect, self._process.pid)
+        self._talk.begin(launch.dialect, self._process.pid, launch.enforced)
         return True
 
     def _refused(self) -> bool:
@@ -132,13 +138,23 @@ class Session:
 
     async def _watch_exit(self, process: RunnerProcess) -> None:
         code = await process.wait()
+        self._talk.ending = True  # what it said last may end a turn, but it reads no further prompt
         await process.drain_output(DRAIN_OUTPUT_S)
         if code == 0:
             self._finish(Outcome(Status.DONE, Reason.COMPLETED))
         elif code < 0:
             self._fail(f"Killed by {_signal_name(-code)}")
+        elif (said := self._cannot_be_confined(code, process.stderr_tail)) is not None:
+            self._finish(said)
         else:
             self._fail(f"Exit code: {code}")
+
+    def _cannot_be_confined(self, code: int, stderr: str) -> Outcome | None:
+        """What an exit means that came before the runner itself."""
+        if self._launch is None or self._launch.confined is None or (said := complaint(code, stderr)) is None:
+            return None
+        refused, error = said
+        return Outcome(Status.ERROR, Reason.REFUSED if refused else Reason.FAILED, error)
 
     async def _watch_time(self) -> None:
         """End the session, its turn or an open request when its time is over."""
@@ -174,6 +190,18 @@ class Session:
         limited = (options.timeout_s, options.turn_timeout_s, options.idle_timeout_s)
         return LOOK_AT_TIME_S if self._talk.may_expire or any(limit is not None for limit in limited) else 3600.0
 
+    async def _clean_up(self) -> None:
+        """The home goes with its session; a session that goes on elsewhere leaves it to its next owner here."""
+        launch = self._launch
+        if launch is None:
+            return
+        if launch.redactor.count:
+            log.warning("session %s: %d times a known secret was taken out of what its runner printed", self.id,
+                        launch.redactor.count)  # fmt: skip
+        ended = self.outcome is not None and self.outcome.status is not None and self._lane.lost is None
+        if launch.home is not None and ended:
+            await asyncio.to_thread(launch.home.remove)
+
     async def _end_process(self) -> None:
         """The ladder: the runner is told, given time, then its whole tree is ended."""
         assert self._process is not None
@@ -193,7 +221,10 @@ class Session:
         if waiting.command.command == "stop":
             self.stop()
         elif self.outcome is None:
-            self._talk.deliver(waiting)
+            try:
+                self._talk.deliver(waiting)
+            except Exception as error:  # noqa: BLE001 - called by the reader of all inboxes: the session ends with it
+                self._broken(error)
 
     def stop(self) -> None:
         """End the session as asked: a state, not a message in flight."""
@@ -224,6 +255,7 @@ class Session:
         """The first outcome stands."""
         if self.outcome is None:
             self.outcome = outcome
+        self._talk.ending = True
         self._over.set()
 
     def _fail(self, error: str) -> None:
@@ -241,6 +273,11 @@ class Session:
         if self._process is not None:
             (self._process.pause_reading if hold else self._process.resume_reading)()
 
+    def _log_stderr(self, line: str) -> None:
+        if self._launch is not None:
+            line = self._launch.redactor.text(line, STDERR_LINE)
+        log.info("session %s: stderr: %s", self.id, line)
+
     def _read(self, chunk: bytes) -> None:
         self._lines(self._framer.feed(chunk))
 
@@ -248,9 +285,10 @@ class Session:
         self._lines(self._framer.close())
 
     def _lines(self, lines: list[bytes | LineTooLong]) -> None:
+        redact = self._launch.redactor.line if self._launch is not None and self._launch.redactor else None
         try:
             for line in lines:
-                self._talk.line(line)
+                self._talk.line(redact(line) if redact is not None and isinstance(line, bytes) else line)
         except Exception as error:  # noqa: BLE001 - called by the loop, where nobody would see it: the session ends with it
             self._broken(error)
 

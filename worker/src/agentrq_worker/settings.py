@@ -23,12 +23,54 @@ from agentrq.wire.commands import Options, make_options
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
 from agentrq.wire.steps import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
 from agentrq_worker.approvals import InvalidPolicy, Policy, read_policy
+from agentrq_worker.policy import EVERYTHING, StartPolicy
 
 MIB = 1024 * 1024
 
 
 class InvalidSetting(AgentRQError, ValueError):
     """A setting is unknown or has the wrong type or range; the message names it and where it came from."""
+
+
+class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """``[providers.NAME.sandbox]``: the runner's world (docs/security.md). Sizes in bytes, ``cpu_s`` in seconds.
+
+    ``home``: ``session``, a home, XDG directories and TMPDIR of its own, into which ``login`` (paths relative to the
+    worker's home) is copied; default with ``landlock``. Limits are those of setrlimit(2), per process.
+    """
+
+    kind: Literal["landlock", "none"] = "none"
+    read: list[str] = []
+    write: list[str] = []
+    home: Literal["session", "worker"] | None = None
+    login: list[str] = []
+    umask: str | None = None
+    memory: int | None = None
+    open_files: int | None = None
+    processes: int | None = None
+    file_size: int | None = None
+    cpu_s: int | None = None
+
+    def __post_init__(self) -> None:
+        for path in (*self.read, *self.write):
+            if not os.path.isabs(path):
+                raise ValueError(f"{path!r} is no absolute path")
+        for path in self.login:
+            if os.path.isabs(path) or ".." in path.split("/") or not path:
+                raise ValueError(f"login: {path!r} is not relative to the worker's home")
+        if self.umask is not None and not re.fullmatch("[0-7]{3,4}", self.umask):
+            raise ValueError(f'umask: {self.umask!r} is not octal, as "077"')
+        for name in ("memory", "open_files", "processes", "file_size", "cpu_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 2**63:
+                raise ValueError(f"{name}: Expected a number above 0, got {value}")
+        if self.login and not self.own_home:
+            raise ValueError('login: needs home = "session"')
+
+    @property
+    def own_home(self) -> bool:
+        """Whether a session has a home of its own."""
+        return self.home == "session" or (self.home is None and self.kind == "landlock")
 
 
 class Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
@@ -39,7 +81,9 @@ class Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_def
     command: list[str] | None = None
     env: dict[str, str] = {}
     pass_env: list[str] = []
+    public_env: list[str] = []
     options: dict[str, Any] = {}
+    sandbox: Sandbox | None = None
 
     def defaults(self) -> Options:
         """``options`` as checked options; raises `InvalidOption`."""
@@ -69,6 +113,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     max_spool: int = 2048 * MIB
     spool_dir: str | None = None
     approvals: dict[str, Any] | str | None = None
+    homes_dir: str | None = None
+    policy: StartPolicy | None = None
     providers: dict[str, Provider] = {}
 
     @property
@@ -89,13 +135,24 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
         return read_policy(self.approvals)
 
     @property
+    def start_policy(self) -> StartPolicy:
+        """What starts may ask for."""
+        return self.policy or EVERYTHING
+
+    @property
+    def homes_path(self) -> Path:
+        """Where sessions' own homes are made."""
+        return Path(self.homes_dir or os.path.join(tempfile.gettempdir(), f"agentrq-homes-{os.getuid()}"))
+
+    @property
     def spool_path(self) -> Path:
         """Where the spool's files are made."""
         return Path(self.spool_dir or tempfile.gettempdir())
 
 
 _ANNOTATIONS = typing.get_type_hints(Settings)
-_FROM_ENVIRONMENT = {f"AGENTRQ_{name.upper()}": name for name in Settings.__struct_fields__ if name != "providers"}
+_TOML_ONLY = ("policy", "providers")
+_FROM_ENVIRONMENT = {f"AGENTRQ_{name.upper()}": name for name in Settings.__struct_fields__ if name not in _TOML_ONLY}
 _MAY_BE_ZERO = frozenset({"drain_s", "stop_grace_s", "max_spool", "recovery_timeout_s"})
 
 

@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +25,10 @@ _HEAD: Final = 4
 
 
 class Entry(NamedTuple):
-    """One event on its way: kind as in write.lua; ``fields`` go into the state with it."""
+    """One event on its way: kind as in write.lua; ``fields`` go into the state with it.
+
+    ``joined``: it is written in one step with the next one, or neither is.
+    """
 
     kind: str
     seq: int
@@ -34,6 +36,7 @@ class Entry(NamedTuple):
     inbox_entry: bytes = b""
     command_id: str = ""
     fields: dict[str, Any] | None = None
+    joined: bool = False
 
     @property
     def cost(self) -> int:
@@ -135,7 +138,7 @@ class Waiting:
 
     def front(self, most: int, most_bytes: int) -> list[Entry]:
         """The oldest entries, at least one if there is any; they stay."""
-        if not self._memory and self._spool is not None:
+        if self._spool is not None and (not self._memory or self._memory[-1].joined):
             for entry in self._spool.read(most, most_bytes):
                 self._hold(self._memory, entry)
             if not self._spool:
@@ -145,9 +148,9 @@ class Waiting:
                 self._behind.clear()
         taken: list[Entry] = []
         size = 0
-        for entry in islice(self._memory, most):
+        for entry in self._memory:
             size += len(entry.json)
-            if taken and size > most_bytes:
+            if taken and not taken[-1].joined and (len(taken) >= most or size > most_bytes):
                 break
             taken.append(entry)
         return taken
@@ -230,7 +233,7 @@ class _Spool:
         taken: list[Entry] = []
         size = 0
         try:
-            while self and len(taken) < most and size < most_bytes:
+            while self and (not taken or taken[-1].joined or (len(taken) < most and size < most_bytes)):
                 length = int.from_bytes(os.pread(self._file.fileno(), _HEAD, self._read_at), "big")
                 body = os.pread(self._file.fileno(), length, self._read_at + _HEAD)
                 taken.append(Entry(*msgspec.msgpack.decode(body)))

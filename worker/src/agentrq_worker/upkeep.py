@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import redis
 from rq import Queue, worker_registration
@@ -145,7 +145,12 @@ class Upkeep:
         """Back into their queue with jobs that were dequeued and not begun: their worker died in between."""
         seen: dict[tuple[str, str], float] = {}
         for queue in self._worker.queues:
-            for job_id in queue.intermediate_queue.get_job_ids():
+            ids: Any = self._connection.lrange(queue.intermediate_queue_key, 0, -1)
+            for raw in ids:
+                job_id = raw.decode("utf-8", "replace")
+                if job_id.encode() != raw:
+                    log.warning("queue %s: %r is no job's id and is dropped", queue.name, raw)
+                    self._connection.lrem(queue.intermediate_queue_key, 0, raw)
                 if job_id in self.in_hand:
                     continue
                 place = (queue.name, job_id)

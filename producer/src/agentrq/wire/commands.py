@@ -136,7 +136,7 @@ def check_text(name: str, value: object) -> str:
 
 def make_command(command: Command) -> Command:
     """Check a command before it is sent; raises `InvalidOption` naming the member."""
-    if not command.command_id or len(command.command_id) > 200:
+    if len(check_text("command_id", command.command_id)) > 200:
         raise InvalidOption("command_id", "Expected 1 to 200 characters")
     if command.command == "prompt":
         check_text("prompt", command.text)
@@ -146,4 +146,14 @@ def make_command(command: Command) -> Command:
         check_text(command.command.removeprefix("set_"), command.text)
     if command.command == "answer":
         check_text("request_id", command.request_id)
+        _check_answer(command.answer)
     return command
+
+
+def _check_answer(answer: Any) -> None:
+    try:
+        size = len(encode(answer))
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidOption("answer", f"cannot be written as JSON: {error}") from None
+    if size > MAX_PROMPT_BYTES:
+        raise InvalidOption("answer", f"is over {MAX_PROMPT_BYTES} bytes")

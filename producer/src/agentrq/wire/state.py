@@ -54,7 +54,7 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
 
     ``recoveries`` counts lost owners since the last whole turn; ``prompted``: the first prompt was handed to a
     runner; ``turn``: a turn is under way; ``job_id``: RQ's job where it is not the session's id;
-    ``queue``: the RQ queue it came by.
+    ``queue``: the RQ queue it came by; ``stop``: somebody asked for its end, so no owner begins anything any more.
     """
 
     token: str = ""
@@ -65,6 +65,7 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     turn: bool = False
     job_id: str = ""
     queue: str = ""
+    stop: bool = False
 
 
 _ALWAYS = frozenset({"costUsd", "inputTokens", "outputTokens", "numTurns", "pendingApprovals"})

@@ -28,6 +28,8 @@ PROTOCOL: Final = 1
 AUTH_REQUIRED: Final = -32000
 _CAPABILITIES: Final = {"fs": {"readTextFile": False, "writeTextFile": False}, "terminal": False}
 _API_KEY: Final = re.compile("api[-_ ]?key", re.IGNORECASE)
+_ASKING: Final = frozenset({"default", "plan"})
+"""The permission modes that allow nothing of themselves which a policy could deny."""
 _UNSUPPORTED: Final = ("system_prompt", "worktree_name", "max_budget_usd")
 
 
@@ -139,6 +141,8 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         """Model and permission mode, before the first prompt."""
         self._setup = Setup(result)
         mode = self._options.permission_mode or "bypassPermissions"
+        if self._options.approvals is not None and mode not in _ASKING:
+            mode = "default"  # what a policy is to decide has to be asked for
         self._steps = []
         try:
             if self._options.model is not None:
@@ -216,6 +220,8 @@ agent's own program on this machine, or pass its API key by env or pass_env"
 
     def set_permission_mode(self, mode: str) -> bytes:
         """Another of the agent's modes."""
+        if self._options.approvals is not None and mode not in _ASKING:
+            raise Refused(f"a policy decides on approvals: use one of {', '.join(sorted(_ASKING))}")
         return self._change(self._setup.mode(mode), "permission mode")
 
     def _reply(self, asked: Asked, answer: Any) -> Any:

@@ -65,8 +65,8 @@ class AcpAdapter(RpcAdapter):
             return [] if self.driven or self.session is None else self.failed_turn(read_error(event.error))
         try:
             result = decode_result(event.result)
-        except (ValueError, RecursionError):
-            return []
+        except (ValueError, RecursionError) as error:
+            return [Draft(*lines.malformed("response", str(error), line))]
         if isinstance(result.stop_reason, str):
             return self._end_turn(result.stop_reason, result)
         if isinstance(result.session_id, str):

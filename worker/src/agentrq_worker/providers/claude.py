@@ -35,6 +35,7 @@ from agentrq_worker.providers.claude_lines import (
     AssistantLine,
     Block,
     ControlCancelLine,
+    ControlRequest,
     ControlRequestLine,
     Notice,
     RateLimitLine,
@@ -61,7 +62,8 @@ class ClaudeAdapter(Adapter):
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
         self._voices: dict[str | None, Voice] = {}
-        self._asked: set[str] = set()
+        self.asked: dict[str, ControlRequest] = {}
+        """What the CLI has asked in this turn, by request id."""
         self._session: str | None = None
         self._setting: tuple[Any, Any] = (None, None)  # model and permission mode
         self._cost_so_far = 0.0  # the last total_cost_usd
@@ -200,7 +202,7 @@ class ClaudeAdapter(Adapter):
         if event.uuid is not None and event.uuid == self._last_result:  # the same line once more
             return []
         self._last_result = event.uuid
-        self._asked.clear()
+        self.asked.clear()
         for voice in self._voices.values():
             voice.end_turn()
         usage = lines.mapping(event.usage)
@@ -241,9 +243,9 @@ class ClaudeAdapter(Adapter):
         draft = asked(event)
         if draft is None:
             return [Draft(*lines.unknown(line))]
-        if event.request_id in self._asked:  # the same line once more
+        if event.request_id in self.asked:  # the same line once more
             return []
-        self._asked.add(event.request_id)
+        self.asked[event.request_id] = event.request
         return [draft]
 
     def _control_cancel(self, event: ControlCancelLine, line: bytes) -> list[Draft]:

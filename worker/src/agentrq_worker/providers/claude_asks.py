@@ -19,7 +19,7 @@ def asked(event: ControlRequestLine) -> Draft | None:
     request = event.request
     questions: list[dict[str, Any]] | None = None
     if request.subtype == "can_use_tool":
-        questions = _of_tool(request) if request.tool_name == _QUESTION_TOOL else None
+        questions = questions_of(request) if request.tool_name == _QUESTION_TOOL else None
         if questions is None:
             return Draft("approval_request", _approval(event.request_id, request))
     elif request.subtype == "elicitation":
@@ -39,7 +39,7 @@ def _approval(request_id: str, request: ControlRequest) -> ApprovalRequest:
     )
 
 
-def _of_tool(request: ControlRequest) -> list[dict[str, Any]] | None:
+def questions_of(request: ControlRequest) -> list[dict[str, Any]] | None:
     """The tool's questions, with what the contract asks of each; they have no ids, so their places are."""
     found = members(request.input).get("questions")
     if not isinstance(found, list) or not found:

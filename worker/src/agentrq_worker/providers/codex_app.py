@@ -60,10 +60,10 @@ class CodexApp(JsonRpc):
 
     def _initialized(self, result: Raw) -> list[Said]:
         options = self._options
-        mode = options.permission_mode or "bypassPermissions"
-        if mode not in MODES:
-            return [Ended(f"codex has no permission mode {mode!r}; modes are {', '.join(MODES)}")]
-        policy, sandbox = MODES[mode]
+        try:
+            policy, sandbox = self._mode(options.permission_mode or "bypassPermissions")
+        except Refused as refused:
+            return [Ended(str(refused))]
         params: dict[str, Any] = {"approvalPolicy": policy, "sandbox": sandbox}
         if options.cwd is not None:
             params["cwd"] = options.cwd
@@ -170,11 +170,16 @@ class CodexApp(JsonRpc):
 
     def set_permission_mode(self, mode: str) -> bytes:
         """Goes with the next turn."""
-        if mode not in MODES:
-            raise Refused(f"codex has no permission mode {mode!r}; modes are {', '.join(MODES)}")
-        policy, sandbox = MODES[mode]
+        policy, sandbox = self._mode(mode)
         self._next_turn |= {"approvalPolicy": policy, "sandboxPolicy": {"type": _SANDBOXES[sandbox]}}
         return b""
+
+    def _mode(self, mode: str) -> tuple[str, str]:
+        """A mode's approval policy and sandbox. Raises `Refused` for one that codex does not have."""
+        if mode not in MODES:
+            raise Refused(f"codex has no permission mode {mode!r}; modes are {', '.join(MODES)}")
+        # What a policy is to decide has to be asked for.
+        return MODES[mode if self._options.approvals is None or mode == "plan" else "untrusted"]
 
     def _reply(self, asked: Asked, answer: Any) -> Any:
         params = params_decoder.decode(asked.params if is_given(asked.params) else b"{}")

@@ -62,8 +62,8 @@ class CodexAppAdapter(RpcAdapter):
             return [] if self.driven else [Draft("error", Error(message=read_error(event.error).text))]
         try:
             result = decode_response(event.result)
-        except (ValueError, RecursionError):
-            return []
+        except (ValueError, RecursionError) as error:
+            return [Draft(*lines.malformed("response", str(error), line))]
         if result.thread is not None and isinstance(result.thread.id, str):
             return self._begin(result.thread, result.model, result.cwd)
         if result.turn is not None and isinstance(result.turn.id, str) and result.turn.status == "inProgress":

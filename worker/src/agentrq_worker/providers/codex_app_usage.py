@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentrq_worker.providers.lines import mapping, whole
+from agentrq_worker.providers.lines import mapping, text, whole
 
 
 class Usage:
     """Tokens of the turn so far, sub-agents' included."""
 
     def __init__(self) -> None:
-        self._sums: dict[Any, tuple[int, int]] = {}
+        self._sums: dict[str, tuple[int, int]] = {}
         self._spent = (0, 0)
 
     def add(self, thread: Any, usage: dict[str, Any], fresh: bool, in_turn: bool) -> None:
         """A thread's `ThreadTokenUsage`; ``fresh``: the thread began in this process, with sums of 0."""
         now, last = _tokens(usage.get("total")), _tokens(usage.get("last"))
-        before = self._sums.get(thread, (0, 0) if fresh else None)
-        self._sums[thread] = now
+        key = text(thread)
+        before = self._sums.get(key, (0, 0) if fresh else None)
+        self._sums[key] = now
         if before is None:
             # The first sum of a thread that has a past: only what this turn asked of the model is new.
             spent = last if in_turn else (0, 0)

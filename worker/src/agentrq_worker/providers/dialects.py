@@ -11,6 +11,8 @@ from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers import UnknownAdapter
 from agentrq_worker.providers import adapter as make_adapter
 from agentrq_worker.providers.acp import Acp
+from agentrq_worker.providers.claude import ClaudeAdapter
+from agentrq_worker.providers.claude_dialect import ClaudeDialect
 from agentrq_worker.providers.codex_app import CodexApp
 from agentrq_worker.providers.dialect import Dialect
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
@@ -18,6 +20,12 @@ from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
 def _runner(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> Dialect:
     return RunnerProtocol(session_id, options, adapter, partial(make_adapter, epoch=epoch), total)
+
+
+def _claude(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> Dialect:
+    if adapter != "claude":
+        raise UnknownAdapter(adapter, ["claude"])
+    return ClaudeDialect(options, ClaudeAdapter(total, epoch))
 
 
 _JSONRPC: Final[dict[str, Callable[[Options, SessionTotal, int], Dialect]]] = {"acp": Acp, "codex": CodexApp}
@@ -31,6 +39,7 @@ def _jsonrpc(session_id: str, options: Options, adapter: str, total: SessionTota
 
 DIALECTS: Final[dict[str, Callable[[str, Options, str, SessionTotal, int], Dialect]]] = {
     "runner": _runner,
+    "claude": _claude,
     "jsonrpc": _jsonrpc,
 }
 """Dialects by name; each is made from session id, options, adapter name, sums so far, epoch."""

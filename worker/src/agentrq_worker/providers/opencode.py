@@ -37,7 +37,7 @@ class Part(msgspec.Struct, gc=False):
 
     id: str | None = None
     text: Raw = ABSENT
-    callID: str | None = None
+    call: str | None = msgspec.field(default=None, name="callID")
     tool: Any = None
     state: State | None = None
     reason: Any = None
@@ -45,10 +45,10 @@ class Part(msgspec.Struct, gc=False):
     tokens: Any = None
 
 
-class _Line(msgspec.Struct, gc=False):
+class _Line(msgspec.Struct, gc=False, kw_only=True):
     """What all lines share."""
 
-    sessionID: Any = None
+    session: Any = msgspec.field(default=None, name="sessionID")
     timestamp: Any = None
 
 
@@ -106,10 +106,10 @@ class OpencodeAdapter(Adapter):
         """The session shows in every line; the turn begins with its first."""
         if self._began is None:
             self._began = lines.whole(event.timestamp)
-        if not isinstance(event.sessionID, str) or event.sessionID == self._session:
+        if not isinstance(event.session, str) or event.session == self._session:
             return []
-        self._session = event.sessionID
-        return [Draft("init", Init(provider_session_id=event.sessionID))]
+        self._session = event.session
+        return [Draft("init", Init(provider_session_id=event.session))]
 
     def _again(self, part: Part) -> bool:
         """True for the same part once more."""
@@ -139,13 +139,13 @@ class OpencodeAdapter(Adapter):
     def _tool_use(self, event: ToolUse, line: bytes) -> list[Draft]:
         drafts = self._see(event)
         part, state = event.part, event.part.state or State()
-        if part.callID is None:
+        if part.call is None:
             return [*drafts, Draft(*lines.malformed("tool_use", "it has no callID", line))]
-        self._call(part.callID, lines.text(part.tool), lines.passed_or(state.input, {}), None, drafts)
+        self._call(part.call, lines.text(part.tool), lines.passed_or(state.input, {}), None, drafts)
         if state.status == "error":
-            self._result(part.callID, lines.passed_or(state.error, ""), True, None, drafts)
+            self._result(part.call, lines.passed_or(state.error, ""), True, None, drafts)
         elif state.status == "completed":
-            self._result(part.callID, lines.passed_or(state.output, ""), False, None, drafts)
+            self._result(part.call, lines.passed_or(state.output, ""), False, None, drafts)
         return drafts
 
     def _step_finish(self, event: StepFinish, line: bytes) -> list[Draft]:
@@ -160,7 +160,7 @@ class OpencodeAdapter(Adapter):
             tokens_in + lines.whole(tokens.get("input")),
             tokens_out + lines.whole(tokens.get("output")),
         )
-        return drafts if part.reason in _GOES_ON else [*drafts, *self._end_turn(event, None)]
+        return drafts if lines.text(part.reason) in _GOES_ON else [*drafts, *self._end_turn(event, None)]
 
     def _end_turn(self, event: _Line, error: str | None) -> list[Draft]:
         (cost, tokens_in, tokens_out), self._spent = self._spent, (0.0, 0, 0)

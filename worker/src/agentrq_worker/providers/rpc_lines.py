@@ -53,6 +53,7 @@ def is_given(raw: Raw) -> bool:
 
 
 _error = msgspec.json.Decoder(RpcError).decode
+_ASKS = frozenset({"approval_request", "question"})
 MethodReader = Callable[[Any, Any, bytes], list[Draft]]
 """A method of an adapter that reads one JSON-RPC method: (adapter, its params, its line)."""
 
@@ -120,7 +121,8 @@ class RpcAdapter(Adapter):
                 if request_id in self._pending:  # the same line once more
                     return []
                 drafts = reader(self, params, line)
-                self._pending.add(request_id)
+                if drafts[-1].type in _ASKS:  # else it was not to be understood
+                    self._pending.add(request_id)
                 return drafts
             return reader(self, params, line)
         if is_given(event.id) and (len(event.result) or is_given(event.error)):

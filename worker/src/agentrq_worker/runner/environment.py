@@ -45,9 +45,7 @@ def build_environment(
     providers' own, loader-hijacking and invalid names; 5. ``config_dir`` under the provider's own name. ``provider`` is
     a provider's or adapter's name; one beginning with neither ``claude`` nor ``codex`` has no variable for it.
     """
-    variables = {
-        name: value for name, value in source.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
-    }
+    variables = {name: value for name, value in source.items() if is_public(name)}
     variables |= {name: source[name] for name in pass_env if name in source}
     variables |= settings_env or {}
     refused: list[str] = []
@@ -61,6 +59,11 @@ def build_environment(
             if provider.startswith(prefix):
                 variables[name] = config_dir
     return Environment(variables, refused)
+
+
+def is_public(name: str) -> bool:
+    """Whether the allow-list has it: a variable that every runner is given holds no secret."""
+    return name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
 
 
 def _is_refused(name: str) -> bool:

@@ -40,11 +40,12 @@ class Query(msgspec.Struct, frozen=True):
 class Runner:
     """The two pipes. Every method may be called from any thread; a line is never torn by another.
 
-    ``deaf`` makes it ignore the protocol's stop.
+    ``deaf`` makes it ignore the protocol's stop. ``before_exit`` ends what the runner has started itself.
     """
 
     def __init__(self) -> None:
         self.deaf = False
+        self.before_exit: Callable[[], None] | None = None
         self._stdout = sys.stdout.buffer
         self._writing = threading.Lock()
         self._waiting: SimpleQueue[Query | None] = SimpleQueue()
@@ -61,6 +62,8 @@ class Runner:
 
     def exit(self, code: int) -> NoReturn:
         """End the process at once, between two lines; what was written stays written."""
+        if self.before_exit is not None:
+            self.before_exit()
         with self._writing:
             # Not sys.exit: at its shutdown the interpreter aborts when the reader thread is inside stdin.
             os._exit(code)
@@ -109,7 +112,7 @@ def run(turn: Callable[[Runner, Query], None]) -> NoReturn:
     """Be a runner: call ``turn`` for each prompt in turn, on the main thread, until stop or the end of stdin.
 
     Exits 0 then; 1 with an ``agent_error`` when ``turn`` raises. A stop ends the process from the reader
-    thread, in mid-turn: a runner with children of its own needs more than this.
+    thread, in mid-turn: a runner with children of its own sets `Runner.before_exit`.
     """
     # The defaults, whatever was inherited: TERM ends at once, and so does writing to nobody.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):

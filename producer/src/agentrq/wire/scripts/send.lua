@@ -14,5 +14,6 @@ if ARGV[3] ~= 'stop' and redis.call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then
 end
 redis.call('XADD', KEYS[3], '*', 'command', ARGV[2])
 redis.call('HSET', KEYS[4], ARGV[1], '')
+if ARGV[3] == 'stop' then redis.call('HSET', KEYS[1], 'stop', 1) end
 if worker ~= '' then redis.call('PUBLISH', ARGV[6] .. worker .. ':wake', ARGV[5]) end
 return {'sent', '', worker, token, epoch}

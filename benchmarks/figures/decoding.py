@@ -1,0 +1,115 @@
+"""Figure 1: a runner's line to the JSON of its messages, in one process.
+
+Ours is the dialect and the lane that a session has; the peers decode to dicts, build dicts and encode, with json and
+with orjson. All three refuse bytes that are no UTF-8.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from agentrq.wire.commands import Options
+from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import LIVE_ONLY, SessionTotal
+from agentrq_worker.lane import Lane
+from agentrq_worker.providers.dialects import make_dialect
+from agentrq_worker.spool import Shares
+from benchmarks import corpus
+from benchmarks.peers.dict_code import Normaliser
+from benchmarks.report import Row, at_least, us
+
+FIGURES: Final = (1,)
+_CORPORA: Final[dict[str, tuple[Callable[[int], bytes], int]]] = {
+    "delta": (corpus.delta, 2000),
+    "text 2 KB": (lambda number: corpus.text(number, 2000), 1000),
+    "tool result 10 KB": (lambda number: corpus.tool_result(number, 10_000), 300),
+    "tool result 100 KB": (lambda number: corpus.tool_result(number, 100_000), 60),
+    "tool result 1 MB": (lambda number: corpus.tool_result(number, 1_000_000), 8),
+}
+
+
+class _Product:
+    """A session's dialect and lane, without the session."""
+
+    def __init__(self) -> None:
+        shares = Shares(1 << 40, 0, Path(tempfile.gettempdir()))
+        self._dialect = make_dialect("runner", "s", Options(), "claude", SessionTotal(), 1)
+        self._lane = Lane(Keys("agentrq"), "s", Cursor(1, 0), "token", shares, lambda _: None)
+
+    def lines(self, lines: list[bytes]) -> None:
+        lane, receive = self._lane, self._dialect.receive
+        for line in lines:
+            for said in receive(line):
+                draft: Any = said
+                if draft.type in LIVE_ONLY:
+                    lane.delta(draft.type, draft.content, draft.parent_id)
+                else:
+                    lane.message(draft.type, draft.content, draft.parent_id)
+
+    def take(self) -> list[bytes]:
+        found = [entry.json for entry in self._lane.waiting.front(1 << 30, 1 << 60)]
+        self._lane.waiting.clear()
+        return found
+
+
+class _Peer:
+    def __init__(self, loads: Callable[[bytes], Any], dumps: Callable[[Any], bytes]) -> None:
+        self._line = Normaliser("s", loads, dumps).line
+        self._found: list[bytes] = []
+
+    def lines(self, lines: list[bytes]) -> None:
+        line, found = self._line, self._found
+        for each in lines:
+            for _, message in line(each):
+                found.append(message)
+
+    def take(self) -> list[bytes]:
+        found, self._found = self._found, []
+        return found
+
+
+def _dumps(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _say_the_same(ways: dict[str, Any], lines: list[bytes]) -> None:
+    """All ways have to bring the same messages, else the times compare nothing."""
+    said: list[list[Any]] = []
+    for way in ways.values():
+        way.lines(lines)
+        messages = [json.loads(message) for message in way.take()]
+        said.append([(message["type"], message["content"]) for message in messages])
+    assert said[0] == said[1] == said[2] != [], "product and peers say different things"
+
+
+def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    rounds = 3 if quick else 9
+    for name, (make, count) in _CORPORA.items():
+        ways = {"agentrq": _Product(), "json": _Peer(json.loads, _dumps), "orjson": _Peer(orjson.loads, orjson.dumps)}
+        sample = [make(number).strip().replace(b"########", b"%08d" % 0) for number in range(count)]
+        _say_the_same(ways, sample[:50])
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for number in range(1, rounds + 1):
+            lines = [line.replace(b"00000000", b"%08d" % number) for line in sample]  # every id is new
+            for way, path in ways.items():
+                gc.collect()
+                began = time.process_time()
+                path.lines(lines)
+                times[way].append((time.process_time() - began) / count)
+                assert len(path.take()) == count
+        ours = statistics.median(times["agentrq"])
+        for peer, goal in (("json", 4.5), ("orjson", 1.5)):
+            theirs = statistics.median(times[peer])
+            rows.append(at_least(1, f"{name}, a line, against {peer}", us(theirs), us(ours), theirs / ours, goal))
+    return rows, []

@@ -1,0 +1,92 @@
+"""Figures 9 and 10: what an idle session costs its worker in memory, threads and CPU time, heartbeats included.
+
+The peer is a stock RQ worker a session: the worker and the process it forked for a job that stays. Memory is the
+proportional share (PSS), so that what processes have in common counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import time
+from typing import Final
+
+import psutil
+import redis
+from rq import Queue
+
+from benchmarks.peers import rq_jobs
+from benchmarks.report import Row, at_most, told
+from benchmarks.stage import Stage, cpu, pss, stage
+
+FIGURES: Final = (9, 10)
+SESSIONS: Final = 500
+PEERS: Final = 4
+
+
+async def _rq_memory(on: Stage) -> float:
+    """Bytes a session with a stock RQ worker for each."""
+    workers = [await on.helper("benchmarks.peers.rq_worker", on.url, "stay", ready=True) for _ in range(PEERS)]
+    with redis.Redis.from_url(on.url) as connection:
+        queue = Queue("stay", connection=connection)
+        for _ in workers:
+            queue.enqueue(rq_jobs.stay, 600, job_timeout=900)
+        deadline = time.monotonic() + 30
+        while not all(worker.system.children() for worker in workers):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        processes = [process for worker in workers for process in (worker.system, *worker.system.children())]
+        found = sum(map(pss, processes)) / PEERS
+        for worker in workers:
+            for horse in worker.system.children():
+                horse.kill()
+        for process in [process for worker in workers for process in worker.system.children()]:
+            process.wait(10)
+    await on.close(*workers)
+    return found
+
+
+async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    async with stage() as on:
+        peer = await _rq_memory(on) if 9 in wanted else 0.0
+        worker = await on.worker("--max-sessions", str(SESSIONS + 20))
+        await on.sessions(20, "small")  # what the first sessions bring along is no session's
+        await asyncio.sleep(1)
+        before, threads = pss(worker.system), worker.system.num_threads()
+        await on.sessions(SESSIONS, "small")
+        await asyncio.sleep(1 if quick else 5)
+        each = (pss(worker.system) - before) / SESSIONS
+        if 9 in wanted:
+            shown = f"{each / 1024:.1f} KiB"
+            rows.append(at_most(9, f"memory an idle session ({SESSIONS})", "", shown, each / 1024, 40, " KiB"))
+            rows.append(at_most(9, "against a stock RQ worker a session", f"{peer / 2**20:.1f} MiB", shown,
+                                each / peer, 0.01))  # fmt: skip
+            whole = pss(worker.system)
+            rows.append(told(9, "the worker whole, a session", "", f"{whole / SESSIONS / 1024:.0f} KiB of {whole / 2**20:.0f} MiB",
+                             f"1/{peer / (whole / SESSIONS):.0f}"))  # fmt: skip
+            after = worker.system.num_threads()
+            rows.append(at_most(9, f"threads at 20 and at {SESSIONS + 20} sessions", str(threads), str(after),
+                                after - threads, 0, " more"))  # fmt: skip
+        if 10 in wanted:
+            rows += await _idle_cpu(worker.system, 5 if quick else 10, 1 if quick else 3)
+    return rows, []
+
+
+async def _idle_cpu(worker: psutil.Process, seconds: int, rounds: int) -> list[Row]:
+    """Seconds are a multiple of the heartbeats' 2.5 s."""
+    shares: list[float] = []
+    for _ in range(rounds):
+        had, began = cpu(worker), time.monotonic()
+        await asyncio.sleep(seconds)
+        shares.append((cpu(worker) - had) / (time.monotonic() - began))
+    share = statistics.median(shares)
+    tick = 1 / os.sysconf("SC_CLK_TCK") / seconds
+    shown = f"{share:.2%} ± {tick:.2%}"
+    return [at_most(10, f"idle CPU of a core, {SESSIONS + 20} sessions", "", shown, share, 0.015, "%")]
+
+
+def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
+    return asyncio.run(_measure(quick, wanted))

@@ -1,0 +1,66 @@
+"""Figure 7: from the runner's write of a line to the reader's ``async for``, at 10 and 50 messages a second a session.
+
+The runner puts the time into the line, the reader compares; both see the same monotonic clock. The peer is a worker that
+awaits one pipeline of XADD and PUBLISH a message, with a redis-py reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections import defaultdict
+from typing import Final
+
+from benchmarks import native
+from benchmarks.report import Row, at_most, progress, told, us
+from benchmarks.stage import cpu, stage
+
+FIGURES: Final = (7,)
+SESSIONS: Final = 100
+
+
+async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
+    rounds, seconds = (1, 2) if quick else (3, 5)
+    found: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    async with stage() as on:
+        worker = await on.worker("--max-sessions", str(SESSIONS))
+        sessions = await on.sessions(SESSIONS, "small")
+        reader = await on.reader(sessions, timed=True)
+        argv = native.flood(on.corpora["small"])
+        plain_worker = await on.helper("benchmarks.peers.plain_worker", "pipeline", on.url, str(SESSIONS), *argv)
+        plain_reader = await on.helper("benchmarks.peers.plain_reader", on.url, "timed", str(SESSIONS), ready=True)
+        for number in range(rounds + 1):
+            for per_second in (10, 50):
+                took = seconds if number else 1
+                prompt, wanted = f"pace {per_second} {took}", SESSIONS * per_second * took
+                for who, process in (("ours", worker), ("peer", plain_worker)):
+                    had = cpu(process.system)
+                    if who == "ours":
+                        await on.prompt(sessions, prompt)
+                        said = await reader.round()
+                    else:
+                        plain_worker.say(prompt)
+                        said = await plain_reader.round()
+                    assert said["count"] == wanted, said
+                    if number:  # the first round warms up
+                        found[who, per_second, "p50"].append(said["p50"])
+                        found[who, per_second, "p99"].append(said["p99"])
+                        found[who, per_second, "cpu"].append((cpu(process.system) - had) / wanted)
+    median = {key: statistics.median(values) for key, values in found.items()}
+    progress(", ".join(f"{who} ×{rate} {what} {us(value)}" for (who, rate, what), value in median.items()))
+    rows: list[Row] = []
+    for rate in (10, 50):
+        for what, goal in (("p50", 1.0), ("p99", 0.25)):
+            ours, peer = median["ours", rate, what], median["peer", rate, what]
+            measure = f"{SESSIONS} sessions × {rate}/s, line to reader, {what}"
+            if what == "p99" and rate == 10:
+                rows.append(told(7, measure, us(peer), us(ours), f"{ours / peer:.3g}×"))
+            else:
+                rows.append(at_most(7, measure, us(peer), us(ours), ours / peer, goal))
+        ours, peer = median["ours", rate, "cpu"], median["peer", rate, "cpu"]
+        rows.append(told(7, f"× {rate}: CPU a message: worker", us(peer), us(ours), f"{ours / peer:.3g}×"))
+    return rows, []
+
+
+def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
+    return asyncio.run(_measure(quick))

@@ -1,0 +1,98 @@
+"""Figure 2: a runner's stdout to lines, CPU time of the reading process; and the framer on very long lines.
+
+Ours is `RunnerProcess` and `LineFramer` on a runner that floods; the peer asyncio's own subprocess and ``readline``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from agentrq_worker.runner.framing import LineFramer
+from agentrq_worker.runner.process import RunnerProcess
+from benchmarks import corpus, native
+from benchmarks.report import Row, at_least, at_most, us
+
+FIGURES: Final = (2,)
+_MAX_LINE: Final = 10 << 20
+
+
+async def _ours(argv: list[str], query: bytes, wanted: int) -> float:
+    framer, seen = LineFramer(_MAX_LINE), 0
+
+    def read(chunk: bytes) -> None:
+        nonlocal seen
+        for _line in framer.feed(chunk):
+            seen += 1
+
+    done = asyncio.Event()
+    process = await RunnerProcess.spawn(argv, env=dict(os.environ), on_chunk=read, on_stdout_end=done.set)
+    try:
+        began = time.process_time()
+        process.write(query)
+        process.close_stdin()
+        await done.wait()
+        spent = time.process_time() - began
+    finally:
+        await process.aclose()
+    assert seen == wanted, f"{seen} of {wanted} lines"
+    return spent / seen
+
+
+async def _readline(argv: list[str], query: bytes, wanted: int) -> float:
+    pipes = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*argv, stdin=pipes, stdout=pipes, limit=_MAX_LINE)
+    assert process.stdin
+    assert process.stdout
+    began = time.process_time()
+    process.stdin.write(query)
+    process.stdin.close()
+    seen = 0
+    while await process.stdout.readline():
+        seen += 1
+    spent = time.process_time() - began
+    await process.wait()
+    assert seen == wanted, f"{seen} of {wanted} lines"
+    return spent / seen
+
+
+def _long_lines(line: int, total: int) -> float:
+    """CPU time a byte for lines of so many bytes in pieces of 4 KB."""
+    piece, framer, seen = b"x" * 4096, LineFramer(_MAX_LINE), 0
+    last = piece[:-1] + b"\n"
+    began = time.process_time()
+    for _ in range(total // line):
+        for _ in range(line // 4096 - 1):
+            framer.feed(piece)
+        seen += len(framer.feed(last))
+    spent = time.process_time() - began
+    assert seen == total // line
+    return spent / total
+
+
+def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    rounds, lines = (3, 60_000) if quick else (7, 200_000)
+    with tempfile.TemporaryDirectory() as name:
+        paths = corpus.write(Path(name))
+        for kind in ("deltas", "small", "texts"):
+            argv, count = native.flood(paths[kind]), lines if kind != "texts" else lines // 4
+            query = b'{"type":"query","prompt":"flood %d"}\n' % count
+            ours: list[float] = []
+            theirs: list[float] = []
+            for _ in range(rounds):
+                theirs.append(asyncio.run(_readline(argv, query, count + 2)))  # the lines around the turn
+                ours.append(asyncio.run(_ours(argv, query, count + 2)))
+            mine, peer = statistics.median(ours), statistics.median(theirs)
+            rows.append(at_least(2, f"{kind}, CPU a line", us(peer), us(mine), peer / mine, 3))
+    long, short = zip(*((_long_lines(8 << 20, 64 << 20), _long_lines(1 << 20, 64 << 20)) for _ in range(rounds + 2)),
+                      strict=True)  # fmt: skip
+    a, b = statistics.median(long), statistics.median(short)
+    shown = (f"{b * 1e9:.3f} ns/B at 1 MB", f"{a * 1e9:.3f} ns/B at 8 MB")
+    rows.append(at_most(2, "an 8 MB line in 4 KB pieces against 1 MB lines, a byte", *shown, a / b, 1.2))
+    return rows, []

@@ -1,0 +1,119 @@
+"""Figure 8: from the client's ``start`` to the runner's first line published; RQ's forking worker from enqueue to job.
+
+The runner's own start-up (spawned bare, to its first byte) is taken off. The burst is 100 starts at once, to the last
+one's first line; RQ's are enqueued in one pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import time
+from typing import Any, Final
+
+import redis
+from rq import Queue
+
+from agentrq.wire.ids import new_id
+from benchmarks import native
+from benchmarks.peers import rq_jobs
+from benchmarks.report import Row, at_least, at_most, progress, rate, us
+from benchmarks.stage import Stage, stage
+
+FIGURES: Final = (8,)
+BURST: Final = 100
+
+
+def _bare(argv: list[str]) -> float:
+    """Spawn to first byte."""
+    began = time.perf_counter()
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b'{"type":"query","prompt":"flood 0"}\n')
+        process.stdin.flush()
+        process.stdout.read(1)
+        took = time.perf_counter() - began
+        process.stdin.close()
+        process.stdout.read()
+    return took
+
+
+async def _ours(on: Stage, pubsub: Any, count: int) -> float:
+    """Seconds until the first lines of so many starts are published."""
+    ids = [new_id() for _ in range(count)]
+    channels = {on.client.context.keys.messages_channel(sid).encode() for sid in ids}
+    await pubsub.subscribe(*channels)
+    for _ in channels:
+        await pubsub.get_message(timeout=5)
+    left = set(channels)
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as group:
+        for sid in ids:
+            group.create_task(on.client.start("small", "flood 0", sid))
+        async with asyncio.timeout(60):
+            while left:
+                hint = await pubsub.get_message(timeout=5)
+                if hint is not None and hint["type"] == "message" and b'"type":"init"' in hint["data"]:
+                    left.discard(hint["channel"])
+    took = time.perf_counter() - began
+    await pubsub.unsubscribe(*channels)
+    for _ in channels:
+        await pubsub.get_message(timeout=5)
+    sessions = [on.client.session(sid) for sid in ids]
+    await asyncio.gather(*(session.stop() for session in sessions))
+    await asyncio.gather(*(session.wait(60) for session in sessions))
+    return took
+
+
+def _rq(queue: Queue, count: int) -> float:
+    began = time.monotonic_ns()
+    if count == 1:
+        jobs = [queue.enqueue(rq_jobs.started)]
+    else:
+        jobs = queue.enqueue_many([Queue.prepare_data(rq_jobs.started) for _ in range(count)])
+    deadline = time.monotonic() + 60
+    for job in jobs:
+        while (result := job.latest_result()) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert result is not None
+    return float(max(job.return_value() for job in jobs) - began) / 1e9
+
+
+async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
+    rounds, bursts = (10, 1) if quick else (40, 5)
+    ours: list[float] = []
+    theirs: list[float] = []
+    bare: list[float] = []
+    burst: list[float] = []
+    rq_burst: list[float] = []
+    async with stage() as on, on.client_redis() as raw, raw.pubsub() as pubsub:
+        await on.worker("--max-sessions", str(3 * BURST))
+        await on.helper("benchmarks.peers.rq_worker", on.url, "stock", ready=True)
+        with redis.Redis.from_url(on.url) as connection:
+            queue = Queue("stock", connection=connection)
+            argv = native.flood(on.corpora["small"])
+            for number in range(rounds + 2):
+                times = await _ours(on, pubsub, 1), await asyncio.to_thread(_rq, queue, 1), _bare(argv)
+                if number >= 2:
+                    for taken, found in zip((ours, theirs, bare), times, strict=True):
+                        taken.append(found)
+            for number in range(bursts + 1):
+                both = await _ours(on, pubsub, BURST), await asyncio.to_thread(_rq, queue, BURST)
+                if number:
+                    burst.append(both[0])
+                    rq_burst.append(both[1])
+    start, own, peer = statistics.median(ours), statistics.median(bare), statistics.median(theirs)
+    progress(json.dumps({"start": start, "runner": own, "rq": peer, "burst": burst, "rq burst": rq_burst}))
+    fast, slow = BURST / statistics.median(burst), BURST / statistics.median(rq_burst)
+    shown = f"{us(start - own)} (of {us(start)})"
+    return [
+        at_most(8, "start → first line published, against RQ", us(peer), shown, (start - own) / peer, 0.5),
+        at_least(8, f"burst of {BURST} starts, against RQ", rate(slow), rate(fast), fast / slow, 5),
+    ], []
+
+
+def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
+    return asyncio.run(_measure(quick))

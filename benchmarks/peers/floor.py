@@ -1,0 +1,59 @@
+"""The floor of publishing: ready-made payloads by the product's own script, and nothing else.
+
+``floor URL SESSIONS``; each number on stdin is a count of messages to publish, answered with the seconds it took and
+the CPU seconds of this process. Follows the argument order of agentrq's wire/scripts/write.lua.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+from agentrq.connection import connect_async
+from agentrq.wire import scripts, steps
+from agentrq.wire.keys import Keys
+from benchmarks.corpus import CORPORA
+from benchmarks.peers.dict_code import Normaliser
+
+BATCH = 512
+
+
+def _dumps(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+async def main() -> None:
+    url, sessions = sys.argv[1], int(sys.argv[2])
+    client = connect_async(url)
+    script = client.register_script(scripts.SOURCES["write"])
+    keys = Keys("floor")
+    read = Normaliser("01993b1e-7c1f-7000-8000-0123456789ab", json.loads, _dumps).line
+    payloads = [read(line)[0][1] for line in CORPORA["small"][:BATCH]]
+    names = [f"s{number}" for number in range(sessions)]
+    session_keys = [key for name in names for key in steps.session_keys(keys, name)]
+    for name in names:
+        await client.hset(keys.state(name), mapping={"epoch": 1, "token": "t", "cursor": "1-0", "status": "running"})
+    heads = [(name, 1, "t", keys.messages_channel(name), keys.status_channel(name), 0) for name in names]
+    seq, share = 0, BATCH // sessions
+    loop = asyncio.get_running_loop()
+    print("ready", flush=True)
+    while said := await loop.run_in_executor(None, sys.stdin.readline):
+        began, cpu = time.monotonic(), time.process_time()
+        for _ in range(int(said) // (share * sessions)):
+            args: list[object] = [100_000, 256 << 20, 86_400_000]
+            for at, head in enumerate(heads):
+                args += head
+                args.append(share)
+                for number in range(share):
+                    args += ("m", seq + number + 1, payloads[at * share + number], "", "")
+            answer = await script(keys=session_keys, args=args)
+            assert answer[0] == b"ok", answer
+            seq += share
+        print(json.dumps({"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}), flush=True)
+    await client.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

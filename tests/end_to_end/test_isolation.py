@@ -1,0 +1,193 @@
+"""Attacks on a worker by those who may start sessions, and by the agents in them: policy, sandbox, secrets."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrq import AsyncAgentClient, CommandRejected
+from agentrq_worker.runner import landlock
+from tests.rq_checks import eventually
+from tests.sessions import contents, until
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+
+PROBE = f"""
+[providers.probe]
+command = ["{sys.executable}", "{Path(__file__).parents[1] / "fakes/probe_runner.py"}"]
+"""
+SECRET = 'sk-test/"café"-0123456789'
+
+
+def everything(raw: Any) -> bytes:
+    """All that Redis holds."""
+    return b"\n".join(raw.dump(key) + key for key in raw.scan_iter())
+
+
+async def texts(session: Any) -> list[str]:
+    return [content.text for content in contents([event async for event in session.events()], "text")]
+
+
+async def test_a_start_that_the_policy_refuses(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "ws").mkdir()
+    config.write_text(f"""{PROBE}
+[policy]
+providers = ["probe"]
+models = ["small*"]
+roots = ["{tmp_path}/ws"]
+max_turns = 2
+""")
+    worker = start_worker()
+    ws = str(tmp_path / "ws")
+    for options, provider, rule in (
+        ({"cwd": ws}, "demo", "policy.providers"),
+        ({"cwd": ws, "model": "large"}, "probe", "policy.models"),
+        ({"cwd": f"{ws}/.."}, "probe", "policy.roots"),
+        ({"cwd": ws, "max_turns": 3}, "probe", "policy.max_turns"),
+        ({"cwd": ws, "resume": "--help"}, "probe", "resume '--help' begins with a dash"),
+    ):
+        session = await client.start(provider, "open('/tmp/never', 'w')", **options)
+        state = await session.wait(20)
+        assert (state.status, state.reason, state.pid) == ("error", "refused", None)
+        assert rule in (state.error or "")
+        assert len([line for line in worker.log if session.id in line]) == 1
+    session = await client.start("probe", "import os; say(os.getcwd())", cwd=f"{ws}/../ws/.", model="small-1")
+    await until(session, "idle")
+    with pytest.raises(CommandRejected, match=r"policy\.models"):
+        await session.set_model("large", wait=True, timeout=20)
+    await session.prompt("say('second')")
+    state = await session.wait(20)
+    assert (state.reason, await texts(session)) == ("max_turns", [ws, "second"])
+
+
+async def test_a_secret_gets_out_by_no_way(
+    client: AsyncAgentClient, start_worker: Start, config: Path, raw: Any
+) -> None:
+    import json
+
+    config.write_text(f"""{PROBE}
+env = {{ API_KEY = {json.dumps(SECRET)}, MODE = "fast-mode", SHORT = "fast" }}
+pass_env = ["PASSED"]
+public_env = ["MODE"]
+""")
+    worker = start_worker(PASSED="passed-by-the-worker", HIDDEN="never-given-to-anyone")
+    session = await client.start(
+        "probe",
+        """
+import json, os, sys
+key, passed = os.environ["API_KEY"], os.environ["PASSED"]
+say(key)
+say(json.dumps({"inner": key}))
+put({"type": "news", "key": key, passed: [passed]})
+print("not json " + passed, flush=True)
+print(key, passed, file=sys.stderr, flush=True)
+print("x" * 8180 + passed, file=sys.stderr, flush=True)
+say("HIDDEN" in os.environ or os.environ["MODE"] + os.environ["SHORT"])
+raise SystemError(key)
+""",
+    )
+    await until(session, "idle")
+    # No argument list has it either.
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = cmdline.read_bytes()
+        except OSError:
+            continue
+        assert b"passed-by-the-worker" not in arguments
+    failing = await client.start(
+        "probe",
+        """
+import os, json, sys
+sys.stdout.write(json.dumps({"type": "agent_error", "message": "failed with " + os.environ["API_KEY"]}) + "\\n")
+sys.stdout.flush()
+""",
+    )
+    state = await failing.wait(20)
+    assert state.error == "failed with [redacted]"
+    await session.stop()
+    await session.wait(20)
+    worker.wait_log(f"session {session.id}: .* a known secret was taken out")
+    seen = everything(raw)
+    log = "".join(worker.log).encode()
+    for place in (seen, log):
+        for form in ("passed-by-the", "0123456789", "sk-test", "never-given"):
+            assert form.encode() not in place, form
+    assert (await texts(session))[0] == "[redacted]"
+    assert "fast-modefast" in await texts(session)
+
+
+needs_landlock = pytest.mark.skipif(
+    landlock.version() < landlock.NEEDED, reason=f"this kernel's landlock is version {landlock.version()}"
+)
+
+
+@needs_landlock
+async def test_a_sandboxed_session(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path, raw: Any
+) -> None:
+    for name in ("ws", "other", "worker-home"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "worker-home/login.json").write_text("logged in")
+    (tmp_path / "worker-home/private").write_text("private")
+    (tmp_path / "other/file").write_text("of a neighbour")
+    config.write_text(f"""
+homes_dir = "{tmp_path}/homes"
+[policy]
+roots = ["{tmp_path}/ws"]
+{PROBE}
+[providers.probe.sandbox]
+kind = "landlock"
+read = ["{Path(__file__).parents[1]}/fakes"]
+login = ["login.json"]
+umask = "077"
+""")
+    start_worker(HOME=str(tmp_path / "worker-home"))
+    session = await client.start(
+        "probe",
+        f"""
+import os, subprocess
+def tried(what, *args):
+    try:
+        return what(*args)
+    except OSError as error:
+        return error.strerror
+say(open(os.path.expanduser("~/login.json")).read())
+say([tried(open, path) for path in ("{tmp_path}/worker-home/private", "{tmp_path}/other/file", "{config}")])
+say(tried(open, f"/proc/{{os.getppid()}}/environ"))
+say(tried(os.listdir, "{tmp_path}/homes"))
+open("result", "w").write("x")
+open(os.path.join(os.environ["TMPDIR"], "t"), "w").write("x")
+say(oct(os.stat("result").st_mode & 0o777))
+say(subprocess.run("cat {tmp_path}/other/file", shell=True, capture_output=True, text=True).returncode)
+""",
+        cwd=str(tmp_path / "ws"),
+    )
+    await until(session, "idle")
+    denied = "Permission denied"
+    state = raw.hgetall(f"agentrq:{{{session.id}}}:state")
+    assert state[b"enforced"].decode() == f"landlock {landlock.version()}, no_new_privs, no capabilities, own home"
+    assert (tmp_path / "homes" / session.id).is_dir()
+    await session.stop()
+    await session.wait(20)
+    assert await texts(session) == ["logged in", str([denied] * 3), denied, denied, "0o600", "1"]
+    assert (tmp_path / "ws/result").exists()
+    await eventually(lambda: not list((tmp_path / "homes").iterdir()))  # behind the session's last event
+
+
+async def test_what_cannot_be_enforced_starts_nothing(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
+) -> None:
+    trap = tmp_path / "sprung"
+    config.write_text(f'{PROBE}[providers.probe.sandbox]\nwrite = ["/no/such/place"]\n')
+    start_worker()
+    state = await (await client.start("probe", f"open({str(trap)!r}, 'w')")).wait(20)
+    assert (state.status, state.reason) == ("error", "refused")
+    assert state.error == "sandbox.write: /no/such/place does not exist"
+    assert not trap.exists()

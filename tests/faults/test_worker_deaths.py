@@ -1,0 +1,30 @@
+"""Workers die, freeze, lose the network and are restarted at random points while their sessions run turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.deaths import LIGHT_PROVIDER, run
+
+
+@pytest.fixture
+def light(config: Path) -> Path:
+    with config.open("a") as file:
+        file.write(LIGHT_PROVIDER)
+    return config
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_seeded_deaths(redis_url: str, light: Path, seed: int) -> None:
+    deaths = await run(redis_url, light, seed, sessions=6, turns=5)
+    assert deaths.faults
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(100, 150))
+async def test_many_seeded_deaths(redis_url: str, light: Path, seed: int) -> None:
+    deaths = await run(redis_url, light, seed, sessions=10, turns=10)
+    assert deaths.faults

@@ -1,0 +1,453 @@
+"""An ACP agent as spoken with, beyond what the recordings show: sessions resumed, set up, cancelled; every update."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from agentrq.wire.commands import make_options
+from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers.acp import Acp
+from agentrq_worker.providers.base import Draft
+from agentrq_worker.providers.dialect import Ended, Refused, Write
+from tests.worker.adapter_checks import as_json, check
+
+MODES = {"currentModeId": "default", "availableModes": [{"id": "default"}, {"id": "yolo"}, {"id": "plan"}]}
+OPTIONS = [
+    {"id": "m", "category": "model", "currentValue": "small", "options": [{"value": "small"}, {"value": "big"}]},
+    {"id": "mode", "category": "mode", "currentValue": "build", "options": [{"value": "build"}, {"value": "plan"}]},
+]
+
+
+class Talk:
+    """A dialect, what it has written and what it has said."""
+
+    def __init__(self, epoch: int = 1, total: SessionTotal | None = None, **options: Any) -> None:
+        self.dialect = Acp(make_options({"cwd": "/w"} | options), total or SessionTotal(), epoch)
+        self.written: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
+        self.ended: list[str | None] = []
+        self.write(self.dialect.open())
+
+    def write(self, data: bytes) -> Talk:
+        self.written += map(json.loads, data.splitlines())
+        return self
+
+    def hear(self, *lines: dict[str, Any]) -> Talk:
+        for line in lines:
+            for said in self.dialect.receive(json.dumps({"jsonrpc": "2.0", **line}).encode()):
+                if isinstance(said, Draft):
+                    check(said)
+                    self.messages.append(as_json(said))
+                elif isinstance(said, Write):
+                    self.write(said.data)
+                else:
+                    assert isinstance(said, Ended)
+                    self.ended.append(said.error)
+        return self
+
+    def answers(self, result: Any = None, error: Any = None) -> Talk:
+        """The agent answers the request made last."""
+        request = [line for line in self.written if "method" in line and "id" in line][-1]
+        return self.hear({"id": request["id"]} | ({"error": error} if error else {"result": result or {}}))
+
+    def begun(self, agent: Any = None, **initialized: Any) -> Talk:
+        return self.answers({"protocolVersion": 1, "agentCapabilities": agent or {}, **initialized})
+
+    def ready(self, **result: Any) -> Talk:
+        return self.begun().answers({"sessionId": "s", **result})
+
+    def turn(self) -> Talk:
+        return self.write(self.dialect.prompt("go"))
+
+    def over(self, reason: str = "end_turn", **result: Any) -> Talk:
+        request = [line for line in self.written if line.get("method") == "session/prompt"][-1]
+        return self.hear({"id": request["id"], "result": {"stopReason": reason, **result}})
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.written[-1]
+
+    @property
+    def methods(self) -> list[str]:
+        return [line["method"] for line in self.written if "method" in line]
+
+    def types(self) -> list[str]:
+        return [message["type"] for message in self.messages]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [message["content"] for message in self.messages if message["type"] == kind]
+
+
+def update(kind: str, /, **members: Any) -> dict[str, Any]:
+    return {"method": "session/update", "params": {"sessionId": "s", "update": {"sessionUpdate": kind, **members}}}
+
+
+def say(text: str, kind: str = "agent_message_chunk", **members: Any) -> dict[str, Any]:
+    return update(kind, content={"type": "text", "text": text}, **members)
+
+
+def cost(amount: float, currency: str = "USD") -> dict[str, Any]:
+    return update("usage_update", used=1, size=2, cost={"amount": amount, "currency": currency})
+
+
+# The handshake --------------------------------------------------------------------------------------------------
+
+
+def test_a_session_begins_and_waits_for_a_prompt() -> None:
+    talk = Talk(additional_directories=["/a"]).begun({"sessionCapabilities": {"additionalDirectories": {}}})
+    assert talk.last["params"] == {"cwd": "/w", "mcpServers": [], "additionalDirectories": ["/a"]}
+    talk.answers({"sessionId": "s"})
+    assert talk.messages == []
+    talk.turn().hear(say("hi"))
+    assert talk.messages[0] == {"type": "init", "content": {"providerSessionId": "s", "cwd": "/w"}}
+    early = Talk()
+    assert early.dialect.prompt("go") == b""
+    assert early.ready().last["params"] == {"sessionId": "s", "prompt": [{"type": "text", "text": "go"}]}
+
+
+def test_what_the_agent_does_not_have_is_said() -> None:
+    talk = Talk(additional_directories=["/a"], system_prompt="x").begun()
+    assert "additionalDirectories" not in talk.last["params"]
+    assert [report["message"] for report in talk.of("status")] == [
+        "This agent knows no system_prompt",
+        "This agent knows no additional_directories",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "options", "requests"),
+    [
+        ({}, {}, []),
+        ({"modes": MODES}, {}, [("session/set_mode", {"modeId": "yolo"})]),
+        ({"modes": MODES}, {"permission_mode": "default"}, []),
+        ({"modes": MODES}, {"permission_mode": "plan"}, [("session/set_mode", {"modeId": "plan"})]),
+        ({"modes": MODES}, {"approvals": "ask"}, []),
+        ({"configOptions": OPTIONS}, {"permission_mode": "plan"},
+         [("session/set_config_option", {"configId": "mode", "value": "plan"})]),
+        ({"configOptions": OPTIONS}, {"model": "big"},
+         [("session/set_config_option", {"configId": "m", "value": "big"})]),
+        ({"models": {"currentModelId": "x"}, "modes": MODES}, {"model": "y"},
+         [("session/set_model", {"modelId": "y"}), ("session/set_mode", {"modeId": "yolo"})]),
+    ],
+)  # fmt: skip
+def test_model_and_mode_are_set_one_after_another(result: Any, options: Any, requests: Any) -> None:
+    talk = Talk(**options)
+    talk.dialect.prompt("go")
+    talk.ready(**result)
+    for method, params in requests:
+        assert (talk.last["method"], talk.last["params"]) == (method, {"sessionId": "s", **params})
+        talk.answers({})
+    assert talk.last["method"] == "session/prompt"
+
+
+@pytest.mark.parametrize(
+    ("result", "options", "error"),
+    [
+        ({}, {"model": "y"}, "this agent lets no model be chosen"),
+        ({"modes": MODES}, {"permission_mode": "acceptEdits"}, "has no permission mode 'acceptEdits'; it has default"),
+        ({}, {"permission_mode": "plan"}, "has no permission mode 'plan'; it has none"),
+    ],
+)
+def test_what_cannot_be_set_ends_the_session(result: Any, options: Any, error: str) -> None:
+    (ended,) = Talk(**options).ready(**result).ended
+    assert error in str(ended)
+
+
+def test_a_setting_that_fails() -> None:
+    talk = Talk(model="y").ready(models={"currentModelId": "x"}).answers(error={"code": 1, "message": "no such model"})
+    assert talk.ended == ["The agent's model could not be set: no such model"]
+    talk = Talk().ready(modes=MODES).answers(error={"code": 1, "message": "untrusted folder"})
+    assert talk.ended == []
+    assert talk.of("error")[0]["code"] == "not_set"
+    assert talk.turn().last["method"] == "session/prompt"
+
+
+@pytest.mark.parametrize(
+    ("agent", "method"),
+    [
+        ({"loadSession": True}, "session/load"),
+        ({"loadSession": True, "sessionCapabilities": {"resume": {}}}, "session/resume"),
+    ],
+)
+def test_a_session_is_resumed_and_its_history_not_repeated(agent: Any, method: str) -> None:
+    talk = Talk(resume="old").begun(agent)
+    assert (talk.last["method"], talk.last["params"]["sessionId"]) == (method, "old")
+    tool = update("tool_call", toolCallId="t", title="x", status="completed")
+    talk.hear(say("history"), tool, cost(1.5)).answers({"modes": {}})
+    assert talk.messages == []
+    talk.turn().hear(say("new"), cost(1.75)).over()
+    assert talk.types() == ["init", "text_delta", "text", "cost"]
+    assert talk.of("init")[0]["providerSessionId"] == "old"
+    assert talk.of("cost")[0]["totalCostUsd"] == 0.25
+    assert talk.last["params"]["sessionId"] == "old"
+
+
+def test_a_session_that_cannot_be_resumed() -> None:
+    assert Talk(resume="old").begun().ended == ["The agent could not resume old: this agent can resume no session"]
+    talk = Talk(epoch=2, resume="old").begun({"loadSession": True}).answers(error={"code": 1, "message": "not found"})
+    assert talk.last["method"] == "session/new"
+    talk.answers({"sessionId": "s"}).turn().hear(say("hi"))
+    assert talk.types() == ["error", "init", "text_delta"]
+    assert talk.of("error")[0]["code"] == "not_resumed"
+
+
+def test_authentication_by_a_key_and_no_other() -> None:
+    methods = [{"id": "oauth", "name": "Log in"}, {"id": "gemini-api-key", "name": "API key"}]
+    required = {"code": -32000, "message": "Authentication required"}
+    talk = Talk().begun(authMethods=methods).answers(error=required)
+    assert (talk.last["method"], talk.last["params"]) == ("authenticate", {"methodId": "gemini-api-key"})
+    assert talk.answers({}).last["method"] == "session/new"
+    (ended,) = talk.answers(error=required).ended
+    assert ended == "The agent could not begin a session: Authentication required"
+    (ended,) = Talk().begun(authMethods=methods[:1]).answers(error=required).ended
+    assert "it offers: oauth (Log in)" in str(ended)
+    assert "pass_env" in str(ended)
+
+
+def test_handshakes_that_fail() -> None:
+    assert Talk().answers({"protocolVersion": 2}).ended == ["The agent speaks version 2 of ACP, not 1"]
+    assert Talk().answers(error={"code": 1, "message": "no"}).ended == ["The agent refused to begin: no"]
+    assert Talk().begun().answers({}).ended == ["The agent began a session without an id"]
+
+
+# Turns ----------------------------------------------------------------------------------------------------------
+
+
+def test_figures_of_a_turn() -> None:
+    talk = Talk().ready().turn().hear(cost(0.5), cost(0.75)).over(usage={"inputTokens": 10, "outputTokens": 2})
+    talk.turn().hear(cost(1.0)).over(_meta={"quota": {"token_count": {"input_tokens": 7, "output_tokens": 1}}})
+    talk.turn().hear(cost(9.0, "EUR")).over()
+    figures = [(found["totalCostUsd"], found["inputTokens"], found["outputTokens"]) for found in talk.of("cost")]
+    assert figures == [(0.75, 10, 2), (0.25, 7, 1), (0.0, 0, 0)]
+    assert talk.of("cost")[-1]["sessionTotal"]["costUsd"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("amounts", "spent"), [((2.5, 2.75), 0.75), ((0.25, 0.5), 0.5)], ids=["goes on", "begins anew"]
+)
+def test_a_resumed_session_counts_nothing_twice(amounts: tuple[float, float], spent: float) -> None:
+    talk = Talk(epoch=2, resume="s", total=SessionTotal(2.0, 0, 0, 3)).begun({"sessionCapabilities": {"resume": {}}})
+    talk.answers({}).turn().hear(*map(cost, amounts)).over()
+    assert talk.of("cost")[0]["totalCostUsd"] == spent
+
+
+@pytest.mark.parametrize(
+    ("reason", "errors", "reports"),
+    [
+        ("end_turn", None, []),
+        ("max_tokens", None, ["max_tokens"]),
+        ("cancelled", ["The turn ended: cancelled"], []),
+        ("refusal", ["The turn ended: refusal"], []),
+    ],
+)
+def test_how_a_turn_ends(reason: str, errors: Any, reports: list[str]) -> None:
+    talk = Talk().ready().turn().hear(say("half"), update("tool_call", toolCallId="t", title="ls")).over(reason)
+    assert talk.types() == [
+        "init",
+        "text_delta",
+        "text",
+        "tool_call",
+        "tool_result",
+        *["status"] * len(reports),
+        "cost",
+    ]
+    assert talk.of("cost")[0].get("errors") == errors
+    assert [report["message"] for report in talk.of("status")] == reports
+
+
+def test_a_prompt_that_fails_is_a_turn_that_failed() -> None:
+    talk = (
+        Talk().ready().turn().answers(error={"code": -32603, "message": "Internal error", "data": {"details": "500"}})
+    )
+    assert talk.of("error") == [{"message": "Internal error: 500", "code": "-32603"}]
+    assert talk.of("cost")[0]["errors"] == ["Internal error: 500"]
+    talk.turn().answers({"x": 1})
+    assert talk.of("cost")[1]["errors"] == ["The prompt was answered without a stopReason"]
+
+
+def test_an_interrupt_cancels_what_was_asked_too() -> None:
+    talk = Talk().ready().turn().hear(PERMISSION)
+    talk.write(talk.dialect.interrupt())
+    assert talk.written[-2] == {"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "s"}}
+    assert talk.last == {"jsonrpc": "2.0", "id": 4, "result": {"outcome": {"outcome": "cancelled"}}}
+    with pytest.raises(Refused):
+        talk.dialect.answer("4", "allow")
+    talk.over("cancelled")
+    assert talk.dialect.stop() == b""
+    assert talk.turn().dialect.stop()
+
+
+def test_an_interrupt_before_the_handshake_is_over_ends_the_turn_as_it_begins() -> None:
+    talk = Talk()
+    talk.dialect.prompt("go")
+    assert talk.dialect.interrupt() == b""
+    talk.ready()
+    assert talk.methods[-2:] == ["session/prompt", "session/cancel"]
+    with pytest.raises(Refused, match="cannot be steered"):
+        talk.dialect.steer("more")
+
+
+def test_model_and_mode_change_later() -> None:
+    talk = Talk(permission_mode="default").ready(configOptions=OPTIONS)
+    talk.write(talk.dialect.set_model("big")).answers(error={"code": 1, "message": "no"})
+    assert talk.of("error")[0]["message"] == "The agent's model could not be set: no"
+    talk.write(talk.dialect.set_permission_mode("plan"))
+    assert talk.last["params"] == {"sessionId": "s", "configId": "mode", "value": "plan"}
+    with pytest.raises(Refused, match="it has build, plan"):
+        talk.dialect.set_permission_mode("yolo")
+    with pytest.raises(Refused, match="policy"):
+        Talk(approvals="ask").ready(modes=MODES).dialect.set_permission_mode("yolo")
+
+
+# Updates --------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_is_whole_once_something_else_happens() -> None:
+    talk = Talk().ready().turn()
+    talk.hear(
+        say("one ", messageId="a"), cost(0.1), update("session_info_update", title="T"), say("two", messageId="a"),
+        say("three", messageId="b"), say("hm", "agent_thought_chunk"), say("four"),
+        update("plan", entries=[{"content": "x", "status": "pending"}]), say(""), say("five"),
+    )  # fmt: skip
+    talk.over()
+    assert [found["text"] for found in talk.of("text")] == ["one two", "three", "four", "five"]
+    assert [found["text"] for found in talk.of("thinking")] == ["hm"]
+    assert len({found["blockId"] for found in talk.of("text")}) == 4
+    whole = {found["blockId"]: found["text"] for kind in ("text", "thinking") for found in talk.of(kind)}
+    for piece in talk.of("text_delta") + talk.of("thinking_delta"):
+        at = piece["offset"]
+        assert whole[piece["blockId"]][at : at + len(piece["text"])] == piece["text"]
+
+
+def test_an_endless_text_is_cut_and_not_kept_for_ever() -> None:
+    talk = Talk().ready().turn().hear(*[say("x" * 400_000)] * 8).over()
+    assert sum(len(found["text"]) for found in talk.of("text")) == 3_200_000
+    assert len(talk.of("text")) > 1
+
+
+def test_calls_and_results() -> None:
+    meta = {"claudeCode": {"toolName": "Read", "parentToolUseId": "p1"}}
+    talk = Talk().ready().turn()
+    talk.hear(
+        update("tool_call", toolCallId="a", title="Run", kind="execute", rawInput={}, status="pending"),
+        update("tool_call_update", toolCallId="a", rawInput={"command": "ls"}),
+        update("tool_call", toolCallId="b", title="Read", kind="read", status="in_progress", _meta=meta),
+        update("tool_call_update", toolCallId="a", status="completed", rawOutput="out"),
+        update("tool_call_update", toolCallId="a", status="completed", rawOutput="out"),
+        update("tool_call_update", toolCallId="b", status="failed",
+               content=[{"type": "content", "content": {"type": "text", "text": "no such"}}]),
+        update("tool_call_update", toolCallId="c", title="Odd", kind="other", status="completed",
+               locations=[{"path": "/x"}], content=[{"type": "diff", "path": "/x"}]),
+    )  # fmt: skip
+    calls = [
+        (message.get("parentId"), message["content"]) for message in talk.messages if message["type"] == "tool_call"
+    ]
+    assert calls == [
+        (None, {"toolUseId": "a", "name": "execute", "input": {"command": "ls"}}),
+        ("p1", {"toolUseId": "b", "name": "Read", "input": {"title": "Read", "kind": "read"}}),
+        (None, {"toolUseId": "c", "name": "Odd", "input": {"title": "Odd", "kind": "other", "path": "/x"}}),
+    ]
+    assert [(found["toolUseId"], found["output"], found["isError"]) for found in talk.of("tool_result")] == [
+        ("a", "out", False), ("b", "no such", True), ("c", [{"type": "diff", "path": "/x"}], False),
+    ]  # fmt: skip
+
+
+def test_every_other_update() -> None:
+    talk = Talk().ready().turn()
+    entries = [{"content": "a", "status": "completed"}, {"content": "b", "status": "in_progress"}]
+    talk.hear(
+        say("echo", "user_message_chunk"),
+        update("plan", entries=entries), update("plan", entries=entries),
+        update("current_mode_update", currentModeId="plan"),
+        update("available_commands_update", availableCommands=[]), update("config_option_update", configOptions=[]),
+        update("notice", severity="warning", title="Slow", description="retrying"),
+        update("compaction_update", compactionId="k", status="in_progress"),
+        *[update("compaction_update", compactionId="k", status="completed")] * 2,
+        update("compaction_summary_chunk", content={"type": "text", "text": "s"}),
+        update("hologram", x=1), update("agent_message_chunk", content={"type": "image", "data": ""}),
+        {"method": "_vendor/thing", "params": {}},
+        update("agent_message_chunk", content={"type": "text"}), {"method": "session/update", "params": {}},
+        update("tool_call", title="no id"),
+    )  # fmt: skip
+    reports = [(report["subtype"], report["message"]) for report in talk.of("status")]
+    assert reports[:4] == [
+        ("plan", "1 of 2 done; next: b"), ("mode", "plan"), ("notice", "warning: Slow: retrying"),
+        ("compaction", "in_progress"),
+    ]  # fmt: skip
+    assert talk.of("compaction") == [{"trigger": "auto"}]
+    assert len(talk.of("unknown")) == 3
+    assert [error["code"] for error in talk.of("error")] == ["malformed"] * 3
+
+
+# What it asks ---------------------------------------------------------------------------------------------------
+
+CHOICES = [
+    {"optionId": "o1", "kind": "allow_once", "name": "Yes"},
+    {"optionId": "o2", "kind": "allow_always", "name": "Always"},
+    {"optionId": "o3", "kind": "reject_once", "name": "No"},
+]
+TOOL = {"toolCallId": "t", "title": "Edit", "kind": "edit", "rawInput": {"a": 1}, "locations": [{"path": "/x"}]}
+PERMISSION: dict[str, Any] = {
+    "id": 4,
+    "method": "session/request_permission",
+    "params": {"sessionId": "s", "toolCall": TOOL, "options": CHOICES},
+}
+
+
+def test_a_permission_request() -> None:
+    talk = Talk().ready().turn().hear(say("May I?"), PERMISSION, PERMISSION)
+    assert talk.types() == ["init", "text_delta", "text", "tool_call", "approval_request"]
+    assert talk.of("approval_request") == [
+        {"requestId": "4", "name": "edit", "toolUseId": "t", "input": {"a": 1, "path": "/x"}, "suggestions": CHOICES}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("allow", {"outcome": "selected", "optionId": "o1"}),
+        ("deny", {"outcome": "selected", "optionId": "o3"}),
+        ({"decision": "allow", "always": True}, {"outcome": "selected", "optionId": "o2"}),
+        ({"decision": "deny", "always": True}, {"outcome": "selected", "optionId": "o3"}),
+        ({"decision": "allow", "suggestion": "o2"}, {"outcome": "selected", "optionId": "o2"}),
+        ({"suggestion": CHOICES[1]}, {"outcome": "selected", "optionId": "o2"}),
+        ({"decision": "deny", "interrupt": True}, {"outcome": "cancelled"}),
+    ],
+)
+def test_answers(answer: Any, outcome: Any) -> None:
+    talk = Talk().ready().turn().hear(PERMISSION)
+    talk.write(talk.dialect.answer("4", answer))
+    assert talk.last == {"jsonrpc": "2.0", "id": 4, "result": {"outcome": outcome}}
+
+
+@pytest.mark.parametrize("answer", [{"decision": "allow", "input": {}}, {"suggestion": "o9"}, "maybe", None])
+def test_answers_that_do_not_fit(answer: Any) -> None:
+    with pytest.raises(Refused):
+        Talk().ready().turn().hear(PERMISSION).dialect.answer("4", answer)
+    no_choice = PERMISSION | {"params": PERMISSION["params"] | {"options": []}}
+    with pytest.raises(Refused, match="no option that means deny"):
+        Talk().ready().turn().hear(no_choice).dialect.answer("4", "deny")
+
+
+def test_a_question_and_a_withdrawal() -> None:
+    ask = {"id": "q", "method": "elicitation/create", "params": {"sessionId": "s", "message": "Name?", "mode": "form"}}
+    talk = Talk().ready().turn().hear(ask)
+    assert talk.of("question")[0]["questions"] == [{"id": "0", "header": "", "question": "Name?", "mode": "form"}]
+    talk.write(talk.dialect.answer("q", {"name": "n"}))
+    assert talk.last["result"] == {"action": "accept", "content": {"name": "n"}}
+    talk.hear(PERMISSION, {"method": "$/cancel_request", "params": {"requestId": 4}})
+    assert talk.of("approval_resolved") == [{"requestId": "4", "decision": "withdrawn", "by": "agent"}]
+    with pytest.raises(Refused):
+        talk.dialect.answer("4", "allow")
+
+
+@pytest.mark.parametrize(
+    "method", ["fs/read_text_file", "fs/write_text_file", "terminal/create", "session/request_permission"]
+)
+def test_what_is_not_offered_is_answered_with_an_error(method: str) -> None:
+    talk = Talk().ready().turn().hear({"id": 8, "method": method, "params": {"path": "/etc/passwd"}})
+    assert (talk.last["id"], talk.last["error"]["code"]) == (8, -32601)
+    assert talk.types()[-1] in ("unknown", "error")

@@ -1,0 +1,69 @@
+"""Known secrets in what runners print: every form found, nothing else touched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrq_worker.runner.redact import SHORTEST, Redactor
+
+
+@given(st.text(st.characters(blacklist_categories=("Cs",)), min_size=SHORTEST, max_size=30), st.text(max_size=20))
+def test_no_form_of_a_secret_is_left(secret: str, around: str) -> None:
+    around = around.replace("\ud800", "")
+    redactor = Redactor([secret])
+    for depth in range(3):
+        for ascii_only in (True, False):
+            text = secret
+            for _ in range(depth):
+                text = json.dumps(text, ensure_ascii=ascii_only)
+            line = text.encode()
+            clean = redactor.line(line)
+            assert secret.encode() not in clean
+            assert b"[redacted]" in clean
+    assert redactor.count >= 6
+
+
+@pytest.mark.parametrize("written", ["caf\\u00e9-key", "caf\\u00E9-key", "café-key"])
+def test_escapes_of_any_encoder(written: str) -> None:
+    line = f'{{"text":"it is {written}!"}}'.encode()
+    assert json.loads(Redactor(["café-key"]).line(line)) == {"text": "it is [redacted]!"}
+
+
+def test_a_slash_as_php_and_others_write_it() -> None:
+    assert Redactor(["https://hook/abc"]).line(rb'{"u":"https:\/\/hook\/abc"}') == b'{"u":"[redacted]"}'
+
+
+def test_a_key_of_many_lines_is_found_line_by_line() -> None:
+    key = "-----BEGIN KEY-----\nMIIEabcdef1234\n-----END KEY-----"
+    redactor = Redactor([key])
+    assert redactor.line(b"MIIEabcdef1234") == b"[redacted]"
+    assert redactor.line(json.dumps({"k": key}).encode()) == b'{"k": "[redacted]"}'
+
+
+def test_the_longer_of_two_secrets_first() -> None:
+    assert Redactor(["secret-1", "secret-1-and-more"]).line(b"secret-1-and-more") == b"[redacted]"
+
+
+def test_short_values_are_words() -> None:
+    redactor = Redactor(["0", "true", "seven77"])
+    assert not redactor
+    line = b'{"true":0,"seven77":1}'
+    assert redactor.line(line) is line
+
+
+def test_a_line_without_secrets_is_not_copied() -> None:
+    redactor = Redactor(["secret-12345"])
+    line = b'{"type":"text"}'
+    assert redactor.line(line) is line
+    assert redactor.count == 0
+
+
+def test_a_secret_cut_at_the_end_of_a_long_log_line_leaves_no_beginning() -> None:
+    redactor = Redactor(["0123456789abcdef"])
+    assert "01234567" not in redactor.text("x" * 90 + "0123456789", 100)
+    assert redactor.text("all is well", 100) == "all is well"
+    assert redactor.text("key 0123456789abcdef.", 100) == "key [redacted]."

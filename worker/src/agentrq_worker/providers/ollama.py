@@ -1,0 +1,146 @@
+"""The lines of Ollama's `POST /api/chat` (stream) as typed messages.
+
+Owns the mapping of its chunks, and of the two lines that the built-in runner adds (``init``, ``notice``). Does not own
+the requests (runners/ollama.py).
+
+What the format asks of a reader: thought and text come in pieces and end with the next kind or with ``done``; a
+failure in mid-stream is a line with ``error``; older servers give a call no id; times are in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
+from agentrq_worker.providers import lines
+from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.blocks import LARGEST, Block
+from agentrq_worker.providers.lines import ABSENT
+
+_NO_TOOLS = "Not run: nothing here runs a model's tools"
+
+
+class Function(msgspec.Struct, gc=False):
+    """What a call asks for."""
+
+    name: Any = None
+    arguments: Raw = ABSENT
+
+
+class Call(msgspec.Struct, gc=False):
+    """One call of a tool."""
+
+    id: Any = None
+    function: Function | None = None
+
+
+class Message(msgspec.Struct, gc=False):
+    """A piece of what the model says."""
+
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[Call] | None = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """One line of the stream, or of the runner."""
+
+    type: Any = None
+    model: Any = None
+    message: Message | str | None = None
+    done: Any = None
+    done_reason: Any = None
+    total_duration: Any = None
+    prompt_eval_count: Any = None
+    eval_count: Any = None
+    error: Any = None
+    session_id: Any = None
+    cwd: Any = None
+    code: Any = None
+
+
+class OllamaAdapter(Adapter):
+    """Reads Ollama's chat stream."""
+
+    _decoder = msgspec.json.Decoder(Chunk)
+    _tags = None
+
+    def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
+        super().__init__(total, epoch)
+        self._began = False
+        self._block: Block | None = None
+        self._count = 0  # blocks and calls: their ids
+
+    def _chunk(self, event: Chunk, line: bytes) -> list[Draft]:
+        if event.type == "init":
+            return self._init(event)
+        if event.type == "notice":
+            message = event.message if isinstance(event.message, str) else "unknown"
+            return [Draft("error", Error(message=message, code=lines.optional(event.code)))]
+        if event.error is not None:
+            message = lines.text(event.error) or lines.text(lines.mapping(event.error).get("message")) or "unknown"
+            return [*self.close(), Draft("error", Error(message=message)), self._figures(event, message)]
+        if not isinstance(event.message, Message) and event.done is not True:
+            return [Draft(*lines.unknown(line))]
+        drafts = [] if self._began else self._init(event)
+        if isinstance(event.message, Message):
+            self._message(event.message, drafts)
+        if event.done is True:
+            drafts += self.close(_NO_TOOLS)
+            reason = lines.text(event.done_reason)
+            if reason not in ("", "stop"):
+                drafts.append(Draft("status", StatusReport(subtype="done", message=reason)))
+            drafts.append(self._figures(event, ""))
+        return drafts
+
+    def _init(self, event: Chunk) -> list[Draft]:
+        if self._began:
+            return []
+        self._began = True
+        session, model, cwd = (lines.optional(found) for found in (event.session_id, event.model, event.cwd))
+        return [Draft("init", Init(provider_session_id=session, model=model, cwd=cwd))]
+
+    def _message(self, message: Message, drafts: list[Draft]) -> None:
+        if message.thinking:
+            drafts += self._piece(message.thinking, thought=True)
+        if message.content:
+            drafts += self._piece(message.content, thought=False)
+        for call in message.tool_calls or ():
+            drafts += self._end_text()
+            self._count += 1
+            function = call.function or Function()
+            call_id = lines.text(call.id) or f"{self._epoch}.{self._count}"
+            self._call(call_id, lines.text(function.name), lines.passed_or(function.arguments, {}), None, drafts)
+
+    def _piece(self, text: str, thought: bool) -> list[Draft]:
+        drafts: list[Draft] = []
+        if self._block is None or self._block.thought is not thought or self._block.size > LARGEST:
+            drafts += self._end_text()
+            self._count += 1
+            self._block = Block(f"{self._epoch}.{self._count}", thought)
+        return [*drafts, self._block.piece(text)]
+
+    def _end_text(self) -> list[Draft]:
+        block, self._block = self._block, None
+        return [block.whole()] if block is not None else []
+
+    def _figures(self, event: Chunk, error: str) -> Draft:
+        return self._cost(
+            0.0,
+            lines.whole(event.prompt_eval_count),
+            lines.whole(event.eval_count),
+            num_turns=1,
+            is_error=bool(error),
+            duration_ms=lines.whole(event.total_duration) // 1_000_000,
+            errors=[error] if error else UNSET,
+        )
+
+    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
+        """As `Adapter.close`; an unfinished text is said as it stands."""
+        return [*self._end_text(), *super().close(reason)]
+
+    _readers: ClassVar[Mapping[type, Reader]] = {Chunk: _chunk}

@@ -1,0 +1,98 @@
+"""Linux's landlock(7), privileges and capabilities by plain system calls. Owns the numbers and the rights. Does NOT own
+what is to be allowed.
+
+Runs in the worker (`version`) and in the process that becomes the runner (`restrict`); imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+NEEDED: Final = 3
+"""The oldest version taken (Linux 6.2): before it, files outside could still be truncated."""
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture, include/uapi/asm-generic
+_RULE_PATH_BENEATH = 1
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL_DEV = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
+_READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
+_OF_FILES: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+_SCOPES: Final = 0b11  # abstract unix sockets, signals: not beyond the sandbox
+_SCOPES_SINCE: Final = 6
+_PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
+_CAPABILITIES_V3: Final = 0x20080522
+
+
+def version() -> int:
+    """The kernel's landlock version; 0 where there is none or it is switched off."""
+    if sys.platform != "linux":
+        return 0
+    found: int = _libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
+    return max(found, 0)
+
+
+def no_new_privs() -> None:
+    """Set-user-id programs give this process and its children nothing any more. Raises OSError."""
+    if _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise _error("no_new_privs")
+
+
+def no_capabilities() -> None:
+    """Take away every capability, for good: a root without them is a user like others. Raises OSError.
+
+    Landlock alone does not hold a root: with CAP_PERFMON it reads other processes' memory, environment included.
+    """
+    libc = _libc()
+    for capability in range(64):
+        if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            number = ctypes.get_errno()
+            if number == errno.EINVAL:  # one more than this kernel has
+                break
+            if number != errno.EPERM or os.geteuid() == 0:  # others have none that an exec would give back
+                raise _error("PR_CAPBSET_DROP")
+    header = struct.pack("=Ii", _CAPABILITIES_V3, 0)
+    if libc.capset(header, bytes(24)) != 0:
+        raise _error("capset")
+
+
+def restrict(read: Iterable[int], write: Iterable[int]) -> None:
+    """Confine this process and all its children to the files beneath these descriptors. Raises OSError.
+
+    ``read``: read and execute; ``write``: everything. Needs `no_new_privs` before, or root.
+    """
+    found = version()
+    if found < NEEDED:
+        raise OSError(f"landlock version {found}, {NEEDED} is needed")
+    handled = (1 << (16 if found >= 5 else 15)) - 1
+    scopes = _SCOPES if found >= _SCOPES_SINCE else 0
+    attributes = struct.pack("=QQQ", handled, 0, scopes) if scopes else struct.pack("=Q", handled)
+    libc = _libc()
+    ruleset = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    if ruleset < 0:
+        raise _error("landlock_create_ruleset")
+    try:
+        for descriptors, rights in ((read, _READ), (write, handled)):
+            for descriptor in descriptors:
+                directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+                allowed = rights & handled & (handled if directory else _OF_FILES)
+                rule = struct.pack("=Qi", allowed, descriptor)
+                if libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0) != 0:
+                    raise _error("landlock_add_rule")
+        if libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
+            raise _error("landlock_restrict_self")
+    finally:
+        os.close(ruleset)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
