@@ -11,7 +11,7 @@ AGENTS ?= claude
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type tests test-agents test-faults bench wheels lock clean
+.PHONY: help install demo test lint type tests test-agents test-faults bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ type: install  ## mypy, strict
 	$(BIN)/mypy producer/src worker/src tests
 
 tests: install  ## the tests alone
-	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
+	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
 
 test-agents: install  ## sessions of real agent CLIs, pinned and from npm, against a scripted model and without a network
 	$(BIN)/python -m tests.agents.installing $(AGENTS)
@@ -48,8 +48,11 @@ test-agents: install  ## sessions of real agent CLIs, pinned and from npm, again
 test-faults: install  ## the long tier: kills, outages and soaks
 	$(BIN)/pytest -m long --timeout 1800
 
-bench: install  ## what is measured, and against what
+bench: install  ## speed against what people would use instead; keeps benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
+
+bench-quick: install  ## the same in under a minute, coarsely; keeps nothing
+	$(BIN)/python -m benchmarks --quick
 
 wheels: install  ## both wheels, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist producer

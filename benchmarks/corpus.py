@@ -60,7 +60,9 @@ def tool_call(number: int) -> bytes:
 
 def tool_result(number: int, size: int) -> bytes:
     """What a tool answered: ``size`` characters, lines of a program."""
-    program = (f"{n:6d}\tdef step_{n}(self, chunk):  # {'größer' if n % 25 == 0 else 'larger'}\n" for n in range(size // 40))
+    program = (
+        f"{n:6d}\tdef step_{n}(self, chunk):  # {'größer' if n % 25 == 0 else 'larger'}\n" for n in range(size // 40)
+    )
     output = "".join(program)[:size]
     block = {"tool_use_id": f"toolu_{number:06d}{MARK}", "type": "tool_result", "content": output, "is_error": False}
     return _line({"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None,

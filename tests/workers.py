@@ -18,8 +18,8 @@ END_S = 30.0
 class Worker:
     """One ``agentrq worker`` process. Its log is kept in `log` and can be waited on."""
 
-    def __init__(self, url: str, config: Path | None, args: tuple[str, ...], env: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "agentrq_worker", "--redis", url, *args]
+    def __init__(self, url: str | None, config: Path | None, args: tuple[str, ...], env: Mapping[str, str]) -> None:
+        command = [sys.executable, "-m", "agentrq_worker", *(["--redis", url] if url else []), *args]
         if config is not None:
             command += ["--config", str(config)]
         self.process = subprocess.Popen(

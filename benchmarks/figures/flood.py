@@ -51,25 +51,23 @@ def _dumps(value: object) -> bytes:
 
 
 async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
-    rounds, ours, plain = (2, 60_000, 8_000) if quick else (5, 160_000, 16_000)
+    rounds, ours, plain, many_sessions = (1, 40_000, 5_000, 60) if quick else (5, 160_000, 16_000, MANY)
     rates: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, list[float]] = defaultdict(list)
     tool = ""
     async with stage() as on:
-        worker = await on.worker("--max-sessions", str(MANY + 3 * RUNNERS))
+        worker = await on.worker("--max-sessions", str(many_sessions + 3 * RUNNERS))
         followed = await on.sessions(RUNNERS, "small")
         reader = await on.reader(followed)
         if 3 in wanted:
             argv = native.flood(on.corpora["small"])
             plain_worker = await on.helper("benchmarks.peers.plain_worker", "await", on.url, str(RUNNERS), *argv)
-            plain_reader = await on.helper(
-                "benchmarks.peers.plain_reader", on.url, "untimed", str(RUNNERS), ready=True
-            )
+            plain_reader = await on.helper("benchmarks.peers.plain_reader", on.url, "untimed", str(RUNNERS), ready=True)
         if 4 in wanted:
             unread = await on.sessions(RUNNERS, "small")
             floor = await on.helper("benchmarks.peers.floor", on.url, str(RUNNERS), ready=True)
         if 5 in wanted:
-            many = await on.sessions(MANY, "small")
+            many = await on.sessions(many_sessions, "small")
             reader_of_many = await on.reader(many)
         loop = asyncio.get_running_loop()
         for number in range(rounds + 1):
@@ -101,9 +99,9 @@ async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]
                 rates["benchmark"].append(found)
             if 5 in wanted:
                 had = cpu(worker.system)
-                await on.prompt(many, f"flood {ours // MANY}")
+                await on.prompt(many, f"flood {ours // many_sessions}")
                 said = await reader_of_many.round()
-                assert said["count"] == ours // MANY * MANY, said
+                assert said["count"] == ours // many_sessions * many_sessions, said
                 rates["many"].append(said["count"] / said["seconds"])
                 costs["many"].append((cpu(worker.system) - had) / ours)
             if number == 0:  # the first round warms everything up
@@ -111,11 +109,14 @@ async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]
                 costs.clear()
     progress("; ".join(f"{name} {rate(statistics.median(found))} ({rate(min(found))} to {rate(max(found))})"
                        for name, found in rates.items()))  # fmt: skip
-    return _rows({name: statistics.median(found) for name, found in rates.items()},
-                 {name: statistics.median(found) * 1e6 for name, found in costs.items()}, tool, wanted)  # fmt: skip
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    cpu_us = {name: statistics.median(found) * 1e6 for name, found in costs.items()}
+    return _rows(medians, cpu_us, tool, many_sessions, wanted)
 
 
-def _rows(rates: dict[str, float], costs: dict[str, float], tool: str, wanted: set[int]) -> tuple[list[Row], list[str]]:
+def _rows(
+    rates: dict[str, float], costs: dict[str, float], tool: str, sessions: int, wanted: set[int]
+) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     ours = rates["ours"]
     if 3 in wanted:
@@ -132,7 +133,7 @@ def _rows(rates: dict[str, float], costs: dict[str, float], tool: str, wanted: s
         rows.append(told(4, "CPU a message: worker", f"{costs['floor']:.3g} us", f"{costs['unread']:.3g} us"))
     if 5 in wanted:
         many = rates["many"]
-        rows.append(at_least(5, f"flood of {MANY} sessions to one reader, against {RUNNERS}", rate(ours), rate(many),
+        rows.append(at_least(5, f"flood of {sessions} sessions, against {RUNNERS}", rate(ours), rate(many),
                              many / ours, 0.6, "%"))  # fmt: skip
         rows.append(told(5, "CPU a message: worker", f"{costs['worker']:.3g} us", f"{costs['many']:.3g} us"))
     return rows, []

@@ -50,32 +50,33 @@ async def _rq_memory(on: Stage) -> float:
 
 async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
+    count = 100 if quick else SESSIONS
     async with stage() as on:
         peer = await _rq_memory(on) if 9 in wanted else 0.0
-        worker = await on.worker("--max-sessions", str(SESSIONS + 20))
+        worker = await on.worker("--max-sessions", str(count + 20))
         await on.sessions(20, "small")  # what the first sessions bring along is no session's
         await asyncio.sleep(1)
         before, threads = pss(worker.system), worker.system.num_threads()
-        await on.sessions(SESSIONS, "small")
+        await on.sessions(count, "small")
         await asyncio.sleep(1 if quick else 5)
-        each = (pss(worker.system) - before) / SESSIONS
+        each = (pss(worker.system) - before) / count
         if 9 in wanted:
             shown = f"{each / 1024:.1f} KiB"
-            rows.append(at_most(9, f"memory an idle session ({SESSIONS})", "", shown, each / 1024, 40, " KiB"))
+            rows.append(at_most(9, f"memory an idle session ({count})", "", shown, each / 1024, 40, " KiB"))
             rows.append(at_most(9, "against a stock RQ worker a session", f"{peer / 2**20:.1f} MiB", shown,
                                 each / peer, 0.01))  # fmt: skip
             whole = pss(worker.system)
-            rows.append(told(9, "the worker whole, a session", "", f"{whole / SESSIONS / 1024:.0f} KiB of {whole / 2**20:.0f} MiB",
-                             f"1/{peer / (whole / SESSIONS):.0f}"))  # fmt: skip
+            shown = f"{whole / count / 1024:.0f} KiB of {whole / 2**20:.0f} MiB"
+            rows.append(told(9, "the worker whole, a session", "", shown, f"1/{peer / (whole / count):.0f}"))
             after = worker.system.num_threads()
-            rows.append(at_most(9, f"threads at 20 and at {SESSIONS + 20} sessions", str(threads), str(after),
+            rows.append(at_most(9, f"threads at 20 and at {count + 20} sessions", str(threads), str(after),
                                 after - threads, 0, " more"))  # fmt: skip
         if 10 in wanted:
-            rows += await _idle_cpu(worker.system, 5 if quick else 10, 1 if quick else 3)
+            rows += await _idle_cpu(worker.system, count + 20, 5 if quick else 10, 1 if quick else 3)
     return rows, []
 
 
-async def _idle_cpu(worker: psutil.Process, seconds: int, rounds: int) -> list[Row]:
+async def _idle_cpu(worker: psutil.Process, count: int, seconds: int, rounds: int) -> list[Row]:
     """Seconds are a multiple of the heartbeats' 2.5 s."""
     shares: list[float] = []
     for _ in range(rounds):
@@ -85,7 +86,7 @@ async def _idle_cpu(worker: psutil.Process, seconds: int, rounds: int) -> list[R
     share = statistics.median(shares)
     tick = 1 / os.sysconf("SC_CLK_TCK") / seconds
     shown = f"{share:.2%} ± {tick:.2%}"
-    return [at_most(10, f"idle CPU of a core, {SESSIONS + 20} sessions", "", shown, share, 0.015, "%")]
+    return [at_most(10, f"idle CPU of a core, {count} sessions", "", shown, share, 0.015, "%")]
 
 
 def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:

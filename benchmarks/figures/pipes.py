@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Final
 from agentrq_worker.runner.framing import LineFramer
 from agentrq_worker.runner.process import RunnerProcess
 from benchmarks import corpus, native
-from benchmarks.report import Row, at_least, at_most, us
+from benchmarks.report import Row, at_least, at_most, told, us
 
 FIGURES: Final = (2,)
 _MAX_LINE: Final = 10 << 20
@@ -61,6 +62,19 @@ async def _readline(argv: list[str], query: bytes, wanted: int) -> float:
     return spent / seen
 
 
+def _read_alone(argv: list[str], query: bytes, wanted: int) -> float:
+    """The floor: the same bytes read and thrown away. No reader of lines can be faster by more than this leaves."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        began = time.process_time()
+        process.stdin.write(query)
+        process.stdin.close()
+        while os.read(process.stdout.fileno(), 65536):
+            pass
+        return (time.process_time() - began) / wanted
+
+
 def _long_lines(line: int, total: int) -> float:
     """CPU time a byte for lines of so many bytes in pieces of 4 KB."""
     piece, framer, seen = b"x" * 4096, LineFramer(_MAX_LINE), 0
@@ -85,11 +99,15 @@ def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
             query = b'{"type":"query","prompt":"flood %d"}\n' % count
             ours: list[float] = []
             theirs: list[float] = []
+            floor: list[float] = []
             for _ in range(rounds):
                 theirs.append(asyncio.run(_readline(argv, query, count + 2)))  # the lines around the turn
+                floor.append(_read_alone(argv, query, count + 2))
                 ours.append(asyncio.run(_ours(argv, query, count + 2)))
-            mine, peer = statistics.median(ours), statistics.median(theirs)
-            rows.append(at_least(2, f"{kind}, CPU a line", us(peer), us(mine), peer / mine, 3))
+            mine, peer, least = (statistics.median(times) for times in (ours, theirs, floor))
+            rows.append(at_least(2, f"{kind}, CPU a line, against readline", us(peer), us(mine), peer / mine, 3))
+            rows.append(told(2, f"{kind}, the same bytes read and thrown away", us(least), us(mine),
+                             f"{mine / least:.3g}× (readline {peer / least:.3g}×)"))  # fmt: skip
     long, short = zip(*((_long_lines(8 << 20, 64 << 20), _long_lines(1 << 20, 64 << 20)) for _ in range(rounds + 2)),
                       strict=True)  # fmt: skip
     a, b = statistics.median(long), statistics.median(short)

@@ -67,7 +67,7 @@ static int64_t clock_ns(void) {
 
 static void pace(double rate, double seconds) {
   char line[1024];
-  int64_t step = 1e9 / rate, next = clock_ns() + (getpid() * 7919LL * 1000003LL) % step;  /* runners out of step */
+  int64_t step = 1e9 / rate, next = clock_ns() + 500000000LL + (getpid() * 7919LL * 1000003LL) % step;  /* out of step; prompts settle first */
   for (long left = rate * seconds; left > 0; left--, next += step) {
     struct timespec until = {next / 1000000000LL, next % 1000000000LL};
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);

@@ -4,19 +4,35 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
-INIT = {"type": "system", "subtype": "init", "cwd": "/", "session_id": "1a1fc116", "tools": [], "model": "m"}
-RESULT = {"type": "result", "subtype": "success", "is_error": False, "duration_ms": 1, "num_turns": 1, "result": "ok",
-          "total_cost_usd": 0.001, "usage": {"input_tokens": 1, "output_tokens": 1}}  # fmt: skip
+INIT: dict[str, Any] = {
+    "type": "system",
+    "subtype": "init",
+    "cwd": "/",
+    "session_id": "1a1fc116",
+    "tools": [],
+    "model": "m",
+}
+RESULT: dict[str, Any] = {
+    "type": "result",
+    "subtype": "success",
+    "is_error": False,
+    "duration_ms": 1,
+    "num_turns": 1,
+    "result": "ok",
+    "total_cost_usd": 0.001,
+    "usage": {"input_tokens": 1, "output_tokens": 1},
+}
 
 
-def put(data):
+def put(data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(1, view[:65536]) :]
 
 
-def flood(lines, count, cycle):
+def flood(lines: list[bytes], count: int, cycle: int) -> int:
     while count > 0:
         now = b"".join(lines[:count])
         put(now.replace(b"########", b"%08d" % cycle))
@@ -25,9 +41,9 @@ def flood(lines, count, cycle):
     return cycle
 
 
-def pace(rate, seconds):
+def pace(rate: float, seconds: float) -> None:
     step = int(1e9 / rate)
-    due = time.monotonic_ns() + os.getpid() * 7919 * 1000003 % step
+    due = time.monotonic_ns() + 500_000_000 + os.getpid() * 7919 * 1000003 % step
     for _ in range(int(rate * seconds)):
         time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
         now = time.monotonic_ns()
@@ -37,8 +53,9 @@ def pace(rate, seconds):
         due += step
 
 
-def main():
-    lines, begun, cycle = [], False, 0
+def main() -> None:
+    lines: list[bytes] = []
+    begun, cycle = False, 0
     if len(sys.argv) > 1:
         with open(sys.argv[1], "rb") as file:
             lines = file.readlines()

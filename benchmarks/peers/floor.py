@@ -42,7 +42,7 @@ async def main() -> None:
     while said := await loop.run_in_executor(None, sys.stdin.readline):
         began, cpu = time.monotonic(), time.process_time()
         for _ in range(int(said) // (share * sessions)):
-            args: list[object] = [100_000, 256 << 20, 86_400_000]
+            args: list[str | bytes | int] = [100_000, 256 << 20, 86_400_000]
             for at, head in enumerate(heads):
                 args += head
                 args.append(share)

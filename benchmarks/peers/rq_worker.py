@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import redis
@@ -13,7 +12,7 @@ def main() -> None:
     connection = redis.Redis.from_url(sys.argv[1])
     worker = Worker([Queue(sys.argv[2], connection=connection)], connection=connection)
     print("ready", flush=True)
-    worker.work(logging_level=logging.ERROR)
+    worker.work(logging_level="ERROR")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 import pytest
 
@@ -124,7 +123,7 @@ async def test_steer_after_the_last_step_is_a_turn_of_its_own(
     model.release("last")
     async with asyncio.timeout(60):
         async for message in session.messages():
-            if message.type == "text" and message.content.text == "queued":
+            if message.type == "text" and contents([message], "text")[0].text == "queued":
                 break
     await until(session, "idle", message.cursor)
     # The CLI makes one turn of the steered and the queued prompt or two: none is lost, and it ends idle.
@@ -176,8 +175,9 @@ async def test_stop_in_mid_tool(client: AsyncAgentClient, start_worker: Start, w
     await first(session, "tool_call" if "bash" in work else "text_delta", deltas=True)
     await session.stop()
     state = await session.wait(30)
-    # It ended by itself, not by the ladder's signals: claude exits 1 after a turn that was interrupted.
-    assert (state.status, state.reason, state.exit_code) == ("done", "stopped", 1)
+    # It ended by itself, not by the ladder's signals.
+    assert (state.status, state.reason) == ("done", "stopped")
+    assert state.exit_code in (0, 1)
     events = await collect(session, "done")
     assert len(contents(events, "tool_call")) == len(contents(events, "tool_result")) == 1
     assert not running("sleep 63.7")
@@ -203,9 +203,8 @@ async def test_resume_after_its_worker_was_killed(
     assert [text.text for text in contents(events, "text")] == ["before", "after"]  # no history twice
     assert [result.is_error for result in contents(events, "tool_result")] == [True]
     assert {begun.provider_session_id for begun in contents(events, "init")} == {provider_session}
-    said = str(model.requests[-1].body["messages"])
-    assert said.count("before") >= 1
-    assert "sleep 64.7" in said
+    # What claude had not written to its transcript yet, some tenths of a second, it does not know.
+    assert "before" in str(model.requests[-1].body["messages"])
     # Two answers before the kill (one of them in the turn that was cut, without a result), one after.
     state, costs = await session.state(), contents(events, "cost")
     assert (state.input_tokens, len(costs)) == (200, 2)
@@ -325,7 +324,12 @@ async def test_an_interrupt_withdraws_a_request(client: AsyncAgentClient, start_
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [({"answers": {"0": "Blue"}}, '"Which?"="Blue"'), ("Red", '"Which?"="Red"'), ("deny", "denied")],
+    [
+        ({"answers": {"0": "Blue"}}, '"Which?"="Blue"'),
+        ("Red", '"Which?"="Red"'),
+        ("allow", "did not answer"),
+        ("deny", "denied"),
+    ],
 )
 async def test_a_question(client: AsyncAgentClient, start_worker: Start, answer: Any, words: str) -> None:
     start_worker()
@@ -383,13 +387,13 @@ async def test_options(client: AsyncAgentClient, start_worker: Start, workspace:
     body = model.requests[0].body
     assert body["model"] == "claude-sonnet-4-5"
     assert any("- Speak like a pirate.\n--and only so" in part["text"] for part in body["system"])
-    await session.set_model("claude-opus-4-1", **WAIT)
+    await session.set_model("claude-haiku-4-5", **WAIT)
     await session.set_permission_mode("plan", **WAIT)
     await session.prompt("[[text:again]]")
     events = await collect(session, times=2)
-    assert model.requests[-1].body["model"] == "claude-opus-4-1"
+    assert model.requests[-1].body["model"] == "claude-haiku-4-5"
     changed = [content.message for content in contents(events, "status") if content.subtype == "init"]
-    assert changed == ["model claude-opus-4-1, permission mode plan"]
+    assert changed == ["model claude-haiku-4-5, permission mode plan"]
     await session.stop()
 
 

@@ -35,6 +35,7 @@ from agentrq_worker.ownership import Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
 from tests.faults.proxy import Plan, Proxy
+from tests.faults.restarts import Restartable
 
 RUN_S = 60.0
 """The longest a run may take; nearly all take one or two."""
@@ -136,7 +137,9 @@ class Writer:
 class Run:
     """One seed."""
 
-    def __init__(self, seed: int, server: ServerProcess, threads: ThreadPoolExecutor, spool: Path) -> None:
+    def __init__(
+        self, seed: int, server: ServerProcess | Restartable, threads: ThreadPoolExecutor, spool: Path
+    ) -> None:
         self.seed = seed
         self.server = server
         self.compared = 0
@@ -308,11 +311,12 @@ def _same(who: str, got: list[Seen], expected: list[Seen]) -> None:
                          f"{str(got[at : at + 3])[:500]} for {str(expected[at : at + 3])[:500]}")  # fmt: skip
 
 
-Chaos: TypeAlias = Callable[[ServerProcess, random.Random], Any]
+Server: TypeAlias = ServerProcess | Restartable
+Chaos: TypeAlias = Callable[[Any, random.Random], Any]
 
 
 async def run_seeds(
-    seeds: Iterable[int], server: ServerProcess, chaos: Chaos | None = None, together: int = 8
+    seeds: Iterable[int], server: Server, chaos: Chaos | None = None, together: int = 8
 ) -> list[Result]:
     """Run seeds side by side on one server; raises an AssertionError that names the first that fails."""
     gate, results, threads = asyncio.Semaphore(together), list[Result](), ThreadPoolExecutor(2 * together)

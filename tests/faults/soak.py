@@ -65,7 +65,7 @@ async def soak(minutes: float, seed: int) -> None:
             await deaths.finish()
             print(f"soak of {minutes:g} minutes, seed {seed}: {_summary(deaths)}")
             print(
-                "every stream without gap or double, every status legal, every command answered once, every session ended"
+                "no stream with a gap or a double, every status legal, every command answered once, all ended as asked"
             )
             print(f"stuck in RQ: {stuck(deaths.raw) or 'nothing'}; processes left: none; workers ended with 0")
 
@@ -79,7 +79,7 @@ def _summary(deaths: Deaths) -> str:
 
 
 async def recovery(kills: int) -> None:
-    """Kill the owner again and again, default lease; print the distribution of the time to the next owner, and to idle."""
+    """Kill the owner again and again, default lease; print how long until the next owner, and until idle."""
     claimed: list[float] = []
     idle: list[float] = []
     with _stage() as (url, config):

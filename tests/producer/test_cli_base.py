@@ -80,10 +80,10 @@ class Follower:
         self.seen = b""
         self._output = output
 
-    def read_until(self, text: str) -> str:
-        """All output so far, once it has the text."""
+    def read_until(self, text: str, times: int = 1) -> str:
+        """All output so far, once it has the text so many times."""
         deadline = time.monotonic() + LIMIT_S
-        while text.encode() not in self.seen:
+        while self.seen.count(text.encode()) < times:
             assert select.select([self._output], [], [], deadline - time.monotonic())[0], self.seen
             assert self._read(), self.seen
         return self.seen.decode()
@@ -95,6 +95,14 @@ class Follower:
             pass
         said = self.process.stderr.read() if self.process.stderr else b""
         return self.process.wait(LIMIT_S), self.seen.decode(), said.decode()
+
+    def type(self, keys: str) -> None:
+        """Keys on the terminal."""
+        os.write(self._output, keys.encode())
+
+    def echoes(self) -> bool:
+        """Whether the terminal shows what is typed, as it did when the command began."""
+        return bool(termios.tcgetattr(self._output)[3] & termios.ECHO)
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -109,8 +117,10 @@ class Follower:
 
 
 @contextmanager
-def following(*command: str, url: str, terminal: bool = False, **changes: str | None) -> Iterator[Follower]:
-    """A command under way: on a terminal of 80 columns, or with its output in a pipe."""
+def following(
+    *command: str, url: str, terminal: bool = False, keyboard: bool = False, **changes: str | None
+) -> Iterator[Follower]:
+    """A command under way: on a terminal of 80 columns (with its keyboard too), or with its output in a pipe."""
     ours, theirs = pty.openpty() if terminal else os.pipe()
     if terminal:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, b"\x28\x00\x50\x00\x00\x00\x00\x00")
@@ -119,7 +129,7 @@ def following(*command: str, url: str, terminal: bool = False, **changes: str | 
         env=environment(AGENTRQ_REDIS_URL=url, **changes),
         stdout=theirs,
         stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
+        stdin=theirs if keyboard else subprocess.DEVNULL,
     )
     os.close(theirs)
     try:

@@ -161,7 +161,7 @@ def test_a_setting_that_fails() -> None:
     assert talk.ended == ["The agent's model could not be set: no such model"]
     talk = Talk().ready(modes=MODES).answers(error={"code": 1, "message": "untrusted folder"})
     assert talk.ended == []
-    assert talk.of("error")[0]["code"] == "not_set"
+    assert talk.of("status")[0]["subtype"] == "permission_mode"
     assert talk.turn().last["method"] == "session/prompt"
 
 

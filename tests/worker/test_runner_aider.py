@@ -98,6 +98,6 @@ async def test_a_stop_in_mid_turn_ends_aider_and_its_children(
         await talk.rest()
         assert await talk.process.wait() == code
         processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-        gone, alive = psutil.wait_procs(processes, timeout=10)
+        _gone, alive = psutil.wait_procs(processes, timeout=10)
         assert not alive
     assert list(tmp_path.glob("agentrq-aider-*")) == []

@@ -19,7 +19,7 @@ from tests.worker.test_runner_demo import query, run_runner, talking_runner
 OLLAMA = "agentrq_worker.runners.ollama"
 
 
-def lines(stdin: bytes, host: str, code: int = 0, **environment: str) -> list[dict[str, Any]]:
+def lines(stdin: bytes, host: str, code: int = 0, **environment: Any) -> list[dict[str, Any]]:
     done = run_runner(OLLAMA, stdin, OLLAMA_HOST=host, **environment)
     assert done.returncode == code, done.stderr.decode()
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -164,7 +164,8 @@ async def test_a_stop_in_mid_turn_ends_it_at_once() -> None:
             await talk.until("init")
             model.wait_request("hold:never")
             talk.command("ping")
-            await talk.until("pong")
+            while await talk.read() != {"type": "pong"}:
+                pass
             talk.command("stop")
             assert (await talk.rest())[-1] == {"type": "agent_stopped"}
             assert await talk.process.wait() == 0
@@ -174,11 +175,11 @@ async def test_a_stop_in_mid_turn_ends_it_at_once() -> None:
     ("address", "url"),
     [
         ("", "http://127.0.0.1:11434"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),  # noqa: S104
+        ("0.0.0.0", "http://127.0.0.1:11434"),
         ("gpu:1234", "http://gpu:1234"),
         ("http://gpu", "http://gpu:80"),
         ("https://gpu/ollama/", "https://gpu:443/ollama"),
-        ("[::1]:9", "http://::1:9"),
+        ("[::1]:9", "http://[::1]:9"),
     ],
 )
 def test_addresses(address: str, url: str) -> None:

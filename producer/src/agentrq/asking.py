@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from agentrq.wire.ids import Cursor
-from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Event, Message, Question
+from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Event, Message, Question, StatusEvent
+from agentrq.wire.status import Status
 
 Request: TypeAlias = ApprovalRequest | Question
 
@@ -16,12 +17,14 @@ Request: TypeAlias = ApprovalRequest | Question
 class OpenRequests:
     """Follows a session from its oldest event; what was asked and resolved before ``present`` is nobody's matter.
 
-    ``present`` is the state's cursor when following began.
+    ``present`` is the state's cursor when following began. A request is put once the session is ``waiting`` for it:
+    what a policy decides, and what was answered before a resumed agent asked it again, is nobody's matter either.
     """
 
     def __init__(self, present: str) -> None:
         self._present = Cursor.parse(present)
         self._open: dict[str, Request] = {}
+        self._waiting = False
 
     def see(self, event: Event) -> list[Request]:
         """The requests that are to be put now; each is named once."""
@@ -31,7 +34,9 @@ class OpenRequests:
                 self._open[content.request_id] = content
             elif isinstance(content, ApprovalResolved):
                 self._open.pop(content.request_id, None)
-        if event.cursor is None or Cursor.parse(event.cursor) < self._present:
+        elif isinstance(event, StatusEvent):
+            self._waiting = event.status == Status.WAITING
+        if not self._waiting or event.cursor is None or Cursor.parse(event.cursor) < self._present:
             return []
         due, self._open = list(self._open.values()), {}
         return due

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from agentrq.wire.commands import Command, Options
@@ -53,8 +54,10 @@ class Claimed(NamedTuple):
     """Owners lost in a row since the last whole turn."""
     total: SessionTotal
     started_at: int
-    asked: list[Carried] = []
+    asked: Sequence[Carried] = ()
     """What was asked in a turn that an owner before the last one did not finish, and is not answered yet."""
+    unreadable: str | None = None
+    """Why it is not known what the start asked for; then it must not run."""
 
 
 class Waiting(NamedTuple):

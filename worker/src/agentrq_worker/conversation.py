@@ -45,6 +45,8 @@ _BEGINS_TURN: Final = frozenset(
     {"init", "text", "thinking", "text_delta", "thinking_delta", "tool_call", "approval_request", "question"}
 )
 _SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
+_PLAIN: Final = frozenset({"text", "thinking", "tool_call", "status", "compaction", "rate_limit", "error", "unknown"})
+"""Types that mean nothing to a session that is ``running`` already."""
 REMEMBERED: Final = 1000
 """How many closed requests are remembered, to tell a late answer who was first."""
 
@@ -142,8 +144,12 @@ class Conversation:
             return
         assert self._dialect is not None
         for said in self._dialect.receive(line):
-            if isinstance(said, Draft):
-                self._publish(said)
+            if type(said) is Draft:
+                # The way of nearly every line: a message that changes nothing but the stream.
+                if said.type in _PLAIN and self.status is Status.RUNNING:
+                    self._lane.message(said.type, said.content, said.parent_id)
+                else:
+                    self._publish(said)
             elif isinstance(said, Alive):
                 self._alive()
             elif isinstance(said, Write):

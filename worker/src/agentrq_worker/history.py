@@ -21,7 +21,8 @@ from agentrq_worker.claimed import Carried, CutTurn
 
 PAGE: Final = 100
 MOST_PAGES: Final = 100
-_TELLING: Final = tuple(f'"type":"{name}'.encode() for name in ("tool_", "prompt", "approval_", "question", "cost", "error"))
+_TYPES: Final = ("tool_", "prompt", "approval_", "question", "cost", "error")
+_TELLING: Final = tuple(f'"type":"{name}'.encode() for name in _TYPES)
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
 

@@ -18,7 +18,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Outcome
 from agentrq_worker.maintenance import Jobs, Maintenance
 from agentrq_worker.metrics import serve
-from agentrq_worker.ownership import Claim, Ownership
+from agentrq_worker.ownership import Claim, Look, Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.runner import proc
 from agentrq_worker.runner.guardian import Guardian, sweep
@@ -108,9 +108,7 @@ class Host:
         except Exception as error:
             log.exception("session %s: internal error", session.id)
             outcome = Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")
-            look = await self.ownership.look(session.id)
-            if look is not None and look.inner.token == self.ownership.token:
-                await self.ownership.finish(look, Status.ERROR, Reason.FAILED, outcome.error or "")
+            await self._abandon(session.id, outcome.error or "")
         finally:
             self.ownership.drop(session)
             lane.close()
@@ -121,6 +119,19 @@ class Host:
             log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
                      f": {outcome.error}" if outcome.error else "")  # fmt: skip
         return outcome
+
+    async def claim(self, look: Look) -> Claim | None:
+        """As `Ownership.claim`; a session that was claimed and cannot be begun ends, lest nobody serve it for ever."""
+        try:
+            return await self.ownership.claim(look)
+        except Exception as error:
+            await self._abandon(look.state.session_id, f"Internal error: {error!r}")
+            raise
+
+    async def _abandon(self, session_id: str, error: str) -> None:
+        look = await self.ownership.look(session_id)
+        if look is not None and look.inner.token == self.ownership.token:
+            await self.ownership.finish(look, Status.ERROR, Reason.FAILED, error)
 
     def drain(self, *, at_once: bool) -> None:
         """Hand all sessions over: idle ones now, busy ones when their turn is over, or all of them at once."""

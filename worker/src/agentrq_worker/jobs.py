@@ -139,7 +139,7 @@ class Jobs:
             raise SessionExists(sid)
         claim = None
         if not (look.owned or look.state.ended):
-            claim = await self._host.ownership.claim(look)
+            claim = await self._host.claim(look)
             look = look if claim is not None else await self._host.ownership.look(sid)
         if claim is not None:
             await self._run(job, queue, claim)

@@ -61,6 +61,7 @@ class Lane:
         self._last_status: Entry | None = None
         self._head = f'","sessionId":"{session_id}","id":"{self.epoch}-'.encode()
         self._cursor = f'{{"cursor":"{self.epoch}-'.encode()
+        self._live = f'{{"sessionId":"{session_id}","id":"{self.epoch}-d'.encode()
 
     @property
     def on_full(self) -> Callable[[bool], None]:
@@ -88,11 +89,12 @@ class Lane:
     def delta(self, kind: str, content: Any, parent_id: str | None = None) -> None:
         """Add a live-only message: published, not kept, without a cursor."""
         self._deltas += 1
-        shown: dict[str, Any] = {"sessionId": self.session_id, "id": f"{self.epoch}-d{self._deltas}", "type": kind}
-        if parent_id is not None:
-            shown["parentId"] = parent_id
-        shown |= {"timestamp": steps.now_ms(), "content": content}
-        self._add(Entry("d", self._seq, encode(shown)))
+        parts = (
+            self._live, b"%d" % self._deltas, b'","type":"', kind.encode(),
+            b'","parentId":' + encode(parent_id) if parent_id is not None else b'"',
+            b',"timestamp":%d,"content":' % steps.now_ms(), encode(content), b"}",
+        )  # fmt: skip
+        self._add(Entry("d", self._seq, b"".join(parts)))
 
     def status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
         """Add a status that is no end."""

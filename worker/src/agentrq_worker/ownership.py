@@ -10,7 +10,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,12 +19,13 @@ import redis.asyncio
 from agentrq.connection import is_outage
 from agentrq.wire import scripts, steps
 from agentrq.wire.codec import encode
-from agentrq.wire.commands import Command, Options
+from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_command, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
+from agentrq_worker.approvals import InvalidPolicy, read_policy
 from agentrq_worker.claimed import Claimed, CutTurn, Waiting
 from agentrq_worker.history import cut_turn
 from agentrq_worker.session import Session
@@ -35,9 +36,10 @@ log = logging.getLogger(__name__)
 CALL_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 PAGE: Final = 100
+LONGEST_ID: Final = 64
+LONGEST_COMMAND: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer, and what stands around it
 
 _decode_command = msgspec.json.Decoder(Command).decode
-_decode_options = msgspec.json.Decoder(Options).decode
 
 
 _RENEW: Final = """
@@ -47,6 +49,26 @@ if token and token ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
+
+
+def read_command(fields: Mapping[bytes, bytes]) -> Command:
+    """One inbox entry: what a client would have sent, whoever wrote it. Raises KeyError, ValueError, RecursionError."""
+    data = fields[b"command"]
+    if len(data) > LONGEST_COMMAND:
+        raise ValueError(f"{len(data)} bytes")
+    return make_command(_decode_command(data))
+
+
+def _read_options(data: str) -> tuple[Options, str | None]:
+    """What a start asked for, or why that cannot be known: never the defaults in its place, they allow more."""
+    try:
+        options = make_options(msgspec.json.decode(data, type=dict[str, Any]))
+        read_policy(options.approvals)
+    except InvalidPolicy as error:
+        return Options(), f"Its options cannot be read: approvals: {str(error)[:300]}"
+    except (ValueError, RecursionError) as error:
+        return Options(), f"Its options cannot be read: {str(error)[:300]}"
+    return options, None
 
 
 class NameTaken(Exception):
@@ -86,6 +108,7 @@ class Ownership:
         self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
         self._read_to: dict[str, bytes] = {}
         self._woken: set[str] = set()
+        self._unreadable: set[str] = set()  # told once
         self._wake = asyncio.Event()
 
     # -- the lease
@@ -142,17 +165,24 @@ class Ownership:
             async with self._client.pipeline(transaction=False) as pipeline:
                 for sid, _ in part:
                     pipeline.hmget(self._keys.state(sid), "epoch", "token", "status")
-                answers = await pipeline.execute()
-            for (sid, session), (epoch, token, status) in zip(part, answers, strict=True):
-                # An older epoch, or none: Redis came back without ours, and the publisher gives it back.
-                if (
-                    epoch is not None
-                    and int(epoch) >= session.epoch
-                    and token != self.token.encode()
-                    and status not in (b"done", b"error")
-                    and sid in self.sessions
-                ):
-                    session.supersede("fenced")
+                answers = await pipeline.execute(raise_on_error=False)
+            for (sid, session), answer in zip(part, answers, strict=True):
+                if sid not in self.sessions:
+                    continue
+                if isinstance(answer, Exception) and is_outage(answer):
+                    raise answer
+                try:
+                    if self._taken_over(session, *answer):
+                        session.supersede("fenced")
+                except (ValueError, TypeError) as error:  # garbage, or no hash: its session's loss and nobody else's
+                    log.error("session %s: its state cannot be read: %s", sid, error)
+                    session.supersede("unreadable")
+
+    def _taken_over(self, session: Session, epoch: bytes | None, token: bytes | None, status: bytes | None) -> bool:
+        # An older epoch, or none: Redis came back without ours, and the publisher gives it back.
+        if epoch is None or int(epoch) < session.epoch:
+            return False
+        return token != self.token.encode() and status not in (b"done", b"error")
 
     # -- claims
 
@@ -192,10 +222,7 @@ class Ownership:
         if outcome != "claimed":
             log.info("session %s: not claimed: %s", sid, outcome)
             return None
-        try:
-            options = _decode_options(inner.options)
-        except (msgspec.MsgspecError, UnicodeError):
-            options = Options()
+        options, unreadable = _read_options(inner.options)
         if state.provider_session_id is not None and inner.prompted:
             options = msgspec.structs.replace(options, resume=state.provider_session_id)
         # Requests outlive a cut turn until they are answered or a whole turn has passed.
@@ -210,7 +237,8 @@ class Ownership:
             recoveries=inner.recoveries + bool(inner.token),
             total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
             started_at=state.started_at or steps.now_ms(),
-            asked=cut.asked if cut is not None and not inner.turn else [],
+            asked=cut.asked if cut is not None and not inner.turn else (),
+            unreadable=unreadable,
         )
         mine = {"worker": self.name, "status": Status.STARTING, "startedAt": claimed.started_at}
         known = self._whole_state(look) | mine
@@ -280,6 +308,7 @@ class Ownership:
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
             self._read_to.pop(session.id, None)
+        self._unreadable.discard(session.id)
 
     async def deliver(self) -> None:
         """Read the inboxes of sessions that were woken, one round trip for all of them, until cancelled."""
@@ -303,7 +332,9 @@ class Ownership:
             if isinstance(entries, Exception):
                 if is_outage(entries):
                     raise entries
-                log.error("session %s: its inbox cannot be read: %s", sid, entries)
+                if sid not in self._unreadable:
+                    log.error("session %s: its inbox cannot be read: %s", sid, entries)
+                    self._unreadable.add(sid)
                 continue
             for entry, fields in entries:
                 self._read_to[sid] = entry
@@ -317,9 +348,9 @@ class Ownership:
         if session is None:
             return
         try:
-            command = _decode_command(fields[b"command"])
-        except (KeyError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            log.error("session %s: inbox entry %s is no command and is passed over: %r", sid, entry.decode(), error)
+            command = read_command(fields)
+        except (KeyError, ValueError, RecursionError) as error:
+            log.error("session %s: inbox entry %s is no command and is passed over: %.300r", sid, entry.decode(), error)
             return
         session.deliver(Waiting(entry, command))
 
@@ -346,8 +377,10 @@ class Ownership:
             if message is None:
                 await pubsub.ping()
             elif message["type"] == "message":
-                self._woken.add(message["data"].decode("utf-8", "replace"))
-                self._wake.set()
+                sid = message["data"][:LONGEST_ID].decode("utf-8", "replace")
+                if sid in self.sessions:
+                    self._woken.add(sid)
+                    self._wake.set()
             elif message["type"] == "subscribe":
                 self._woken.update(self.sessions)
                 self._wake.set()

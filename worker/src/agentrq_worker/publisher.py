@@ -124,12 +124,18 @@ class Publisher:
             log.warning("Redis is back after %.1f s", time.monotonic() - self.away_since)
             self.away_since = None
         for (lane, entries), outcome, cursor in zip(batch, answer[::2], answer[1::2], strict=True):
-            self._settle(lane, entries, outcome, cursor)
+            try:
+                self._settle(lane, entries, outcome, cursor)
+            except ValueError as error:
+                self._unreadable(lane, error)
 
     async def _call(self, batch: list[tuple[Lane, list[Entry]]]) -> list[str]:
         for lane, _ in batch:
             if lane.unknown_to_redis:
-                await self._give_back(lane)
+                try:
+                    await self._give_back(lane)
+                except ValueError as error:
+                    self._unreadable(lane, error)
         keys: list[str] = []
         args: list[Any] = list(self._common)
         for lane, entries in batch:
@@ -198,11 +204,22 @@ class Publisher:
                     answers = await pipeline.execute(raise_on_error=False)
                 for lane, answer in zip(part, answers, strict=True):
                     if not (isinstance(answer, Exception) or lane.waiting or lane.lost):
-                        await self._look(lane, *answer)
+                        await self._look_safely(lane, answer)
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
                     log.error("what Redis has of the sessions here cannot be looked at: %s", error)
                 return  # looked at again in the next round
+
+    async def _look_safely(self, lane: Lane, answer: Any) -> None:
+        """A state that somebody else wrote garbage into costs its session, not the worker."""
+        try:
+            await self._look(lane, *answer)
+        except (ValueError, TypeError) as error:
+            self._unreadable(lane, error)
+
+    def _unreadable(self, lane: Lane, error: Exception) -> None:
+        log.error("session %s: its state cannot be read: %s", lane.session_id, error)
+        lane.lose("unreadable")
 
     async def _look(self, lane: Lane, epoch: bytes | None, token: bytes | None, cursor: bytes, status: bytes) -> None:
         if epoch is None or int(epoch) < lane.epoch:

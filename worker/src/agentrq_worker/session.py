@@ -112,6 +112,9 @@ class Session:
     def _refused(self) -> bool:
         """Whether this session is not to be resumed any more."""
         claimed, most = self._claimed, self._options.max_recoveries
+        if claimed.unreadable is not None:
+            self._finish(Outcome(Status.ERROR, Reason.REFUSED, claimed.unreadable))
+            return True
         if claimed.cut is not None:
             self._talk.close_cut_turn(claimed.cut)
             if self._options.on_interrupt == "fail":

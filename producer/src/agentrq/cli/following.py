@@ -1,22 +1,29 @@
-"""Following sessions: ``start``, ``run``, ``attach``. Owns when following ends and what its exit code says."""
+"""Following sessions: ``start``, ``run``, ``attach``. Owns when following ends and what its exit code says.
+
+At a terminal what the agent asks is put and answered there (answering.py).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import click
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from agentrq.cli.answering import attended, somebody_there
 from agentrq.cli.common import SID, common, connected
 from agentrq.cli.exits import FAILED, INTERRUPTED, OK, say
 from agentrq.cli.output import put, put_json
+from agentrq.cli.terminal import TerminalView
 from agentrq.cli.views import View, make_view
 from agentrq.client import AgentClient, Session
 from agentrq.operations import Batch, Operation
 from agentrq.wire.commands import make_options, parse_option
 from agentrq.wire.ids import Cursor
-from agentrq.wire.messages import StatusEvent
+from agentrq.wire.messages import Event, StatusEvent
 
 
 def _options(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
@@ -109,8 +116,21 @@ def _anybody(client: AgentClient) -> bool:
 
 
 def _follow(session: Session, after: Cursor | None, view: View, *, one_turn: bool) -> int:
+    events = session.events(after, deltas=view.deltas)
     try:
-        for event in session.events(after, deltas=view.deltas):
+        with contextlib.ExitStack() as stack:
+            if isinstance(view, TerminalView) and somebody_there():
+                events = stack.enter_context(attended(session, after, events, view))
+            return _show(session, events, view, one_turn=one_turn)
+    except KeyboardInterrupt:
+        view.close()
+        say(f"detached; session {session.id} goes on")
+        return INTERRUPTED
+
+
+def _show(session: Session, events: Iterator[Event], view: View, *, one_turn: bool) -> int:
+    try:
+        for event in events:
             view.show(event)
             # More prompts may wait: then the state has moved on in the very step that wrote "idle".
             turn_over = one_turn and isinstance(event, StatusEvent) and event.status == "idle"
@@ -118,9 +138,5 @@ def _follow(session: Session, after: Cursor | None, view: View, *, one_turn: boo
                 view.note(f"The session stays: agentrq prompt {session.id} TEXT, or agentrq stop {session.id}")
                 return OK
         return FAILED if session.state().status == "error" else OK
-    except KeyboardInterrupt:
-        view.close()
-        say(f"detached; session {session.id} goes on")
-        return INTERRUPTED
     finally:
         view.close()

@@ -42,7 +42,7 @@ class Acp(JsonRpc):
     def __init__(self, options: Options, total: SessionTotal, epoch: int) -> None:
         """``options.cwd`` is absolute here: the protocol has to be told."""
         super().__init__(options, AcpAdapter(total, epoch))
-        self._adapter.cwd = options.cwd
+        self._adapter.cwd, self._adapter.model = options.cwd, options.model
         self._recovered = epoch > 1
         self._agent: dict[str, Any] = {}  # agentCapabilities
         self._auth: list[dict[str, Any]] = []
@@ -161,7 +161,10 @@ agent's own program on this machine, or pass its API key by env or pass_env"
 
         def failed(error: RpcError) -> list[Said]:
             text = f"The agent's {what} could not be set: {error.text}"
-            return [Ended(text)] if needed else [Draft("error", Error(text, "not_set")), *self._next_step()]
+            if needed:
+                return [Ended(text)]
+            # Bypassing permissions is not everywhere allowed: the agent asks, and is answered by policy or people.
+            return [Draft("status", StatusReport("permission_mode", text)), *self._next_step()]
 
         return [Write(self._set(change, lambda raw: self._next_step(), failed))]
 

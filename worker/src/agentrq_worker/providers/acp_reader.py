@@ -24,6 +24,7 @@ from agentrq_worker.providers.codex_app_notices import plan
 from agentrq_worker.providers.rpc_lines import MethodReader, RpcAdapter, RpcError, RpcLine, is_given, read_error
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
+_GEMINIS_MODE = "[MODE_UPDATE] "  # gemini 0.61 tells a change of its mode as a text of the agent
 _CHUNKS: Final = {"agent_message_chunk": False, "agent_thought_chunk": True}
 _ASIDE: Final = frozenset(
     {"available_commands_update", "config_option_update", "session_info_update", "current_mode_update"}
@@ -41,7 +42,8 @@ class AcpAdapter(RpcAdapter):
         self.replaying = False
         """The agent repeats the session's history: nothing of it is published."""
         self.cwd: str | None = None
-        """What the session was begun with, for its `init`."""
+        self.model: str | None = None
+        """What the session is begun with, for its `init`."""
         self.resumed = False
         """The session had turns before this process; until its first running cost is known."""
         self.session: str | None = None
@@ -79,7 +81,7 @@ class AcpAdapter(RpcAdapter):
         if self._began:
             return []
         self._began = True
-        init = Init(provider_session_id=session, model=_model(result), cwd=lines.optional(self.cwd))
+        init = Init(provider_session_id=session, model=self.model or _model(result), cwd=lines.optional(self.cwd))
         return [Draft("init", init)]
 
     def _end_turn(self, reason: str, result: Result) -> list[Draft]:
@@ -152,6 +154,9 @@ class AcpAdapter(RpcAdapter):
             return [*self._end_text(), Draft(*lines.unknown(line))]
         if chunk.text is None:
             return [Draft(*lines.malformed(str(update.session_update), "its text is missing", line))]
+        if chunk.text.startswith(_GEMINIS_MODE):
+            mode = chunk.text.removeprefix(_GEMINIS_MODE)
+            return [*self._end_text(), Draft("status", StatusReport(subtype="mode", message=mode))]
         drafts: list[Draft] = []
         block, voice = self._block, (thought, parent_of(update.meta), update.message_id)
         if block is None or voice != self._voice or block.size > LARGEST:

@@ -22,9 +22,11 @@ def reply(request: ControlRequest, answer: Any) -> dict[str, Any]:
     decided = _decided(answer)
     if request.subtype == "can_use_tool":
         questions = questions_of(request) if request.tool_name == "AskUserQuestion" else None
-        if questions is not None and (decided is None or (decided.allow and decided.changed is None)):
-            return _answered(request, questions, {} if decided and "answers" not in mapping(answer) else answer)
-        return _permitted(request, decided if decided is not None else decision(answer))
+        if questions is None or (decided is not None and (not decided.allow or decided.changed is not None)):
+            return _permitted(request, decided or decision(answer))
+        if decided is None:
+            return _answered(request, questions, answer)
+        return _answered(request, questions, mapping(answer).get("answers", {}))
     content = decided.changed if decided is not None else mapping(answer).get("answers", answer)
     if request.subtype == "elicitation":
         if decided is not None and not decided.allow:
@@ -68,8 +70,9 @@ def _granted(request: ControlRequest, decided: Decision) -> list[Any]:
 
 def _answered(request: ControlRequest, questions: list[dict[str, Any]], answer: Any) -> dict[str, Any]:
     """The tool reads its answers from its own input, by the questions' texts."""
-    said = answers_to([question["id"] for question in questions], answer)
-    answers = {question["question"]: ", ".join(said[question["id"]]) for question in questions if said[question["id"]]}
+    # Allowed without a text, as a policy may: the agent is told that there is none.
+    said = {} if answer == {} else answers_to([question["id"] for question in questions], answer)
+    answers = {each["question"]: ", ".join(said[each["id"]]) for each in questions if said.get(each["id"])}
     return {"behavior": "allow", "updatedInput": {**members(request.input), "answers": answers}}
 
 

@@ -69,7 +69,7 @@ def output(item: Item) -> Any:
     if kind == "commandExecution":
         return lines.passed_or(item.aggregated_output, "")
     if kind == "webSearch":
-        return given(item)
+        return lines.passed_or(item.results, None) or given(item)
     if kind == "fileChange":
         return lines.text(item.status) or "completed"
     if kind == "collabAgentToolCall":
@@ -77,7 +77,9 @@ def output(item: Item) -> Any:
     if kind == "dynamicToolCall":
         return lines.passed_or(item.content_items, "")
     if kind == "imageGeneration":
-        return lines.passed_or(item.saved_path, "")  # not the picture itself: it is in that file
+        return lines.passed_or(item.failure, None) or lines.passed_or(
+            item.saved_path, ""
+        )  # not the picture itself: it is in that file
     error = lines.passed_or(item.error, None)
     if error is not None:
         return lines.optional(lines.mapping(lines.value(item.error)).get("message")) or error

@@ -39,6 +39,8 @@ class Item(_Shape):
     error: Raw = ABSENT
     query: Raw = ABSENT
     action: Raw = ABSENT
+    results: Raw = ABSENT
+    failure: Raw = ABSENT
     prompt: Raw = ABSENT
     receiver_thread_ids: Raw = ABSENT
     agents_states: Raw = ABSENT
@@ -94,6 +96,8 @@ class Params(_Shape):
     name: Any = None
     from_model: Any = None
     to_model: Any = None
+    run: Any = None
+    review: Any = None
     request_id: Raw = ABSENT
     # of requests
     command: Raw = ABSENT

@@ -20,6 +20,14 @@ NOTICES: Final = {
     "remoteControl/status/changed": "remote_control",
     "item/mcpToolCall/progress": "tool_progress",
     "model/rerouted": "model",
+    "model/verification": "model_verification",
+    "modelProvider/authRecoveryStarted": "auth_recovery",
+    "modelProvider/authRecoveryCompleted": "auth_recovery",
+    "hook/started": "hook_started",
+    "hook/completed": "hook_completed",
+    "item/autoApprovalReview/started": "approval_review",
+    "item/autoApprovalReview/completed": "approval_review",
+    "autoApprovalReview/strictReviewRequired": "approval_review",
 }
 """The methods that become a `status`, and its subtype."""
 
@@ -31,8 +39,18 @@ SILENT: Final = frozenset(
         "item/commandExecution/terminalInteraction",
         "item/fileChange/outputDelta",
         "item/fileChange/patchUpdated",
+        "thread/readState/changed",
+        "thread/section/changed",
+        "thread/attachment/updated",
+        "thread/prediction/updated",
+        "thread/goal/updated",
+        "thread/goal/cleared",
+        "thread/project/updated",
+        "thread/environment/connected",
+        "thread/environment/disconnected",
         "thread/queue/changed",
         "thread/settings/updated",
+        "turn/moderationMetadata",
         "skills/changed",
         "app/list/updated",
         "mcpServer/startupStatus/updated",
@@ -50,7 +68,13 @@ def notice(params: Params) -> str:
     said = text(params.message) or text(params.summary) or text(params.name)
     if not said and text(params.to_model):
         said = f"{text(params.from_model)} → {text(params.to_model)}"
-    return said or _status(params.status)
+    run = mapping(params.run)
+    if run:
+        said = ": ".join(
+            filter(None, (text(run.get("eventName")), text(run.get("statusMessage")), text(run.get("status"))))
+        )
+    review = mapping(params.review)
+    return said or _status(review.get("status")) or _status(params.status)
 
 
 def _status(status: Any) -> str:

@@ -6,7 +6,7 @@ Owns what is written to such a runner and what its lines mean; what an agent's o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -29,7 +29,6 @@ class _Line(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Line).decode
-_OWN: Final = (b'"agent_', b'"ready"', b'"pong"')
 
 
 class RunnerProtocol(Dialect):
@@ -71,15 +70,15 @@ class RunnerProtocol(Dialect):
     def receive(self, line: bytes) -> list[Said]:
         """What one line means."""
         # A runner's own objects are told by their type; it may stand anywhere in them, so look before decoding twice.
-        if not any(mark in line for mark in _OWN):
-            return [*self._from_agent(line)]
+        if not (b'"agent_' in line or b'"ready"' in line or b'"pong"' in line):
+            return self._from_agent(line)
         try:
             said = _decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return [*self._from_agent(line)]
+            return self._from_agent(line)
         kind = said.type
         if kind == "agent_event":
-            return [*self._from_agent(bytes(said.event) or line)]
+            return self._from_agent(bytes(said.event) or line)
         if kind in _SWALLOWED:
             return []
         if kind == "agent_started":
@@ -91,14 +90,14 @@ class RunnerProtocol(Dialect):
             return [Ended(said.message if isinstance(said.message, str) and said.message else "The runner failed")]
         if kind == "agent_log":
             return [Log(said.message if isinstance(said.message, str) else line.decode("utf-8", "replace"))]
-        return [*self._from_agent(line)]
+        return self._from_agent(line)
 
     def close(self, reason: str) -> list[Draft]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""
         return self._adapter.close(reason)
 
-    def _from_agent(self, line: bytes) -> list[Draft]:
-        return self._adapter.receive(line)
+    def _from_agent(self, line: bytes) -> list[Said]:
+        return cast(list[Said], self._adapter.receive(line))
 
     def _choose(self, name: Any) -> None:
         """A runner that plays another agent's part says whose (`replay`)."""

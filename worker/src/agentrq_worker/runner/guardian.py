@@ -98,16 +98,27 @@ def end_worker(worker: tuple[int, int]) -> int:
 def sweep() -> int:
     """End what workers left behind that are no longer there; returns how many. For a worker's start; blocks shortly.
 
-    Known by their marks and the owners' start times, never by names; only this user's processes, and only those of this
-    pid namespace: to a host, the owner's pid in a container's mark is another process, or none.
+    Known by their marks or tags and the owners' start times, never by names; only this user's processes, and only those
+    of this pid namespace: to a host, the owner's pid in a container's mark is another process, or none.
     """
     here = _pid_namespace("self")
 
-    def is_leftover(process: proc.Stat) -> bool:
-        mark = proc.parse_mark(proc.read_mark(process.pid))
-        return mark is not None and not proc.is_running(mark.worker) and _pid_namespace(str(process.pid)) == here
+    def find() -> list[proc.Stat]:
+        table = proc.snapshot()
+        living = {proc.worker_tag(process.ident) for process in table.values() if process.alive}
 
-    return proc.end_all(lambda: proc.kin(proc.snapshot(), is_leftover))
+        def is_leftover(process: proc.Stat) -> bool:
+            mark = proc.parse_mark(proc.read_mark(process.pid))
+            if mark is not None:
+                gone = not proc.is_running(mark.worker)
+            else:  # its environment was cleaned: the tag says as much
+                tag = proc.read_tag(process.pid)
+                gone = tag != 0 and tag >> 32 not in living
+            return gone and _pid_namespace(str(process.pid)) == here
+
+        return proc.kin(table, is_leftover)
+
+    return proc.end_all(find)
 
 
 def _pid_namespace(pid: str) -> str:

@@ -57,13 +57,13 @@ class Aider:
 
     def turn(self, runner: Runner, query: Query) -> None:
         """Answer one prompt. Raises `RunnerError` when aider is not there."""
-        first = not self._session
-        if first:
+        if not self._session:
             self._begin(runner, query)
-        runner.send("agent_started", adapter="aider")
-        if first:
+            runner.send("agent_started", adapter="aider")
             init = {"session_id": self._session, "model": query.text("model") or "", "cwd": self._cwd}
             _event(runner, "init", **init)
+        else:
+            runner.send("agent_started")
         assert self._scratch is not None
         prompt, log = Path(self._scratch.name, "prompt"), Path(self._scratch.name, "analytics")
         prompt.write_text(query.prompt, encoding="utf-8", errors="replace")

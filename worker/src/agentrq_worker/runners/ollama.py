@@ -38,7 +38,7 @@ class Ollama:
         if not self._model:
             self._begin(runner, query)
         else:
-            runner.send("agent_started", adapter="ollama")
+            runner.send("agent_started")
         self._messages.append({"role": "user", "content": query.prompt})
         body = {"model": self._model, "messages": self._messages, "stream": True, **self._extra}
         try:

@@ -36,7 +36,8 @@ class Server:
         # A server that listens on all addresses is reached on this machine's own.
         self._host = "127.0.0.1" if url.hostname in (_ALL, None) else str(url.hostname)
         self._path = url.path.rstrip("/")
-        self.url = f"{url.scheme}://{self._host}:{self._port}{self._path}"
+        shown = f"[{self._host}]" if ":" in self._host else self._host
+        self.url = f"{url.scheme}://{shown}:{self._port}{self._path}"
 
     def models(self) -> list[str]:
         """The names of the models that are there. Raises `OllamaError`."""

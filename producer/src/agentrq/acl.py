@@ -1,0 +1,81 @@
+"""What each part of an installation needs of Redis: key patterns, channels and commands, as ACL rules.
+
+Owns the profiles. Speaks to no server. The commands are those that redis-py, RQ 3 and our scripts send (the commands
+inside a script are held to its caller's rules too); tests run whole sessions under them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys, control_queue
+
+ROLES: Final = ("producer", "worker", "reader", "gateway")
+"""``producer`` starts, steers and removes; ``reader`` follows and looks; ``gateway``, a web backend, does all of it."""
+
+_CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
+_SEND: Final = (
+    "multi exec evalsha eval script|load script|exists time exists del expire pexpire get hget hgetall hmget hset hdel "
+    "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zrange zrem"
+)
+_READ: Final = "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard subscribe unsubscribe"
+_WORK: Final = (
+    "multi exec discard watch unwatch evalsha eval script|load script|exists client|info info time type "
+    "exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists hincrby "
+    "hincrbyfloat hlen blmove lmove llen lindex lpop lpush rpush rpop lpos lrange lrem publish subscribe unsubscribe "
+    "sadd srem scard smembers sismember xadd xdel xlen xrange xrevrange xtrim "
+    "zadd zcard zcount zpopmin zrange zrangebyscore zrem zremrangebyscore zscore"
+)
+
+
+def profile(role: str, *, user: str | None = None, prefix: str = DEFAULT_PREFIX, queue: str = DEFAULT_QUEUE) -> str:
+    """One ``ACL SETUSER`` line for a role; ``user`` defaults to ``<prefix>-<role>``.
+
+    The user has no password: nobody can log in as it before one is set (``ACL SETUSER <user> >…``). Raises KeyError.
+    """
+    rules = {"producer": _producer, "worker": _worker, "reader": _reader, "gateway": _gateway}[role]
+    words = ["ACL SETUSER", user or f"{prefix}-{role}", "reset on", *rules(Keys(prefix), queue)]
+    return " ".join(words)
+
+
+def _session(keys: Keys, of: str = "*") -> str:
+    return f"{keys.prefix}:{{*}}:{of}"
+
+
+def _commands(*lists: str) -> Iterator[str]:
+    yield "-@all"
+    yield from (f"+{command}" for command in dict.fromkeys(" ".join(lists).split()))
+
+
+def _sending(keys: Keys, queue: str) -> Iterator[str]:
+    yield from (f"~{_session(keys)}", f"~{keys.sessions}", f"%R~{keys.worker('*')}")
+    yield from ("~rq:job:*", "~rq:queues", f"~rq:queue:{queue}", f"~rq:queue:{control_queue(queue)}")
+    yield from (f"~rq:{registry}:{queue}" for registry in ("finished", "failed", "canceled"))
+    yield "%R~rq:workers"
+    yield from (f"&{_session(keys, 'status')}", f"&{keys.wake_channel('*')}")
+
+
+def _reading(keys: Keys) -> Iterator[str]:
+    yield from (f"%R~{_session(keys)}", f"%R~{keys.sessions}", f"%R~{keys.worker('*')}", "%R~rq:workers")
+    yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")
+
+
+def _producer(keys: Keys, queue: str) -> Iterator[str]:
+    yield from _sending(keys, queue)
+    yield from _commands(_CONNECTION, _SEND)
+
+
+def _reader(keys: Keys, queue: str) -> Iterator[str]:
+    yield from _reading(keys)
+    yield from _commands(_CONNECTION, _READ)
+
+
+def _gateway(keys: Keys, queue: str) -> Iterator[str]:
+    yield from dict.fromkeys([*_sending(keys, queue), *_reading(keys)])
+    yield from _commands(_CONNECTION, _SEND, _READ)
+
+
+def _worker(keys: Keys, queue: str) -> Iterator[str]:
+    yield from (f"~{keys.prefix}:*", "~rq:*", f"&{keys.prefix}:*", "&rq:pubsub:*")
+    yield from _commands(_CONNECTION, _WORK)

@@ -1,0 +1,182 @@
+"""Whole sessions under the ACL profiles, on a server whose default user is off; and what each profile keeps out."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from agentrq import AsyncAgentClient
+from agentrq.acl import ROLES, profile
+from agentrq.server_process import ServerProcess
+from tests.sessions import contents, until
+from tests.workers import Worker
+
+PASSWORD = "s3cret-of-"
+
+
+class Guarded:
+    """A server with ACL on, its default user off."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._path = server.path
+        with redis.Redis.from_url(server.url) as admin:
+            for role in ROLES:
+                words = shlex.split(profile(role).removeprefix("ACL "))
+                admin.execute_command("ACL", *words)
+                admin.execute_command("ACL", "SETUSER", f"agentrq-{role}", f">{PASSWORD}{role}")
+            admin.execute_command("ACL", "SETUSER", "admin", "on", ">admin-password", "~*", "&*", "+@all")
+            admin.execute_command("ACL", "SETUSER", "default", "off")
+
+    def url(self, role: str) -> str:
+        user, password = ("admin", "admin-password") if role == "admin" else (f"agentrq-{role}", PASSWORD + role)
+        return f"unix://{user}:{password}@{self._path}"
+
+    def denied(self) -> list[tuple[str, str]]:
+        """What was refused so far: user, object."""
+        with redis.Redis.from_url(self.url("admin")) as admin:
+            entries: Any = admin.acl_log()
+            admin.execute_command("ACL", "LOG", "RESET")
+        return [(str(entry["username"]), str(entry["object"])) for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with ServerProcess(tmp_path_factory.mktemp("acl")) as server:
+        yield Guarded(server)
+
+
+@pytest.fixture
+def worker(guarded: Guarded, config: Path) -> Iterator[Worker]:
+    # The way a password gets to a worker: by the environment, never as an argument.
+    environment = os.environ | {"AGENTRQ_REDIS_URL": guarded.url("worker")}
+    worker = Worker(None, config, ("--lease-s", "2", "--beat-s", "0.5", "--name", "w"), environment)
+    yield worker.wait_ready()
+    worker.close()
+
+
+async def test_sessions_run_under_the_profiles(guarded: Guarded, worker: Worker) -> None:
+    async with (
+        AsyncAgentClient.from_url(guarded.url("gateway")) as gateway,
+        AsyncAgentClient.from_url(guarded.url("producer")) as producer,
+        AsyncAgentClient.from_url(guarded.url("reader")) as reader,
+    ):
+        started = await producer.start("demo", "/echo one")
+        session = reader.session(started.id)
+        idle = await until(session, "idle")
+        await started.prompt("/echo two")
+        await until(session, "idle", idle)
+        await started.stop()
+        assert (await session.wait(20)).reason == "stopped"
+        texts = [content.text for content in contents([event async for event in session.events()], "text")]
+        assert texts == ["one", "two"]
+        assert [known.id for known in await reader.sessions()] == [started.id]
+        await started.remove()
+        both = await gateway.start("demo", "/crash 3")
+        assert (await both.wait(20)).error == "Exit code: 3"
+        waiting = await gateway.start("demo", "/sleep 60")
+        await until(waiting, "running")
+        await waiting.interrupt()
+        await waiting.stop()
+        await waiting.wait(20)
+        await waiting.remove()
+    # RQ's own view, as the worker's user; and RQ's way of starting and commanding, as the gateway's.
+    info = subprocess.run(
+        [sys.executable, "-m", "rq.cli", "info", "--url", guarded.url("worker"), "-S", "json"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert info.returncode == 0, info.stdout + info.stderr
+    assert "1 workers" in info.stdout
+    assert worker.terminate() == 0
+    assert guarded.denied() == []
+    assert PASSWORD not in "".join(worker.log)
+
+
+async def test_a_lost_worker_is_recovered_under_the_profiles(guarded: Guarded, worker: Worker, config: Path) -> None:
+    async with AsyncAgentClient.from_url(guarded.url("gateway")) as gateway:
+        session = await gateway.start("demo", "/sleep 60")
+        await until(session, "running")
+        worker.kill()
+        environment = os.environ | {"AGENTRQ_REDIS_URL": guarded.url("worker")}
+        second = Worker(None, config, ("--lease-s", "2", "--beat-s", "0.5", "--name", "v"), environment)
+        try:
+            await until(session, "recovering")
+            await session.stop()
+            assert (await session.wait(30)).reason == "stopped"
+        finally:
+            second.close()
+    assert guarded.denied() == []
+
+
+@pytest.mark.parametrize(
+    ("role", "command"),
+    [
+        ("reader", "HSET agentrq:{s}:state status done"),
+        ("reader", "XADD agentrq:{s}:events * message {}"),
+        ("reader", "XADD agentrq:{s}:inbox * command {}"),
+        ("reader", "PUBLISH agentrq:{s}:status {}"),
+        ("reader", "RPUSH rq:queue:agentrq s"),
+        ("reader", "HGETALL rq:job:s"),
+        ("reader", "GET other:key"),
+        ("reader", "EVAL return(1) 0"),
+        ("producer", "SET agentrq:worker:w stolen"),
+        ("producer", "SUBSCRIBE agentrq:{s}:messages"),
+        ("producer", "XREAD STREAMS agentrq:{s}:events 0"),
+        ("producer", "PUBLISH agentrq:{s}:messages []"),
+        ("producer", "SADD rq:workers fake"),
+        ("producer", "PUBLISH rq:pubsub:w {}"),
+        ("producer", "RPUSH rq:queue:default job"),
+        ("producer", "KEYS *"),
+        ("gateway", "SET agentrq:worker:w stolen"),
+        ("gateway", "DEL agentrq:maintenance"),
+        ("gateway", "PSUBSCRIBE *"),
+        ("gateway", "FLUSHALL"),
+        ("worker", "SET other:key 1"),
+        ("worker", "GET session:of:another:program"),
+        ("worker", "KEYS *"),
+        ("worker", "FLUSHALL"),
+        ("worker", "CONFIG GET *"),
+        ("worker", "ACL LIST"),
+        ("worker", "SCRIPT FLUSH"),
+        ("worker", "SUBSCRIBE other:channel"),
+        ("worker", "SHUTDOWN NOSAVE"),
+        ("worker", "CLIENT KILL TYPE normal"),
+    ],
+)
+def test_what_a_profile_keeps_out(guarded: Guarded, role: str, command: str) -> None:
+    with redis.Redis.from_url(guarded.url(role)) as client, pytest.raises(redis.exceptions.NoPermissionError):
+        client.execute_command(*shlex.split(command))
+    assert guarded.denied()
+
+
+def test_no_profile_lets_anybody_in_by_itself(guarded: Guarded) -> None:
+    for role in ROLES:
+        line = profile(role, user="nobody-yet")
+        assert ">" not in line
+        assert "nopass" not in line
+    with redis.Redis.from_url(guarded.url("admin")) as admin:
+        admin.execute_command("ACL", *shlex.split(line.removeprefix("ACL ")))
+    url = guarded.url("admin").replace("admin:admin-password", "nobody-yet:")
+    for wrong in (url, url.replace("nobody-yet:", "nobody-yet:x")):
+        with redis.Redis.from_url(wrong) as nobody, pytest.raises(redis.AuthenticationError):
+            nobody.ping()
+
+
+def test_the_command_prints_them() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "agentrq.cli", "acl", "--prefix", "p", "--queue", "q", "worker", "reader"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert run.stdout.splitlines() == [profile(role, prefix="p", queue="q") for role in ("worker", "reader")]
+    bad = subprocess.run(
+        [sys.executable, "-m", "agentrq.cli", "acl", "--prefix", "p* ~*"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (bad.returncode, bad.stdout) == (2, "")

@@ -1,0 +1,71 @@
+"""Many sessions on several workers: all start, are prompted and stopped without error, spread by free capacity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from agentrq import AsyncAgentClient, AsyncSession, Message
+from tests.faults.deaths import LIGHT_PROVIDER
+from tests.rq_checks import eventually, stuck
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def light(config: Path) -> None:
+    with config.open("a") as file:
+        file.write(LIGHT_PROVIDER)
+
+
+async def idle_after(session: AsyncSession, turns: int) -> None:
+    """Until the session has had so many turns."""
+    async with asyncio.timeout(240):
+        async for event in session.messages():
+            assert isinstance(event, Message)
+            assert event.type != "error"
+            turns -= event.type == "cost"
+            if not turns:
+                return
+
+
+async def idle_sessions(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, count: int, workers: int, most: int
+) -> Counter[str | None]:
+    """Start ``count`` sessions, prompt all, stop all; answers how they were spread."""
+    hosts = [start_worker("--name", f"w{number}", "--max-sessions", str(most)) for number in range(workers)]
+    sessions = list(await asyncio.gather(*(client.start("light", "0") for _ in range(count))))
+    await asyncio.gather(*(idle_after(session, 1) for session in sessions))
+    spread = Counter(state.worker for state in await client.states())
+    await eventually(lambda: raw.zcard("rq:wip:agentrq") == count)
+    await asyncio.gather(*(session.prompt("0") for session in sessions))
+    await asyncio.gather(*(idle_after(session, 2) for session in sessions))
+    await asyncio.gather(*(session.stop() for session in sessions))
+    states = await asyncio.gather(*(session.wait(240) for session in sessions))
+    assert {(state.status, state.reason, state.num_turns) for state in states} == {("done", "stopped", 2)}
+    await eventually(lambda: not stuck(raw))
+    assert [host.terminate() for host in hosts] == [0] * workers
+    for host in hosts:
+        assert not [line for line in host.log if " ERROR " in line or " WARNING " in line], "".join(host.log)
+    return spread
+
+
+@pytest.mark.usefixtures("light")
+async def test_a_hundred_on_two(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+    spread = await idle_sessions(client, start_worker, raw, 100, workers=2, most=70)
+    assert min(spread.values()) >= 30, spread
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("light")
+async def test_a_thousand_on_four(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+    spread = await idle_sessions(client, start_worker, raw, 1000, workers=4, most=300)
+    print(dict(spread))
+    assert min(spread.values()) >= 100, spread

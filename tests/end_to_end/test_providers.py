@@ -1,0 +1,289 @@
+"""Providers by settings, by ``runners_dir`` and built in: sessions of small fake agents through a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrq import AsyncAgentClient, CommandRejected, Event, Message, StatusEvent
+from tests.fakes.model_server import ModelServer
+from tests.sessions import contents, until
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+FAKES = Path(__file__).parents[1] / "fakes"
+TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
+FAST = ("--lease-s", "2", "--beat-s", "0.5")
+
+
+async def story(session: Any, turns: int = 1) -> list[Event]:
+    """The events up to the end of so many turns, or of the session."""
+    events: list[Event] = []
+    async with asyncio.timeout(30):
+        async for event in session.events():
+            events.append(event)
+            if isinstance(event, StatusEvent) and event.status == "idle":
+                turns -= 1
+                if not turns:
+                    break
+    return events
+
+
+async def first(session: Any, kind: str) -> Any:
+    """The first message of a type."""
+    async with asyncio.timeout(30):
+        async for message in session.messages():
+            if message.type == kind:
+                return message
+    raise AssertionError(f"the session ended without {kind}")
+
+
+def statuses(events: list[Event]) -> list[str]:
+    return [event.status for event in events if isinstance(event, StatusEvent)]
+
+
+def texts(events: list[Event]) -> list[str]:
+    return [content.text for content in contents(events, "text")]
+
+
+# An ACP agent, by settings alone --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def acp(config: Path, tmp_path: Path) -> None:
+    with config.open("a") as file:
+        file.write(f"""
+[providers.echo-acp]
+dialect = "jsonrpc"
+command = ["{sys.executable}", "-S", "{FAKES / "fake_acp_agent.py"}"]
+env = {{ FAKE_ACP_HOME = "{tmp_path}" }}
+""")
+
+
+@pytest.mark.usefixtures("acp")
+async def test_an_acp_agent(client: AsyncAgentClient, start_worker: Start, tmp_path: Path) -> None:
+    start_worker()
+    session = await client.start("echo-acp", "one", cwd=str(tmp_path))
+    await session.prompt("read")
+    await session.prompt("fail")
+    events = await story(session)
+    assert [event.type for event in events if isinstance(event, Message)] == [
+        *("prompt", "init", "thinking", "text", "cost"),
+        *("prompt", "unknown", "text", "cost"),
+        *("prompt", "error", "cost"),
+    ]
+    assert texts(events) == ["You said 'one' after 0 others.", "refused with -32601"]
+    assert contents(events, "error")[0].message == "Internal error: no model"
+    assert statuses(events) == ["queued", "starting", "running", "idle"]
+    state = await session.state()
+    assert (state.cost_usd, state.input_tokens, state.num_turns, state.cwd) == (0.5, 20, 3, str(tmp_path))
+    assert state.provider_session_id.startswith("acp-")
+    await session.stop()
+    assert (await session.wait(20)).reason == "stopped"
+
+
+@pytest.mark.usefixtures("acp")
+@pytest.mark.parametrize(("answer", "failed"), [("allow", False), ("deny", True)])
+async def test_an_acp_permission(client: AsyncAgentClient, start_worker: Start, answer: str, failed: bool) -> None:
+    start_worker()
+    session = await client.start("echo-acp", "ask", permission_mode="default")
+    request = (await first(session, "approval_request")).content
+    assert (request.name, request.input) == ("execute", {"command": "touch x"})
+    assert (await session.state()).status == "waiting"
+    await session.answer(request.request_id, answer, wait=True, timeout=20)
+    events = await story(session)
+    assert statuses(events)[2:] == ["running", "waiting", "running", "idle"]
+    assert [resolved.decision for resolved in contents(events, "approval_resolved")] == [answer]
+    assert [result.is_error for result in contents(events, "tool_result")] == [failed]
+    await session.stop()
+
+
+@pytest.mark.usefixtures("acp")
+async def test_an_acp_turn_is_interrupted_and_not_steered(client: AsyncAgentClient, start_worker: Start) -> None:
+    start_worker()
+    session = await client.start("echo-acp", "wait")
+    await first(session, "tool_call")
+    with pytest.raises(CommandRejected, match="cannot be steered"):
+        await session.prompt("more", "steer", wait=True, timeout=20)
+    await session.interrupt(wait=True, timeout=20)
+    events = await story(session)
+    assert contents(events, "tool_result")[0].is_error
+    assert contents(events, "cost")[0].errors == ["The turn ended: cancelled"]
+    await session.prompt("after")
+    assert texts(await story(session, 2)) == ["You said 'after' after 1 others."]
+    await session.stop()
+
+
+@pytest.mark.usefixtures("acp")
+async def test_an_acp_session_goes_on_on_another_worker(client: AsyncAgentClient, start_worker: Start) -> None:
+    worker = start_worker(*FAST)
+    session = await client.start("echo-acp", "one")
+    await until(session, "idle")
+    worker.kill()
+    start_worker(*FAST)
+    await until(session, "idle", (await story(session))[-1].cursor)  # type: ignore[arg-type]
+    await session.prompt("two")
+    events = await story(session, 3)
+    assert texts(events) == ["You said 'one' after 0 others.", "You said 'two' after 1 others."], "no history repeated"
+    assert (await session.state()).cost_usd == 0.5
+    await session.stop()
+
+
+# Codex, built in ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path_with_codex(tmp_path: Path) -> str:
+    program = tmp_path / "bin" / "codex"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {FAKES / "fake_codex.py"} "$@"\n')
+    program.chmod(0o755)
+    return f"{program.parent}:{os.environ['PATH']}"
+
+
+async def test_codex_is_found_on_path(client: AsyncAgentClient, start_worker: Start, path_with_codex: str) -> None:
+    start_worker(PATH=path_with_codex)
+    session = await client.start("codex", "one", config_dir="/srv/codex")
+    await session.prompt("wait")
+    await first(session, "tool_call")
+    await session.prompt("faster", "steer", wait=True, timeout=20)
+    events = await story(session)
+    assert texts(events) == ["You said 'one'; home /srv/codex, policy never.", "steered by 'faster'"]
+    await session.prompt("wait")
+    async with asyncio.timeout(30):
+        async for message in session.messages():
+            if message.type == "tool_call" and message.content.tool_use_id == "c3":
+                break
+    await session.interrupt(wait=True, timeout=20)
+    events = await story(session, 2)
+    assert [cost.input_tokens for cost in contents(events, "cost")] == [100, 100, 100]
+    assert [cost.is_error for cost in contents(events, "cost")] == [False, False, True]
+    assert (await session.state()).input_tokens == 300
+    await session.stop()
+    assert (await session.wait(20)).status == "done"
+
+
+async def test_a_codex_approval_by_policy(client: AsyncAgentClient, start_worker: Start, path_with_codex: str) -> None:
+    start_worker(PATH=path_with_codex)
+    rules = {"default": "allow", "rules": [{"tool": "command_execution", "command": "rm *", "decision": "deny"}]}
+    session = await client.start("codex", "ask", approvals=rules)
+    events = await story(session)
+    assert texts(events) == ["decision decline"]
+    assert [(found.decision, found.by) for found in contents(events, "approval_resolved")] == [("deny", "policy")]
+    await session.stop()
+
+
+async def test_no_codex(client: AsyncAgentClient, start_worker: Start, tmp_path: Path) -> None:
+    start_worker(PATH=str(tmp_path))
+    state = await (await client.start("codex", "hi")).wait(30)
+    assert state.status == "error"
+    assert state.error == "Codex CLI not found. Install it first: npm install -g @openai/codex"
+
+
+# Runners --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not (shutil.which("deno") or shutil.which("node")), reason="neither deno nor node is here")
+async def test_a_javascript_runner_runs_unchanged(
+    client: AsyncAgentClient, start_worker: Start, tmp_path: Path
+) -> None:
+    runners = tmp_path / "runners"
+    runners.mkdir()
+    shutil.copy(FAKES / "greeter-runner.mjs", runners)
+    start_worker("--runners-dir", str(runners))
+    session = await client.start("greeter", "world", model="m", system_prompt="kind", cwd=str(tmp_path))
+    await session.prompt("moon")
+    events = await story(session)
+    assert texts(events) == ["Hello world 👋 (kind, turn 1)", "Hello moon 👋 (kind, turn 2)"]
+    assert [error.code for error in contents(events, "error")] == ["invalid_json"] * 2
+    assert [cost.total_cost_usd for cost in contents(events, "cost")] == [0.5, 0.5]
+    state = await session.state()
+    assert (state.provider_session_id, state.cwd, state.model) == ("js-1", str(tmp_path), "m")
+    await session.stop()
+    assert (await session.wait(20)).reason == "stopped"
+
+
+async def test_ollama(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+    with ModelServer() as model:
+        with config.open("a") as file:
+            file.write(f"""
+[providers.ollama]
+env = {{ OLLAMA_HOST = "{model.url}", XDG_STATE_HOME = "{tmp_path}" }}
+options = {{ model = "m" }}
+""")
+        start_worker()
+        session = await client.start("ollama", "[[think:hm]]")
+        await session.prompt("[[text:two]]")
+        await session.prompt("[[error:500]]")
+        events = await story(session)
+        assert [event.type for event in events if isinstance(event, Message)] == [
+            *("prompt", "init", "thinking", "text", "cost"),
+            *("prompt", "text", "cost"),
+            *("prompt", "error", "cost"),
+        ]
+        state = await session.state()
+        assert (state.model, state.num_turns, state.provider_session_id) == ("m", 3, session.id)
+        with pytest.raises(CommandRejected, match="idle"):
+            await session.interrupt(wait=True, timeout=20)
+        await session.prompt("[[hold:never]]")
+        model.wait_request("hold:never")
+        await session.stop()
+        assert (await session.wait(20)).reason == "stopped"
+
+
+async def test_ollama_without_a_server(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+    with ModelServer() as model:
+        gone = model.url
+    with config.open("a") as file:
+        file.write(f'[providers.ollama]\nenv = {{ OLLAMA_HOST = "{gone}" }}\npublic_env = ["OLLAMA_HOST"]\n')
+    start_worker()
+    state = await (await client.start("ollama", "hi", model="m")).wait(30)
+    assert state.status == "error"
+    assert state.error.startswith(f"Ollama is not reachable at {gone}: Connection refused")
+
+
+async def test_aider(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "aider"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {FAKES / "fake_aider.py"} "$@"\n')
+    program.chmod(0o755)
+    with config.open("a") as file:
+        file.write(f"""
+[providers.aider]
+env = {{ XDG_STATE_HOME = "{tmp_path}", FAKE_AIDER_PIDS = "{tmp_path / "pids"}" }}
+""")
+    start_worker(PATH=f"{program.parent}:{os.environ['PATH']}")
+    session = await client.start("aider", "add a function", model="gpt-5", cwd=str(tmp_path))
+    events = await story(session)
+    assert "You said 'add a function' after 0 others" in texts(events)[0]
+    assert [call.input for call in contents(events, "tool_call")] == [{"path": "hello.py"}]
+    assert (await session.state()).cost_usd == 0.0123
+    await session.prompt("sleep")
+    async with asyncio.timeout(30):
+        async for event in session.events(events[-1].cursor):
+            if isinstance(event, Message) and event.type == "status" and "Main model" in event.content.message:
+                break
+    await session.stop()
+    assert (await session.wait(20)).reason == "stopped"
+
+
+@pytest.mark.parametrize("name", ["gemini-steps3", "opencode-steps3", "codexapp-turns", "claudeacp-turns"])
+async def test_recordings_play(client: AsyncAgentClient, start_worker: Start, name: str) -> None:
+    start_worker()
+    session = await client.start("replay", f"{name}.ndjson --speed 0", cwd=str(TRANSCRIPTS))
+    turns = {"codexapp-turns": 4, "claudeacp-turns": 5}.get(name, 1)
+    async with asyncio.timeout(30):
+        async for message in session.messages():
+            if message.type == "cost" and (turns := turns - 1) == 0:
+                break
+    state = await session.state()
+    assert state.num_turns == {"codexapp-turns": 4, "claudeacp-turns": 5}.get(name, 1)
+    await session.stop()
+    await session.wait(20)

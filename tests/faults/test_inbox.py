@@ -1,0 +1,263 @@
+"""The inbox under faults: each command has one receipt, each applied prompt reaches the runner once and in order.
+
+Several clients send to the same sessions under ids of their own choice, some of them again and again, while owners are
+killed, replaced and cut off. What the runners read is proved by their diaries (fakes/diary_runner.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from agentrq import AsyncAgentClient, Event, Message, Receipt
+from agentrq.wire.messages import Error, Prompt
+from tests.faults.test_recovery import check_moves, check_stream
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+FAST = ("--lease-s", "1.5", "--beat-s", "0.3", "--stop-grace-s", "0.2")
+CLIENTS = 3
+PROMPTS = 8
+
+
+@pytest.fixture
+def diaries(config: Path, tmp_path: Path) -> Path:
+    """A provider ``diary``, and the directory of what its runners read."""
+    directory = tmp_path / "diaries"
+    directory.mkdir()
+    program = Path(__file__).parents[1] / "fakes" / "diary_runner.py"
+    with config.open("a") as file:
+        file.write(f"""
+[providers.diary]
+dialect = "runner"
+adapter = "claude"
+command = ["{sys.executable}", "-S", "-E", "{program}"]
+env = {{ DIARY_DIR = "{directory}" }}
+""")
+    return directory
+
+
+def diary(directory: Path, session_id: str) -> list[str]:
+    """The prompts that the session's runners read, in order."""
+    path = directory / session_id
+    return [json.loads(line)[0] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Sent:
+    """What was sent to one session: command ids in each client's order."""
+
+    def __init__(self, seed: int) -> None:
+        self.sid = f"seed-{seed}"
+        self.chance = random.Random(seed)
+        self.by_client: list[list[str]] = [[] for _ in range(CLIENTS)]
+        self.others: set[str] = set()
+
+    @property
+    def ids(self) -> set[str]:
+        return self.others.union(*self.by_client)
+
+
+async def persist(call: Callable[[], Any]) -> Any:
+    """As any user whose Redis stumbles: again, with the same command id."""
+    while True:
+        try:
+            return await call()
+        except (redis.RedisError, OSError):
+            await asyncio.sleep(0.02)
+
+
+async def talk(url: str, sent: Sent, number: int) -> None:
+    """One client: prompts in order, some sent again by whoever, and commands that come to nothing in between."""
+    chance = sent.chance
+    async with AsyncAgentClient.from_url(url) as client:
+        session = client.session(sent.sid)
+        for at in range(PROMPTS):
+            name = f"{number}.{at}"
+            seconds = chance.choice((0, 0, 0.05, 0.2))
+            await persist(lambda name=name, seconds=seconds: session.prompt(f"{name} {seconds}", command_id=name))
+            sent.by_client[number].append(name)
+            if chance.random() < 0.4:
+                again = chance.choice(sorted(sent.ids))
+                await persist(lambda again=again: session.prompt(f"{again} 0", command_id=again))
+            if chance.random() < 0.2:
+                useless = f"{number}.{at} useless"
+                call = chance.choice((
+                    lambda useless=useless: session.interrupt(command_id=useless),
+                    lambda useless=useless: session.answer("nobody", "allow", command_id=useless),
+                    lambda useless=useless: session.set_model("m", command_id=useless),
+                ))  # fmt: skip
+                await persist(call)
+                sent.others.add(useless)
+            await asyncio.sleep(chance.uniform(0, 0.3))
+
+
+async def cut_connections(url: str, chance: random.Random) -> None:
+    async with redis.asyncio.Redis.from_url(url) as admin:
+        while True:
+            await asyncio.sleep(chance.uniform(0.1, 0.6))
+            await admin.execute_command("CLIENT", "KILL", "TYPE", chance.choice(("normal", "pubsub")), "SKIPME", "yes")
+
+
+async def replace_owners(start_worker: Start, workers: list[Worker], chance: random.Random, times: int) -> None:
+    """Again and again a worker dies, or is told to end, and another comes."""
+    for number in range(times):
+        await asyncio.sleep(chance.uniform(0.5, 1.5))
+        workers.append(await asyncio.to_thread(start_worker, *FAST, "--name", f"next{number}"))
+        victim = workers.pop(0)
+        if chance.random() < 0.7:
+            await asyncio.to_thread(victim.kill)
+        else:
+            victim.process.terminate()
+
+
+async def all_received(client: AsyncAgentClient, sent: Sent) -> None:
+    left = set(sent.ids)
+    async for event in client.session(sent.sid).events():
+        if isinstance(event, Receipt):
+            left.discard(event.command_id)
+            if not left:
+                return
+    raise AssertionError(f"{sent.sid} ended without receipts of {sorted(left)}")
+
+
+async def check(client: AsyncAgentClient, raw: Any, sent: Sent, diaries: Path) -> None:
+    events = [event async for event in client.session(sent.sid).events()]
+    check_stream(raw, sent.sid)
+    check_moves(events)
+    receipts = Counter(event.command_id for event in events if isinstance(event, Receipt) and event.command != "stop")
+    assert receipts == Counter(sent.ids), "each command has one receipt"
+    outcomes = {event.command_id: event.outcome for event in events if isinstance(event, Receipt)}
+    assert {outcomes[name] for names in sent.by_client for name in names} == {"applied"}
+    assert {outcomes[name] for name in sent.others} <= {"rejected"}
+    handed = [event.content for event in events if isinstance(event, Message) and isinstance(event.content, Prompt)]
+    order = [prompt.command_id for prompt in handed[1:]]
+    for names in sent.by_client:
+        assert [name for name in order if name in names] == names, "in the order they were sent"
+    assert len(order) == len(set(order)), "each prompt is shown once"
+    read = diary(diaries, sent.sid)
+    assert len(read) == len(set(read)), "each prompt is read once"
+    unread = cut_prompts(events)
+    assert [prompt.text for prompt in handed if prompt.text in read or prompt.command_id not in unread] == read
+
+
+def cut_prompts(events: list[Event]) -> set[str]:
+    """Command ids of the prompts whose turn was cut."""
+    cut, last = set(), ""
+    for event in events:
+        content = event.content if isinstance(event, Message) else None
+        if isinstance(content, Prompt):
+            last = content.command_id
+        elif isinstance(content, Error) and content.code == "turn_interrupted":
+            cut.add(last)
+    return cut
+
+
+async def inbox_run(
+    seeds: list[int], url: str, start_worker: Start, diaries: Path, raw: Any, replacements: int
+) -> None:
+    chance = random.Random(seeds[0])
+    workers = [start_worker(*FAST, "--name", f"first{number}") for number in range(2)]
+    sessions = [Sent(seed) for seed in seeds]
+    async with asyncio.timeout(110), AsyncAgentClient.from_url(url) as client:
+        for sent in sessions:
+            await client.start("diary", "begin 0", sent.sid, max_recoveries=1000)
+        async with asyncio.TaskGroup() as storm:
+            cuts = storm.create_task(cut_connections(url, chance))
+            async with asyncio.TaskGroup() as talks:
+                talks.create_task(replace_owners(start_worker, workers, chance, replacements))
+                for sent in sessions:
+                    for number in range(CLIENTS):
+                        talks.create_task(talk(url, sent, number))
+            cuts.cancel()
+        for sent in sessions:
+            await all_received(client, sent)
+            await client.session(sent.sid).stop()
+            assert (await client.session(sent.sid).wait(30)).reason == "stopped"
+            await check(client, raw, sent, diaries)
+
+
+@pytest.mark.parametrize("seeds", [range(4)], ids=["4 seeds"])
+async def test_each_command_once_and_in_order(
+    redis_url: str, start_worker: Start, diaries: Path, raw: Any, seeds: range
+) -> None:
+    await inbox_run(list(seeds), redis_url, start_worker, diaries, raw, replacements=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(100, 150, 5))
+async def test_each_command_once_and_in_order_for_long(
+    redis_url: str, start_worker: Start, diaries: Path, raw: Any, first: int
+) -> None:
+    await inbox_run(list(range(first, first + 5)), redis_url, start_worker, diaries, raw, replacements=5)
+
+
+# -- a stop is a state
+
+
+async def lease_ends(raw: Any, worker: str) -> None:
+    async with asyncio.timeout(20):
+        while raw.exists(f"agentrq:worker:{worker}"):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("when", ["queued", "starting", "running", "dead", "ownerless"])
+async def test_a_stop_overtakes_everything(
+    client: AsyncAgentClient,
+    start_worker: Start,
+    diaries: Path,
+    raw: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    """In every status, with prompts waiting and nobody else there: the session ends, and no prompt follows."""
+    monkeypatch.setattr("agentrq.client._asyncio.LOOK_AGAIN_S", 0.3)
+    worker = start_worker(*FAST, "--name", "w") if when != "queued" else None
+    session = await client.start("diary", "mute" if when == "starting" else "first 60")
+    if worker is not None:
+        async with asyncio.timeout(20):
+            while not diary(diaries, session.id):
+                await asyncio.sleep(0.02)
+    for number in range(300):
+        await session.prompt(f"p{number} 0", command_id=f"p{number}")
+    if worker is not None and when in ("dead", "ownerless"):
+        worker.kill()
+    if when == "ownerless":
+        await lease_ends(raw, "w")
+    assert (await session.state()).status == {"queued": "queued", "starting": "starting"}.get(when, "starting")
+    await session.stop()
+    if when in ("queued", "ownerless"):
+        assert (await session.state()).status == "done", "at once"
+    state = await session.wait(30)
+    assert (state.status, state.reason) == ("done", "stopped")
+    events = [event async for event in session.events()]
+    receipts = [event for event in events if isinstance(event, Receipt)]
+    assert Counter(receipt.outcome for receipt in receipts) == {"expired": 300, "applied": 1}
+    assert len(diary(diaries, session.id)) <= 1
+    check_stream(raw, session.id)
+
+
+async def test_a_stop_ends_a_lost_session_before_anybody_goes_on_with_it(
+    client: AsyncAgentClient, start_worker: Start, diaries: Path
+) -> None:
+    """Its worker dies, it is stopped, another worker comes: the agent is not told to continue."""
+    first = start_worker(*FAST, "--name", "first")
+    session = await client.start("diary", "first 60", on_interrupt="continue")
+    async with asyncio.timeout(20):
+        while not diary(diaries, session.id):
+            await asyncio.sleep(0.02)
+    first.kill()
+    await session.stop()
+    start_worker(*FAST, "--name", "second")
+    state = await session.wait(30)
+    assert (state.status, state.reason, state.exit_code) == ("done", "stopped", None)
+    assert diary(diaries, session.id) == ["first 60"]

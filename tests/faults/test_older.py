@@ -1,0 +1,178 @@
+"""Redis comes back without its last writes, or without a session: repaired from what the worker has, or declared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+from agentrq import AsyncAgentClient, Message
+from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import Text
+from agentrq.wire.status import Reason, Status
+from agentrq_worker import lane as lanes
+from agentrq_worker import publisher as publishers
+from agentrq_worker.lane import Lane
+from tests.faults import waiting
+from tests.faults.harness import Seen, claimed, publishing, seen
+from tests.faults.restarts import Restartable
+
+STATE, EVENTS = Keys().state("s"), Keys().events("s")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Restartable]:
+    with Restartable(tmp_path, "--appendfsync", "always") as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishers, "CHECK_S", 0.1)
+
+
+async def say(lane: Lane, count: int) -> None:
+    for _ in range(count):
+        lane.message("text", Text(f"event {lane._seq + 1}"))
+    await lane.flushed()
+
+
+async def stands(server: Restartable, cursor: str) -> None:
+    """Wait until the session stands at a cursor."""
+    async with redis.asyncio.Redis.from_url(server.url) as raw:
+
+        async def there() -> bool:
+            return await raw.hget(STATE, "cursor") == cursor.encode()
+
+        await waiting.true(there)
+
+
+async def history(server: Restartable, after: str | None = None) -> list[Seen]:
+    """What is in the stream of an ended session."""
+    async with asyncio.timeout(20), AsyncAgentClient.from_url(server.url) as client:
+        return [seen(event) async for event in client.session("s").events(after)]
+
+
+def go_back(server: Restartable) -> None:
+    """Die and come back as it was when it was remembered."""
+    server.kill()
+    server.forget()
+    server.start()
+
+
+async def test_what_is_still_here_is_sent_again_unasked(server: Restartable) -> None:
+    async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
+        await say(lane, 20)
+        server.remember()
+        lane.status(Status.IDLE, {"numTurns": 7})
+        await say(lane, 20)
+        followed: list[Seen] = []
+
+        async def follow() -> None:
+            async for event in client.session("s").events():
+                followed.append(seen(event))
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(follow())
+            await waiting.true(lambda: len(followed) == 43)
+            go_back(server)
+            await stands(server, "1-42")  # nothing new was written
+            state = await client.session("s").state()
+            assert (state.status, state.num_turns) == ("idle", 7)
+            lane.end(Status.DONE, Reason.COMPLETED, None)
+        assert followed == await history(server)
+    assert [cursor for cursor, _, _ in followed] == ["0-1", *(f"1-{seq}" for seq in range(1, 44))]
+    assert not [kind for _, kind, _ in followed if kind == "error"]
+
+
+async def test_what_is_gone_is_declared_with_its_range(server: Restartable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "KEPT_BYTES", 2000)
+    async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
+        await say(lane, 20)
+        server.remember()
+        await say(lane, 10)
+        lane.status(Status.IDLE)
+        await say(lane, 40)
+        kept = [entry.seq for _, entry in lane._recent]
+        go_back(server)
+        await stands(server, f"1-{lane.written}")
+        assert (await client.session("s").state()).status == "idle"
+        lane.end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flushed()
+    events = await history(server, "1-21")
+    present = {Cursor.parse(cursor or "").seq for cursor, kind, _ in events if kind != "error"}
+    declared = set[int]()
+    for cursor, kind, content in events:
+        if kind == "error":
+            assert (content.code, content.to) == ("history_lost", cursor)
+            lost = range(Cursor.parse(content.from_).seq, Cursor.parse(content.to).seq + 1)
+            assert declared.isdisjoint(lost)
+            declared |= set(lost)
+    assert present.isdisjoint(declared)
+    assert present | declared == set(range(22, 74))
+    assert present == {32, *kept, 73}  # the status in the middle is known too: the state is right
+
+
+async def test_a_session_that_is_gone_altogether(server: Restartable) -> None:
+    async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
+        await say(lane, 20)
+        lane._recent.clear()
+        with redis.Redis.from_url(server.url) as raw:
+            raw.flushall()
+        await stands(server, "1-21")
+        assert [session.id for session in await client.sessions()] == ["s"]
+        lane.end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flushed()
+        assert (await client.session("s").state()).provider == "demo"
+        events = [event async for event in client.session("s").events()]
+    lost, end = events
+    assert isinstance(lost, Message)
+    assert (lost.content.code, lost.content.from_, lost.content.to) == ("history_lost", "0-1", "1-21")  # type: ignore[union-attr]
+    assert end.cursor == "1-22"
+
+
+async def test_an_end_that_was_lost(server: Restartable) -> None:
+    async with waiting.a_lane(server.url) as (lane, _):
+        await say(lane, 5)
+        server.remember()
+        lane.end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flushed()
+        lane.close()  # as the host does
+        before = await history(server)
+        go_back(server)
+        await stands(server, "1-7")
+    assert await history(server) == before
+
+
+async def test_a_claim_that_was_lost(server: Restartable) -> None:
+    async with AsyncAgentClient.from_url(server.url) as client:
+        session = await client.start("demo", "hello", "s")
+        server.remember()
+        async with publishing(server.url, waiting.SETTINGS) as (publisher, ownership):
+            lane = await claimed(publisher, ownership, "s")
+            await say(lane, 5)
+            go_back(server)
+            await stands(server, "1-6")
+            state = await session.state()
+            assert (state.epoch, state.worker, lane.lost) == (1, "w", None)
+            lane.end(Status.DONE, Reason.COMPLETED, None)
+            await lane.flushed()
+    events = await history(server)
+    assert [cursor for cursor, _, _ in events] == ["0-1", *(f"1-{seq}" for seq in range(1, 8))]
+    assert (events[1][2].from_, events[1][2].to) == ("0-2", "1-1")  # the claim's own event
+
+
+async def test_a_removed_session_stays_removed(server: Restartable) -> None:
+    async with waiting.a_lane(server.url) as (lane, publisher), AsyncAgentClient.from_url(server.url) as client:
+        lane.end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flushed()
+        lane.close()
+        await client.session("s").remove()
+        await publisher._check()
+        with redis.Redis.from_url(server.url) as raw:
+            assert not raw.exists(STATE, EVENTS)

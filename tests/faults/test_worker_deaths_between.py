@@ -1,0 +1,206 @@
+"""Deaths between two steps: each worker here does one step by hand and is gone; what it left is put right in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from rq import Queue
+from rq.timeouts import TimerDeathPenalty
+
+from agentrq import AsyncAgentClient
+from agentrq.connection import connect_async
+from agentrq_worker.bookkeeping import Bookkeeping
+from agentrq_worker.intake import SessionWorker
+from agentrq_worker.ownership import Ownership
+from agentrq_worker.rq_job import SessionJob
+from agentrq_worker.settings import Settings
+from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
+from tests.sessions import until
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+FAST = ("--lease-s", "2", "--beat-s", "0.5", "--name", "living")
+
+
+@pytest.fixture
+def doomed(redis_url: str) -> SessionWorker:
+    """A worker of which only parts will run."""
+    return SessionWorker(Settings(name="doomed", lease_s=2.0, beat_s=0.5), redis_url)
+
+
+def dequeue(worker: SessionWorker, queue: Queue) -> SessionJob:
+    taken: Any = Queue.dequeue_any([queue], 1, worker.connection, SessionJob, worker.serializer, TimerDeathPenalty)
+    return taken[0]  # type: ignore[no-any-return]
+
+
+async def claim(worker: SessionWorker, redis_url: str, session_id: str, *, end: bool = False) -> None:
+    """Take the lease and the session, perhaps end it, and be gone."""
+    async with connect_async(redis_url) as client:
+        ownership = Ownership(client, client, worker.settings)
+        await ownership.begin()
+        look = await ownership.look(session_id)
+        assert look is not None
+        assert await ownership.claim(look) is not None
+        if end:
+            from agentrq.wire.status import Reason, Status
+
+            look = await ownership.look(session_id)
+            assert look is not None
+            await ownership.finish(look, Status.DONE, Reason.COMPLETED, "")
+
+
+@pytest.mark.parametrize("by", ["client", "rq"])
+async def test_between_dequeue_and_claim(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: SessionWorker, by: str
+) -> None:
+    queue = backend_queue(raw)
+    sid = "mine"
+    if by == "client":
+        await client.start("demo", "/echo hi", sid)
+    else:
+        queue.enqueue("agentrq.start", None, "demo", "/echo hi", job_id=sid)
+    assert dequeue(doomed, queue).id == sid
+    start_worker(*FAST)
+    await eventually(lambda: raw.exists("agentrq:{mine}:state"))
+    session = client.session(sid)
+    await until(session, "idle")
+    await session.stop()
+    assert (await session.wait(20)).epoch == 1
+    assert (await result_of(raw, sid))[0] == "finished"
+    await eventually(lambda: not stuck(raw))
+
+
+async def test_a_command_that_was_taken(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: SessionWorker
+) -> None:
+    queue = backend_queue(raw, "agentrq-ctl")
+    session = await client.start("demo", "/echo hi")
+    job = queue.enqueue("agentrq.prompt", session.id, "/echo by rq")
+    assert dequeue(doomed, queue).id == job.id
+    start_worker(*FAST)
+    assert (await result_of(raw, job.id))[0] == "finished"
+    await session.stop()
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+async def test_between_claim_and_spawn(
+    client: AsyncAgentClient,
+    start_worker: Start,
+    raw: redis.Redis,
+    redis_url: str,
+    doomed: SessionWorker,
+    prepared: bool,
+) -> None:
+    session = await client.start("demo", "/echo hi")
+    job = dequeue(doomed, backend_queue(raw))
+    await claim(doomed, redis_url, session.id)
+    if prepared:
+        Bookkeeping(doomed, doomed.queues[0]).prepare(job)
+    start_worker(*FAST)
+    await until(session, "idle")
+    await session.stop()
+    state = await session.wait(20)
+    assert (state.worker, state.epoch, state.num_turns) == ("living", 2, 1)
+    assert (await result_of(raw, session.id))[0] == "finished"
+    await eventually(lambda: not stuck(raw))
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+async def test_between_end_and_closing(
+    client: AsyncAgentClient,
+    start_worker: Start,
+    raw: redis.Redis,
+    redis_url: str,
+    doomed: SessionWorker,
+    prepared: bool,
+) -> None:
+    session = await client.start("demo", "/echo hi")
+    job = dequeue(doomed, backend_queue(raw))
+    await claim(doomed, redis_url, session.id, end=True)
+    if prepared:
+        Bookkeeping(doomed, doomed.queues[0]).prepare(job)
+        assert fetch(raw, session.id).get_status() == "started"
+    start_worker(*FAST)
+    status, result = await result_of(raw, session.id)
+    assert (status, result["reason"]) == ("finished", "completed")
+    await eventually(lambda: not stuck(raw))
+
+
+async def test_a_stop_while_it_recovers(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
+) -> None:
+    """Nobody is there: the session waits for a worker, takes prompts, and a stop ends it at once."""
+    first = start_worker(*FAST)
+    sessions = [await client.start("demo", "/echo hi") for _ in range(3)]
+    for session in sessions:
+        await until(session, "idle")
+    assert await asyncio.to_thread(first.terminate) == 0
+    for session in sessions:
+        assert (await session.state()).status == "recovering"
+        assert raw.hget(f"rq:job:{session.id}", "status") == b"queued"
+    await sessions[0].stop()
+    state = await sessions[0].state()
+    assert (state.status, state.reason) == ("done", "stopped")
+    await sessions[1].prompt("/echo while away")
+    fetch(raw, sessions[2].id).cancel()
+    second = start_worker(*FAST)
+    assert (await sessions[2].wait(20)).reason == "stopped"
+    assert (await result_of(raw, sessions[0].id))[0] == "finished"  # not failed: it has run, and was stopped
+    await until(sessions[1], "idle", (await sessions[1].state()).cursor)
+    await sessions[1].stop()
+    state = await sessions[1].wait(20)
+    assert (state.worker, state.num_turns) == (second.name, 2)
+    await eventually(lambda: not stuck(raw))
+
+
+async def test_a_name_is_free_when_its_worker_is_dead(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
+    first = start_worker(*FAST)
+    session = await client.start("demo", "/sleep 60")
+    await until(session, "running")
+    with pytest.raises(AssertionError, match="There is a live worker named 'living' already"):
+        start_worker(*FAST)
+    first.kill()
+    start_worker(*FAST)
+    await until(session, "idle")
+    await session.stop()
+    assert (await session.wait(20)).epoch == 2
+
+
+async def test_a_name_taken_from_a_frozen_worker(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
+    first = start_worker(*FAST)
+    session = await client.start("demo", "/sleep 60")
+    await until(session, "running")
+    first.freeze()
+    start_worker(*FAST)
+    await until(session, "idle")
+    first.thaw()
+    assert await asyncio.to_thread(first.process.wait, 20) == 5
+    first.wait_log("has taken the name 'living'")
+    await session.prompt("/echo hi", wait=True, timeout=20)
+    await session.stop()
+    assert (await session.wait(20)).epoch == 2
+
+
+async def test_the_drain_deadline(client: AsyncAgentClient, start_worker: Start) -> None:
+    first = start_worker(*FAST, "--drain-s", "0.5")
+    busy = await client.start("demo", "/sleep 60")
+    idle = await client.start("demo", "/echo hi")
+    await until(busy, "running")
+    await until(idle, "idle")
+    assert await asyncio.to_thread(first.terminate) == 0
+    first.wait_log("1 sessions still run after 0.5 s")
+    for session in (busy, idle):
+        assert (await session.state()).status == "recovering"
+    second = start_worker("--name", "second")
+    for session in (busy, idle):
+        await session.prompt("/echo again", wait=True, timeout=20)
+        await session.stop()
+        assert (await session.wait(20)).worker == second.name
