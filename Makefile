@@ -11,7 +11,7 @@ AGENTS ?= claude
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type tests test-agents test-faults bench bench-quick wheels lock clean
+.PHONY: help install demo test lint type tests test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ test-agents: install  ## sessions of real agent CLIs, pinned and from npm, again
 
 test-faults: install  ## the long tier: kills, outages and soaks
 	$(BIN)/pytest -m long --timeout 1800
+
+soak: install  ## SOAK_MINUTES (15) of sessions at work while their workers die at random
+	@$(BIN)/python -m tests.faults.soak
 
 bench: install  ## speed against what people would use instead; keeps benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks

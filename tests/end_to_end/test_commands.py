@@ -197,7 +197,7 @@ async def test_bad_input(client: AsyncAgentClient, start_worker: Start) -> None:
     await until(session, "idle")
     for bad in ("", 7, None, "x" * (MAX_PROMPT_BYTES + 1)):
         with pytest.raises(InvalidOption, match="prompt"):
-            await session.prompt(bad)  # type: ignore[arg-type, call-overload]
+            await session.prompt(bad)  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="mode"):
         await session.prompt("x", mode="shout")  # type: ignore[call-overload]
     with pytest.raises(InvalidOption, match="request_id"):

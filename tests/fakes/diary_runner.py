@@ -28,6 +28,7 @@ def write_down(session_id: str, prompt: str) -> None:
 
 
 def turn(prompt: str) -> None:
+    put({"type": "agent_started"})
     try:
         time.sleep(float(prompt.rsplit(maxsplit=1)[-1]))
     except ValueError:
@@ -35,7 +36,6 @@ def turn(prompt: str) -> None:
     message = {"id": f"m{time.monotonic_ns()}", "content": [{"type": "text", "text": prompt}]}
     figures = {"num_turns": 1, "total_cost_usd": 0, "usage": {"input_tokens": 1, "output_tokens": 1}}
     put(
-        {"type": "agent_started"},
         {"type": "assistant", "message": message, "parent_tool_use_id": None},
         {"type": "result", "subtype": "success", "is_error": False, "duration_ms": 1, **figures},
     )

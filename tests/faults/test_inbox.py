@@ -12,6 +12,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import redis.asyncio
 from agentrq import AsyncAgentClient, Event, Message, Receipt
 from agentrq.wire.messages import Error, Prompt
 from tests.faults.test_recovery import check_moves, check_stream
+from tests.sessions import until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
@@ -84,19 +86,19 @@ async def talk(url: str, sent: Sent, number: int) -> None:
         for at in range(PROMPTS):
             name = f"{number}.{at}"
             seconds = chance.choice((0, 0, 0.05, 0.2))
-            await persist(lambda name=name, seconds=seconds: session.prompt(f"{name} {seconds}", command_id=name))
+            await persist(partial(session.prompt, f"{name} {seconds}", command_id=name))
             sent.by_client[number].append(name)
             if chance.random() < 0.4:
                 again = chance.choice(sorted(sent.ids))
-                await persist(lambda again=again: session.prompt(f"{again} 0", command_id=again))
+                await persist(partial(session.prompt, f"{again} 0", command_id=again))
             if chance.random() < 0.2:
                 useless = f"{number}.{at} useless"
                 call = chance.choice((
-                    lambda useless=useless: session.interrupt(command_id=useless),
-                    lambda useless=useless: session.answer("nobody", "allow", command_id=useless),
-                    lambda useless=useless: session.set_model("m", command_id=useless),
+                    session.interrupt,
+                    partial(session.answer, "nobody", "allow"),
+                    partial(session.set_model, "m"),
                 ))  # fmt: skip
-                await persist(call)
+                await persist(partial(call, command_id=useless))
                 sent.others.add(useless)
             await asyncio.sleep(chance.uniform(0, 0.3))
 
@@ -227,13 +229,15 @@ async def test_a_stop_overtakes_everything(
         async with asyncio.timeout(20):
             while not diary(diaries, session.id):
                 await asyncio.sleep(0.02)
+        if when != "starting":
+            await until(session, "running")
     for number in range(300):
         await session.prompt(f"p{number} 0", command_id=f"p{number}")
     if worker is not None and when in ("dead", "ownerless"):
         worker.kill()
     if when == "ownerless":
         await lease_ends(raw, "w")
-    assert (await session.state()).status == {"queued": "queued", "starting": "starting"}.get(when, "starting")
+    assert (await session.state()).status == (when if when in ("queued", "starting") else "running")
     await session.stop()
     if when in ("queued", "ownerless"):
         assert (await session.state()).status == "done", "at once"

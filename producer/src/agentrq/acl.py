@@ -19,7 +19,9 @@ _SEND: Final = (
     "multi exec evalsha eval script|load script|exists time exists del expire pexpire get hget hgetall hmget hset hdel "
     "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zrange zrem"
 )
-_READ: Final = "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard subscribe unsubscribe"
+_READ: Final = (
+    "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard subscribe unsubscribe"
+)
 _WORK: Final = (
     "multi exec discard watch unwatch evalsha eval script|load script|exists client|info info time type "
     "exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists hincrby "

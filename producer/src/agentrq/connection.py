@@ -18,9 +18,10 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelConnectionPool
 
 OUTAGE: tuple[type[Exception], ...] = (
     redis.ConnectionError,
@@ -105,6 +106,26 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
         raise BadUrl(f"{masked(url)} is no Redis URL{text}") from None
 
 
+class _MasterPool(SentinelConnectionPool):
+    """A master's connections; closing them closes those to the Sentinels too, which redis-py leaves open."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                sentinel.connection_pool.disconnect()
+
+
+class _AsyncMasterPool(AsyncSentinelConnectionPool):
+    """As `_MasterPool`."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.connection_pool.disconnect()
+
+
 def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.Redis:
     """A synchronous client (bytes in, bytes out). ``blocking``: for reads that wait longer than a socket timeout.
 
@@ -116,7 +137,9 @@ def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redi
         if url.startswith("sentinel://"):
             addresses, service, login = _parts_of_sentinel(url)
             sentinel = Sentinel(addresses, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_S})
-            client: redis.Redis = sentinel.master_for(service, retry=retry, **login, **_common(blocking, False))
+            client: redis.Redis = sentinel.master_for(
+                service, connection_pool_class=_MasterPool, retry=retry, **login, **_common(blocking, False)
+            )
             return client
         pool = redis.BlockingConnectionPool.from_url(
             url, max_connections=MAX_CONNECTIONS, retry=retry, **_common(blocking, False)
@@ -134,7 +157,9 @@ def connect_async(url: str, *, blocking: bool = False, retries: int = RETRIES) -
         if url.startswith("sentinel://"):
             addresses, service, login = _parts_of_sentinel(url)
             sentinel = AsyncSentinel(addresses, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_S})
-            client: redis.asyncio.Redis = sentinel.master_for(service, retry=retry, **login, **_common(blocking, True))
+            client: redis.asyncio.Redis = sentinel.master_for(
+                service, connection_pool_class=_AsyncMasterPool, retry=retry, **login, **_common(blocking, True)
+            )
             return client
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=MAX_CONNECTIONS, retry=retry, **_common(blocking, True)

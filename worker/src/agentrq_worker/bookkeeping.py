@@ -148,7 +148,7 @@ class Bookkeeping:
             pipeline.execute()
 
     def refuse_unreadable(self, queue: Queue, job_id: str, error: str) -> None:
-        """A job whose hash RQ cannot read is made readable and fails; one with an id that RQ does not allow is dropped."""
+        """A job whose hash RQ cannot read is made readable and fails; an id that RQ does not allow is dropped."""
         key = SessionJob.key_for(job_id)
         try:
             job = SessionJob(job_id, self._connection, SERIALIZER)

@@ -197,10 +197,10 @@ class Conversation:
     def _turn_over(self, cost: Cost) -> None:
         for request_id in list(self._open):
             self._resolve(request_id, "withdrawn", "agent")
-        for carried in self._carried:
-            if carried.answer is None:  # the resumed agent did not ask it again
-                self._tell_resolved(carried.request_id, "withdrawn", "agent")
+        unasked = [carried.request_id for carried in self._carried if carried.answer is None]
         self._carried.clear()
+        for request_id in unasked:  # the resumed agent did not ask it again
+            self._tell_resolved(request_id, "withdrawn", "agent")
         fields: dict[str, Any] = {"turn": 0, "recoveries": 0}
         total = cost.session_total
         if isinstance(total, SessionTotal):

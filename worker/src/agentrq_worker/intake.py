@@ -1,9 +1,8 @@
-"""The RQ worker: what RQ asks of one, its commands, the life of the process, and the dequeueing.
+"""The RQ worker: what RQ asks of one, its commands, the life of the process and its beats.
 
 A start is a job held open for its session's life. asyncio runs on the main thread; every synchronous RQ call runs on
-one thread (rq_thread.py); each queue blocks on a thread of its own, one queue a dequeue (BLMOVE, which cannot lose a
-job). What becomes of a job is jobs.py's. RQ's subclass interface is not promised by RQ: ``rq~=3.0`` is pinned and the
-tests run on each change.
+one thread (rq_thread.py). Jobs are taken by taking.py, what becomes of one is jobs.py's. RQ's subclass interface is not
+promised by RQ: ``rq~=3.0`` is pinned and the tests run on each change.
 """
 
 from __future__ import annotations
@@ -13,15 +12,10 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
-import redis
-from rq import Queue
-from rq.exceptions import DequeueTimeout
 from rq.job import Job
-from rq.suspension import is_suspended
 from rq.timeouts import TimerDeathPenalty
 from rq.utils import now
 from rq.worker import BaseWorker
@@ -36,14 +30,11 @@ from agentrq_worker.ownership import NameTaken
 from agentrq_worker.rq_job import SessionJob
 from agentrq_worker.rq_thread import RqThread
 from agentrq_worker.settings import Settings
+from agentrq_worker.taking import DEQUEUE_S, Taking
 from agentrq_worker.upkeep import CLEAN_S, Upkeep
 
 log = logging.getLogger(__name__)
 
-DEQUEUE_S: Final = 1
-"""How long one BLMOVE waits: the longest that a worker which is to end goes on dequeueing."""
-YIELD_S: Final = 0.2
-"""How long a start is left to workers that have more room than this one."""
 RQ_BEAT_S: Final = 15.0
 UPKEEP_S: Final = 1.0
 _SERVER_VERSION: Final = "__rq_redis_server_version"
@@ -99,7 +90,6 @@ class SessionWorker(BaseWorker):
         Raises `NameTaken`.
         """
         self._rq = RqThread()
-        self._dequeue_threads = ThreadPoolExecutor(len(self.queues), "dequeue")
         try:
             asyncio.run(self._serve())
         except BaseExceptionGroup as errors:
@@ -108,7 +98,6 @@ class SessionWorker(BaseWorker):
                 raise
             raise NameTaken(str(_first(taken))) from None
         finally:
-            self._dequeue_threads.shutdown()
             self._rq.close()
         return self.successful_job_count + self.failed_job_count > 0
 
@@ -147,14 +136,15 @@ class SessionWorker(BaseWorker):
         self._loop = asyncio.get_running_loop()
         self._host = Host(self.settings, self._url)
         self._jobs = Jobs(self, self._books, self._rq, self._host, self.settings.queue)
-        self._slots = asyncio.Semaphore(self.settings.max_sessions)
-        self._running: set[asyncio.Task[None]] = set()
+        self._taking = Taking(
+            self._connection_for_queues, self._jobs, self._books, self._upkeep, self._rq, self._stopping,
+            self.settings.max_sessions,
+        )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)
         await self._host.ownership.begin()
         await self._rq(self._upkeep.register)
         async with asyncio.TaskGroup() as group:
-            self._group = group
             await self._host.begin(group, self._jobs)
             await self._rq(self._upkeep.beat)
             await self._rq(self.subscribe)
@@ -166,11 +156,12 @@ class SessionWorker(BaseWorker):
             ]
             starts, commands = self.queues
             pumps = [
-                group.create_task(self._take_starts(starts), name=f"queue {starts.name}"),
-                group.create_task(self._take_commands(commands), name=f"queue {commands.name}"),
+                group.create_task(self._taking.starts(starts, group), name=f"queue {starts.name}"),
+                group.create_task(self._taking.commands(commands), name=f"queue {commands.name}"),
             ]
             await self._stopping.wait()
             await asyncio.gather(*pumps)
+            self._taking.close()
             await self._drain()
             for beat in beats:
                 beat.cancel()
@@ -198,20 +189,22 @@ class SessionWorker(BaseWorker):
                 all_gone.cancel()
                 told.cancel()
         except TimeoutError:
-            log.warning("%d sessions still run after %g s: handed over now", len(self._running), self.settings.drain_s)
+            log.warning(
+                "%d sessions still run after %g s: handed over now", len(self._taking.running), self.settings.drain_s
+            )
         self._host.drain(at_once=True)
-        if self._running:
-            await asyncio.wait(self._running, timeout=self.settings.stop_grace_s + LAST_WRITE_S)
-        if self._running:
+        if self._taking.running:
+            await asyncio.wait(self._taking.running, timeout=self.settings.stop_grace_s + LAST_WRITE_S)
+        if self._taking.running:
             log.error("%d sessions could not be handed over, Redis may be away: others will recover them",
-                      len(self._running))  # fmt: skip
-            for task in self._running:
+                      len(self._taking.running))  # fmt: skip
+            for task in self._taking.running:
                 task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.gather(*self._taking.running, return_exceptions=True)
 
     async def _all_gone(self) -> None:
-        while self._running:
-            await asyncio.wait(self._running)
+        while self._taking.running:
+            await asyncio.wait(self._taking.running)
 
     async def _leave(self) -> None:
         """Out of RQ's list and away; without Redis, what is registered there runs out by itself."""
@@ -222,94 +215,6 @@ class SessionWorker(BaseWorker):
         except TimeoutError:
             log.error("Redis does not answer: RQ's record of this worker runs out by itself")
         await self._host.end()
-
-    # -- jobs
-
-    async def _take_starts(self, queue: Queue) -> None:
-        """Dequeue starts while there is room. Of several workers those with the most room are the first to take."""
-        while not self._stopping.is_set():
-            if not await self._slot():
-                continue
-            task: asyncio.Task[None] | None = None
-            try:
-                taken = await self._dequeue(queue, starts=True)
-                if taken is not None:
-                    task = self._group.create_task(self._handle(*taken), name=f"job {taken[0].id}")
-                    self._running.add(task)
-                    task.add_done_callback(self._done)
-            finally:
-                if task is None:
-                    self._slots.release()
-
-    async def _take_commands(self, queue: Queue) -> None:
-        """Dequeue the other commands, full or not, one after the other: that keeps their order in one worker."""
-        while not self._stopping.is_set():
-            taken = await self._dequeue(queue, starts=False)
-            if taken is not None:
-                await self._handle(*taken)
-
-    async def _handle(self, job: SessionJob, queue: Queue) -> None:
-        self._upkeep.in_hand.add(job.id)
-        try:
-            await self._jobs.handle(job, queue)
-        finally:
-            self._upkeep.in_hand.discard(job.id)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._slots.release()
-
-    async def _slot(self) -> bool:
-        try:
-            async with asyncio.timeout(DEQUEUE_S):
-                await self._slots.acquire()
-        except TimeoutError:
-            return False
-        return True
-
-    @property
-    def _free(self) -> int:
-        return 0 if self._stopping.is_set() else self.settings.max_sessions - len(self._running)
-
-    async def _dequeue(self, queue: Queue, *, starts: bool) -> tuple[SessionJob, Queue] | None:
-        """One dequeue; None when nothing came or it was dealt with. An outage costs a log line."""
-        assert self._loop is not None
-        wait = True
-        if starts:
-            wait = self._free >= self._upkeep.most_free * 0.9 - 1
-            if not wait:
-                await asyncio.sleep(YIELD_S)
-        try:
-            taken = await self._loop.run_in_executor(self._dequeue_threads, self._dequeue_one, queue, starts, wait)
-        except DequeueTimeout:
-            return None
-        except Exception as error:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
-            job_id = getattr(error, "job_id", None)
-            if job_id is not None and not isinstance(error, redis.ConnectionError | redis.TimeoutError):
-                await self._jobs.refuse_unreadable(queue, job_id, error)
-            else:
-                log.warning("dequeue on %s: %s", queue.name, error)
-                await asyncio.sleep(DEQUEUE_S)
-            return None
-        if taken is not None and self._stopping.is_set():
-            await self._rq(self._books.put_back, *taken)
-            return None
-        return taken
-
-    def _dequeue_one(self, queue: Queue, starts: bool, wait: bool) -> tuple[SessionJob, Queue] | None:
-        """On the queue's own thread; ``rq suspend`` holds starts, those too that come while it waits for one."""
-        connection = self._connection_for_queues
-        if starts and is_suspended(connection):
-            time.sleep(DEQUEUE_S)
-            return None
-        timeout = DEQUEUE_S if wait else None
-        taken: Any = Queue.dequeue_any(
-            [queue], timeout, connection, SessionJob, self.serializer, self.death_penalty_class
-        )
-        if taken is not None and starts and is_suspended(connection):
-            self._books.put_back(*taken)
-            return None
-        return taken  # type: ignore[no-any-return]
 
     # -- beats
 
@@ -325,7 +230,7 @@ class SessionWorker(BaseWorker):
             if gap > RQ_BEAT_S:  # frozen, or Redis away: first of all RQ is told what lives
                 await self._upkept(self._upkeep.beat)
                 cleaned = time.monotonic()
-            await self._upkept(self._upkeep.share, self._free)
+            await self._upkept(self._upkeep.share, self._taking.free)
             await self._upkept(self._upkeep.put_back_stranded)
             await self._upkept(self._upkeep.schedule)
             if time.monotonic() - cleaned > CLEAN_S:

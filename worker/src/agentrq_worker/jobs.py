@@ -157,7 +157,8 @@ class Jobs:
                 preparing = group.create_task(self._prepare(job), name=f"prepare {job.id}")
                 outcome = await self._host.run_session(claim)
         finally:
-            del self._live[job.id]
+            if self._live.get(job.id) is live:  # superseded here, it may be claimed here again before it has ended
+                del self._live[job.id]
         execution = preparing.result()
         if execution is None:
             execution = await self._rq(self._books.prepare, job)

@@ -146,8 +146,6 @@ def make_command(command: Command) -> Command:
         check_text(command.command.removeprefix("set_"), command.text)
     if command.command == "answer":
         check_text("request_id", command.request_id)
-        if command.answer is not None and len(encode(command.answer)) > MAX_PROMPT_BYTES:
-            raise InvalidOption("answer", f"is over {MAX_PROMPT_BYTES} bytes")
         _check_answer(command.answer)
     return command
 

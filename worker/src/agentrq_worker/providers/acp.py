@@ -30,6 +30,8 @@ _CAPABILITIES: Final = {"fs": {"readTextFile": False, "writeTextFile": False}, "
 _API_KEY: Final = re.compile("api[-_ ]?key", re.IGNORECASE)
 _ASKING: Final = frozenset({"default", "plan"})
 """The permission modes that allow nothing of themselves which a policy could deny."""
+_LATE: Final = ("gemini-cli",)
+"""Agents that answer `session/load` before they have repeated the history (gemini 0.61)."""
 _UNSUPPORTED: Final = ("system_prompt", "worktree_name", "max_budget_usd")
 
 
@@ -47,6 +49,7 @@ class Acp(JsonRpc):
         self._agent: dict[str, Any] = {}  # agentCapabilities
         self._auth: list[dict[str, Any]] = []
         self._authenticated = False
+        self._late = False
         self._setup = Setup(Result())
         self._steps: list[tuple[Change, str, bool]] = []  # what is still to be set, and whether it has to be
         self._in_turn = False
@@ -64,6 +67,7 @@ class Acp(JsonRpc):
         if result.protocol_version != PROTOCOL:
             return [Ended(f"The agent speaks version {result.protocol_version} of ACP, not {PROTOCOL}")]
         self._agent = mapping(result.agent_capabilities)
+        self._late = mapping(result.agent_info).get("name") in _LATE
         methods = result.auth_methods if isinstance(result.auth_methods, list) else []
         self._auth = [mapping(method) for method in methods]
         said: list[Said] = []
@@ -129,6 +133,17 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         return self._set_up(_read(raw))
 
     def _resumed(self, raw: Raw, session: str) -> list[Said]:
+        if not self._late:
+            return self._settled(raw, session)
+        # Any request does: it is answered between the messages, and there are none once all has been repeated.
+        self._adapter.repeated = False
+
+        def answered(_: object) -> list[Said]:
+            return self._resumed(raw, session) if self._adapter.repeated else self._settled(raw, session)
+
+        return [Write(self._request("_agentrq/settled", {}, answered, answered))]
+
+    def _settled(self, raw: Raw, session: str) -> list[Said]:
         self._adapter.replaying = False
         result = _read(raw)
         init = self._adapter.begin(session, result)

@@ -67,6 +67,7 @@ class Result(_Shape):
 
     protocol_version: Any = None
     agent_capabilities: Any = None
+    agent_info: Any = None
     auth_methods: Any = None
     session_id: Any = None
     modes: Any = None

@@ -41,6 +41,8 @@ class AcpAdapter(RpcAdapter):
         super().__init__(total, epoch)
         self.replaying = False
         """The agent repeats the session's history: nothing of it is published."""
+        self.repeated = False
+        """A piece of it came since this was last cleared."""
         self.cwd: str | None = None
         self.model: str | None = None
         """What the session is begun with, for its `init`."""
@@ -129,6 +131,7 @@ class AcpAdapter(RpcAdapter):
         if kind == "usage_update":
             self._usage(update)
         if self.replaying:
+            self.repeated = self.repeated or kind not in _ASIDE
             return []
         reader = self._updates.get(kind)
         if reader is None:

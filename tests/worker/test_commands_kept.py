@@ -1,0 +1,213 @@
+"""What befalls commands and requests inside one worker: their order, their atomic writing, what recovery finds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrq.connection import connect_async
+from agentrq.wire.codec import encode
+from agentrq.wire.commands import Command, Options, make_options
+from agentrq.wire.ids import Cursor
+from agentrq.wire.messages import (
+    TYPE_OF,
+    ApprovalRequest,
+    ApprovalResolved,
+    Cost,
+    Error,
+    Message,
+    Prompt,
+    SessionTotal,
+    ToolCall,
+    ToolResult,
+)
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.claimed import Carried, Claimed, Waiting
+from agentrq_worker.history import cut_turn
+from agentrq_worker.ownership import Ownership
+from agentrq_worker.providers.dialect import Alive, Ended
+from agentrq_worker.publisher import Publisher
+from agentrq_worker.session import Session
+from agentrq_worker.settings import Settings
+from agentrq_worker.spool import Entry, Shares
+from agentrq_worker.spool import Waiting as Queue
+from tests.worker.test_conversation import Talk, asks, cost, cut
+
+# -- the conversation
+
+
+def test_interrupting_prompts_keep_their_order_and_come_first() -> None:
+    talk = Talk().begin().say(Alive())
+    talk.command("prompt", text="queued")
+    talk.command("prompt", text="now 1", mode="interrupt")
+    talk.command("prompt", text="now 2", mode="interrupt")
+    for _ in range(3):
+        talk.say(cost())
+    prompts = [words for words in talk.written if words.startswith("prompt")]
+    assert prompts == ["prompt first", "prompt now 1", "prompt now 2", "prompt queued"]
+
+
+@pytest.mark.parametrize("ends", [[Ended(), cost()], [Ended("crashed"), cost()]])
+def test_an_ending_session_hands_nothing_over(ends: list[Any]) -> None:
+    talk = Talk().begin().say(Alive())
+    talk.command("prompt", text="late")
+    talk.say(*ends)
+    assert talk.receipts() == []
+    assert talk.written[-1] == "prompt first"
+
+
+def test_the_last_allowed_turn_hands_nothing_over() -> None:
+    talk = Talk(max_turns=1).begin().say(Alive())
+    talk.command("prompt", text="late")
+    talk.say(cost(1))
+    assert talk.receipts() == []
+
+
+def test_all_open_requests_are_counted() -> None:
+    talk = Talk().begin().say(Alive(), asks("r1"), asks("r2"))
+    assert talk.lane.state["pendingApprovals"] == 2
+    talk.command("answer", request_id="r1", answer="allow")
+    assert talk.lane.state["pendingApprovals"] == 1
+    assert talk.statuses == ["running", "waiting"]
+    talk.command("answer", request_id="r2", answer="allow")
+    assert talk.lane.state["pendingApprovals"] == 0
+    assert talk.statuses == ["running", "waiting", "running"]
+
+
+def test_a_request_after_the_turn_is_waited_for() -> None:
+    """A sub-agent that works on behind the turn's end asks: the session says so, and is not idle meanwhile."""
+    talk = Talk().begin().say(Alive(), cost()).say(asks())
+    assert talk.statuses == ["running", "idle", "running", "waiting"]
+
+
+def test_what_a_resumed_agent_does_not_ask_again_is_withdrawn() -> None:
+    talk = Talk(cut=cut(Carried("old", "Bash", {})), recovering=True).begin()
+    assert talk.lane.state["pendingApprovals"] == 1
+    talk.command("prompt", text="go on")
+    talk.say(Alive(), cost())
+    late = talk.command("answer", request_id="old", answer="allow")
+    assert talk.of_type("approval_resolved") == [{"requestId": "old", "decision": "withdrawn", "by": "agent"}]
+    assert talk.lane.state["pendingApprovals"] == 0
+    assert talk.receipts()[-1] == (late, "rejected", "answered already: withdrawn by agent")
+
+
+def test_a_setting_becomes_an_option() -> None:
+    talk = Talk(model="old", metadata={"a": "b"}).begin()
+    talk.dialect.set_model = lambda model: b"model"  # type: ignore[method-assign]
+    talk.command("set_model", text="new")
+    assert talk.lane.state["options"] == encode(Options(model="new", metadata={"a": "b"}))
+
+
+def test_a_setting_that_is_refused_becomes_none() -> None:
+    talk = Talk().begin()
+    talk.command("set_model", text="new")
+    assert "options" not in talk.lane.state
+
+
+def test_a_bug_in_a_command_costs_its_session_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings()
+    publisher = Publisher(connect_async("redis://127.0.0.1:1"), settings)
+    lane = publisher.open("s", Cursor(1, 0), "token")
+    session = Session(Claimed("s", "x", "p", make_options({}), False, None, 0, SessionTotal(), 0), lane, settings, "")
+
+    def bug(_: Waiting) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(session._talk, "deliver", bug)
+    session.deliver(Waiting(b"1-0", Command("c", "interrupt")))
+    assert session.outcome is not None
+    assert (session.outcome.status, session.outcome.reason) == (Status.ERROR, Reason.FAILED)
+
+
+# -- a prompt and its receipt are written together
+
+
+def entries(queue: Queue, most: int, most_bytes: int = 1 << 20) -> list[int]:
+    return [entry.seq for entry in queue.front(most, most_bytes)]
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 1, 700])
+def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
+    """However small the batch, and wherever the boundary between memory and disk falls."""
+    queue = Queue(Shares(memory, 1 << 20, tmp_path))
+    for seq in range(1, 9):
+        queue.add(Entry("m", seq, b"x" * 100, joined=seq % 4 == 2))  # 2+3, 6+7
+    batches = []
+    while queue:
+        batch = entries(queue, 1, 1)
+        queue.drop(len(batch))
+        batches.append(batch)
+    assert batches == [[1], [2, 3], [4], [5], [6, 7], [8]]
+
+
+# -- what recovery reads back
+
+
+async def read_back(*contents: Any) -> Any:
+    stream = [
+        (f"1-{seq}".encode(), {b"message": encode(Message("s", f"m{seq}", TYPE_OF[type(content)], 0, content))})
+        for seq, content in enumerate(contents, 1)
+    ]
+
+    async def read(end: str, count: int) -> Any:
+        before = len(stream) if end == "+" else int(end.partition("-")[2]) - 1
+        return stream[:before][::-1][:count]
+
+    return await cut_turn(read)
+
+
+END = Cost(0, 0, 0, 0, 1, False)
+
+
+async def test_a_cut_turn_reaches_back_over_steering_prompts() -> None:
+    found = await read_back(
+        Prompt("before", "c0"), END, Prompt("the turn", "c1"), ToolCall("t1", "Bash", {}),
+        ApprovalRequest("r1", "Bash", {}), Prompt("hurry", "c2"), ToolCall("t2", "Bash", {}),
+    )  # fmt: skip
+    assert found.prompt == "the turn"
+    assert [call for call, _ in found.open_calls] == ["t2", "t1"]
+    assert [asked.request_id for asked in found.asked] == ["r1"]
+
+
+async def test_requests_of_a_turn_cut_earlier_are_still_open() -> None:
+    found = await read_back(
+        Prompt("first", "c1"), ToolCall("t1", "Bash", {}), ApprovalRequest("r1", "Bash", {}),
+        ApprovalRequest("r2", "Bash", {}), ToolResult("t1", "Interrupted", True), Error("cut", "turn_interrupted"),
+        ApprovalResolved("r2", "deny", "x"), Prompt("second", "c2"), ToolCall("t2", "Bash", {}),
+    )  # fmt: skip
+    assert found.prompt == "second"
+    assert found.open_calls == [("t2", None)]
+    assert [asked.request_id for asked in found.asked] == ["r1"]
+
+
+# -- one inbox, several claims by one worker
+
+
+class Recorder:
+    """In a session's place."""
+
+    def __init__(self) -> None:
+        self.id = "s"
+        self.got: list[str] = []
+
+    def deliver(self, waiting: Waiting) -> None:
+        self.got.append(waiting.command.command_id)
+
+
+async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(redis_url: str) -> None:
+    async with connect_async(redis_url) as client:
+        ownership = Ownership(client, client, Settings())
+        await ownership.open("s", "demo", "x", Options(), "s")
+        await ownership.send("s", Command("a", "prompt", text="a"))
+        first, second = Recorder(), Recorder()
+        ownership.add(first)  # type: ignore[arg-type]
+        await ownership._read(["s"])
+        ownership.add(second)  # type: ignore[arg-type]
+        await ownership._read(["s"])
+        ownership.drop(first)  # type: ignore[arg-type]
+        await ownership.send("s", Command("b", "prompt", text="b"))
+        await asyncio.gather(ownership._read(["s"]))
+        assert (first.got, second.got) == (["a"], ["a", "b"])
