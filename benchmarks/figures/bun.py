@@ -42,7 +42,7 @@ async def _corpus(kind: str, program: str, quick: bool) -> tuple[list[Row], list
         sessions = await on.sessions(RUNNERS, kind)
         reader = await on.reader(sessions)
         argv = native.flood(on.corpora[kind])
-        for _ in range(1 if quick else 4):
+        for _ in range(1 if quick else 3):
             had = cpu(worker.system)
             await on.prompt(sessions, f"flood {count // RUNNERS}")
             said = await reader.round()

@@ -146,8 +146,10 @@ async def test_a_session_goes_on_on_another_worker(client: AsyncAgentClient, sta
     await session.prompt("[[text:two]]")
     events = await collect(session, times=3)
     assert [text.text for text in contents(events, "text")] == ["one", "two"], "no history repeated"
-    assert len({each.provider_session_id for each in contents(events, "init")}) == 1
-    assert contents(events, "error") == []
+    # gemini 0.61 does not always find again what it has kept; that is said, and a new session begins.
+    errors = [error.code for error in contents(events, "error")]
+    assert errors == [] or (agent == "gemini-acp" and errors == ["not_resumed"])
+    assert len({each.provider_session_id for each in contents(events, "init")}) == 1 + len(errors)
     await session.stop()
 
 

@@ -57,6 +57,7 @@ max_turns = 2
         state = await session.wait(20)
         assert (state.status, state.reason, state.pid) == ("error", "refused", None)
         assert rule in (state.error or "")
+        worker.wait_log(session.id)
         assert len([line for line in worker.log if session.id in line]) == 1
     session = await client.start("probe", "import os; say(os.getcwd())", cwd=f"{ws}/../ws/.", model="small-1")
     await until(session, "idle")
@@ -129,9 +130,7 @@ needs_landlock = pytest.mark.skipif(
 
 
 @needs_landlock
-async def test_a_sandboxed_session(
-    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path, raw: Any
-) -> None:
+async def test_a_sandboxed_session(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
     for name in ("ws", "other", "worker-home"):
         (tmp_path / name).mkdir()
     (tmp_path / "worker-home/login.json").write_text("logged in")
@@ -171,8 +170,7 @@ say(subprocess.run("cat {tmp_path}/other/file", shell=True, capture_output=True,
     )
     await until(session, "idle")
     denied = "Permission denied"
-    state = raw.hgetall(f"agentrq:{{{session.id}}}:state")
-    assert state[b"enforced"].decode() == f"landlock {landlock.version()}, no_new_privs, no capabilities, own home"
+    assert (await session.state()).enforced == f"landlock {landlock.version()}, no_new_privs, no capabilities, own home"
     assert (tmp_path / "homes" / session.id).is_dir()
     await session.stop()
     await session.wait(20)

@@ -22,6 +22,7 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from agentrq import AsyncAgentClient, CommandRejected, Message, StatusEvent
+from tests.faults.deaths import LIGHT_PROVIDER
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
 from tests.sessions import contents, until
 from tests.workers import Worker
@@ -303,16 +304,20 @@ async def test_webhooks_and_callbacks(
     assert not (tmp_path / "sprung").exists()
 
 
-async def test_capacity_shares_the_starts(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_capacity_shares_the_starts(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
+) -> None:
+    with config.open("a") as file:
+        file.write(LIGHT_PROVIDER)
     start_worker("--name", "small", "--max-sessions", "4")
-    first = [await client.start("demo", "/echo here") for _ in range(2)]
+    first = [await client.start("light", "here") for _ in range(2)]
     for session in first:
         await until(session, "idle")
     start_worker("--name", "large", "--max-sessions", "40")
     await eventually(lambda: raw.hexists("rq:worker:large", "agentrq_free"))
     raw.hdel("rq:worker:small", "agentrq_free")
     await eventually(lambda: raw.hexists("rq:worker:small", "agentrq_free"))  # it has looked round since
-    later = [await client.start("demo", "/echo there") for _ in range(12)]
+    later = [await client.start("light", "there") for _ in range(12)]
     for session in later:
         await until(session, "idle")
     owners = [(await session.state()).worker for session in later]

@@ -73,6 +73,11 @@ class Deaths:
         self.sessions = 0
         self.turns = 0
         self.cut_turns = 0
+        self.events = 0
+        self.moved = 0
+        """Sessions that had more than one owner."""
+        self.drained: list[float] = []
+        """Seconds from a worker's SIGTERM until its successor was ready."""
         self._url = url
         self._config = config
         self._chance = random.Random(seed)
@@ -132,6 +137,8 @@ class Deaths:
         prompts = [content.command_id for content in contents(events, "prompt")]
         assert prompts == [session.id, *sent]
         assert state.cursor == events[-1].cursor
+        self.events += len(events)
+        self.moved += state.epoch > 1
         self.cut_turns += sum(isinstance(event, Message) and event.type == "error" for event in events)
 
     async def _idle(self, session: AsyncSession, after: str | None, command_id: str | None = None) -> str:
@@ -183,13 +190,19 @@ class Deaths:
             proxy.thaw()
             proxy.up()
         else:
+            await self.drain(number, at_once=fault == "hand over")
+
+    async def drain(self, number: int, *, at_once: bool = False) -> None:
+        """End a worker well, and start another in its place."""
+        worker, began = self._workers[number], time.monotonic()
+        worker.process.terminate()
+        if at_once:
+            await asyncio.to_thread(worker.wait_log, "told to end")
             worker.process.terminate()
-            if fault == "hand over":
-                await asyncio.to_thread(worker.wait_log, "told to end")
-                worker.process.terminate()
-            assert await asyncio.to_thread(worker.process.wait, 60) == 0, "".join(worker.log)
-            worker.close()
-            self._workers[number] = await asyncio.to_thread(self._start, number)
+        assert await asyncio.to_thread(worker.process.wait, 60) == 0, "".join(worker.log)
+        worker.close()
+        self._workers[number] = await asyncio.to_thread(self._start, number)
+        self.drained.append(time.monotonic() - began)
 
     def _owned(self, number: int) -> dict[str, bytes]:
         """Live sessions of a worker, with the token it owns them by."""
@@ -238,6 +251,22 @@ async def run(url: str, config: Path, seed: int, sessions: int, turns: int) -> D
             torment = group.create_task(deaths.torment())
             await asyncio.gather(*(deaths.drive(turns) for _ in range(sessions)))
             torment.cancel()
+        await deaths.finish()
+    return deaths
+
+
+async def roll(url: str, config: Path, seed: int, sessions: int, turns: int) -> Deaths:
+    """A rolling restart of all workers while sessions run turns; raises what does not hold."""
+    async with Deaths(url, config, seed) as deaths:
+
+        async def restart() -> None:
+            for number in range(3):
+                await deaths.drain(number)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(restart())
+            for _ in range(sessions):
+                group.create_task(deaths.drive(turns))
         await deaths.finish()
     return deaths
 

@@ -1,7 +1,8 @@
 """For a person to run: ``make soak`` (``SOAK_MINUTES``, default 15) keeps sessions at work while workers die at random.
 
 ``python -m tests.faults.soak recovery 12`` measures how long sessions wait for another owner after a SIGKILL, with the
-default lease. Prints what happened; ends with an error for anything that does not hold.
+default lease; ``… rolling`` what a rolling restart costs. Prints what happened; ends with an error for anything that
+does not hold.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 
 from agentrq import AsyncAgentClient
 from agentrq.server_process import ServerProcess
-from tests.faults.deaths import LIGHT_PROVIDER, Deaths, spread
+from tests.faults.deaths import LIGHT_PROVIDER, Deaths, roll, spread
 from tests.rq_checks import stuck
 from tests.sessions import until
 from tests.workers import Worker
@@ -123,9 +124,22 @@ async def recovery(kills: int) -> None:
         sys.exit(f"over {LIMIT_S:g} s")
 
 
+async def rolling(seed: int) -> None:
+    """Replace all workers, one after the other, while their sessions run turns; print what it cost."""
+    with _stage() as (url, config):
+        deaths = await roll(url, config, seed, sessions=AT_ONCE * 2, turns=15)
+    print(
+        f"rolling restart of 3 workers under {deaths.sessions} sessions: {deaths.turns} turns, {deaths.events} events, "
+        f"none lost or doubled; {deaths.moved} sessions moved, {deaths.cut_turns} turns cut; "
+        f"seconds a worker {spread(deaths.drained)}"
+    )
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["recovery"]:
         asyncio.run(recovery(int(sys.argv[2])))
+    elif sys.argv[1:2] == ["rolling"]:
+        asyncio.run(rolling(0))
     else:
         seed = int(os.environ.get("SOAK_SEED") or time.time())
         asyncio.run(soak(float(os.environ.get("SOAK_MINUTES") or 15), seed))

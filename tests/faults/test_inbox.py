@@ -85,7 +85,7 @@ async def talk(url: str, sent: Sent, number: int) -> None:
         session = client.session(sent.sid)
         for at in range(PROMPTS):
             name = f"{number}.{at}"
-            seconds = chance.choice((0, 0, 0.05, 0.2))
+            seconds = chance.choice((0, 0.1, 0.2))
             await persist(partial(session.prompt, f"{name} {seconds}", command_id=name))
             sent.by_client[number].append(name)
             if chance.random() < 0.4:
@@ -100,7 +100,7 @@ async def talk(url: str, sent: Sent, number: int) -> None:
                 ))  # fmt: skip
                 await persist(partial(call, command_id=useless))
                 sent.others.add(useless)
-            await asyncio.sleep(chance.uniform(0, 0.3))
+            await asyncio.sleep(chance.uniform(0, 0.6))
 
 
 async def cut_connections(url: str, chance: random.Random) -> None:
@@ -110,16 +110,21 @@ async def cut_connections(url: str, chance: random.Random) -> None:
             await admin.execute_command("CLIENT", "KILL", "TYPE", chance.choice(("normal", "pubsub")), "SKIPME", "yes")
 
 
-async def replace_owners(start_worker: Start, workers: list[Worker], chance: random.Random, times: int) -> None:
-    """Again and again a worker dies, or is told to end, and another comes."""
+async def replace_owners(
+    url: str, start_worker: Start, workers: list[Worker], chance: random.Random, times: int
+) -> None:
+    """Again and again a worker dies, or is told to end, and another comes; Redis may stand still as it dies."""
     for number in range(times):
-        await asyncio.sleep(chance.uniform(0.5, 1.5))
-        workers.append(await asyncio.to_thread(start_worker, *FAST, "--name", f"next{number}"))
+        await asyncio.sleep(chance.uniform(0.3, 1.2))
         victim = workers.pop(0)
         if chance.random() < 0.7:
+            async with redis.asyncio.Redis.from_url(url) as admin:
+                await admin.execute_command("CLIENT", "PAUSE", 400, "WRITE")
+            await asyncio.sleep(0.3)  # turns end, and nothing that follows from it can be written any more
             await asyncio.to_thread(victim.kill)
         else:
             victim.process.terminate()
+        workers.append(await asyncio.to_thread(start_worker, *FAST, "--name", f"next{number}"))
 
 
 async def all_received(client: AsyncAgentClient, sent: Sent) -> None:
@@ -176,7 +181,7 @@ async def inbox_run(
         async with asyncio.TaskGroup() as storm:
             cuts = storm.create_task(cut_connections(url, chance))
             async with asyncio.TaskGroup() as talks:
-                talks.create_task(replace_owners(start_worker, workers, chance, replacements))
+                talks.create_task(replace_owners(url, start_worker, workers, chance, replacements))
                 for sent in sessions:
                     for number in range(CLIENTS):
                         talks.create_task(talk(url, sent, number))

@@ -95,32 +95,6 @@ async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_wor
     assert first.process.poll() is None
 
 
-async def test_a_rolling_restart(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
-    workers = [start_worker(*FAST, "--name", f"old{number}") for number in range(2)]
-    idle = [await client.start("demo", "/echo idle") for _ in range(5)]
-    busy = [await client.start("demo", "/sleep 1.5") for _ in range(5)]
-    for session in idle:
-        await until(session, "idle")
-    for session in busy:
-        await until(session, "running")
-    fresh = [start_worker(*FAST, "--name", f"new{number}") for number in range(2)]
-    assert [worker.terminate() for worker in workers] == [0, 0]
-    for session in [*idle, *busy]:
-        await session.prompt("/echo after the restart", wait=True, timeout=30)
-        await session.stop()
-        state = await session.wait(30)
-        assert state.status == "done"
-        assert state.worker in {worker.name for worker in fresh}
-        events = [event async for event in session.events()]
-        check_stream(raw, session.id)
-        check_moves(events)
-        assert not [e for e in events if isinstance(e, Message) and e.type == "error"]
-    for worker in fresh:
-        assert worker.terminate() == 0
-    assert raw.zcard("rq:wip:agentrq") == 0
-    assert raw.llen("rq:queue:agentrq") == raw.llen("rq:queue:agentrq:intermediate") == 0
-
-
 async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60", on_interrupt="continue")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.deaths import LIGHT_PROVIDER, run
+from tests.faults.deaths import LIGHT_PROVIDER, roll, run
 
 
 @pytest.fixture
@@ -20,6 +20,12 @@ def light(config: Path) -> Path:
 async def test_seeded_deaths(redis_url: str, light: Path, seed: int) -> None:
     deaths = await run(redis_url, light, seed, sessions=6, turns=5)
     assert deaths.faults
+
+
+async def test_a_rolling_restart(redis_url: str, light: Path) -> None:
+    deaths = await roll(redis_url, light, 0, sessions=10, turns=8)
+    assert deaths.cut_turns == 0
+    assert deaths.moved > 0
 
 
 @pytest.mark.long

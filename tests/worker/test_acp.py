@@ -185,6 +185,19 @@ def test_a_session_is_resumed_and_its_history_not_repeated(agent: Any, method: s
     assert talk.last["params"]["sessionId"] == "old"
 
 
+def test_an_agent_that_repeats_its_history_late() -> None:
+    talk = Talk(resume="old").begun({"loadSession": True}, agentInfo={"name": "gemini-cli"})
+    talk.dialect.prompt("go")
+    talk.answers({"modes": MODES | {"currentModeId": "yolo"}})
+    for _ in range(2):
+        assert talk.last["method"] == "_agentrq/settled"
+        talk.hear(say("history")).answers(error={"code": -32601, "message": "no such method"})
+    talk.hear(update("available_commands_update")).answers(error={"code": -32601, "message": "no such method"})
+    assert talk.last["method"] == "session/prompt"
+    talk.hear(say("new")).over()
+    assert [found["text"] for found in talk.of("text")] == ["new"]
+
+
 def test_a_session_that_cannot_be_resumed() -> None:
     assert Talk(resume="old").begun().ended == ["The agent could not resume old: this agent can resume no session"]
     talk = Talk(epoch=2, resume="old").begun({"loadSession": True}).answers(error={"code": 1, "message": "not found"})
@@ -415,6 +428,7 @@ def test_a_permission_request() -> None:
         ({"decision": "allow", "suggestion": "o2"}, {"outcome": "selected", "optionId": "o2"}),
         ({"suggestion": CHOICES[1]}, {"outcome": "selected", "optionId": "o2"}),
         ({"decision": "deny", "interrupt": True}, {"outcome": "cancelled"}),
+        ({"decision": "allow", "input": {"a": 1, "path": "/x"}}, {"outcome": "selected", "optionId": "o1"}),
     ],
 )
 def test_answers(answer: Any, outcome: Any) -> None:

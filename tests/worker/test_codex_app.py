@@ -345,6 +345,11 @@ def test_what_is_asked_is_told() -> None:
         (APPROVAL, {"decision": "deny", "interrupt": True, "message": "no"}, {"decision": "cancel"}),
         (APPROVAL, {"suggestion": "accept"}, {"decision": "accept"}),
         (PATCH, {"decision": "allow"}, {"decision": "accept"}),
+        (
+            APPROVAL,
+            {"decision": "allow", "input": {"command": "rm x", "cwd": "/w", "reason": "why"}},
+            {"decision": "accept"},
+        ),
         (MORE, "allow", {"permissions": {"network": {"enabled": True}}, "scope": "turn"}),
         (MORE, "deny", {"permissions": {}, "scope": "turn"}),
         (ASK, {"a": "x"}, {"answers": {"a": {"answers": ["x"]}}}),

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from agentrq_worker.runner import confine as module
 from agentrq_worker.runner import landlock
 from agentrq_worker.runner.confine import CannotConfine, Home, complaint, confine
 from agentrq_worker.runner.confined import CANNOT
@@ -167,7 +166,7 @@ def test_further_directories_are_held_to_the_roots_where_they_really_are(tmp_pat
 
 def test_a_kernel_without_landlock_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for version in (0, landlock.NEEDED - 1):
-        monkeypatch.setattr(module.landlock, "version", lambda version=version: version)
+        monkeypatch.setattr(landlock, "version", lambda version=version: version)
         with pytest.raises(CannotConfine, match=r"sandbox\.kind landlock: this kernel has .* is needed"):
             confine(LANDLOCK, ["true"], {"PATH": os.environ["PATH"]})
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agentrq_worker.runner.redact import SHORTEST, Redactor
 
 
-@given(st.text(st.characters(blacklist_categories=("Cs",)), min_size=SHORTEST, max_size=30), st.text(max_size=20))
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=SHORTEST, max_size=30), st.text(max_size=20))
 def test_no_form_of_a_secret_is_left(secret: str, around: str) -> None:
     around = around.replace("\ud800", "")
     redactor = Redactor([secret])

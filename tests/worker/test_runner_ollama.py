@@ -47,7 +47,7 @@ def test_a_turn_goes_out_chunk_for_chunk() -> None:
 
 
 def test_the_conversation_goes_on_over_turns_and_processes(tmp_path: Path) -> None:
-    state = {"XDG_STATE_HOME": str(tmp_path)}
+    state: dict[str, Any] = {"XDG_STATE_HOME": str(tmp_path)}
     with ModelServer() as model:
         lines(query("[[text:one]]", model="m") + query("[[text:two]]"), model.url, **state)
         again = lines(query("[[text:three]]", model="m", resume="s1"), model.url, **state)

@@ -24,8 +24,8 @@ from agentrq_worker.settings import Settings
 log = logging.getLogger(__name__)
 
 PAGE: Final = 500
-SETTLE_S: Final = 5.0
-"""How long a start may be on its way from its state to RQ's queue, or from there to a claim."""
+SETTLE: Final = 0.5
+"""For this part of a lease a start may be on its way from its state to RQ's queue, or from there to a claim."""
 FORGET_MS: Final = 60_000
 CLOSE_MS: Final = 30_000
 """A live owner has so long to close the job of a session that ended with it."""
@@ -183,7 +183,7 @@ class Maintenance:
             if state.status is not Status.QUEUED:
                 log.warning("session %s: its worker %s is gone", session_id, state.worker or "(handed over)")
         waited = now - orphan.since
-        if state.status is Status.QUEUED and waited <= SETTLE_S:
+        if state.status is Status.QUEUED and waited <= SETTLE * self._settings.lease_s:
             return
         if state.status is not Status.QUEUED and waited > self._settings.recovery_timeout_s:
             error = f"Its worker was lost and no other took it within {self._settings.recovery_timeout_s:g} s"

@@ -31,6 +31,8 @@ DRAIN_OUTPUT_S: Final = 2.0
 INTERRUPT_S: Final = 10.0
 """How long a turn that ran over its time may take to end once it is interrupted; then the session ends."""
 LOOK_AT_TIME_S: Final = 0.5
+STDERR_LINES: Final = 100
+"""Lines of a runner's stderr that go into the log in a second; the rest is read, counted and left out."""
 
 
 class Session:
@@ -52,6 +54,7 @@ class Session:
         self._launch: Launch | None = None
         self._over = asyncio.Event()
         self._stopping = False
+        self._stderr_second, self._stderr_lines = 0.0, 0
         lane.on_lost = self._superseded
         lane.on_full = self._hold_reading
 
@@ -277,6 +280,15 @@ class Session:
             (self._process.pause_reading if hold else self._process.resume_reading)()
 
     def _log_stderr(self, line: str) -> None:
+        """A runner that floods its stderr fills neither the disk nor the log that its neighbours are in."""
+        now = time.monotonic()
+        if now - self._stderr_second >= 1:
+            if self._stderr_lines > STDERR_LINES:
+                log.warning("session %s: %d lines of stderr left out", self.id, self._stderr_lines - STDERR_LINES)
+            self._stderr_second, self._stderr_lines = now, 0
+        self._stderr_lines += 1
+        if self._stderr_lines > STDERR_LINES:
+            return
         if self._launch is not None:
             line = self._launch.redactor.text(line, STDERR_LINE)
         log.info("session %s: stderr: %s", self.id, line)

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 CLEAN_S: Final = 30
 """RQ's registries are cleaned so often, by one worker a queue."""
-STRANDED_S: Final = 4.0
-"""A job that somebody took and did not begin for so long goes back into its queue. Taken twice it runs once: a claim
-compares tokens, a command is known by its id."""
+STRANDED: Final = 0.4
+"""A job that somebody took and did not begin for this part of a lease goes back into its queue. Taken twice it runs
+once: a claim compares tokens, a command is known by its id."""
 UNREADABLE: Final = "ForeignFunction: The job cannot be read"
 FREE: Final = "agentrq_free"
 """Field of a worker's RQ record: how many more sessions it would take."""
@@ -155,7 +155,7 @@ class Upkeep:
                     continue
                 place = (queue.name, job_id)
                 seen[place] = self._stranded.get(place, time.monotonic())
-                if time.monotonic() - seen[place] > STRANDED_S:
+                if time.monotonic() - seen[place] > STRANDED * self._lease_s:
                     del seen[place]
                     self._put_back(queue, job_id)
         self._stranded = seen

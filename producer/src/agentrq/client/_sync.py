@@ -238,9 +238,7 @@ class AgentClient:
         mailbox, pubsub, silent = Mailbox(), None, False
         try:
             while not reader.ended:
-                if self._closed:
-                    self.close()  # what was under way may have connected again
-                    raise closed()
+                self._check_open()
                 left = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
                 if left <= 0:
                     raise timed_out(f"Session {reader.session_id}", timeout)
@@ -266,7 +264,10 @@ class AgentClient:
                         silent = not mailbox
                         reader.behind = silent
                         events = mailbox.take(reader)
-                except (redis.RedisError, OSError) as error:
+                except Exception as error:
+                    self._check_open()  # closed by another thread: redis-py then fails in many ways
+                    if not isinstance(error, redis.RedisError | OSError):
+                        raise
                     delay = away.wait(error, deadline)
                     if pubsub is not None:
                         pubsub.close()
@@ -277,6 +278,11 @@ class AgentClient:
         finally:
             if pubsub is not None:
                 pubsub.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            self.close()  # what was under way may have connected again
+            raise closed()
 
 
 def _listen(pubsub: Any, mailbox: Mailbox, wait: float) -> None:

@@ -37,6 +37,8 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     pending_approvals: int = 0
     trimmed_through: str | None = None
     metadata: dict[str, str] = {}
+    enforced: str = ""
+    """What the runner's sandbox holds it to, for people; empty without one."""
 
     @property
     def id(self) -> str:

@@ -54,13 +54,22 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
     if method == ELICITATION:
         return _elicited(answer)
     decided = decision(answer)
-    if decided.changed is not None:
+    if not _unchanged(decided.changed, params):
         raise Refused("an ACP agent takes no changed input")
     if decided.interrupt:
         return CANCELLED
     found = value(params.options)
     options = [mapping(option) for option in found] if isinstance(found, list) else []
     return {"outcome": {"outcome": "selected", "optionId": _option(options, decided)}}
+
+
+def _unchanged(given: Any, params: Params) -> bool:
+    """Whether an answer's input is the request's own, as it was shown."""
+    if given is None or params.tool_call is None:
+        return given is None
+    call = Call("", None)
+    call.update(params.tool_call)
+    return bool(given == call.asked())
 
 
 def _option(options: list[dict[str, Any]], decided: Decision) -> Any:

@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 from agentrq.wire.messages import ApprovalResolved, Compaction, Error, Init, SessionTotal, StatusReport
 from agentrq_worker.providers import acp_asks, lines
 from agentrq_worker.providers.acp_lines import Params, Result, Update, decode_chunk, decode_result, params_decoder
+from agentrq_worker.providers.acp_setup import current_model
 from agentrq_worker.providers.acp_tools import ENDED, Call, parent_of
 from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Draft
 from agentrq_worker.providers.blocks import LARGEST, Block
@@ -83,7 +84,9 @@ class AcpAdapter(RpcAdapter):
         if self._began:
             return []
         self._began = True
-        init = Init(provider_session_id=session, model=self.model or _model(result), cwd=lines.optional(self.cwd))
+        init = Init(
+            provider_session_id=session, model=self.model or current_model(result), cwd=lines.optional(self.cwd)
+        )
         return [Draft("init", init)]
 
     def _end_turn(self, reason: str, result: Result) -> list[Draft]:
@@ -295,14 +298,3 @@ class AcpAdapter(RpcAdapter):
         acp_asks.PERMISSION: _permission,
         acp_asks.ELICITATION: _elicitation,
     }
-
-
-def _model(result: Result) -> str | UnsetType:
-    """The model that a new session has, where the agent says it."""
-    if found := lines.text(lines.mapping(result.models).get("currentModelId")):
-        return found
-    options = result.config_options if isinstance(result.config_options, list) else []
-    for option in map(lines.mapping, options):
-        if option.get("category") == "model":
-            return lines.optional(option.get("currentValue"))
-    return UNSET

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from msgspec import UNSET, UnsetType
+
 from agentrq_worker.providers.acp_lines import Result
 from agentrq_worker.providers.dialect import Refused
-from agentrq_worker.providers.lines import mapping, text
+from agentrq_worker.providers.lines import mapping, optional, text
 
 Change = tuple[str, dict[str, Any]]
 """A method and its params, without the session's id."""
@@ -77,3 +79,14 @@ class Setup:
     def _values(self, option: dict[str, Any] | None) -> list[str]:
         found = (option or {}).get("options")
         return [text(mapping(one).get("value")) for one in found] if isinstance(found, list) else []
+
+
+def current_model(result: Result) -> str | UnsetType:
+    """The model that a new session has, where the agent says it."""
+    if found := text(mapping(result.models).get("currentModelId")):
+        return found
+    options = result.config_options if isinstance(result.config_options, list) else []
+    for option in map(mapping, options):
+        if option.get("category") == "model":
+            return optional(option.get("currentValue"))
+    return UNSET

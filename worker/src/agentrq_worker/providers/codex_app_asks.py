@@ -83,7 +83,7 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
     if method == ELICITATION:
         return _elicited(answer)
     decided = decision(answer)
-    if decided.changed is not None:
+    if decided.changed not in (None, _given(method, params, None)):
         raise Refused("codex takes no changed input")
     if method == PERMISSIONS:
         granted = mapping(value(params.permissions)) if decided.allow else {}

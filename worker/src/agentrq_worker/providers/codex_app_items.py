@@ -1,4 +1,4 @@
-"""The thread items of `codex app-server` that are calls of tools: their names, inputs, outputs. Pure.
+"""The thread items of `codex app-server`: which there are, and the names, inputs and outputs of tools. Pure.
 
 Owns that mapping only; the same names and inputs as `codex exec` has (codex.py).
 """
@@ -31,6 +31,11 @@ NAMES: Final = {
     "imageGeneration": "image_generation",
 }
 """The items that are calls of tools, and the names of those whose item does not name its tool."""
+
+NOTED: Final = frozenset({"hookPrompt", "sleep", "subAgentActivity", "enteredReviewMode", "exitedReviewMode", "plan"})
+"""The items that become a `status`."""
+KNOWN: Final = NOTED | {"agentMessage", "reasoning", "contextCompaction", "userMessage", "functionCallOutput"}
+"""The items that are no calls; the last two say what is said otherwise."""
 
 _BAD_STATUSES: Final = frozenset({"failed", "declined"})
 

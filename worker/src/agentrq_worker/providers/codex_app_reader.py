@@ -32,7 +32,6 @@ from agentrq_worker.providers.codex_app_usage import Usage
 from agentrq_worker.providers.rpc_lines import MethodReader, RpcAdapter, RpcLine, is_given, read_error
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
-_NOTED = frozenset({"hookPrompt", "sleep", "subAgentActivity", "enteredReviewMode", "exitedReviewMode", "plan"})
 
 
 class CodexAppAdapter(RpcAdapter):
@@ -170,7 +169,7 @@ class CodexAppAdapter(RpcAdapter):
             return [Draft(*lines.malformed("item/started", "it has no item", line))]
         if item.type in codex_app_items.NAMES:
             return self._tool(item, params, line)
-        return [] if item.type in _KNOWN else [Draft(*lines.unknown(line))]
+        return [] if item.type in codex_app_items.KNOWN else [Draft(*lines.unknown(line))]
 
     def _item_completed(self, params: Params, line: bytes) -> list[Draft]:
         item = params.item
@@ -179,7 +178,7 @@ class CodexAppAdapter(RpcAdapter):
         kind, parent = item.type, self._parent(params)
         if kind in codex_app_items.NAMES:
             return self._tool(item, params, line, done=True)
-        if kind not in _KNOWN:
+        if kind not in codex_app_items.KNOWN:
             return [Draft(*lines.unknown(line))]
         key = item.id or ""
         if key in self._said:  # the same line once more
@@ -195,7 +194,7 @@ class CodexAppAdapter(RpcAdapter):
             return self._reasoning(item, key, parent)
         if kind == "contextCompaction":
             return [Draft("compaction", Compaction(trigger="auto"), parent)]
-        if kind in _NOTED:
+        if kind in codex_app_items.NOTED:
             said = lines.text(lines.value(item.text)) or lines.text(item.review) or lines.text(item.kind)
             return [Draft("status", StatusReport(subtype=kind or "", message=said or UNSET), parent)]
         return []
@@ -301,6 +300,3 @@ class CodexAppAdapter(RpcAdapter):
         "error": _error,
     }
     _requests: ClassVar[Mapping[str, MethodReader]] = dict.fromkeys(codex_app_asks.METHODS, _ask)
-
-
-_KNOWN = _NOTED | {"agentMessage", "reasoning", "contextCompaction", "userMessage", "functionCallOutput"}

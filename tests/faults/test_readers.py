@@ -1,0 +1,383 @@
+"""Readers: slow, dying, cancelled, of what is trimmed, removed or malformed. None harms another or is left hanging."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import redis
+import redis.asyncio
+
+from agentrq import AgentClient, AgentRQError, AsyncAgentClient, Message, SessionNotFound, StreamTrimmed
+from agentrq import live as lives
+from agentrq import subscription as subscriptions
+from agentrq.client import _asyncio, _sync
+from agentrq.connection import connect, connect_async
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import Text
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.lane import Lane
+from agentrq_worker.settings import Settings
+from tests.faults import waiting
+from tests.faults.harness import Seen, seen
+from tests.faults.proxy import Plan, Proxy
+from tests.faults.waiting import a_lane
+
+STATE, EVENTS = Keys().state("s"), Keys().events("s")
+
+
+def say(lane: Lane, count: int, size: int = 10) -> None:
+    for _ in range(count):
+        lane.message("text", Text(f"{lane._seq + 1} ".ljust(size, "x")))
+
+
+def end(lane: Lane) -> None:
+    lane.end(Status.DONE, Reason.COMPLETED, None)
+
+
+async def follow(client: AsyncAgentClient, sequence: list[Seen], after: str | None = None) -> None:
+    async for event in client.session("s").events(after):
+        sequence.append(seen(event))
+
+
+def follow_sync(client: AgentClient, sequence: list[Seen], pause: Callable[[], object] = lambda: None) -> None:
+    for event in client.session("s").events():
+        sequence.append(seen(event))
+        pause()
+
+
+def whole(sequence: list[Seen], last: int, first: int = 1) -> None:
+    assert [cursor for cursor, _, _ in sequence if cursor != "0-1"] == [f"1-{seq}" for seq in range(first, last + 1)]
+
+
+def clients(raw: redis.Redis, kind: str) -> int:
+    return len(raw.client_list(_type=kind))
+
+
+# -- slow ones
+
+
+async def test_a_sleeping_reader_harms_nobody(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "MAX_WAITING_BYTES", 10_000)
+    quick, slow, awake = list[Seen](), list[Seen](), asyncio.Event()
+    async with a_lane(redis_url) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
+
+        async def sleepy() -> None:
+            async for event in client.session("s").events():
+                slow.append(seen(event))
+                if event.cursor == "1-2":
+                    await awake.wait()
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(sleepy())
+            group.create_task(follow(client, quick))
+            await waiting.true(lambda: len(client._hub._readers.get(lane.channels[0], ())) == 2)
+            say(lane, 1)
+            await waiting.true(lambda: len(quick) == 3 and len(slow) == 3)
+            say(lane, 1999, 100)
+            await waiting.true(lambda: len(quick) == 2002)
+            boxes = [inbox for readers in client._hub._readers.values() for _, inbox in readers]
+            assert len(boxes) == 4
+            assert all(inbox._bytes <= 10_000 for inbox in boxes)
+            assert len(slow) == 3
+            awake.set()
+            end(lane)
+    whole(slow, 2002)
+    whole(quick, 2002)
+
+
+async def test_a_reader_that_redis_cuts_off_goes_on_from_the_stream(redis_url: str, raw: redis.Redis) -> None:
+    limit = raw.config_get("client-output-buffer-limit")["client-output-buffer-limit"] or ""
+    raw.config_set("client-output-buffer-limit", "pubsub 64kb 64kb 1")
+    quick, slow, awake = list[Seen](), list[Seen](), threading.Event()
+    try:
+        async with a_lane(redis_url) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
+            with AgentClient.from_url(redis_url) as other:
+                async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+                    sleeping = asyncio.to_thread(follow_sync, other, slow, lambda: len(slow) < 3 or awake.wait())
+                    group.create_task(sleeping)
+                    group.create_task(follow(client, quick))
+                    await waiting.true(lambda: len(slow) == len(quick) == 2 and clients(raw, "pubsub") == 2)
+                    say(lane, 3000, 2000)
+                    await waiting.true(lambda: clients(raw, "pubsub") == 1)
+                    await waiting.true(lambda: len(quick) == 3002)
+                    awake.set()
+                    end(lane)
+    finally:
+        awake.set()
+        raw.config_set("client-output-buffer-limit", limit)
+    whole(slow, 3002)
+    whole(quick, 3002)
+
+
+async def test_many_sessions_over_one_connection(redis_url: str, raw: redis.Redis) -> None:
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        sessions = [await client.start("demo", "hello") for _ in range(40)]
+        states: dict[str, list[str]] = {session.id: [] for session in sessions}
+
+        async def watch(session: Any) -> None:
+            async for event in session.events():
+                states[session.id].append(seen(event)[1])
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            for session in sessions:
+                group.create_task(watch(session))
+            await waiting.true(lambda: len(raw.pubsub_channels()) == 80)
+            assert clients(raw, "pubsub") == 1
+            for session in sessions:
+                await session.stop()
+    assert list(states.values()) == [["status", "receipt", "status"]] * 40
+
+
+# -- what they leave behind
+
+
+@pytest.mark.parametrize("how", ["cancel", "break", "aclose", "client"])
+async def test_who_leaves_leaves_no_connection(redis_url: str, raw: redis.Redis, how: str) -> None:
+    async with a_lane(redis_url) as (lane, _):
+        say(lane, 5)
+        await lane.flushed()
+        others = clients(raw, "normal")
+        client, staying = AsyncAgentClient.from_url(redis_url), asyncio.Event()
+
+        async def read() -> None:
+            events = client.session("s").events()
+            async for event in events:
+                if event.cursor == "1-6":
+                    staying.set()
+                    if how == "break":
+                        await waiting.true(lambda: True)
+                        break
+                    if how == "aclose":
+                        await events.aclose()  # type: ignore[attr-defined]
+                        return
+
+        reading = asyncio.get_running_loop().create_task(read())
+        async with asyncio.timeout(30):
+            await staying.wait()
+            if how == "cancel":
+                await waiting.true(lambda: clients(raw, "pubsub") == 1)
+                reading.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reading
+            elif how == "client":
+                await waiting.true(lambda: clients(raw, "pubsub") == 1)
+                await client.aclose()
+                with pytest.raises(AgentRQError, match="closed"):
+                    await reading
+            else:
+                await reading
+            await waiting.true(lambda: clients(raw, "pubsub") == 0)
+            await client.aclose()
+            await waiting.true(lambda: clients(raw, "normal") == others)
+
+
+@pytest.mark.parametrize("how", ["break", "close"])
+async def test_who_leaves_leaves_no_connection_sync(redis_url: str, raw: redis.Redis, how: str) -> None:
+    async with a_lane(redis_url) as (lane, _):
+        say(lane, 5)
+        await lane.flushed()
+        others, client = clients(raw, "normal"), AgentClient.from_url(redis_url)
+        if how == "break":
+            for event in client.session("s").events():
+                if event.cursor == "1-6":
+                    break
+        else:
+            reading = asyncio.get_running_loop().run_in_executor(None, follow_sync, client, list[Seen]())
+            await waiting.true(lambda: clients(raw, "pubsub") == 1)
+            client.close()
+            with pytest.raises(AgentRQError, match="closed"):
+                await reading
+        client.close()
+        await waiting.true(lambda: clients(raw, "pubsub") == 0 and clients(raw, "normal") == others)
+
+
+# -- what is not there, or no longer
+
+
+@pytest.mark.parametrize("after", ["1-3", "0-0"])
+async def test_a_cursor_that_is_gone(redis_url: str, after: str) -> None:
+    settings = Settings(name="w", max_events=10)
+    async with a_lane(redis_url, settings=settings) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
+        say(lane, 50)
+        await lane.flushed()
+        with pytest.raises(StreamTrimmed) as raised:
+            await follow(client, [], after)
+        assert (raised.value.after, raised.value.trimmed_through) == (after, "1-41")
+        end(lane)
+        await lane.flushed()
+        for begin, first in ((None, 43), ("1-42", 43)):
+            kept: list[Seen] = []
+            await follow(client, kept, begin)
+            whole(kept, 52, first)
+
+
+async def test_trimmed_while_it_slept(redis_url: str) -> None:
+    settings = Settings(name="w", max_events=10)
+    async with a_lane(redis_url, settings=settings) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
+        say(lane, 5)
+        await lane.flushed()
+
+        async def read() -> None:
+            async for event in client.session("s").events():
+                if event.cursor == "1-6":
+                    say(lane, 100)
+                    await lane.flushed()
+
+        with pytest.raises(StreamTrimmed) as raised:
+            await read()
+        assert raised.value.after == "1-6"
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_a_session_that_is_taken_away(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(_asyncio, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.1)
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        await client.start("demo", "hello", "s")
+        sequence: list[Seen] = []
+        if how == "sync":
+            with AgentClient.from_url(redis_url) as other:
+                reading = asyncio.get_running_loop().run_in_executor(None, follow_sync, other, sequence)
+                await waiting.true(lambda: len(sequence) == 1)
+                raw.delete(STATE, EVENTS)
+                with pytest.raises(SessionNotFound):
+                    await reading
+            return
+        async with asyncio.timeout(30):
+            task = asyncio.get_running_loop().create_task(follow(client, sequence))
+            await waiting.true(lambda: len(sequence) == 1)
+            raw.delete(STATE, EVENTS)
+            with pytest.raises(SessionNotFound):
+                await task
+
+
+async def test_an_ended_session_whose_stream_is_gone(redis_url: str, raw: redis.Redis) -> None:
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        session = await client.start("demo", "hello", "s")
+        await session.stop()
+        raw.delete(EVENTS)
+        async with asyncio.timeout(20):
+            with pytest.raises(StreamTrimmed):
+                await follow(client, [], "0-1")
+
+
+# -- what nobody should have written
+
+GARBAGE = (b"", b"\xff\xfe", b"{}", b"[1]", b"[" * 100_000, b'[{"cursor":"no cursor"}]', b'{"cursor":"1-3","status":5}')
+
+
+async def test_garbage_on_the_channels(redis_url: str, raw: redis.Redis) -> None:
+    sequence: list[Seen] = []
+    async with (
+        asyncio.timeout(30),
+        a_lane(redis_url) as (lane, _),
+        AsyncAgentClient.from_url(redis_url) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(follow(client, sequence))
+        await waiting.true(lambda: clients(raw, "pubsub") == 1 and len(sequence) == 2)
+        for garbage in GARBAGE:
+            for channel in lane.channels:
+                raw.publish(channel, garbage)
+            say(lane, 1)
+            await lane.flushed()
+        end(lane)
+    whole(sequence, 2 + len(GARBAGE))
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_garbage_in_the_stream_keeps_its_place(redis_url: str, raw: redis.Redis, how: str) -> None:
+    entries: list[dict[Any, Any]] = [{name: data} for data in GARBAGE for name in ("message", "status", "receipt")]
+    entries += [{"message": "{}", "status": "{}"}, {"of a newer agentrq": "{}"}]
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        session = await client.start("demo", "hello", "s")
+        for at, fields in enumerate(entries):
+            raw.xadd(EVENTS, fields, f"0-{at + 2}")
+        await session.stop()
+        if how == "async":
+            events = [event async for event in session.events()]
+        else:
+            with AgentClient.from_url(redis_url) as other:
+                events = await asyncio.to_thread(lambda: list(other.session("s").events()))
+    read = events[1:-2]  # a receipt and the end follow
+    assert [event.cursor for event in read] == [f"0-{at + 2}" for at in range(len(entries) - 1)]
+    assert all(isinstance(event, Message) and event.type == "unknown" for event in read)
+    assert (events[-1].cursor, len(events)) == ("1-2", len(entries) + 2)
+
+
+# -- connections that are there and say nothing
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(lives, "PING_S", 0.2)
+    sequence: list[Seen] = []
+    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, a_lane(redis_url) as (lane, _):
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            if how == "async":
+                client = AsyncAgentClient(connect_async(redis_url), connect_async(network.url, blocking=True))
+                group.create_task(follow(client, sequence))
+            else:
+                other = AgentClient(connect(redis_url), connect(network.url, blocking=True))
+                group.create_task(asyncio.to_thread(follow_sync, other, sequence))
+            await waiting.true(lambda: len(sequence) == 2 and network.connections == 1)
+            network.freeze()
+            say(lane, 1)
+            await waiting.true(lambda: network.connections > 1)
+            network.thaw()
+            end(lane)
+        await client.aclose() if how == "async" else other.close()
+    whole(sequence, 3)
+
+
+# -- readers that are killed
+
+
+async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
+    chance, deaths = random.Random(7), 0
+
+    async def read() -> list[Seen]:
+        nonlocal deaths
+        sequence: list[Seen] = []
+        while not (sequence and sequence[-1][1:] == ("status", "done")):
+            arguments = [redis_url, "s", *([sequence[-1][0] or ""] if sequence else [])]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.faults.reader_process", *arguments,
+                stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2],
+            )  # fmt: skip
+            assert process.stdout
+            most = chance.choice((3, 100, 400)) if deaths < 6 else 10_000
+            while (line := await process.stdout.readline()).endswith(b"\n"):
+                cursor, kind, what = json.loads(line)
+                sequence.append((cursor, kind, what))
+                most -= 1
+                if most == 0:
+                    process.kill()
+                    deaths += 1
+                    break
+            process._transport.close()  # type: ignore[attr-defined]  # what it printed after its death is not read
+            await process.wait()
+        return sequence
+
+    async with asyncio.timeout(60), a_lane(redis_url) as (lane, _):
+        async with asyncio.TaskGroup() as group:
+            readings = [group.create_task(read()) for _ in range(2)]
+            for _ in range(100):
+                say(lane, 10)
+                await asyncio.sleep(0.01)
+            end(lane)
+        for reading in readings:
+            whole(reading.result(), 1002)
+    assert deaths >= 4

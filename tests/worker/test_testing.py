@@ -1,0 +1,96 @@
+"""The conformance test that others run: it passes what is right, and names each fault."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from msgspec import Raw
+
+from agentrq.wire.commands import Options
+from agentrq.wire.messages import Cost, SessionTotal, Text, ToolCall, ToolResult
+from agentrq_worker.providers import adapter
+from agentrq_worker.providers.base import Draft
+from agentrq_worker.providers.dialects import make_dialect
+from agentrq_worker.testing import conform, main
+from tests.worker.made_lines import MADE
+from tests.worker.test_golden import ONE_WAY, RECORDINGS, RPC, TRANSCRIPTS, provider_of
+
+CALL = Draft("tool_call", ToolCall("t", "n", {}))
+RESULT = Draft("tool_result", ToolResult("t", "", False))
+COST = Draft("cost", Cost(0.0, 0, 0, 0, 1, False))
+
+
+class Wrong:
+    """A reader that says the same of every line."""
+
+    def __init__(self, *says: Draft, error: Exception | None = None) -> None:
+        self.says = says
+        self.error = error
+
+    def receive(self, line: bytes) -> list[Draft]:
+        if self.error is not None:
+            raise self.error
+        return list(self.says)
+
+    def close(self, reason: str) -> list[Draft]:
+        return []
+
+
+@pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
+def test_our_own_adapters_conform(recording: Path) -> None:
+    messages = conform(lambda: adapter(provider_of(recording)), recording, trouble=20)
+    golden = (TRANSCRIPTS / "golden" / f"{recording.stem}.messages.ndjson").read_bytes().splitlines()
+    if recording in ONE_WAY:
+        assert messages == [json.loads(line) for line in golden]
+
+
+@pytest.mark.parametrize("recording", RPC, ids=lambda path: path.stem)
+def test_our_own_dialects_conform(recording: Path) -> None:
+    def make() -> Any:
+        return make_dialect("jsonrpc", "s", Options(), provider_of(recording), SessionTotal(), 1)
+
+    assert conform(make, recording, trouble=20)
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_made_lines_conform(name: str) -> None:
+    assert conform(lambda: adapter(name), b"\n".join(MADE[name]), trouble=50)[0]["type"] == "init"
+
+
+@pytest.mark.parametrize(
+    ("reader", "lines", "fault"),
+    [
+        (Wrong(COST, error=KeyError("x")), b"{}", r"receive raised KeyError\('x'\) on b'{}'"),
+        (Wrong(CALL, RESULT, COST), b"{}\n{}", r"more than one tool_call of \['t'\]"),
+        (Wrong(CALL, COST), b"{}", r"close left calls without a result: {'t'}"),
+        (Wrong(Draft("text", Text("x"))), b"{}", "no cost message"),
+        (Wrong(Draft("text", Text(5))), b"{}", "the content of a text is not its own"),  # type: ignore[arg-type]
+        (Wrong(Draft("novel", Text("x"))), b"{}", "novel is no type of message"),
+        (Wrong(Draft("unknown", Raw(b"[1]"))), b"{}", "the content of a unknown is no object"),
+        (Wrong(), b"\n", "the transcript is empty"),
+    ],
+)
+def test_faults_are_named(reader: Any, lines: bytes, fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        conform(lambda: reader, lines)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    recording = TRANSCRIPTS / "gemini-tool.ndjson"
+    done = CliRunner().invoke(main, ["--adapter", "gemini", str(recording)])
+    assert done.exit_code == 0, done.output
+    golden = (TRANSCRIPTS / "golden" / "gemini-tool.messages.ndjson").read_text().splitlines()
+    assert [json.loads(line) for line in done.output.splitlines()] == [json.loads(line) for line in golden]
+    said = tmp_path / "runner.ndjson"
+    wrapped = [f'{{"type":"agent_event","event":{line}}}' for line in recording.read_text().splitlines()]
+    said.write_text("\n".join(['{"type":"ready"}', '{"type":"agent_started","adapter":"gemini"}', *wrapped]))
+    assert CliRunner().invoke(main, ["--runner", str(said)]).output == done.output
+    said.write_text("{}")
+    failed = CliRunner().invoke(main, [str(said)])
+    assert failed.exit_code == 1
+    assert "no cost message" in failed.output
+    assert CliRunner().invoke(main, ["--adapter", "none", str(said)]).exit_code == 2
