@@ -71,6 +71,7 @@ class Deaths:
         self.recovered: list[float] = []
         """Seconds from a worker's death until each of its sessions had another owner."""
         self.sessions = 0
+        self.begun = 0
         self.turns = 0
         self.cut_turns = 0
         self.events = 0
@@ -115,14 +116,17 @@ class Deaths:
 
     # -- what sessions do
 
-    async def drive(self, turns: int) -> None:
-        """One session: started, prompted, stopped; then everything about it is checked."""
+    async def drive(self, turns: int, until: asyncio.Event | None = None) -> None:
+        """One session: started, prompted (at least until then), stopped; then everything about it is checked."""
         slow = self._chance.random() < 0.7
         session = await self.client.start("light", "SLOW 0" if slow else "0", max_recoveries=1000)
         self.sessions += 1
         cursor = await self._idle(session, None)
-        sent = []
-        for number in range(1, turns):
+        self.begun += 1
+        sent: list[str] = []
+        for number in itertools.count(1):
+            if number >= turns and (until is None or until.is_set()):
+                break
             command_id = f"{session.id}-{number}"
             sent.append(await session.prompt(f"SLOW {number}" if slow else str(number), command_id=command_id))
             cursor = await self._idle(session, cursor, command_id)
@@ -258,15 +262,18 @@ async def run(url: str, config: Path, seed: int, sessions: int, turns: int) -> D
 async def roll(url: str, config: Path, seed: int, sessions: int, turns: int) -> Deaths:
     """A rolling restart of all workers while sessions run turns; raises what does not hold."""
     async with Deaths(url, config, seed) as deaths:
+        restarted = asyncio.Event()
 
         async def restart() -> None:
+            await eventually(lambda: deaths.begun == sessions)
             for number in range(3):
                 await deaths.drain(number)
+            restarted.set()
 
         async with asyncio.TaskGroup() as group:
             group.create_task(restart())
             for _ in range(sessions):
-                group.create_task(deaths.drive(turns))
+                group.create_task(deaths.drive(turns, restarted))
         await deaths.finish()
     return deaths
 

@@ -13,8 +13,8 @@ from agentrq.cli.loading import COMMANDS
 
 WORDS = st.sampled_from([
     *(name for name in COMMANDS if name not in ("up", "worker")), "--json", "--help", "--after", "--option",
-    "--session-id", "--cwd", "1-1", "x=y", "maxTurns=0", "maxTurns=1e400", "allow", "--", "-", "", "demo", "\0", "\ud800",
-    "a/b",
+    "--session-id", "--cwd", "1-1", "x=y", "maxTurns=0", "maxTurns=1e400", "allow", "--", "-", "", "demo", "\0",
+    "\ud800", "a/b",
     "--redis", "unix:///no/such.sock", "redis://", "ftp://x:secret-pw@y", "redis://u:secret-pw@[::1", "--prefix", "*",
 ])  # fmt: skip
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from agentrq_worker.runner.redact import SHORTEST, Redactor
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=SHORTEST, max_size=30), st.text(max_size=20))
-def test_no_form_of_a_secret_is_left(secret: str, around: str) -> None:
-    around = around.replace("\ud800", "")
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=SHORTEST, max_size=30))
+def test_no_form_of_a_secret_is_left(secret: str) -> None:
     redactor = Redactor([secret])
     for depth in range(3):
         for ascii_only in (True, False):

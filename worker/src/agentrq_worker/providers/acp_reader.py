@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 from msgspec import UNSET, UnsetType
 
-from agentrq.wire.messages import ApprovalResolved, Compaction, Error, Init, SessionTotal, StatusReport
+from agentrq.wire.messages import Compaction, Error, Init, SessionTotal, StatusReport
 from agentrq_worker.providers import acp_asks, lines
 from agentrq_worker.providers.acp_lines import Params, Result, Update, decode_chunk, decode_result, params_decoder
 from agentrq_worker.providers.acp_setup import current_model
@@ -272,10 +272,7 @@ class AcpAdapter(RpcAdapter):
         return [*self._end_text(), acp_asks.elicitation(self.request_id(self.event.id), params)]
 
     def _cancelled(self, params: Params, line: bytes) -> list[Draft]:
-        request_id = self.request_id(params.request_id)
-        if not self.resolved(request_id):
-            return []
-        return [Draft("approval_resolved", ApprovalResolved(request_id, "withdrawn", "agent"))]
+        return self._withdraw(params.request_id)
 
     _updates: ClassVar[Mapping[str, MethodReader]] = {
         "agent_message_chunk": _chunk,

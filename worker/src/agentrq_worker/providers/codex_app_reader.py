@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from msgspec import UNSET
 
 from agentrq.wire.messages import (
-    ApprovalResolved,
     Compaction,
     Error,
     Init,
@@ -265,11 +264,8 @@ class CodexAppAdapter(RpcAdapter):
         subtype = codex_app_notices.NOTICES[method]
         return [Draft("status", StatusReport(subtype=subtype, message=codex_app_notices.notice(params) or UNSET))]
 
-    def _withdrawn(self, params: Params, line: bytes) -> list[Draft]:
-        request_id = self.request_id(params.request_id)
-        if not self.resolved(request_id):
-            return []
-        return [Draft("approval_resolved", ApprovalResolved(request_id, "withdrawn", "agent"))]
+    def _resolved(self, params: Params, line: bytes) -> list[Draft]:
+        return self._withdraw(params.request_id)
 
     def _ask(self, params: Params, line: bytes) -> list[Draft]:
         assert self.event is not None
@@ -296,7 +292,7 @@ class CodexAppAdapter(RpcAdapter):
         "item/reasoning/summaryPartAdded": _summary_part,
         "item/reasoning/textDelta": _reasoning_delta,
         "account/rateLimits/updated": _rate_limits,
-        "serverRequest/resolved": _withdrawn,
+        "serverRequest/resolved": _resolved,
         "error": _error,
     }
     _requests: ClassVar[Mapping[str, MethodReader]] = dict.fromkeys(codex_app_asks.METHODS, _ask)

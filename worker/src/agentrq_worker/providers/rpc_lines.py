@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Raw
 
-from agentrq.wire.messages import SessionTotal
+from agentrq.wire.messages import ApprovalResolved, SessionTotal
 from agentrq_worker.providers import lines
 from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
 from agentrq_worker.providers.lines import ABSENT
@@ -103,6 +103,13 @@ class RpcAdapter(Adapter):
             return False
         self._pending.discard(request_id)
         return True
+
+    def _withdraw(self, raw: Raw) -> list[Draft]:
+        """The peer wants no answer any more; nothing, if it had one."""
+        request_id = self.request_id(raw)
+        if not self.resolved(request_id):
+            return []
+        return [Draft("approval_resolved", ApprovalResolved(request_id, "withdrawn", "agent"))]
 
     def _read(self, event: RpcLine, line: bytes) -> list[Draft]:
         self.event = event

@@ -28,6 +28,8 @@ class _Line(msgspec.Struct, gc=False):
     adapter: Any = None
 
 
+_TYPE: Final = b'{"type":"'
+_OWN: Final = (b'{"type":"agent_', b'{"type":"ready"', b'{"type":"pong"')
 _decode = msgspec.json.Decoder(_Line).decode
 
 
@@ -69,8 +71,9 @@ class RunnerProtocol(Dialect):
 
     def receive(self, line: bytes) -> list[Said]:
         """What one line means."""
-        # A runner's own objects are told by their type; it may stand anywhere in them, so look before decoding twice.
-        if not (b'"agent_' in line or b'"ready"' in line or b'"pong"' in line):
+        # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
+        # nearly every line, it spares decoding an agent's line twice.
+        if line.startswith(_TYPE) and not line.startswith(_OWN):
             return self._from_agent(line)
         try:
             said = _decode(line)

@@ -9,7 +9,7 @@ spawn, and only where a sandbox is configured. Limits hold from before the runne
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import shutil
 import stat
@@ -143,7 +143,7 @@ def confine(
     }  # fmt: skip
     # No name anywhere: the environment in it is nobody else's to read.
     file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed after the spawn
-    file.write(json.dumps(plan).encode("utf-8", "surrogatepass"))
+    file.write(marshal.dumps(plan))
     file.flush()
     file.seek(0)
     command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT, _ROOM, str(file.fileno())]

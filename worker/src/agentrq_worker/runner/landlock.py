@@ -12,8 +12,11 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Iterable
-from typing import Final
+
+TYPE_CHECKING = False  # without typing: this is imported in every confined spawn
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Final
 
 NEEDED: Final = 3
 """The oldest version taken (Linux 6.2): before it, files outside could still be truncated."""
