@@ -55,6 +55,9 @@ def running(words: str) -> list[psutil.Process]:
 
 @pytest.fixture
 def config(tmp_path: Path, home: Path, model: ModelServer) -> Path:
+    for name in ("gemini", "opencode"):
+        if not place(name).exists():
+            pytest.skip(f"{name} is not installed: make test-agents AGENTS='gemini opencode'")
     opencode: dict[str, Any] = json.loads(json.dumps(OPENCODE))
     opencode["provider"]["fake"]["options"] = {"baseURL": f"{model.url}/v1", "apiKey": "none"}
     settings = home / ".config" / "opencode" / "opencode.json"

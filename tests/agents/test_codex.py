@@ -39,6 +39,8 @@ def running(words: str) -> list[psutil.Process]:
 
 @pytest.fixture
 def config(tmp_path: Path, home: Path, model: ModelServer) -> Path:
+    if not place("codex").exists():
+        pytest.skip("codex is not installed: make test-agents AGENTS=codex")
     path = tmp_path / "agentrq.toml"
     path.write_text(SETTINGS % {"codex": place("codex"), "home": home, "model": model.url})
     return path

@@ -106,9 +106,7 @@ async def test_garbage_in_the_state_of_a_live_session(
     await until(session, "idle")
     await until(neighbour, "idle")
     raw.hset(KEYS.state(session.id), mapping=fields)
-    raw.xadd(
-        KEYS.inbox(session.id), {"command": '{"commandId":"c","command":"prompt","text":"/echo b"}'}
-    )
+    raw.xadd(KEYS.inbox(session.id), {"command": '{"commandId":"c","command":"prompt","text":"/echo b"}'})
     raw.publish(KEYS.wake_channel("w"), session.id)
     worker.freeze()  # past half its lease it looks at all that it owns
     await eventually(lambda: raw.pttl(KEYS.worker("w")) < 700)

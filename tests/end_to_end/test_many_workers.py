@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import configparser
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
+from click.testing import CliRunner
 
 from agentrq import AsyncAgentClient, AsyncSession, Message
+from agentrq_worker.cli import worker
+from agentrq_worker.settings import Settings
 from tests.faults.deaths import LIGHT_PROVIDER
 from tests.rq_checks import eventually, stuck
 from tests.workers import Worker
@@ -22,6 +26,19 @@ Start = Callable[..., Worker]
 def light(config: Path) -> None:
     with config.open("a") as file:
         file.write(LIGHT_PROVIDER)
+
+
+def test_the_systemd_unit() -> None:
+    """Ends workers as they want to be ended: a signal to the worker alone, and time for its turns."""
+    unit = configparser.RawConfigParser()
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read(Path(__file__).parents[2] / "deploy" / "agentrq-worker@.service")
+    service = unit["Service"]
+    assert (service["KillMode"], service["Restart"]) == ("mixed", "always")
+    assert float(service["TimeoutStopSec"]) >= Settings().drain_s + 40
+    options = [word for word in service["ExecStart"].split() if word.startswith("--")]
+    shown = CliRunner().invoke(worker, ["--help"]).output
+    assert all(f"{option} " in shown for option in options)
 
 
 async def idle_after(session: AsyncSession, turns: int) -> None:

@@ -124,7 +124,17 @@ async def replace_owners(
             await asyncio.to_thread(victim.kill)
         else:
             victim.process.terminate()
-        workers.append(await asyncio.to_thread(start_worker, *FAST, "--name", f"next{number}"))
+        workers.append(await asyncio.to_thread(restarted, start_worker, f"next{number}"))
+
+
+def restarted(start_worker: Start, name: str) -> Worker:
+    """As a supervisor does: a worker whose very first call was cut off says so and ends."""
+    while True:
+        try:
+            return start_worker(*FAST, "--name", name)
+        except AssertionError as error:
+            if "Redis not reachable" not in str(error):
+                raise
 
 
 async def all_received(client: AsyncAgentClient, sent: Sent) -> None:

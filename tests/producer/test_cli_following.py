@@ -280,7 +280,7 @@ def test_a_stdout_that_was_never_open(url: str) -> None:
 def streamed(url: str, sid: str, *command: str, **changes: str | None) -> str:
     """What a terminal shows of texts that come in pieces, and of the whole texts after them."""
     writer = Writer.start(url, sid)
-    with following(*(command or COMMAND), "attach", sid, url=url, terminal=True, **changes) as follower:
+    with following(*(command or COMMAND), "attach", sid, url=url, terminal=True, **changes) as follower:  # type: ignore[arg-type]
         begun(writer, follower)
         writer.delta("thinking_delta", "Hmm, ", "b0", 0)
         follower.read_until("Hmm")

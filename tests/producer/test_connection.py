@@ -17,10 +17,12 @@ def test_no_password_is_shown(shape: str, secret: str) -> None:
     assert secret not in masked(url)
     assert "***" in masked(url)
     for make in (connect, connect_async):
+        said = ""
         try:
             make(url)
         except BadUrl as error:
-            assert all(part not in str(error) for part in {secret, *secret.split("/")} if len(part) > 2)
+            said = str(error)
+        assert all(part not in said for part in {secret, *secret.split("/")} if len(part) > 2)
 
 
 def test_a_password_in_the_query_is_masked() -> None:

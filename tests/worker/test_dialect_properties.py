@@ -153,5 +153,3 @@ def test_chunks_cut_anywhere_say_the_same(recording: Any, data: st.DataObject) -
 )
 def test_any_line_is_survived(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
     talk(recording, lines, commands)
-
-

@@ -180,8 +180,8 @@ class Maintenance:
         orphan = self._orphans.get(session_id)
         if orphan is None or orphan.cursor != state.cursor:
             orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
-            if state.status is not Status.QUEUED:
-                log.warning("session %s: its worker %s is gone", session_id, state.worker or "(handed over)")
+            if look.inner.token:
+                log.warning("session %s: its worker %s is gone", session_id, state.worker)
         waited = now - orphan.since
         if state.status is Status.QUEUED and waited <= SETTLE * self._settings.lease_s:
             return
