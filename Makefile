@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Two to four test processes: fewer wait for each other's servers, more only compete for the processors.
 TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 2 ? 2 : n > 4 ? 4 : n )))
 # The agents whose CLIs `make test-agents` installs (requirements/agents.json).
-AGENTS ?= claude
+AGENTS ?= claude codex gemini opencode
 # pip of $(PYTHON) installs into .venv: works where Debian has left ensurepip out.
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 

@@ -1,7 +1,7 @@
 """Any tests under the ACL profiles: ``pytest -p tests.acl_plugin tests/end_to_end tests/faults``.
 
-Each test server gets the users of `agentrq.acl`; workers log in as ``agentrq-worker``, clients as ``agentrq-gateway``. Whatever
-the server refused during a test fails it. (A test's own raw clients stay the default user.)
+Each test server gets the users of `agentrq.acl`; workers log in as ``agentrq-worker``, clients as ``agentrq-gateway``.
+Whatever the server refused during a test fails it. (A test's own raw clients stay the default user.)
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def pytest_configure() -> None:
         def from_url(url: str, *args: Any, _original: Any = original, **given: Any) -> Any:
             return _original(_as("gateway", url), *args, **given)
 
-        kind.from_url = from_url  # type: ignore[method-assign,assignment]
+        kind.from_url = from_url  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def _nothing_is_refused(request: pytest.FixtureRequest) -> Iterator[None]:
     for url in list(_servers):
         try:
             with redis.Redis.from_url(url) as client:
-                refused += [(entry["username"], entry["context"], entry["object"]) for entry in client.acl_log()]  # type: ignore[union-attr]
+                refused += [(entry["username"], entry["context"], entry["object"]) for entry in client.acl_log()]
                 client.execute_command("ACL", "LOG", "RESET")
         except redis.RedisError:
             _servers.remove(url)

@@ -118,7 +118,7 @@ async def test_garbage_in_the_state_of_a_live_session(
     await until(late, "idle")
     assert worker.process.poll() is None
     assert all(len(line) < 2000 for line in worker.log)
-    assert len([line for line in worker.log if session.id in line]) <= 5
+    assert len([line for line in worker.log if session.id in line]) < 20  # each takeover tells of itself
 
 
 async def test_keys_of_another_type(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 
 import redis.asyncio
 
+from agentrq.connection import connect_async
 from agentrq.server_process import ServerProcess
 
 
@@ -24,9 +25,9 @@ class Storm:
         self.injected: Counter[str] = Counter()
 
     async def __call__(self, server: ServerProcess, chance: random.Random) -> None:
-        async with redis.asyncio.Redis.from_url(server.url) as admin:
+        async with connect_async(server.url) as admin:
             while True:
-                await asyncio.sleep(chance.uniform(0.05, 0.25))
+                await asyncio.sleep(chance.uniform(0.1, 0.4))
                 fault = chance.choice((kill, kill, pause, full, read_only, stand_still))
                 self.injected[fault.__name__] += 1
                 await fault(server, admin, chance)

@@ -21,7 +21,7 @@ class Plan:
 
     FAULTS: Final = ("delay", "delay", "cut", "drop_reply", "half_close")
 
-    def __init__(self, seed: int, rate: float = 0.06) -> None:
+    def __init__(self, seed: int, rate: float = 0.05) -> None:
         """``rate``: the share of chunks that meet a fault."""
         self._seed = seed
         self._rate = rate

@@ -119,7 +119,7 @@ async def replace_owners(
         victim = workers.pop(0)
         if chance.random() < 0.7:
             async with redis.asyncio.Redis.from_url(url) as admin:
-                await admin.execute_command("CLIENT", "PAUSE", 400, "WRITE")
+                await persist(partial(admin.execute_command, "CLIENT", "PAUSE", 400, "WRITE"))
             await asyncio.sleep(0.3)  # turns end, and nothing that follows from it can be written any more
             await asyncio.to_thread(victim.kill)
         else:

@@ -1,0 +1,141 @@
+"""Redis is away: runners go on being read, into memory, then onto the disk, then not; all of it arrives, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import psutil
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentrq import AsyncAgentClient
+from agentrq_worker.runners.demo_words import line_text
+from agentrq_worker.spool import ENTRY_BYTES, Entry, Shares, Waiting
+from tests.faults import waiting
+from tests.faults.proxy import Plan, Proxy
+from tests.sessions import contents, until
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+
+
+def entry(seq: int, size: int) -> Entry:
+    return Entry("m", seq, b"x" * size, fields={"status": "idle"} if seq % 5 == 0 else None)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    memory=st.integers(1, 20_000),
+    disk=st.integers(0, 20_000),
+    moves=st.lists(st.one_of(st.integers(0, 3000), st.tuples(st.integers(1, 40), st.integers(1, 5000))), max_size=120),
+)
+def test_a_queue_of_any_shape(tmp_path: Path, memory: int, disk: int, moves: list[int | tuple[int, int]]) -> None:
+    """Adding and taking in any order: nothing lost or reordered, shares exact, and whoever paused is told to go on."""
+    shares, told = Shares(memory, disk, tmp_path), list[bool]()
+    queue = Waiting(shares)
+    queue.on_full = told.append
+    added: list[Entry] = []
+    taken: list[Entry] = []
+    for move in moves:
+        if isinstance(move, int):
+            added.append(entry(len(added) + 1, move))
+            queue.add(added[-1])
+            # Past both shares only while whoever brings more has been told to stop.
+            assert (shares.memory < memory + ENTRY_BYTES + move and shares.disk <= disk) or told[-1]
+        else:
+            front = queue.front(*move)
+            assert bool(front) == bool(queue)
+            taken += front
+            queue.drop(len(front))
+    while front := queue.front(64, 10_000):
+        taken += front
+        queue.drop(len(front))
+    assert taken == added
+    assert (shares.memory, shares.disk, bool(queue)) == (0, 0, False)
+    assert told[-1:] in ([], [False])
+    assert all(before is not after for before, after in itertools.pairwise(told))
+
+
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    shares = Shares(1000, 1_000_000, tmp_path)
+    queue = Waiting(shares)
+    for seq in range(1, 20):
+        if seq == 10:
+            monkeypatch.setattr(os, "pwrite", no_space)
+        queue.add(entry(seq, 500))
+    assert [item.seq for item in iter(lambda: pop(queue), None)] == list(range(1, 20))
+
+
+def pop(queue: Waiting) -> Entry | None:
+    front = queue.front(1, 1)
+    queue.drop(len(front))
+    return front[0] if front else None
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    queue = Waiting(Shares(1000, 1_000_000, tmp_path / "nowhere"))
+    for seq in range(1, 20):
+        queue.add(entry(seq, 500))
+    assert [item.seq for item in iter(lambda: pop(queue), None)] == list(range(1, 20))
+
+
+async def test_memory_then_disk_then_the_runner_waits(
+    redis_url: str, raw: redis.Redis, start_worker: Start, tmp_path: Path
+) -> None:
+    """A real worker and runner, Redis out of reach behind a proxy: 6 MB into shares of 200 kB and 1 MB."""
+    count, size = 3000, 2000
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network:
+        worker = await asyncio.to_thread(
+            lambda: start_worker("--lease-s", "60", url=network.url, AGENTRQ_MAX_PENDING="200000",
+                                 AGENTRQ_MAX_SPOOL="1000000", AGENTRQ_SPOOL_DIR=str(directory))
+        )  # fmt: skip
+        async with AsyncAgentClient.from_url(redis_url) as client:
+            session = await client.start("demo", f"/sleep 1\n/lines {count} {size}")
+            running = await until(session, "running")
+            network.down()
+            runner = psutil.Process(int(raw.hget(f"agentrq:{{{session.id}}}:state", "pid") or 0))
+
+            def spooled() -> int:
+                paths = [f"/proc/{worker.pid}/fd/{number}" for number in os.listdir(f"/proc/{worker.pid}/fd")]
+                return sum(os.stat(path).st_size for path in paths if str(directory) in _target(path))
+
+            await waiting.true(lambda: spooled() > 900_000)
+            written = list[int]()
+
+            def stalled() -> bool:
+                written.append(runner.io_counters().write_chars)
+                return len(written) > 20 and written[-20] == written[-1]
+
+            await waiting.true(stalled)
+            assert written[-1] < count * size // 2  # it is stuck in a write: nobody reads it any more
+            assert spooled() <= 1_000_000
+            assert list(directory.iterdir()) == []  # its files have no name
+            network.up()
+            await until(session, "idle", running)
+            await waiting.true(lambda: spooled() == 0)
+            await session.stop()
+            state = await session.wait(30)
+            assert state.status == "done"
+            events = [event async for event in session.events()]
+    texts = [content.text for content in contents(events, "text")]
+    assert texts[-count:] == [line_text(at, count, size) for at in range(1, count + 1)]
+    assert worker.terminate() == 0
+
+
+def _target(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
