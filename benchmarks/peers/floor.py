@@ -35,7 +35,7 @@ async def main() -> None:
     session_keys = [key for name in names for key in steps.session_keys(keys, name)]
     for name in names:
         await client.hset(keys.state(name), mapping={"epoch": 1, "token": "t", "cursor": "1-0", "status": "running"})
-    heads = [(name, 1, "t", keys.messages_channel(name), keys.status_channel(name), 0) for name in names]
+    heads = [(name, 1, "t", (keys.messages_channel(name), keys.status_channel(name))) for name in names]
     seq, share = 0, BATCH // sessions
     loop = asyncio.get_running_loop()
     print("ready", flush=True)
@@ -44,10 +44,8 @@ async def main() -> None:
         for _ in range(int(said) // (share * sessions)):
             args: list[str | bytes | int] = [100_000, 256 << 20, 86_400_000]
             for at, head in enumerate(heads):
-                args += head
-                args.append(share)
-                for number in range(share):
-                    args += ("m", seq + number + 1, payloads[at * share + number], "", "")
+                ready = payloads[at * share : (at + 1) * share]
+                args += steps.write_part(*head, {}, [("m", seq + n, json, "", "") for n, json in enumerate(ready, 1)])
             answer = await script(keys=session_keys, args=args)
             assert answer[0] == b"ok", answer
             seq += share

@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from agentrq import AsyncAgentClient, AsyncSession
+from agentrq_worker.runner import proc
 from tests.rq_checks import eventually
 from tests.sessions import until
 from tests.workers import Worker
@@ -198,8 +199,6 @@ async def test_zombies_do_not_pile_up(
 
 async def test_a_marked_stranger_is_left_alone(start_worker: Start) -> None:
     """The sweep knows its own by mark and start time: a process of a worker that lives is not touched."""
-    from agentrq_worker.runner import proc
-
     mine = subprocess.Popen(
         ["sleep", "60"], env={**os.environ, proc.MARK_VARIABLE: proc.make_mark("test")}, start_new_session=True
     )

@@ -48,16 +48,16 @@ MUTANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[object]]
     ),
     "the stream is not read after subscribing": _no_reading_after_subscribing,
     "the server numbers the events": _in_write(
-        ("    elseif seq <= last then\n      repeated = true\n", ""),
-        ("      if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end\n", ""),
+        ("      elseif seq <= last then\n        repeated = true\n", ""),
+        ("        if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end\n", ""),
         ("bytes = bytes + append(keys[2], cursor, 'message', json)",
          "bytes = bytes + append(keys[2], epoch .. '-*', 'message', json)"),
         ("bytes = bytes + append(keys[2], cursor, kind == 's' and 'status' or 'receipt', json)",
          "bytes = bytes + append(keys[2], epoch .. '-*', kind == 's' and 'status' or 'receipt', json)"),
     ),
     "a repeated event is not noticed": _in_write(
-        ("    elseif seq <= last then\n      repeated = true\n", ""),
-        ("      if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end\n", ""),
+        ("      elseif seq <= last then\n        repeated = true\n", ""),
+        ("        if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end\n", ""),
     ),
 }  # fmt: skip
 

@@ -129,9 +129,9 @@ async def test_memory_then_disk_then_the_runner_waits(
             state = await session.wait(30)
             assert state.status == "done"
             events = [event async for event in session.events()]
+        assert await asyncio.to_thread(worker.terminate) == 0
     texts = [content.text for content in contents(events, "text")]
     assert texts[-count:] == [line_text(at, count, size) for at in range(1, count + 1)]
-    assert worker.terminate() == 0
 
 
 def _target(path: str) -> str:

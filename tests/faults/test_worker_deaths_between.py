@@ -13,6 +13,7 @@ from rq.timeouts import TimerDeathPenalty
 
 from agentrq import AsyncAgentClient
 from agentrq.connection import connect_async
+from agentrq.wire.status import Reason, Status
 from agentrq_worker.bookkeeping import Bookkeeping
 from agentrq_worker.intake import SessionWorker
 from agentrq_worker.ownership import Ownership
@@ -46,8 +47,6 @@ async def claim(worker: SessionWorker, redis_url: str, session_id: str, *, end: 
         assert look is not None
         assert await ownership.claim(look) is not None
         if end:
-            from agentrq.wire.status import Reason, Status
-
             look = await ownership.look(session_id)
             assert look is not None
             await ownership.finish(look, Status.DONE, Reason.COMPLETED, "")
@@ -145,12 +144,13 @@ async def test_a_stop_while_it_recovers(
     await sessions[0].stop()
     state = await sessions[0].state()
     assert (state.status, state.reason) == ("done", "stopped")
+    handed_over = (await sessions[1].state()).cursor
     await sessions[1].prompt("/echo while away")
     fetch(raw, sessions[2].id).cancel()
     second = start_worker(*FAST)
     assert (await sessions[2].wait(20)).reason == "stopped"
     assert (await result_of(raw, sessions[0].id))[0] == "finished"  # not failed: it has run, and was stopped
-    await until(sessions[1], "idle", (await sessions[1].state()).cursor)
+    await until(sessions[1], "idle", await until(sessions[1], "running", handed_over))
     await sessions[1].stop()
     state = await sessions[1].wait(20)
     assert (state.worker, state.num_turns) == (second.name, 2)

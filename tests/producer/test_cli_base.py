@@ -184,7 +184,7 @@ class Writer:
         self.write(("e", {"sessionId": self.sid, "status": status, "timestamp": 0, "reason": reason} | members))
 
     def write(self, *events: tuple[str, dict[str, Any]], most: int = 1000) -> None:
-        fields: dict[str, str] = {}
+        fields: dict[str, Any] = {}
         entries: list[Any] = []
         for kind, event in events:
             self.seq += kind != "d"
@@ -192,12 +192,11 @@ class Writer:
             for name in ("status", "reason", "error") if kind in "se" else ():
                 if name in event:
                     fields[name] = event[name]
-            entries += [kind, self.seq, text[1:] if kind == "e" else text, "0-1", event.get("commandId", "")]
-        channels: list[Any] = [KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid)]
-        pairs: list[Any] = [part for pair in fields.items() for part in pair]
-        arguments = [most, 1 << 20, 60_000, self.sid, self.epoch, "token", *channels, len(pairs), *pairs, len(events)]
+            entries.append((kind, self.seq, text[1:] if kind == "e" else text, "0-1", event.get("commandId", "")))
+        channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
+        part = steps.write_part(self.sid, self.epoch, "token", channels, fields, entries)
         keys = list(steps.session_keys(KEYS, self.sid))
-        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=arguments + entries))
+        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, *part]))
         assert outcome == "ok"
 
     def inbox(self) -> list[dict[str, Any]]:

@@ -144,12 +144,8 @@ class Publisher:
             for entry in entries:
                 if entry.fields:
                     fields |= entry.fields
-            args += (lane.session_id, lane.epoch, lane.token, *lane.channels, 2 * len(fields))
-            for pair in fields.items():
-                args += pair
-            args.append(len(entries))
-            for entry in entries:
-                args += (entry.kind, entry.seq, entry.json, entry.inbox_entry, entry.command_id)
+            events = [entry[:5] for entry in entries]
+            args += steps.write_part(lane.session_id, lane.epoch, lane.token, lane.channels, fields, events)
         return steps.texts(await self._script(keys=keys, args=args))
 
     async def _give_back(self, lane: Lane) -> Cursor:

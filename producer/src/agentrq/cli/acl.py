@@ -17,7 +17,7 @@ from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE
 @click.option("--prefix", metavar="PREFIX", help="Prefix of all keys; default AGENTRQ_PREFIX, else agentrq.")
 @click.option("--queue", metavar="NAME", help="RQ queue of starts; default AGENTRQ_QUEUE, else agentrq.")
 def acl(roles: tuple[str, ...], prefix: str | None, queue: str | None) -> int:
-    """Print an ACL SETUSER line for each ROLE (producer, worker, reader, gateway; default all).
+    """Print an ACL SETUSER line for each ROLE: producer, worker, reader, gateway (default: all).
 
     The users have no password yet, so nobody can log in as them: add one with ACL SETUSER, then switch the default
     user off (docs/security.md).

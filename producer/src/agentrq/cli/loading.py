@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "list": ("agentrq.cli.looking:list_sessions", "List the sessions that are kept, the oldest start first."),
     "show": ("agentrq.cli.looking:show", "Show a session's state."),
     "remove": ("agentrq.cli.looking:remove", "Delete a session at once; one that lives is stopped first."),
-    "acl": ("agentrq.cli.acl:acl", "Print Redis ACL rules for producers, workers, readers and gateways."),
+    "acl": ("agentrq.cli.acl:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),
 }
 """Command → its place (None: an entry point of `GROUP`) and its line in the help."""

@@ -6,7 +6,7 @@ The scripts' heads (scripts/*.lua) say what each answers; `text` reads the answe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from agentrq.wire.codec import encode
@@ -104,6 +104,38 @@ def restore(keys: Keys, session_id: str, epoch: int, token: str, fields: dict[st
     """The step by which a live owner gives a session back to a Redis that lost it."""
     pairs = [part for pair in fields.items() for part in pair]
     return Step("restore", session_keys(keys, session_id), (epoch, token, *pairs))
+
+
+def write_part(
+    session_id: str,
+    epoch: int,
+    token: str,
+    channels: tuple[str, str],
+    fields: dict[str, Any],
+    events: Iterable[tuple[str, int, Any, Any, str]],
+) -> list[Any]:
+    """One session's share of the arguments of ``write``: ``fields`` of its state, and its events in order.
+
+    An event is kind, seq, JSON, inbox entry, command id (the last two count for receipts only).
+    """
+    part: list[Any] = [0, session_id, epoch, token, *channels, 2 * len(fields)]
+    for pair in fields.items():
+        part += pair
+    running, following, place = "", -1, 0  # the run that the next event may join: its kind, seq, and count's place
+    for kind, seq, json, entry, command_id in events:
+        if kind == running and (seq == following or kind == "d"):
+            part.append(json)
+            part[place] += 1
+        else:
+            place = len(part) + 2
+            part += (kind, seq, 1, json)
+            running = kind
+            if kind == "r":
+                part += (entry, command_id)
+                running = ""
+        following = seq + 1
+    part[0] = len(part) - 1
+    return part
 
 
 def send(keys: Keys, session_id: str, command: Command) -> Step:

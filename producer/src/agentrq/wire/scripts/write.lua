@@ -1,11 +1,11 @@
 -- write: everything one tick of a worker produced, for any number of its sessions.
 -- KEYS  state, events, inbox, commands of each session in turn
 -- ARGV  max events, max bytes, retention in ms; then for each session:
---       session id, epoch, token, messages channel, status channel,
---       count of state arguments, field, value, …,
---       count of events, then for each: kind, seq, JSON, inbox entry, command id
--- Kinds: m message, g message that stands for a gap before it, s status, r receipt (its inbox entry is deleted, its command marked), d delta (published,
--- not kept), e the end (JSON is a status object without its cursor; see finish).
+--       count of its arguments without this one, session id, epoch, token, messages channel, status channel,
+--       count of state arguments, field, value, …, then runs of events of one kind with consecutive seqs:
+--       kind, first seq, count, JSON, …; after a receipt's (always a run of one): inbox entry, command id
+-- Kinds: m message, g message that stands for a gap before it, s status, r receipt (its inbox entry is deleted, its
+-- command marked), d delta (published, not kept), e the end (JSON is a status object without its cursor; see finish).
 -- Answers for each session: outcome, cursor, one after the other: 'ok'; 'gap' (events before these are not in the
 -- stream, nothing was written, cursor says where it stands); 'fenced' (another writer); 'ended'; 'missing';
 -- 'behind' (the state is of an older epoch than the writer's own claim: Redis came back older).
@@ -14,12 +14,11 @@
 local max_events, max_bytes, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local answers, at = {}, 4
 
-local function write(keys, base)
+local function write(keys, base, beyond)
   local sid, epoch, token = ARGV[base], ARGV[base + 1], ARGV[base + 2]
   local messages, statuses = ARGV[base + 3], ARGV[base + 4]
   local fields = base + 6
-  local first = fields + tonumber(ARGV[base + 5]) + 1
-  local count = tonumber(ARGV[first - 1])
+  local first = fields + tonumber(ARGV[base + 5])
   local seen = redis.call('HMGET', keys[1], 'epoch', 'token', 'cursor', 'status', 'streamBytes', 'maxEvents',
     'maxEventBytes')
   if not seen[1] then return 'missing', '' end
@@ -39,37 +38,44 @@ local function write(keys, base)
     array = {}
   end
 
-  for i = 0, count - 1 do
-    local e = first + i * 5
-    local kind, json = ARGV[e], ARGV[e + 2]
-    local seq = tonumber(ARGV[e + 1])
-    if kind == 'd' then
-      if not repeated then array[#array + 1] = json end
-    elseif seq <= last then
-      repeated = true
-    else
-      repeated = false
-      if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end
-      if kind == 'e' then
-        publish()
-        if fields < first - 1 then redis.call('HSET', keys[1], unpack(ARGV, fields, first - 2)) end
-        redis.call('HSET', keys[1], 'streamBytes', string.format('%.0f', bytes))
-        return 'ok', finish(keys, sid, statuses, tonumber(epoch), last, json, retention)
-      end
-      last, fresh, cursor = seq, true, prefix .. ARGV[e + 1]
-      if kind == 'm' or kind == 'g' then
-        bytes = bytes + append(keys[2], cursor, 'message', json)
-        array[#array + 1] = json
+  local function set_fields()
+    if fields < first then redis.call('HSET', keys[1], unpack(ARGV, fields, first - 1)) end
+  end
+
+  local e = first
+  while e < beyond do
+    local kind, from, count = ARGV[e], tonumber(ARGV[e + 1]), tonumber(ARGV[e + 2])
+    for i = 0, count - 1 do
+      local json, seq = ARGV[e + 3 + i], from + i
+      if kind == 'd' then
+        if not repeated then array[#array + 1] = json end
+      elseif seq <= last then
+        repeated = true
       else
-        publish()
-        bytes = bytes + append(keys[2], cursor, kind == 's' and 'status' or 'receipt', json)
-        redis.call('PUBLISH', statuses, json)
-        if kind == 'r' then
-          redis.call('XDEL', keys[3], ARGV[e + 3])
-          redis.call('HSET', keys[4], ARGV[e + 4], cursor)
+        repeated = false
+        if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end
+        if kind == 'e' then
+          publish()
+          set_fields()
+          redis.call('HSET', keys[1], 'streamBytes', string.format('%.0f', bytes))
+          return 'ok', finish(keys, sid, statuses, tonumber(epoch), last, json, retention)
+        end
+        last, fresh, cursor = seq, true, prefix .. string.format('%.0f', seq)
+        if kind == 'm' or kind == 'g' then
+          bytes = bytes + append(keys[2], cursor, 'message', json)
+          array[#array + 1] = json
+        else
+          publish()
+          bytes = bytes + append(keys[2], cursor, kind == 's' and 'status' or 'receipt', json)
+          redis.call('PUBLISH', statuses, json)
+          if kind == 'r' then
+            redis.call('XDEL', keys[3], ARGV[e + 4])
+            redis.call('HSET', keys[4], ARGV[e + 5], cursor)
+          end
         end
       end
     end
+    e = e + 3 + count + (kind == 'r' and 2 or 0)
   end
   publish()
   if fresh then
@@ -77,7 +83,7 @@ local function write(keys, base)
     if bytes > max_bytes or redis.call('XLEN', keys[2]) > max_events then
       bytes, dropped = trim(keys[2], bytes, max_events, max_bytes)
     end
-    if fields < first - 1 then redis.call('HSET', keys[1], unpack(ARGV, fields, first - 2)) end
+    set_fields()
     redis.call('HSET', keys[1], 'cursor', cursor, 'streamBytes', string.format('%.0f', bytes), 'updatedAt', now())
     if dropped then redis.call('HSET', keys[1], 'trimmedThrough', dropped) end
   end
@@ -85,10 +91,10 @@ local function write(keys, base)
 end
 
 for s = 1, #KEYS, 4 do
-  local outcome, cursor = write({KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]}, at)
+  local beyond = at + 1 + tonumber(ARGV[at])
+  local outcome, cursor = write({KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]}, at + 1, beyond)
   answers[#answers + 1] = outcome
   answers[#answers + 1] = cursor or ''
-  local events = at + 6 + tonumber(ARGV[at + 5])
-  at = events + 1 + tonumber(ARGV[events]) * 5
+  at = beyond
 end
 return answers
