@@ -86,6 +86,8 @@ def test_a_command_says_of_itself_what_the_help_says(name: str) -> None:
     assert isinstance(command, click.Command)
     assert command.name == name
     assert (command.help or "").startswith(loading.COMMANDS[name][1].removesuffix("."))
+    if name == "acl":  # prints text, asks no server
+        return
     assert {"--redis", "--json"} <= {option for parameter in command.params for option in parameter.opts}
 
 
