@@ -101,7 +101,9 @@ def _message(message: Message) -> Said:
         case ToolCall(name=name, input=given):
             return Said(message.type, f"{name}  {_essential(given)}".rstrip())
         case ToolResult(output=output, is_error=is_error):
-            return Said(message.type, ("failed: " if is_error else "") + _shortened(_flat(output)), is_error)
+            return Said(
+                message.type, ("failed: " if is_error else "") + (_shortened(_flat(output)) or "(no output)"), is_error
+            )
         case StatusReport(subtype=subtype, message=words):
             return Said(message.type, f"{subtype}: {words}" if words else subtype)
         case Compaction(trigger=trigger, pre_tokens=tokens):
