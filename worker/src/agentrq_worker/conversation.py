@@ -31,11 +31,12 @@ from agentrq.wire.messages import (
 )
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker import approvals
-from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
+from agentrq_worker.claimed import Claimed, CutTurn, Outcome, Waiting
 from agentrq_worker.policy import EVERYTHING, StartPolicy, may_switch
 from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Refused, Write
 from agentrq_worker.publisher import Lane
+from agentrq_worker.requests import Decided, Requests
 from agentrq_worker.runner.framing import LineTooLong
 
 log = logging.getLogger(__name__)
@@ -47,19 +48,6 @@ _BEGINS_TURN: Final = frozenset(
 _SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
 _PLAIN: Final = frozenset({"text", "thinking", "tool_call", "status", "compaction", "rate_limit", "error", "unknown"})
 """Types that mean nothing to a session that is ``running`` already."""
-REMEMBERED: Final = 1000
-"""How many closed requests are remembered, to tell a late answer who was first."""
-
-
-class _Open:
-    """An approval request or question that waits for its answer."""
-
-    def __init__(self, own_id: str, name: str, given: Any, tool_use_id: str | None, deadline: float | None) -> None:
-        self.own_id = own_id  # the runner's id for it
-        self.name = name
-        self.input = given
-        self.tool_use_id = tool_use_id
-        self.deadline = deadline
 
 
 class Conversation:
@@ -88,19 +76,14 @@ class Conversation:
         self._claimed = claimed
         self._options = options
         self._lane = lane
-        self._worker_policy = worker_policy
         self._start_policy = start_policy
-        self._policy = approvals.read_policy(options.approvals)
-        self.may_expire = self._policy.deadline_s is not None or worker_policy.deadline_s is not None
-        """Requests may be decided by time."""
+        carried = [*(claimed.cut.asked if claimed.cut else ()), *claimed.asked]
+        self.requests = Requests(worker_policy, approvals.read_policy(options.approvals), carried)
         self._write = write
         self._over = over
         self._dialect: Dialect | None = None
         self._prompts: deque[Waiting] = deque()
         self._early: list[Waiting] = []
-        self._open: dict[str, _Open] = {}  # by the id that clients know
-        self._closed: dict[str, str] = {}  # request id → who decided what
-        self._carried: list[Carried] = [*(claimed.cut.asked if claimed.cut else ()), *claimed.asked]
 
     # -- the beginning
 
@@ -111,8 +94,8 @@ class Conversation:
         fields: dict[str, Any] = {"pid": pid}
         if enforced or claimed.recovering:  # the last owner may have held it to something else
             fields["enforced"] = enforced
-        if self._carried:
-            fields["pendingApprovals"] = self._pending()
+        if self.requests.pending:
+            fields["pendingApprovals"] = self.requests.pending
         self._write(dialect.open())
         if not claimed.recovering:
             self._hand_over(claimed.prompt, self._id, None, fields | {"prompted": 1})
@@ -178,10 +161,8 @@ class Conversation:
             self._alive()
         if kind in LIVE_ONLY:
             self._lane.delta(kind, content, draft.parent_id)
-        elif isinstance(content, ApprovalRequest):
-            self._asked(draft, content, content.name, content.input)
-        elif isinstance(content, Question):
-            self._asked(draft, content, "", content.questions)
+        elif isinstance(content, ApprovalRequest | Question):
+            self._asked(draft, content)
         elif isinstance(content, ApprovalResolved):
             self._withdrawn(content)
         elif isinstance(content, Cost):
@@ -191,16 +172,13 @@ class Conversation:
             if isinstance(content, Init):
                 fields = _texts(providerSessionId=content.provider_session_id, model=content.model, cwd=content.cwd)
             self._lane.message(kind, content, draft.parent_id, fields)
-            if isinstance(content, ToolResult) and self._open:
-                self._answered_by_agent(content.tool_use_id)
+            if isinstance(content, ToolResult) and self.requests:
+                for request_id in self.requests.of_tool(content.tool_use_id):  # it needs no approval any more
+                    self._resolve(request_id, "withdrawn", "agent")
 
     def _turn_over(self, cost: Cost) -> None:
-        for request_id in list(self._open):
+        for request_id in [*self.requests.all_open(), *self.requests.forget_carried()]:
             self._resolve(request_id, "withdrawn", "agent")
-        unasked = [carried.request_id for carried in self._carried if carried.answer is None]
-        self._carried.clear()
-        for request_id in unasked:  # the resumed agent did not ask it again
-            self._tell_resolved(request_id, "withdrawn", "agent")
         fields: dict[str, Any] = {"turn": 0, "recoveries": 0}
         total = cost.session_total
         if isinstance(total, SessionTotal):
@@ -220,80 +198,44 @@ class Conversation:
 
     # -- approvals and questions
 
-    def _asked(self, draft: Draft, content: ApprovalRequest | Question, name: str, given: Any) -> None:
+    def _asked(self, draft: Draft, content: ApprovalRequest | Question) -> None:
         """The agent asks: policy, an answer that came before, or a person decides."""
-        own_id, given = content.request_id, approvals.plain(given)
-        tool = content.tool_use_id if isinstance(content, ApprovalRequest) else None
-        earlier = next((c for c in self._carried if approvals.same_call(name, given, c.name, c.input)), None)
-        public = own_id
-        if earlier is not None:
-            self._carried.remove(earlier)
-            if earlier.answer is None:
-                public = earlier.request_id  # the same request, asked again: who was shown it may still answer it
+        public, decided = self.requests.ask(content)
         content.request_id = public
-        self._open[public] = _Open(own_id, name, given, tool if isinstance(tool, str) else None, self._deadline())
-        self._lane.message(draft.type, content, draft.parent_id, {"pendingApprovals": self._pending()})
-        if earlier is not None and earlier.answer is not None:
-            self._decide(public, earlier.answer, earlier.by)
-            return
-        decision = approvals.decide(self._worker_policy, self._policy, name, given) if name else "ask"
-        if decision != "ask":
-            self._decide(public, decision, "policy")
+        self._lane.message(draft.type, content, draft.parent_id, {"pendingApprovals": self.requests.pending})
+        if decided is not None:
+            self._decide(public, decided)
         elif self.status is Status.RUNNING:
             self._move(Status.WAITING)
 
-    def _pending(self) -> int:
-        """How many requests an answer may still be given to."""
-        return len(self._open) + sum(carried.answer is None for carried in self._carried)
-
-    def _deadline(self) -> float | None:
-        seconds = self._policy.deadline_s if self._policy.deadline_s is not None else self._worker_policy.deadline_s
-        return None if seconds is None else time.monotonic() + seconds
-
     def pass_deadlines(self) -> None:
         """Decide what has waited too long, as the policy says."""
-        now = time.monotonic()
-        session, worker = self._policy, self._worker_policy
-        decision = (session if session.deadline_s is not None else worker).on_deadline
-        for request_id, opened in list(self._open.items()):
-            if opened.deadline is not None and opened.deadline <= now:
-                opened.deadline = None
-                self._decide(request_id, decision, "deadline")
+        for request_id, decided in self.requests.expired():
+            self._decide(request_id, decided)
 
-    def _decide(self, request_id: str, answer: Any, by: str) -> None:
+    def _decide(self, request_id: str, decided: Decided) -> None:
         """Answer the agent without a client's command."""
         try:
-            data = self._speaker().answer(self._open[request_id].own_id, answer)
+            data = self._speaker().answer(self.requests.own_id(request_id) or request_id, decided.answer)
         except Refused as refused:
             log.warning("session %s: request %s stays open: %s", self._id, request_id, refused)
             if self.status is Status.RUNNING:
                 self._move(Status.WAITING)
             return
-        self._resolve(request_id, approvals.read_reply(answer).decision, by)
+        self._resolve(request_id, approvals.read_reply(decided.answer).decision, decided.by)
         self._send(data)
 
     def _withdrawn(self, content: ApprovalResolved) -> None:
-        public = next((key for key, opened in self._open.items() if opened.own_id == content.request_id), None)
+        public = self.requests.of_runner(content.request_id)
         if public is not None:
             self._resolve(public, content.decision, content.by)
 
-    def _answered_by_agent(self, tool_use_id: str) -> None:
-        """A tool that has its result needs no approval any more."""
-        for request_id in [key for key, opened in self._open.items() if opened.tool_use_id == tool_use_id]:
-            self._resolve(request_id, "withdrawn", "agent")
-
     def _resolve(self, request_id: str, decision: str, by: str) -> None:
-        del self._open[request_id]
-        self._tell_resolved(request_id, decision, by)
-        if not self._open and self.status is Status.WAITING:
-            self._move(Status.RUNNING)
-
-    def _tell_resolved(self, request_id: str, decision: str, by: str) -> None:
-        self._closed[request_id] = f"{decision} by {by}"
-        if len(self._closed) > REMEMBERED:
-            del self._closed[next(iter(self._closed))]
+        self.requests.close(request_id, decision, by)
         self._lane.message("approval_resolved", ApprovalResolved(request_id, decision, by), None,
-                           {"pendingApprovals": self._pending()})  # fmt: skip
+                           {"pendingApprovals": self.requests.pending})  # fmt: skip
+        if not self.requests and self.status is Status.WAITING:
+            self._move(Status.RUNNING)
 
     # -- commands
 
@@ -348,23 +290,19 @@ class Conversation:
         command = waiting.command
         request_id = command.request_id or ""
         reply = approvals.read_reply(command.answer)
-        opened = self._open.get(request_id)
-        if opened is not None:
+        own_id = self.requests.own_id(request_id)
+        if own_id is not None:
             self._apply(
                 waiting,
-                lambda: self._speaker().answer(opened.own_id, command.answer),
+                lambda: self._speaker().answer(own_id, command.answer),
                 after=lambda: self._resolve(request_id, reply.decision, reply.by),
             )
-            return
-        for at, carried in enumerate(self._carried):
-            if carried.request_id == request_id and carried.answer is None:
-                # Its worker died; should the resumed agent ask the same again it has this answer at once.
-                self._carried[at] = carried._replace(answer=command.answer, by=reply.by)
-                self._receipt(waiting, "applied")
-                self._tell_resolved(request_id, reply.decision, reply.by)
-                return
-        before = self._closed.get(request_id)
-        self._receipt(waiting, "rejected", f"answered already: {before}" if before else "no such request is open")
+        elif self.requests.keep_answer(request_id, command.answer, reply.by):
+            self._receipt(waiting, "applied")
+            self._resolve(request_id, reply.decision, reply.by)
+        else:
+            fate = self.requests.fate(request_id)
+            self._receipt(waiting, "rejected", f"answered already: {fate}" if fate else "no such request is open")
 
     def _apply(
         self,
@@ -459,7 +397,7 @@ class Conversation:
         if outcome.status is None:
             self.close_calls("Interrupted: the session moves to another worker")
             # Without a token the state knows no owner: this is the last that is written from here.
-            self._move(Status.RECOVERING, {"worker": "", "token": "", "pendingApprovals": self._pending()})
+            self._move(Status.RECOVERING, {"worker": "", "token": "", "pendingApprovals": self.requests.pending})
             return
         assert outcome.reason is not None
         self.close_calls("Interrupted: the session ended before the tool answered")

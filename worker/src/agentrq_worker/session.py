@@ -193,8 +193,9 @@ class Session:
     def _pause(self) -> float:
         """Until time is looked at again: seldom for sessions without limits, so that idle ones cost nothing."""
         options = self._options
-        limited = (options.timeout_s, options.turn_timeout_s, options.idle_timeout_s)
-        return LOOK_AT_TIME_S if self._talk.may_expire or any(limit is not None for limit in limited) else 3600.0
+        limits = (options.timeout_s, options.turn_timeout_s, options.idle_timeout_s)
+        limited = self._talk.requests.may_expire or any(limit is not None for limit in limits)
+        return LOOK_AT_TIME_S if limited else 3600.0
 
     async def _clean_up(self) -> None:
         """The home goes with its session; a session that goes on elsewhere leaves it to its next owner here."""

@@ -1,0 +1,131 @@
+"""What an agent has asked and nobody has answered yet, who decided the rest, and what a cut turn left open. Pure.
+
+Owns the requests' ids and fates, and what policy and deadlines say of them (approvals.py). Does not own statuses,
+messages or the runner's language: conversation.py tells those.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from agentrq.wire.messages import ApprovalRequest, Question
+from agentrq_worker import approvals
+from agentrq_worker.claimed import Carried
+
+REMEMBERED: Final = 1000
+"""How many closed requests are remembered, to tell a late answer who was first."""
+
+
+class _Open:
+    """An approval request or question that waits for its answer."""
+
+    def __init__(self, own_id: str, tool_use_id: str | None, deadline: float | None) -> None:
+        self.own_id = own_id
+        """The runner's id for it."""
+        self.tool_use_id = tool_use_id
+        self.deadline = deadline
+
+
+class Decided(NamedTuple):
+    """An answer that needs nobody: of the policy, a deadline, or one that came before the question."""
+
+    answer: Any
+    by: str
+
+
+class Requests:
+    """The requests of one writer of a session, by the ids that clients know."""
+
+    def __init__(self, worker: approvals.Policy, session: approvals.Policy, carried: Iterable[Carried]) -> None:
+        self._worker = worker
+        self._session = session
+        self._timed = session if session.deadline_s is not None else worker
+        self._open: dict[str, _Open] = {}
+        self._closed: dict[str, str] = {}
+        self._carried = list(carried)
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    @property
+    def may_expire(self) -> bool:
+        """Requests may be decided by time."""
+        return self._timed.deadline_s is not None
+
+    @property
+    def pending(self) -> int:
+        """How many requests an answer may still be given to."""
+        return len(self._open) + sum(carried.answer is None for carried in self._carried)
+
+    def ask(self, content: ApprovalRequest | Question) -> tuple[str, Decided | None]:
+        """The agent asks: the id that clients know it by, and the answer where one is there already."""
+        is_approval = isinstance(content, ApprovalRequest)
+        name = content.name if isinstance(content, ApprovalRequest) else ""
+        given = approvals.plain(content.input if isinstance(content, ApprovalRequest) else content.questions)
+        tool = content.tool_use_id if isinstance(content, ApprovalRequest) else None
+        earlier = next((one for one in self._carried if approvals.same_call(name, given, one.name, one.input)), None)
+        public = content.request_id
+        if earlier is not None:
+            self._carried.remove(earlier)
+            if earlier.answer is None:
+                public = earlier.request_id  # the same request, asked again: who was shown it may still answer it
+        seconds = self._timed.deadline_s
+        deadline = None if seconds is None else time.monotonic() + seconds
+        self._open[public] = _Open(content.request_id, tool if isinstance(tool, str) else None, deadline)
+        if earlier is not None and earlier.answer is not None:
+            return public, Decided(earlier.answer, earlier.by)
+        decision = approvals.decide(self._worker, self._session, name, given) if is_approval else "ask"
+        return public, None if decision == "ask" else Decided(decision, "policy")
+
+    def expired(self) -> list[tuple[str, Decided]]:
+        """The requests whose deadline has passed, each named once, and what is decided then."""
+        now, due = time.monotonic(), []
+        for request_id, opened in self._open.items():
+            if opened.deadline is not None and opened.deadline <= now:
+                opened.deadline = None
+                due.append((request_id, Decided(self._timed.on_deadline, "deadline")))
+        return due
+
+    def own_id(self, request_id: str) -> str | None:
+        """The runner's id for an open request; None for one that is not open."""
+        opened = self._open.get(request_id)
+        return None if opened is None else opened.own_id
+
+    def of_runner(self, own_id: str) -> str | None:
+        """The id that clients know for a request of the runner's."""
+        return next((key for key, opened in self._open.items() if opened.own_id == own_id), None)
+
+    def of_tool(self, tool_use_id: str) -> list[str]:
+        """The open requests about one tool call."""
+        return [key for key, opened in self._open.items() if opened.tool_use_id == tool_use_id]
+
+    def all_open(self) -> list[str]:
+        """Every open request."""
+        return list(self._open)
+
+    def close(self, request_id: str, decision: str, by: str) -> None:
+        """A request has its fate."""
+        self._open.pop(request_id, None)
+        self._closed[request_id] = f"{decision} by {by}"
+        if len(self._closed) > REMEMBERED:
+            del self._closed[next(iter(self._closed))]
+
+    def fate(self, request_id: str) -> str | None:
+        """What became of a closed request: decision and by whom."""
+        return self._closed.get(request_id)
+
+    def keep_answer(self, request_id: str, answer: Any, by: str) -> bool:
+        """An answer to a request of a cut turn: should the resumed agent ask the same again it has it at once."""
+        for at, carried in enumerate(self._carried):
+            if carried.request_id == request_id and carried.answer is None:
+                self._carried[at] = carried._replace(answer=answer, by=by)
+                return True
+        return False
+
+    def forget_carried(self) -> list[str]:
+        """The turn is over: what the resumed agent did not ask again, and nobody answered."""
+        unasked = [carried.request_id for carried in self._carried if carried.answer is None]
+        self._carried.clear()
+        return unasked
