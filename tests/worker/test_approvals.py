@@ -12,7 +12,7 @@ RULES = read_policy(
         "rules": [
             {"tool": "Bash", "command": "rm *", "decision": "deny"},
             {"tool": "Bash", "command": "git *", "decision": "allow"},
-            {"tool": "Write", "path": "/srv/work/*", "decision": "allow"},
+            {"tool": "Write", "path": "/srv/repo/*", "decision": "allow"},
             {"tool": "mcp__*", "decision": "deny"},
         ],
     }
@@ -27,8 +27,8 @@ RULES = read_policy(
         ("Bash", {"command": "ls"}, "ask"),
         ("Bash", {}, "ask"),
         ("Bash", None, "ask"),
-        ("Write", {"file_path": "/srv/work/a/b.py"}, "allow"),
-        ("Write", {"file_path": "/srv/work/../../etc/passwd"}, "ask"),
+        ("Write", {"file_path": "/srv/repo/a/b.py"}, "allow"),
+        ("Write", {"file_path": "/srv/repo/../../etc/passwd"}, "ask"),
         ("Write", {"file_path": 7}, "ask"),
         ("mcp__github__push", {}, "deny"),
     ],
