@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -23,35 +23,22 @@ from unittest import mock
 import redis
 import redis.asyncio
 
-from agentrq import AgentClient, AsyncAgentClient, Event, Message, SessionExists, StatusEvent
+from agentrq import AgentClient, AsyncAgentClient, SessionExists
 from agentrq.client import _asyncio, _sync
 from agentrq.connection import connect_async
 from agentrq.server_process import ServerProcess
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import Text
-from agentrq.wire.status import Reason, Status
-from agentrq_worker.lane import Lane
 from agentrq_worker.ownership import Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
 from tests.faults.proxy import Plan, Proxy
 from tests.faults.restarts import Restartable
+from tests.faults.writing import Seen, Writer, claimed, publishing, seen
 
 RUN_S = 110.0
 """The longest a run may take; nearly all take one or two, on a machine that has nothing else to do."""
 LOOK_AGAIN_S = 600.0
 """Readers have to hear of everything: their look at the stream after a silence must not save them."""
-
-Seen: TypeAlias = tuple[str | None, str, Any]
-"""An event as it is compared: its cursor, its kind, what it says."""
-
-
-def seen(event: Event) -> Seen:
-    if isinstance(event, StatusEvent):
-        return event.cursor, "status", event.status
-    if isinstance(event, Message):
-        return event.cursor, event.type, event.content.text if isinstance(event.content, Text) else event.content
-    return event.cursor, "receipt", event.command_id
 
 
 class Result(NamedTuple):
@@ -60,78 +47,6 @@ class Result(NamedTuple):
     faults: Counter[str]
     events: int
     compared: int
-
-
-@contextlib.asynccontextmanager
-async def publishing(url: str, settings: Settings) -> AsyncIterator[tuple[Publisher, Ownership]]:
-    """The writing half of a worker, without RQ and runners."""
-    client, live = connect_async(url), connect_async(url, blocking=True)
-    publisher = Publisher(client, settings)
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(publisher.run())
-            yield publisher, Ownership(client, live, settings)
-            running.cancel()
-    finally:
-        await client.aclose()
-        await live.aclose()
-
-
-async def claimed(publisher: Publisher, ownership: Ownership, session_id: str) -> Lane:
-    """Claim a session as a worker does."""
-    look = await ownership.look(session_id)
-    assert look is not None
-    claim = await ownership.claim(look)
-    assert claim is not None
-    lane = publisher.open(session_id, claim.cursor, ownership.token)
-    lane.state = claim.state
-    return lane
-
-
-class Writer:
-    """Plays a session's part: says things into its lane, and keeps what it said."""
-
-    def __init__(self, lane: Lane, chance: random.Random) -> None:
-        self.lane = lane
-        self.said: list[Seen] = []
-        self._chance = chance
-        self._status = Status.STARTING
-        self._go = asyncio.Event()
-        self._go.set()
-        lane.on_full = lambda full: self._go.clear() if full else self._go.set()
-
-    def _cursor(self) -> str:
-        return f"{self.lane.epoch}-{self.lane._seq}"
-
-    def say(self) -> None:
-        """One event of any kind."""
-        number, kind = len(self.said), self._chance.random()
-        if kind < 0.06:
-            self._status = Status.IDLE if self._status is Status.RUNNING else Status.RUNNING
-            self.lane.status(self._status, {"turn": int(self._status is Status.RUNNING)})
-            self.said.append((self._cursor(), "status", str(self._status)))
-        elif kind < 0.1:
-            self.lane.receipt(f"c{number}", "prompt", "applied", None, b"1-1")
-            self.said.append((self._cursor(), "receipt", f"c{number}"))
-        elif kind < 0.15:
-            self.lane.delta("text_delta", {"text": "…", "blockId": "b", "offset": 0})
-        else:
-            text = f"{number} of {self.lane.epoch} " + "x" * self._chance.choice((0, 10, 100, 100, 1000, 20_000))
-            self.lane.message("text", Text(text), fields={"numTurns": number})
-            self.said.append((self._cursor(), "text", text))
-
-    async def talk(self, count: int) -> None:
-        """So many events, in bursts, as long as there is room."""
-        while count > 0:
-            await self._go.wait()
-            for _ in range(min(count, self._chance.randint(1, 30))):
-                self.say()
-                count -= 1
-            await asyncio.sleep(self._chance.choice((0.0, 0.001, 0.02)))
-
-    def end(self) -> None:
-        self.lane.end(Status.DONE, Reason.COMPLETED, None, {"exitCode": 0})
-        self.said.append((self._cursor(), "status", "done"))
 
 
 class Run:

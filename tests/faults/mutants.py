@@ -41,7 +41,9 @@ def _no_reading_after_subscribing() -> Iterator[None]:
         yield
 
 
+CONTROL: Final = "nothing is taken out"
 MUTANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[object]]]] = {
+    CONTROL: contextlib.nullcontext,
     "the epoch is not compared": _in_write(
         ("if tonumber(seen[1]) < tonumber(epoch) then return 'behind', seen[3] end", ""),
         ("if seen[1] ~= epoch or seen[2] ~= token then return 'fenced', seen[3] end", ""),

@@ -9,7 +9,7 @@ import json
 import sys
 
 from agentrq import AgentClient
-from tests.faults.harness import seen
+from tests.faults.writing import seen
 
 
 def main(url: str, session_id: str, after: str | None = None) -> None:

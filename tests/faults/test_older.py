@@ -19,8 +19,8 @@ from agentrq_worker import lane as lanes
 from agentrq_worker import publisher as publishers
 from agentrq_worker.lane import Lane
 from tests.faults import waiting
-from tests.faults.harness import Seen, claimed, publishing, seen
 from tests.faults.restarts import Restartable
+from tests.faults.writing import Seen, claimed, publishing, seen
 
 STATE, EVENTS = Keys().state("s"), Keys().events("s")
 

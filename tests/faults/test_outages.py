@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -17,13 +18,17 @@ import redis.asyncio
 from agentrq import AsyncAgentClient
 from agentrq.server_process import ServerProcess, find_server
 from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.settings import Settings
 from tests.faults import waiting
-from tests.faults.harness import Seen, claimed, publishing, seen
 from tests.faults.proxy import Plan, Proxy
+from tests.faults.restarts import Restartable
 from tests.faults.waiting import SETTINGS, a_lane
+from tests.faults.writing import Seen, claimed, publishing, seen
+from tests.sessions import until
+from tests.workers import Worker
 
 Admin = redis.asyncio.Redis
 
@@ -192,6 +197,41 @@ async def test_a_backlog_does_not_starve_a_live_session(server: ServerProcess) -
         assert lane.written < 10_000
         await lane.flushed()
         assert lane.written == 20_001
+
+
+async def test_an_outage_longer_than_the_lease_takes_nobody_over(tmp_path: Path, config: Path) -> None:
+    """Every lease has run out when Redis is back: owners renew theirs before anybody looks for lost sessions."""
+    with Restartable(tmp_path / "valkey") as server:
+        arguments = ("--lease-s", "1", "--beat-s", "0.4")
+        workers = [Worker(server.url, config, (*arguments, "--name", f"w{n}"), os.environ) for n in range(2)]
+        try:
+            for worker in workers:
+                worker.wait_ready()
+            async with AsyncAgentClient.from_url(server.url) as client, asyncio.timeout(60):
+                sessions = [await client.start("demo", "/sleep 300") for _ in range(6)]
+                for session in sessions:
+                    await until(session, "running")
+                async with redis.asyncio.Redis.from_url(server.url) as raw:
+                    for _ in range(3):
+                        server.kill()
+                        for worker in workers:
+                            while worker.log:
+                                worker.log.pop()
+                        await asyncio.sleep(1.5)  # the time it is away: longer than the lease
+                        server.start()
+                        for worker in workers:
+                            await asyncio.to_thread(worker.wait_log, "stalled for")
+
+                        async def renewed() -> bool:
+                            return all([await raw.get(Keys().worker(f"w{n}")) for n in range(2)])
+
+                        await waiting.true(renewed)
+                for session in sessions:
+                    assert (await session.state()).epoch == 1
+                    await session.stop()
+        finally:
+            for worker in workers:
+                worker.close()
 
 
 async def test_a_sentinel_fails_over(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.lane import Lane
 from agentrq_worker.settings import Settings
 from tests.faults import waiting
-from tests.faults.harness import Seen, seen
 from tests.faults.proxy import Plan, Proxy
 from tests.faults.waiting import a_lane
+from tests.faults.writing import Seen, seen
 
 STATE, EVENTS = Keys().state("s"), Keys().events("s")
 

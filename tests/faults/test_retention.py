@@ -21,8 +21,8 @@ from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.settings import Settings
 from tests.faults import waiting
-from tests.faults.harness import claimed, publishing
 from tests.faults.waiting import a_lane
+from tests.faults.writing import claimed, publishing
 from tests.workers import Worker
 
 KEYS = Keys()

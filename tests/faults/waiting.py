@@ -12,7 +12,7 @@ from agentrq import AsyncAgentClient
 from agentrq_worker.lane import Lane
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
-from tests.faults.harness import claimed, publishing
+from tests.faults.writing import claimed, publishing
 
 SETTINGS = Settings(name="w")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 PAGE: Final = 500
 SETTLE: Final = 0.5
 """For this part of a lease a start may be on its way from its state to RQ's queue, or from there to a claim."""
+RETURN_S: Final = 3.0
+"""After an outage, however long, owners have so long to renew their leases before they are taken for lost."""
 FORGET_MS: Final = 60_000
 CLOSE_MS: Final = 30_000
 """A live owner has so long to close the job of a session that ended with it."""
@@ -79,13 +82,21 @@ class Maintenance:
         self._closed: dict[bytes, float] = {}  # ended sessions with nothing left to do → their start
         self._orphans: dict[str, _Orphan] = {}
         self._leases: dict[bytes, bytes | None] = {}
+        self._answered = -math.inf
+        self._back = -math.inf
+        """Since when Redis answers; after an outage owners have not renewed their leases yet."""
 
     async def run(self) -> None:
         """Look again and again, until cancelled; trouble costs a log line."""
         while True:
             try:
                 async with asyncio.timeout(self._settings.lease_s * 3):
-                    if await self._my_turn():
+                    mine = await self._my_turn()
+                    now = time.monotonic()
+                    if now - self._answered > 2 * self._settings.beat_s:
+                        self._back = now
+                    self._answered = now
+                    if mine:
                         await self.look()
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
@@ -173,9 +184,6 @@ class Maintenance:
 
     async def _orphan(self, session_id: str, look: Look) -> None:
         """A session without an owner: its job belongs into the queue; too long there, and it is lost."""
-        if look.inner.stop:
-            await self._ownership.finish(look, Status.DONE, Reason.STOPPED, "")
-            return
         state, now = look.state, time.monotonic()
         orphan = self._orphans.get(session_id)
         if orphan is None or orphan.cursor != state.cursor:
@@ -183,6 +191,11 @@ class Maintenance:
             if look.inner.token:
                 log.warning("session %s: its worker %s is gone", session_id, state.worker)
         waited = now - orphan.since
+        if look.inner.token and now - self._back < RETURN_S:
+            return
+        if look.inner.stop:
+            await self._ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+            return
         if state.status is Status.QUEUED and waited <= SETTLE * self._settings.lease_s:
             return
         if state.status is not Status.QUEUED and waited > self._settings.recovery_timeout_s:

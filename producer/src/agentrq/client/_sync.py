@@ -235,7 +235,7 @@ class AgentClient:
         """Run a reader: replay, then live. ``timeout`` in seconds bounds the whole."""
         deadline = None if timeout is None else time.monotonic() + timeout
         away, watch = Away(), OwnerWatch(self.context, reader.session_id)
-        mailbox, pubsub, silent = Mailbox(), None, False
+        keys, mailbox, pubsub, silent = self.context.keys, Mailbox(), None, False
         try:
             while not reader.ended:
                 self._check_open()
@@ -256,8 +256,7 @@ class AgentClient:
                     elif pubsub is None:
                         pubsub = self._live.pubsub()
                         pubsub.subscribe(
-                            self.context.keys.messages_channel(reader.session_id),
-                            self.context.keys.status_channel(reader.session_id),
+                            keys.messages_channel(reader.session_id), keys.status_channel(reader.session_id)
                         )
                     else:
                         _listen(pubsub, mailbox, left)
