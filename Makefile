@@ -21,7 +21,7 @@ install: $(STAMP)  ## both distributions (editable) and every tool, in .venv
 $(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agentrq needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
-	$(PIP_INSTALL) --require-hashes -r requirements/dev.txt
+	$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.txt
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e producer -e worker
 	@touch $@
 
