@@ -62,7 +62,7 @@ class _Product:
                     lane.message(draft.type, draft.content, draft.parent_id)
 
     def take(self) -> list[bytes]:
-        found = [entry.json for entry in self._lane.waiting.front(1 << 30, 1 << 60)]
+        found = [json for entry in self._lane.waiting.front(1 << 30, 1 << 60) for json in entry.jsons]
         self._lane.waiting.clear()
         return found
 

@@ -134,7 +134,7 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
     """However small the batch, and wherever the boundary between memory and disk falls."""
     queue = Queue(Shares(memory, 1 << 20, tmp_path))
     for seq in range(1, 9):
-        queue.add(Entry("m", seq, b"x" * 100, joined=seq % 4 == 2))  # 2+3, 6+7
+        queue.add(Entry("m", seq, [b"x" * 100], size=100, joined=seq % 4 == 2))  # 2+3, 6+7
     batches = []
     while queue:
         batch = entries(queue, 1, 1)

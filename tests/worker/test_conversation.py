@@ -110,7 +110,7 @@ class Talk:
         """What Redis would confirm."""
         while entries := self.lane.waiting.front(1000, 1 << 30):
             # The script gives the end its cursor: its JSON begins behind it.
-            self.seen += [json.loads(b"{" * (entry.kind == "e") + entry.json) for entry in entries]
+            self.seen += [json.loads(b"{" * (entry.kind == "e") + text) for entry in entries for text in entry.jsons]
             self.lane.confirm(entries)
 
     @property

@@ -97,8 +97,9 @@ class Publisher:
             entries = lane.waiting.front(room, BATCH_BYTES - size)
             if entries:
                 batch.append((lane, entries))
-                events += len(entries)
-                size += sum(len(entry.json) for entry in entries)
+                for entry in entries:
+                    events += len(entry.jsons)
+                    size += entry.size
             if events >= BATCH_EVENTS or size >= BATCH_BYTES:
                 break
         return batch
@@ -144,8 +145,7 @@ class Publisher:
             for entry in entries:
                 if entry.fields:
                     fields |= entry.fields
-            events = [entry[:5] for entry in entries]
-            args += steps.write_part(lane.session_id, lane.epoch, lane.token, lane.channels, fields, events)
+            args += steps.write_part(lane.session_id, lane.epoch, lane.token, lane.channels, fields, entries)
         return steps.texts(await self._script(keys=keys, args=args))
 
     async def _give_back(self, lane: Lane) -> Cursor:
@@ -171,7 +171,7 @@ class Publisher:
             return
         if outcome == "ok" or (outcome == "ended" and entries[-1].kind == "e"):
             lane.confirm(entries)
-            self.events_written += len(entries)
+            self.events_written += sum(len(entry.jsons) for entry in entries)
         elif outcome == "gap":
             lane.repair(Cursor.parse(cursor))
         elif outcome in ("missing", "behind"):
@@ -191,6 +191,8 @@ class Publisher:
         self._lanes = {lane for lane in self._lanes
                        if lane.lost is None and not (lane.ended and lane.written_at < now - KEPT_S)}  # fmt: skip
         lanes = [lane for lane in self._lanes if not lane.waiting]
+        for lane in lanes:
+            lane.forget(now - KEPT_S)
         for at in range(0, len(lanes), CHECK_LANES):
             part = lanes[at : at + CHECK_LANES]
             try:

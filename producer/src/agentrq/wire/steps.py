@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import MAX_INBOX, Command, Options
 from agentrq.wire.keys import Keys
@@ -106,34 +108,37 @@ def restore(keys: Keys, session_id: str, epoch: int, token: str, fields: dict[st
     return Step("restore", session_keys(keys, session_id), (epoch, token, *pairs))
 
 
+class Run(msgspec.Struct, array_like=True, gc=False):
+    """Events of one kind (as in write.lua) with consecutive places, ``seq`` the first one's: one JSON for each.
+
+    A receipt, for which the last two count, is always a run of one. (A struct: a NamedTuple takes four times as long
+    to make.)
+    """
+
+    kind: str
+    seq: int
+    jsons: list[bytes]
+    inbox_entry: bytes = b""
+    command_id: str = ""
+
+
 def write_part(
     session_id: str,
     epoch: int,
     token: str,
     channels: tuple[str, str],
     fields: dict[str, Any],
-    events: Iterable[tuple[str, int, Any, Any, str]],
+    runs: Iterable[Run],
 ) -> list[Any]:
-    """One session's share of the arguments of ``write``: ``fields`` of its state, and its events in order.
-
-    An event is kind, seq, JSON, inbox entry, command id (the last two count for receipts only).
-    """
+    """One session's share of the arguments of ``write``: ``fields`` of its state, and its events in order."""
     part: list[Any] = [0, session_id, epoch, token, *channels, 2 * len(fields)]
     for pair in fields.items():
         part += pair
-    running, following, place = "", -1, 0  # the run that the next event may join: its kind, seq, and count's place
-    for kind, seq, json, entry, command_id in events:
-        if kind == running and (seq == following or kind == "d"):
-            part.append(json)
-            part[place] += 1
-        else:
-            place = len(part) + 2
-            part += (kind, seq, 1, json)
-            running = kind
-            if kind == "r":
-                part += (entry, command_id)
-                running = ""
-        following = seq + 1
+    for run in runs:
+        part += (run.kind, run.seq, len(run.jsons))
+        part += run.jsons
+        if run.kind == "r":
+            part += (run.inbox_entry, run.command_id)
     part[0] = len(part) - 1
     return part
 
