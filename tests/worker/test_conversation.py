@@ -95,7 +95,7 @@ class Talk:
 
     def say(self, *said: Said) -> Talk:
         self.dialect.says = list(said)
-        self.talk.line(b"{}")
+        self.talk.lines([b"{}"])
         self.flush()
         return self
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from agentrq.wire.commands import Options
@@ -30,7 +30,7 @@ from agentrq_worker.claimed import Claimed, CutTurn, Outcome
 from agentrq_worker.delivery import Delivery
 from agentrq_worker.policy import EVERYTHING, StartPolicy
 from agentrq_worker.providers.base import Draft
-from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Write
+from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said, Write
 from agentrq_worker.publisher import Lane
 from agentrq_worker.runner.framing import LineTooLong
 
@@ -40,7 +40,9 @@ CONTINUE: Final = "You were interrupted in the middle of your work. Continue whe
 _BEGINS_TURN: Final = frozenset(
     {"init", "text", "thinking", "text_delta", "thinking_delta", "tool_call", "approval_request", "question"}
 )
-_PLAIN: Final = frozenset({"text", "thinking", "tool_call", "status", "compaction", "rate_limit", "error", "unknown"})
+_PLAIN: Final = LIVE_ONLY | {
+    "text", "thinking", "tool_call", "status", "compaction", "rate_limit", "error", "unknown"
+}  # fmt: skip
 """Types that mean nothing to a session that is ``running`` already."""
 
 
@@ -95,32 +97,40 @@ class Conversation(Delivery):
 
     # -- what the runner says
 
-    def line(self, line: bytes | LineTooLong) -> None:
-        """One line of the runner's stdout."""
-        if isinstance(line, LineTooLong):
-            text = f"A line of {line.bytes} bytes is over the limit"
-            self._publish(Draft("error", Error(text, "line_too_long", bytes=line.bytes)))
-            return
+    def lines(self, lines: Iterable[bytes | LineTooLong]) -> None:
+        """Lines of the runner's stdout that came together."""
         assert self._dialect is not None
-        for said in self._dialect.receive(line):
-            if type(said) is Draft:
-                # The way of nearly every line: a message that changes nothing but the stream.
-                if said.type in _PLAIN and self.status is Status.RUNNING:
-                    self._lane.message(said.type, said.content, said.parent_id)
-                else:
+        receive = self._dialect.receive
+        plain: list[Draft] = []
+        for line in lines:
+            for said in receive(line) if isinstance(line, bytes) else _too_long(line):
+                if type(said) is Draft and said.type in _PLAIN and self.status is Status.RUNNING:
+                    plain.append(said)
+                    continue
+                if plain:
+                    self._lane.messages(plain)
+                    plain.clear()
+                if type(said) is Draft:
                     self._publish(said)
-            elif isinstance(said, Alive):
-                self._alive()
-            elif isinstance(said, Write):
-                self._write(said.data)
-            elif isinstance(said, Log):
-                log.info("session %s: runner: %s", self._id, said.text)
-            elif isinstance(said, Ended):
-                self.said_over = True
-                if said.error is not None:
-                    self._finish(Outcome(Status.ERROR, Reason.FAILED, said.error))
                 else:
-                    self._finish(Outcome(Status.DONE, Reason.COMPLETED))
+                    self._heed(said)
+        if plain:
+            self._lane.messages(plain)
+
+    def _heed(self, said: Said) -> None:
+        """What a line means beside messages."""
+        if isinstance(said, Alive):
+            self._alive()
+        elif isinstance(said, Write):
+            self._write(said.data)
+        elif isinstance(said, Log):
+            log.info("session %s: runner: %s", self._id, said.text)
+        elif isinstance(said, Ended):
+            self.said_over = True
+            if said.error is not None:
+                self._finish(Outcome(Status.ERROR, Reason.FAILED, said.error))
+            else:
+                self._finish(Outcome(Status.DONE, Reason.COMPLETED))
 
     def _publish(self, draft: Draft) -> None:
         """One message of the agent, and what it means for the session."""
@@ -128,7 +138,7 @@ class Conversation(Delivery):
         if self.status is Status.STARTING or (self.status is Status.IDLE and kind in _BEGINS_TURN):
             self._alive()
         if kind in LIVE_ONLY:
-            self._lane.delta(kind, content, draft.parent_id)
+            self._lane.messages((draft,))
         elif isinstance(content, ApprovalRequest | Question):
             self._asked(draft, content)
         elif isinstance(content, ApprovalResolved):
@@ -188,6 +198,11 @@ class Conversation(Delivery):
         check_move(self.status, outcome.status, outcome.reason)
         fields = {} if exit_code is None else {"exitCode": exit_code}
         self._lane.end(outcome.status, outcome.reason, outcome.error, fields)
+
+
+def _too_long(line: LineTooLong) -> tuple[Draft]:
+    text = f"A line of {line.bytes} bytes is over the limit"
+    return (Draft("error", Error(text, "line_too_long", bytes=line.bytes)),)
 
 
 def _texts(**fields: Any) -> dict[str, Any]:

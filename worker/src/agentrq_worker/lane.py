@@ -10,15 +10,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
+
+from msgspec import UNSET, Raw
 
 from agentrq.wire import steps
 from agentrq.wire.codec import encode
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import Error
+from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.providers.base import Draft
 from agentrq_worker.spool import Entry, Shares, Waiting
 
 log = logging.getLogger(__name__)
@@ -62,8 +65,6 @@ class Lane:
         self._last_status: Entry | None = None
         self._head = f'","sessionId":"{session_id}","id":"{self.epoch}-'.encode()
         self._cursor = f'{{"cursor":"{self.epoch}-'.encode()
-        self._now = 0
-        self._middles: dict[str, bytes] = {}
         self._live = f'{{"sessionId":"{session_id}","id":"{self.epoch}-d'.encode()
 
     @property
@@ -87,23 +88,45 @@ class Lane:
         joined: bool = False,
     ) -> None:
         """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``joined`` as in `Entry`."""
-        seq = self._seq = self._seq + 1
-        json = self._json(seq, kind, content, parent_id)
-        if fields is not None or joined:
-            self._add("m", json, fields=fields, joined=joined)
-        elif self._open:
-            self.waiting.message("m", seq, json)
-            self._wake(self)
+        self._add("m", self._json(kind, content, parent_id), fields, joined=joined)
 
-    def delta(self, kind: str, content: Any, parent_id: str | None = None) -> None:
-        """Add a live-only message: published, not kept, without a cursor."""
-        if self._open:
-            self._deltas += 1
-            middle = self._middle(kind, parent_id)
-            self.waiting.message(
-                "d", self._seq, b"".join((self._live, b"%d" % self._deltas, middle, encode(content), b"}"))
-            )
-            self._wake(self)
+    def messages(self, drafts: Iterable[Draft]) -> None:
+        """Add messages of one moment that change nothing in the state; deltas are published, not kept."""
+        # The way of nearly all that a worker reads: what is looked up, is once for all of them.
+        if not self._open:
+            return
+        middles, join, seq = dict[str, bytes](), b"".join, self._seq
+        live, first, jsons = False, seq + 1, list[bytes]()
+        for draft in drafts:
+            kind, parent_id = draft.type, draft.parent_id
+            middle = middles.get(kind) if parent_id is None else None
+            if middle is None:
+                middle = _middle(kind, parent_id)
+                if parent_id is None:
+                    middles[kind] = middle
+            if (kind in LIVE_ONLY) is not live:
+                self._say(live, first, jsons)
+                live, first, jsons = not live, seq + 1, []
+            if live:
+                self._deltas += 1
+                jsons.append(join((self._live, b"%d" % self._deltas, middle, encode(draft.content), b"}")))
+            else:
+                seq += 1
+                place = b"%d" % seq
+                content: Any = draft.content
+                text = content.text if type(content) is Text else None
+                if type(text) is Raw and content.block_id is UNSET:
+                    # As encode would have it, without the copies that its growing buffer takes.
+                    jsons.append(join((self._cursor, place, self._head, place, middle, b'{"text":', text, b"}}")))
+                else:
+                    jsons.append(join((self._cursor, place, self._head, place, middle, encode(content), b"}")))
+        self._seq = seq
+        self._say(live, first, jsons)
+        self._wake(self)
+
+    def _say(self, live: bool, first: int, jsons: list[bytes]) -> None:
+        if jsons:
+            self.waiting.messages(*(("d", first - 1) if live else ("m", first)), jsons)
 
     def status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
         """Add a status that is no end."""
@@ -235,30 +258,19 @@ class Lane:
         self.waiting.clear()
         self._drained.set()
 
-    def _json(self, seq: int, kind: str, content: Any, parent_id: str | None) -> bytes:
-        place = b"%d" % seq
-        middle = self._middle(kind, parent_id)
-        return b"".join((self._cursor, place, self._head, place, middle, encode(content), b"}"))
+    def _json(self, kind: str, content: Any, parent_id: str | None) -> bytes:
+        self._seq += 1
+        return self._json_at(self._seq, kind, content, parent_id)
 
-    def _middle(self, kind: str, parent_id: str | None) -> bytes:
-        """What stands between a message's id and its content; made once a millisecond for each type."""
-        now = time.time_ns() // 1_000_000
-        if now != self._now:
-            self._now = now
-            self._middles.clear()
-        if parent_id is None and (known := self._middles.get(kind)) is not None:
-            return known
-        parent = b"" if parent_id is None else b',"parentId":' + encode(parent_id)
-        middle = b'","type":"%b"%b,"timestamp":%d,"content":' % (kind.encode(), parent, now)
-        if parent_id is None:
-            self._middles[kind] = middle
-        return middle
+    def _json_at(self, seq: int, kind: str, content: Any, parent_id: str | None = None) -> bytes:
+        place = b"%d" % seq
+        return b"".join((self._cursor, place, self._head, place, _middle(kind, parent_id), encode(content), b"}"))
 
     def _stand_in(self, begin: str, seq: int) -> Entry:
         """A message in the place of the last event of a hole, for all of it; the state is set right with it."""
         end = f"{self.epoch}-{seq}"
         error = Error(f"Events {begin} to {end} were lost by Redis", "history_lost", from_=begin, to=end)
-        json = self._json(seq, "error", error, None)
+        json = self._json_at(seq, "error", error)
         return Entry("g", seq, [json], size=len(json), fields=dict(self.state))
 
     def _next(self) -> int:
@@ -278,3 +290,9 @@ class Lane:
         if self._open:
             self.waiting.add(Entry(kind, self._seq, [json], inbox_entry, command_id, len(json), fields, joined))
             self._wake(self)
+
+
+def _middle(kind: str, parent_id: str | None) -> bytes:
+    """What stands between a message's id and its content."""
+    parent = b"" if parent_id is None else b',"parentId":' + encode(parent_id)
+    return b'","type":"%b"%b,"timestamp":%d,"content":' % (kind.encode(), parent, steps.now_ms())

@@ -303,8 +303,9 @@ class Session:
     def _lines(self, lines: list[bytes | LineTooLong]) -> None:
         redact = self._launch.redactor.line if self._launch is not None and self._launch.redactor else None
         try:
-            for line in lines:
-                self._talk.line(redact(line) if redact is not None and isinstance(line, bytes) else line)
+            self._talk.lines(
+                lines if redact is None else [redact(line) if isinstance(line, bytes) else line for line in lines]
+            )
         except Exception as error:  # noqa: BLE001 - called by the loop, where nobody would see it: the session ends with it
             self._broken(error)
 

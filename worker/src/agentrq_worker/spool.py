@@ -117,8 +117,6 @@ class Waiting:
     def __init__(self, shares: Shares) -> None:
         self.on_full: Callable[[bool], None] = lambda _: None
         """Told True when nothing more should be read for this session, False when it may again."""
-        self.bytes = 0
-        """What waits here in memory, in bytes of cost."""
         self._shares = shares
         self._memory: deque[Entry] = deque()
         self._run: Entry | None = None
@@ -130,24 +128,25 @@ class Waiting:
     def __bool__(self) -> bool:
         return bool(self._memory) or self._spool is not None
 
-    def message(self, kind: str, seq: int, json: bytes) -> None:
-        """Append a message (or a delta) that comes with nothing else: to the run that it follows, if there is one."""
-        run, shares, size = self._run, self._shares, len(json)
-        if (
-            run is not None
-            and run.kind == kind
-            and run.size < RUN_BYTES
-            and shares.memory < shares.most_memory
-            and len(run.jsons) < RUN_EVENTS
-        ):
-            run.jsons.append(json)
+    def messages(self, kind: str, seq: int, jsons: list[bytes]) -> None:
+        """Append messages (or deltas) that come with nothing else: to the run that they follow, if there is one."""
+        run, shares = self._run, self._shares
+        if run is not None and run.kind == kind and run.size < RUN_BYTES and not shares.is_full():
+            room = RUN_EVENTS - len(run.jsons)
+            more = jsons if len(jsons) <= room else jsons[:room]
+            size = sum(map(len, more))
+            run.jsons += more
             run.size += size
-            size += EVENT_BYTES
-            self.bytes += size
-            shares.memory += size
-            return
-        run = Entry(kind, seq, [json], size=size)
-        self.add(run)
+            shares.use(size + EVENT_BYTES * len(more))
+            if more is jsons:
+                return
+            jsons = jsons[room:]
+            seq += room if kind != "d" else 0
+        while jsons:
+            part, jsons = jsons[:RUN_EVENTS], jsons[RUN_EVENTS:]
+            run = Entry(kind, seq, part, size=sum(map(len, part)))
+            seq += len(part) if kind != "d" else 0
+            self.add(run)
         if self._memory and self._memory[-1] is run:
             self._run = run
 
@@ -196,21 +195,19 @@ class Waiting:
     def drop(self, count: int) -> None:
         """Forget the oldest ``count`` entries, which `front` gave."""
         freed = sum(self._memory.popleft().cost for _ in range(count))
-        self.bytes -= freed
         self._shares.use(-freed)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Put these, in their order, in front of all others."""
         for entry in reversed(list(entries)):
             self._memory.appendleft(entry)
-            self.bytes += entry.cost
             self._shares.use(entry.cost)
 
     def clear(self) -> None:
         """Forget everything."""
         self._shares.forget(self._tell)
-        self._shares.use(-self.bytes)
-        self.bytes, self._run = 0, None
+        self._shares.use(-sum(entry.cost for entry in (*self._memory, *self._behind)))
+        self._run = None
         self._memory.clear()
         self._behind.clear()
         if self._spool is not None:
@@ -222,9 +219,7 @@ class Waiting:
 
     def _hold(self, where: deque[Entry], entry: Entry) -> None:
         where.append(entry)
-        cost = entry.cost
-        self.bytes += cost
-        self._shares.use(cost)
+        self._shares.use(entry.cost)
 
 
 _to_file = msgspec.msgpack.Encoder().encode

@@ -7,6 +7,7 @@ does the writing, the waiting and the publishing. What an agent's own events mea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
@@ -86,7 +87,7 @@ class Dialect(ABC):
         return b""
 
     @abstractmethod
-    def receive(self, line: bytes) -> list[Said]:
+    def receive(self, line: bytes) -> Sequence[Said]:
         """What one line of the runner's stdout means. Never raises."""
 
     @abstractmethod
