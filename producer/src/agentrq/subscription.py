@@ -80,11 +80,16 @@ class Reader:
         events: list[Event] = []
         size = 0
         for place, fields in entries:
-            event = self._decoded(text(place), fields)
+            try:
+                ((field, value),) = fields.items()
+                event = decode_entry(field, value)
+                size += len(value)
+            except _MALFORMED as error:
+                event = self._unreadable(text(place), fields, error)
             if event is not None:
                 events.append(event)
-            self.cursor = Cursor.parse(place)
-            size += sum(map(len, fields.values()))
+        if entries:
+            self.cursor = Cursor.parse(entries[-1][0])
         self._anchored = self._anchored or bool(entries)
         self.behind = len(entries) == self._page
         if size:
@@ -95,13 +100,9 @@ class Reader:
             raise StreamTrimmed(self.session_id, str(self.cursor), text(newest))
         return events
 
-    def _decoded(self, place: str, fields: dict[bytes, bytes]) -> Event | None:
-        """An entry's event; a placeholder for what cannot be read, so that nobody takes it for a hole."""
-        try:
-            ((field, value),) = fields.items()
-            return decode_entry(field, value)
-        except _MALFORMED as error:
-            log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
+    def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> Event:
+        """A placeholder for what cannot be read, so that nobody takes it for a hole."""
+        log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
         shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
         return Message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
 
@@ -131,19 +132,21 @@ class Reader:
         fresh: list[Event] = []
         if self.behind:
             return fresh
+        epoch, seq = self.cursor
+        following = f"{epoch}-{seq + 1}"
         for event in events:
-            if event.cursor is None:
+            cursor = event.cursor
+            if cursor == following:  # nearly always: nothing is parsed
+                seq += 1
+                following = f"{epoch}-{seq + 1}"
+                fresh.append(event)
+            elif cursor is None:
                 if self._deltas:
                     fresh.append(event)
-                continue
-            place = Cursor.parse(event.cursor)
-            if place <= self.cursor:
-                continue
-            if place != (self.cursor.epoch, self.cursor.seq + 1):
+            elif Cursor.parse(cursor) > (epoch, seq):
                 self.behind = True
                 break
-            self.cursor = place
-            fresh.append(event)
+        self.cursor = Cursor(epoch, seq)
         return fresh
 
 

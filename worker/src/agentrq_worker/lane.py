@@ -114,7 +114,7 @@ class Lane:
                 seq += 1
                 place = b"%d" % seq
                 content: Any = draft.content
-                text = content.text if type(content) is Text else None
+                text: Any = content.text if type(content) is Text else None
                 if type(text) is Raw and content.block_id is UNSET:
                     # As encode would have it, without the copies that its growing buffer takes.
                     jsons.append(join((self._cursor, place, self._head, place, middle, b'{"text":', text, b"}}")))
