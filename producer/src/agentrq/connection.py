@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import hiredis
 import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -106,6 +107,27 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
         raise BadUrl(f"{masked(url)} is no Redis URL{text}") from None
 
 
+class _Packing:
+    """What an asyncio connection of redis-py packs commands with: hiredis, as its synchronous ones do.
+
+    (Its own packer, in Python, takes 0.35 us an argument: a batch of events has hundreds.)
+    """
+
+    def pack_command(self, *args: Any) -> Any:
+        """As redis-py's; the first argument may be several words."""
+        try:
+            return [hiredis.pack_command((*args[0].encode().split(), *args[1:]))]
+        except (TypeError, AttributeError):
+            return super().pack_command(*args)  # type: ignore[misc]
+
+
+def _packing(pool: Any) -> Any:
+    """Has a new asyncio pool make such connections."""
+    made = pool.connection_class
+    pool.connection_class = type(made.__name__, (_Packing, made), {})
+    return pool
+
+
 class _MasterPool(SentinelConnectionPool):
     """A master's connections; closing them closes those to the Sentinels too, which redis-py leaves open."""
 
@@ -160,10 +182,11 @@ def connect_async(url: str, *, blocking: bool = False, retries: int = RETRIES) -
             client: redis.asyncio.Redis = sentinel.master_for(
                 service, connection_pool_class=_AsyncMasterPool, retry=retry, **login, **_common(blocking, True)
             )
+            _packing(client.connection_pool)
             return client
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url, max_connections=MAX_CONNECTIONS, retry=retry, **_common(blocking, True)
         )
-        return redis.asyncio.Redis.from_pool(pool)
+        return redis.asyncio.Redis.from_pool(_packing(pool))
 
     return _guarded(url, make)
