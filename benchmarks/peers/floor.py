@@ -43,7 +43,7 @@ async def main() -> None:
     while said := await loop.run_in_executor(None, sys.stdin.readline):
         began, cpu = time.monotonic(), time.process_time()
         for _ in range(int(said) // (share * sessions)):
-            args: list[Any] = [100_000, 256 << 20, 86_400_000]
+            args: list[Any] = [100_000, 256 << 20, 86_400_000, 1_763_793_000_123]
             for at, head in enumerate(heads):
                 ready = payloads[at * share : (at + 1) * share]
                 args += steps.write_part(*head, {}, [steps.Run("m", seq + 1, ready)])

@@ -29,8 +29,8 @@ from agentrq.connection import connect_async
 from agentrq.server_process import ServerProcess
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import TextDelta
+from agentrq_worker.draft import Draft
 from agentrq_worker.ownership import Ownership
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
 from tests.faults.proxy import Plan, Proxy

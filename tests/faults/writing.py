@@ -15,9 +15,9 @@ from agentrq import Event, Message, StatusEvent
 from agentrq.connection import connect_async
 from agentrq.wire.messages import Text, TextDelta
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.draft import Draft
 from agentrq_worker.lane import Lane
 from agentrq_worker.ownership import Ownership
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
 

@@ -197,7 +197,9 @@ class Writer:
         channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
         part = steps.write_part(self.sid, self.epoch, "token", channels, fields, entries)
         keys = list(steps.session_keys(KEYS, self.sid))
-        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, *part]))
+        outcome, _ = steps.texts(
+            self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])
+        )
         assert outcome == "ok"
 
     def inbox(self) -> list[dict[str, Any]]:

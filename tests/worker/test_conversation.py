@@ -28,7 +28,7 @@ from agentrq.wire.status import MOVES, Reason, Status
 from agentrq_worker.approvals import Policy, read_policy
 from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Refused, Said, Write
 from agentrq_worker.publisher import Lane, Publisher
 from agentrq_worker.settings import Settings

@@ -14,7 +14,7 @@ from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq.wire.status import Status
 from agentrq_worker import approvals
 from agentrq_worker.claimed import Claimed, Outcome
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.publisher import Lane
 from agentrq_worker.requests import Decided, Requests

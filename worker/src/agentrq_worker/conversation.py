@@ -28,8 +28,8 @@ from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker import approvals
 from agentrq_worker.claimed import Claimed, CutTurn, Outcome
 from agentrq_worker.delivery import Delivery
+from agentrq_worker.draft import Draft
 from agentrq_worker.policy import EVERYTHING, StartPolicy
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said, Write
 from agentrq_worker.publisher import Lane
 from agentrq_worker.runner.framing import LineTooLong

@@ -21,7 +21,7 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.spool import Entry, Shares, Waiting
 
 log = logging.getLogger(__name__)

@@ -134,10 +134,17 @@ def write_part(
     part: list[Any] = [0, session_id, epoch, token, *channels, 2 * len(fields)]
     for pair in fields.items():
         part += pair
+    kind, following, place = "", -1, 0  # of the last run, which the next may go on
     for run in runs:
-        part += (run.kind, run.seq, len(run.jsons))
+        count = len(run.jsons)
+        if run.kind == kind and (run.seq == following or kind == "d") and kind != "r":
+            part[place] += count
+        else:
+            kind, place = run.kind, len(part) + 2
+            part += (kind, run.seq, count)
         part += run.jsons
-        if run.kind == "r":
+        following = run.seq + count
+        if kind == "r":
             part += (run.inbox_entry, run.command_id)
     part[0] = len(part) - 1
     return part

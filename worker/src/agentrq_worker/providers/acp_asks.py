@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentrq.wire.messages import ApprovalRequest, Question
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.acp_lines import Params
 from agentrq_worker.providers.acp_tools import Call
 from agentrq_worker.providers.answers import Decision, decision
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.providers.lines import list_or_unset, mapping, text, value
 

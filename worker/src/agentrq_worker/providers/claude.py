@@ -28,8 +28,9 @@ from agentrq.wire.messages import (
     Thinking,
     ThinkingDelta,
 )
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import claude_notices, lines
-from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Reader
 from agentrq_worker.providers.claude_asks import asked
 from agentrq_worker.providers.claude_lines import (
     AssistantLine,

@@ -11,8 +11,8 @@ from msgspec import Raw
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, SessionTotal, StatusReport
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import codex_app_asks
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.codex_app_lines import params_decoder
 from agentrq_worker.providers.codex_app_reader import CodexAppAdapter
 from agentrq_worker.providers.dialect import Ended, Refused, Said, Write

@@ -10,8 +10,8 @@ from typing import Any, Final
 from msgspec import Raw
 
 from agentrq.wire.messages import ApprovalRequest, Question
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.answers import Decision, answers_to, decision
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.codex_app_lines import Params
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.providers.lines import list_or_unset, mapping, optional, text, value

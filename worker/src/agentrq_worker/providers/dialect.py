@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 
 
 class Alive(NamedTuple):

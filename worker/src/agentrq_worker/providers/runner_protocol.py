@@ -13,8 +13,9 @@ import msgspec
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import UnknownAdapter
-from agentrq_worker.providers.base import Adapter, Draft
+from agentrq_worker.providers.base import Adapter
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said
 
 _ALIVE: Final = Alive()
