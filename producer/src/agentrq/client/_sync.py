@@ -177,7 +177,7 @@ class AgentClient:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """A client for a Redis URL (see `agentrq.connection`). Connects when first used; raises ValueError."""
-        return cls(connect(url), connect(url, blocking=True))
+        return cls(connect(url), connect(url, blocking=True, retries=0))  # a reader tries again by itself
 
     def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> Session:
         """Start a session; the options are those of `agentrq.wire.commands.Options`.
