@@ -58,8 +58,8 @@ class Host:
         self._residents = [
             group.create_task(self.publisher.run(), name="publisher"),
             group.create_task(self.ownership.keep(), name="lease"),
-            group.create_task(self.ownership.deliver(), name="inboxes"),
-            group.create_task(self.ownership.listen(), name="wakes"),
+            group.create_task(self.ownership.inboxes.deliver(), name="inboxes"),
+            group.create_task(self.ownership.inboxes.listen(), name="wakes"),
             group.create_task(self._watch(), name="watch"),
             group.create_task(Maintenance(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"),
         ]
@@ -71,7 +71,7 @@ class Host:
         """Give back the lease, end the residents and the connections."""
         try:
             async with asyncio.timeout(LAST_WRITE_S):
-                await self.ownership.end()
+                await self.ownership.lease.end()
         except TimeoutError:
             log.error("Redis did not take the end of the lease: it runs out by itself")
         for resident in self._residents:
@@ -100,7 +100,7 @@ class Host:
         lane = self.publisher.open(claimed.session_id, claim.cursor, self.ownership.token)
         lane.state = claim.state
         session = Session(claimed, lane, self.settings, proc.make_mark(claimed.session_id))
-        self.ownership.add(session)
+        self.ownership.inboxes.add(session)
         if self._draining:
             session.leave(at_once=True)
         try:
@@ -110,7 +110,7 @@ class Host:
             outcome = Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")
             await self._abandon(session.id, outcome.error or "")
         finally:
-            self.ownership.drop(session)
+            self.ownership.inboxes.drop(session)
             lane.close()
         if outcome.handed_over:
             await self._stop_if_asked(session.id)

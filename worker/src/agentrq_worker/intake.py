@@ -142,7 +142,7 @@ class SessionWorker(BaseWorker):
         )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)
-        await self._host.ownership.begin()
+        await self._host.ownership.lease.begin()
         await self._rq(self._upkeep.register)
         async with asyncio.TaskGroup() as group:
             await self._host.begin(group, self._jobs)
