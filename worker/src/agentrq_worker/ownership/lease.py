@@ -23,6 +23,13 @@ return 1
 """
 
 
+_RELEASE: Final = """
+-- KEYS the worker's lease; ARGV its token
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
 class NameTaken(Exception):
     """Another live worker has this name."""
 
@@ -37,6 +44,8 @@ class Lease:
         self._client = client
         self._settings = settings
         self._keys = settings.keys
+        self._turn = asyncio.Lock()
+        self._ended = False
 
     async def begin(self) -> None:
         """Take the lease, waiting for that of a dead worker of this name to run out; raises `NameTaken`."""
@@ -53,15 +62,19 @@ class Lease:
             await asyncio.sleep(min(left / 1000 + 0.01, 0.5))
 
     async def end(self) -> None:
-        """Give the lease back, if it is still ours."""
-        key = self._keys.worker(self.name)
-        if await until_answered(lambda: self._client.get(key)) == self.token.encode():
-            await until_answered(lambda: self._client.delete(key))
+        """Give it back, if it is still ours; a renewal that is under way or comes later takes it no more."""
+        async with self._turn:
+            self._ended = True
+            key = self._keys.worker(self.name)
+            await until_answered(lambda: self._client.eval(_RELEASE, 1, key, self.token))
 
     async def renew(self) -> None:
         """Have it for as long again. Raises `NameTaken` where another process has taken the name meanwhile."""
-        lease = int(self._settings.lease_s * 1000)
+        lease = str(int(self._settings.lease_s * 1000))
         key = self._keys.worker(self.name)
-        answer: Any = await until_answered(lambda: self._client.eval(_RENEW, 1, key, self.token, str(lease)))
+        async with self._turn:
+            if self._ended:
+                return
+            answer: Any = await until_answered(lambda: self._client.eval(_RENEW, 1, key, self.token, lease))
         if not answer:
             raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")
