@@ -27,8 +27,8 @@ from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LAST_WRITE_S: Final = 30.0
-"""How long a worker that ends waits for Redis to take what its sessions said last."""
+LAST_WRITE_S: Final = 20.0
+"""How long a worker that ends waits for Redis to take what its sessions said last, and the worker's leave."""
 WATCH_S: Final = 1.0
 """How often the dead are reaped and the guardian is looked at."""
 
@@ -68,12 +68,7 @@ class Host:
             self._residents.append(group.create_task(serve(self, self.settings.metrics_port), name="metrics"))
 
     async def end(self) -> None:
-        """Give back the lease, end the residents and the connections."""
-        try:
-            async with asyncio.timeout(LAST_WRITE_S):
-                await self.ownership.lease.end()
-        except TimeoutError:
-            log.error("Redis did not take the end of the lease: it runs out by itself")
+        """End the residents, the connections and the guardian; the lease has been given back."""
         for resident in self._residents:
             resident.cancel()
         await asyncio.gather(*self._residents, return_exceptions=True)

@@ -121,19 +121,25 @@ class Inboxes:
         while True:
             pubsub = self._live.pubsub()
             try:
-                await pubsub.subscribe(channel)
+                async with asyncio.timeout(self._settings.lease_s):
+                    await pubsub.subscribe(channel)
                 failures = 0
                 await self._wakes(pubsub)
             except (redis.RedisError, OSError) as error:
-                log.info("wakes: connection lost, made anew: %s", error)
+                if not failures:
+                    log.info("wakes: connection lost, made anew: %s", error)
                 failures += 1
             finally:
                 await pubsub.aclose()
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
 
     async def _wakes(self, pubsub: Any) -> None:
+        silent = 0
         while True:
             message = await pubsub.get_message(timeout=self._settings.lease_s)
+            silent = 0 if message is not None else silent + 1
+            if silent > 1:
+                raise redis.ConnectionError("no answer to PING")
             if message is None:
                 await pubsub.ping()
             elif message["type"] == "message":
