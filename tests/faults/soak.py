@@ -75,7 +75,8 @@ def _summary(deaths: Deaths) -> str:
     faults = ", ".join(f"{count} {name}" for name, count in sorted(deaths.faults.items()))
     return (
         f"{deaths.sessions} sessions, {deaths.turns} turns, {deaths.cut_turns} turns cut; {faults}; "
-        f"seconds to a new owner after a kill: {spread(deaths.recovered)}"
+        f"seconds after a kill to a new owner: {spread(deaths.recovered)}, to the last process's end: "
+        f"{spread(deaths.cleared)}"
     )
 
 
