@@ -154,6 +154,20 @@ async def test_a_session_that_loses_its_workers_ends(client: AsyncAgentClient, s
     check_stream(raw, session.id)
 
 
+async def test_idle_sessions_lose_any_number_of_workers(client: AsyncAgentClient, start_worker: Start) -> None:
+    """Only a session whose turns are cut again and again is suspected of being the cause."""
+    session = await client.start("demo", "/echo hi", max_recoveries=1)
+    idle = None
+    for number in range(4):
+        worker = start_worker(*FAST, "--name", f"w{number}")
+        idle = await until(session, "idle", idle)
+        worker.kill()
+    start_worker(*FAST, "--name", "last")
+    await until(session, "idle", idle)
+    await session.stop()
+    assert (await session.wait(20)).epoch == 5
+
+
 async def test_nobody_takes_it(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60")
