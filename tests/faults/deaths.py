@@ -286,4 +286,4 @@ def spread(values: Any) -> str:
     if not ordered:
         return "none"
     at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0, 0.5, 0.9, 1)]
-    return f"n={len(ordered)} min={at[0]:.1f} median={at[1]:.1f} p90={at[2]:.1f} max={at[3]:.1f}"
+    return f"n={len(ordered)} min={at[0]:.2f} median={at[1]:.2f} p90={at[2]:.2f} max={at[3]:.2f}"
