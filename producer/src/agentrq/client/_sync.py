@@ -246,7 +246,8 @@ class AgentClient:
                 try:
                     if reader.behind:
                         if silent:
-                            self.run(watch.check())
+                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
+                                self.run(watch.check())
                         events = reader.from_stream(self._perform(reader.page()))
                         if silent and events and pubsub is not None:  # its hints should have been heard
                             pubsub.close()
