@@ -147,3 +147,20 @@ async def test_a_worker_freezes_in_a_burst_of_starts(
     await eventually(lambda: not stuck(raw))
     assert (first.terminate(), second.terminate()) == (0, 0)
     await eventually(lambda: not leftovers({first.pid, second.pid}))
+
+
+async def test_a_worker_is_killed_while_it_drains(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
+    """Handed over, not yet, or in between: out of its hands in Redis and not back in RQ's queue."""
+    first = start_worker(*FAST, "--name", "first")
+    idle, busy = await begun(client, 20, 3)
+    cursor = (await idle[0].state()).cursor
+    first.process.terminate()
+    await until(idle[0], "recovering", cursor)
+    first.kill()
+    start_worker(*FAST, "--name", "second")
+    for session in (*idle, *busy):
+        await stopped_whole(session, "second")
+    await eventually(lambda: not stuck(raw))
+    await eventually(lambda: not leftovers({first.pid}))
