@@ -12,7 +12,7 @@ from agentrq.errors import InvalidOption
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload, encode
 from agentrq.wire.commands import make_options, parse_option
 from agentrq.wire.state import read_inner, read_state
-from agentrq_worker.ownership import LONGEST_COMMAND, read_command
+from agentrq_worker.ownership.inboxes import LONGEST_COMMAND, read_command
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

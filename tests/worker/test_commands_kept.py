@@ -203,11 +203,11 @@ async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(re
         await ownership.open("s", "demo", "x", Options(), "s")
         await ownership.send("s", Command("a", "prompt", text="a"))
         first, second = Recorder(), Recorder()
-        ownership.add(first)  # type: ignore[arg-type]
-        await ownership._read(["s"])
-        ownership.add(second)  # type: ignore[arg-type]
-        await ownership._read(["s"])
-        ownership.drop(first)  # type: ignore[arg-type]
+        ownership.inboxes.add(first)  # type: ignore[arg-type]
+        await ownership.inboxes._read(["s"])
+        ownership.inboxes.add(second)  # type: ignore[arg-type]
+        await ownership.inboxes._read(["s"])
+        ownership.inboxes.drop(first)  # type: ignore[arg-type]
         await ownership.send("s", Command("b", "prompt", text="b"))
-        await asyncio.gather(ownership._read(["s"]))
+        await asyncio.gather(ownership.inboxes._read(["s"]))
         assert (first.got, second.got) == (["a"], ["a", "b"])

@@ -67,11 +67,16 @@ def masked(url: str) -> str:
 
 
 def _common(blocking: bool, asynchronous: bool) -> dict[str, Any]:
-    # Python 3.11's wait_for may swallow a cancellation while a socket timeout is set: there the callers' own
-    # timeouts bound a call. A blocking read bounds itself.
-    unbounded = blocking or (asynchronous and sys.version_info < (3, 12))
+    if not asynchronous:
+        # Blocking reads wait no longer than this, or bring a timeout of their own (pub/sub). It bounds what redis-py
+        # reads by itself, the handshake of a connection for one: a network may stand still there too.
+        answer: float | None = CONNECT_TIMEOUT_S if blocking else ANSWER_TIMEOUT_S
+    else:
+        # Python 3.11's wait_for may swallow a cancellation while a socket timeout is set: there the callers' own
+        # timeouts bound a call. A blocking read bounds itself.
+        answer = None if blocking or sys.version_info < (3, 12) else ANSWER_TIMEOUT_S
     return {
-        "socket_timeout": None if unbounded else ANSWER_TIMEOUT_S,
+        "socket_timeout": answer,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "health_check_interval": 0 if blocking else HEALTH_CHECK_S,
     }
@@ -149,8 +154,9 @@ class _AsyncMasterPool(AsyncSentinelConnectionPool):
 
 
 def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.Redis:
-    """A synchronous client (bytes in, bytes out). ``blocking``: for reads that wait longer than a socket timeout.
+    """A synchronous client (bytes in, bytes out).
 
+    ``blocking``: for reads that wait for something to come, up to `CONNECT_TIMEOUT_S` or for as long as they say.
     Raises `BadUrl`; connects only when first used.
     """
     retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries)
@@ -172,7 +178,7 @@ def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redi
 
 
 def connect_async(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.asyncio.Redis:
-    """The asyncio twin of `connect`."""
+    """The asyncio twin of `connect`. Callers bound what they await: no socket timeout does if ``blocking``."""
     retry = AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries)
 
     def make() -> redis.asyncio.Redis:

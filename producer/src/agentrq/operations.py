@@ -209,6 +209,10 @@ class OwnerWatch:
         if seen.inner.stop:
             yield from end(self._context, seen, Status.DONE, Reason.STOPPED, "")
             return
+        (suspended,) = yield Batch([("EXISTS", rq_commands.SUSPENDED)])
+        if suspended:  # no worker takes it on purpose
+            self._alone = None
+            return
         if self._alone is None or self._alone[1] != seen.state.epoch:
             self._alone = (time.monotonic(), seen.state.epoch)
         if time.monotonic() - self._alone[0] >= self._context.recovery_timeout_s:

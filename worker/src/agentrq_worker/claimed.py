@@ -51,7 +51,7 @@ class Claimed(NamedTuple):
     """The first prompt was handed to a runner before: this one resumes."""
     cut: CutTurn | None
     recoveries: int
-    """Owners lost in a row since the last whole turn."""
+    """Owners lost in a row since the last whole turn, or since it was last resumed where no turn was cut."""
     total: SessionTotal
     started_at: int
     asked: Sequence[Carried] = ()

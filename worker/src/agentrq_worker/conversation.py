@@ -81,6 +81,8 @@ class Conversation(Delivery):
             text = CONTINUE if self._options.resume is not None else cut.prompt or claimed.prompt
             self._hand_over(text, f"{self._id}-continue-{self._lane.epoch}", None, fields)
         else:
+            if cut is None:  # it was idle and is again: the loss was not its doing
+                fields["recoveries"] = 0
             self._move(Status.IDLE, fields)
             self._next_turn()
         early, self._early = self._early, []

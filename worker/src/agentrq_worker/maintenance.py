@@ -16,7 +16,7 @@ import redis
 import redis.asyncio
 
 from agentrq.connection import is_outage
-from agentrq.rq_commands import job_key
+from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire import steps
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership import Look, Ownership
@@ -82,6 +82,8 @@ class Maintenance:
         self._closed: dict[bytes, float] = {}  # ended sessions with nothing left to do → their start
         self._orphans: dict[str, _Orphan] = {}
         self._leases: dict[bytes, bytes | None] = {}
+        self._suspended = False
+        """``rq suspend`` holds all workers: nobody takes a session, on purpose."""
         self._answered = -math.inf
         self._back = -math.inf
         """Since when Redis answers; after an outage owners have not renewed their leases yet."""
@@ -116,6 +118,7 @@ class Maintenance:
     async def look(self) -> None:
         """One round over all sessions that are not known to be closed."""
         self._leases = {}
+        self._suspended = bool(await self._client.exists(SUSPENDED))
         members: Any = await self._client.zrange(self._keys.sessions, 0, -1, withscores=True)
         known = {sid for sid, _ in members}
         self._closed = {sid: start for sid, start in self._closed.items() if sid in known}
@@ -187,9 +190,11 @@ class Maintenance:
         state, now = look.state, time.monotonic()
         orphan = self._orphans.get(session_id)
         if orphan is None or orphan.cursor != state.cursor:
-            orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
             if look.inner.token:
                 log.warning("session %s: its worker %s is gone", session_id, state.worker)
+            orphan = None
+        if orphan is None or (self._suspended and state.status is not Status.QUEUED):
+            orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
         waited = now - orphan.since
         if look.inner.token and now - self._back < RETURN_S:
             return

@@ -20,7 +20,8 @@ from agentrq_worker.launch import CannotLaunch, Launch, prepare, why_not_spawned
 from agentrq_worker.publisher import Lane
 from agentrq_worker.runner.confine import complaint
 from agentrq_worker.runner.framing import LineFramer, LineTooLong
-from agentrq_worker.runner.process import STDERR_LINE, RunnerProcess
+from agentrq_worker.runner.pipes import STDERR_LINE
+from agentrq_worker.runner.process import RunnerProcess
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -56,6 +56,8 @@ class Taking:
         self._stopping = stopping
         self._most = most
         self._slots = asyncio.Semaphore(most)
+        self._troubled: set[str] = set()
+        """Names of queues whose last dequeue failed; told once."""
         self._threads = ThreadPoolExecutor(2, "dequeue")
 
     @property
@@ -119,15 +121,19 @@ class Taking:
         try:
             taken = await asyncio.get_running_loop().run_in_executor(self._threads, dequeue, queue, wait)
         except DequeueTimeout:
+            self._troubled.discard(queue.name)
             return None
         except Exception as error:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
             job_id = getattr(error, "job_id", None)
             if job_id is not None and not isinstance(error, redis.ConnectionError | redis.TimeoutError):
                 await self._jobs.refuse_unreadable(queue, job_id, error)
             else:
-                log.warning("dequeue on %s: %s", queue.name, error)
+                if queue.name not in self._troubled:
+                    log.warning("dequeue on %s, until it succeeds: %s", queue.name, error)
+                self._troubled.add(queue.name)
                 await asyncio.sleep(DEQUEUE_S)
             return None
+        self._troubled.discard(queue.name)
         if taken is not None and self._stopping.is_set():
             await self._rq(self._books.put_back, *taken)
             return None

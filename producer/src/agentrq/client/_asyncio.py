@@ -247,7 +247,8 @@ class AsyncAgentClient:
                 try:
                     if reader.behind:
                         if silent:
-                            await self.run(watch.check())
+                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
+                                await self.run(watch.check())
                         events = reader.from_stream(await self._perform(reader.page()))
                         silent = False
                         away.over()

@@ -177,7 +177,7 @@ class AgentClient:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """A client for a Redis URL (see `agentrq.connection`). Connects when first used; raises ValueError."""
-        return cls(connect(url), connect(url, blocking=True))
+        return cls(connect(url), connect(url, blocking=True, retries=0))  # a reader tries again by itself
 
     def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> Session:
         """Start a session; the options are those of `agentrq.wire.commands.Options`.
@@ -246,7 +246,8 @@ class AgentClient:
                 try:
                     if reader.behind:
                         if silent:
-                            self.run(watch.check())
+                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
+                                self.run(watch.check())
                         events = reader.from_stream(self._perform(reader.page()))
                         if silent and events and pubsub is not None:  # its hints should have been heard
                             pubsub.close()

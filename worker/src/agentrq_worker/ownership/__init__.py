@@ -1,17 +1,15 @@
-"""Who owns which session: the worker's lease and token, claims, and the inboxes of what it owns.
+"""Who owns which session: claims under the worker's lease, and the loss of what others took over.
 
-Owns the lease key, the wake channel and the reading of inboxes. Does not own what a command means (session.py).
+The lease is lease.py's, what clients send to the sessions inboxes.py's. Does not own what a command means (session.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import redis.asyncio
@@ -19,44 +17,24 @@ import redis.asyncio
 from agentrq.connection import is_outage
 from agentrq.wire import scripts, steps
 from agentrq.wire.codec import encode
-from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_command, make_options
+from agentrq.wire.commands import Command, Options, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
 from agentrq_worker.approvals import InvalidPolicy, read_policy
-from agentrq_worker.claimed import Claimed, CutTurn, Waiting
+from agentrq_worker.claimed import Claimed, CutTurn
 from agentrq_worker.history import cut_turn
+from agentrq_worker.ownership.calls import until_answered
+from agentrq_worker.ownership.inboxes import Inboxes
+from agentrq_worker.ownership.lease import Lease, NameTaken
 from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
 
+__all__ = ["Claim", "Look", "NameTaken", "Ownership"]
+
 log = logging.getLogger(__name__)
-
-CALL_TIMEOUT_S: Final = 10.0
-RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
-PAGE: Final = 100
-LONGEST_ID: Final = 64
-LONGEST_COMMAND: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer, and what stands around it
-
-_decode_command = msgspec.json.Decoder(Command).decode
-
-
-_RENEW: Final = """
--- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name.
-local token = redis.call('GET', KEYS[1])
-if token and token ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-
-def read_command(fields: Mapping[bytes, bytes]) -> Command:
-    """One inbox entry: what a client would have sent, whoever wrote it. Raises KeyError, ValueError, RecursionError."""
-    data = fields[b"command"]
-    if len(data) > LONGEST_COMMAND:
-        raise ValueError(f"{len(data)} bytes")
-    return make_command(_decode_command(data))
 
 
 def _read_options(data: str) -> tuple[Options, str | None]:
@@ -69,10 +47,6 @@ def _read_options(data: str) -> tuple[Options, str | None]:
     except (ValueError, RecursionError) as error:
         return Options(), f"Its options cannot be read: {str(error)[:300]}"
     return options, None
-
-
-class NameTaken(Exception):
-    """Another live worker has this name."""
 
 
 class Look(NamedTuple):
@@ -96,42 +70,21 @@ class Ownership:
     """This worker's lease and what it owns under it."""
 
     def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
-        self.name = settings.worker_name
-        self.token = secrets.token_hex(16)
-        """New in each process, so that a name that is used again never passes for its predecessor."""
-        self.sessions: dict[str, Session] = {}
+        self.lease = Lease(client, settings)
+        self.inboxes = Inboxes(client, live, settings)
+        self.sessions = self.inboxes.sessions
         self.beats = 0
         self._client = client
-        self._live = live
         self._settings = settings
         self._keys = settings.keys
         self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
-        self._read_to: dict[str, bytes] = {}
-        self._woken: set[str] = set()
-        self._unreadable: set[str] = set()  # told once
-        self._wake = asyncio.Event()
 
-    # -- the lease
+    @property
+    def token(self) -> str:
+        """What this process's claims and writes are fenced by."""
+        return self.lease.token
 
-    async def begin(self) -> None:
-        """Take the lease, waiting for that of a dead worker of this name to run out; raises `NameTaken`."""
-        key, lease = self._keys.worker(self.name), int(self._settings.lease_s * 1000)
-        left: int | None = None
-        while not await self._client.set(key, self.token, nx=True, px=lease):
-            before, left = left, await self._client.pttl(key)
-            if await self._client.get(key) == self.token.encode():
-                return
-            if left < 0 or (before is not None and left > before):
-                raise NameTaken(f"There is a live worker named {self.name!r} already: choose another --name")
-            if before is None:
-                log.info("the name %s is held for %.1f s more, perhaps by a worker that died", self.name, left / 1000)
-            await asyncio.sleep(min(left / 1000 + 0.01, 0.5))
-
-    async def end(self) -> None:
-        """Give the lease back, if it is still ours."""
-        key = self._keys.worker(self.name)
-        if await self._call(lambda: self._client.get(key)) == self.token.encode():
-            await self._call(lambda: self._client.delete(key))
+    # -- what is owned
 
     async def keep(self) -> None:
         """Renew the lease on every beat; after a stall find out which sessions were taken over.
@@ -140,23 +93,16 @@ class Ownership:
         """
         beaten = time.monotonic()
         while True:
-            await self._call(self._renew)
+            await self.lease.renew()
             gap, beaten = time.monotonic() - beaten, time.monotonic()
             stalled = gap > self._settings.lease_s / 2
             if stalled:
                 log.warning("stalled for %.1f s: checking which sessions are still owned here", gap)
             if stalled or self.beats % 4 == 3:
-                await self._call(self._check_owned)
+                await until_answered(self._check_owned)
             self.beats += 1
-            self._woken.update(self.sessions)  # wakes are hints: what one of them missed is found here
-            self._wake.set()
+            self.inboxes.look_at_all()
             await asyncio.sleep(self._settings.beat_s)
-
-    async def _renew(self) -> None:
-        lease = int(self._settings.lease_s * 1000)
-        answer: Any = await self._client.eval(_RENEW, 1, self._keys.worker(self.name), self.token, str(lease))
-        if not answer:
-            raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")
 
     async def _check_owned(self) -> None:
         owned = list(self.sessions.items())
@@ -199,12 +145,12 @@ class Ownership:
                 owned = await self._client.get(self._keys.worker(state.worker)) == inner.token.encode()
             return Look(state, inner, owned)
 
-        found: Look | None = await self._call(read)
+        found: Look | None = await until_answered(read)
         return found
 
     async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
         """Give a start that came without a state one; answers ``created`` or ``exists``."""
-        await self._call(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True))
+        await until_answered(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True))
         step = steps.open_session(
             self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id
         )
@@ -217,7 +163,7 @@ class Ownership:
         if inner.stop:
             await self.finish(look, Status.DONE, Reason.STOPPED, "")
             return None
-        step = steps.claim(self._keys, sid, self.name, self.token, state.epoch, inner.token)
+        step = steps.claim(self._keys, sid, self.lease.name, self.token, state.epoch, inner.token)
         outcome, _, cursor = steps.texts(await self.run(step))
         if outcome != "claimed":
             log.info("session %s: not claimed: %s", sid, outcome)
@@ -240,7 +186,7 @@ class Ownership:
             asked=cut.asked if cut is not None and not inner.turn else (),
             unreadable=unreadable,
         )
-        mine = {"worker": self.name, "status": Status.STARTING, "startedAt": claimed.started_at}
+        mine = {"worker": self.lease.name, "status": Status.STARTING, "startedAt": claimed.started_at}
         known = self._whole_state(look) | mine
         return Claim(claimed, Cursor.parse(cursor), known)
 
@@ -255,7 +201,7 @@ class Ownership:
 
     async def _cut_turn(self, session_id: str) -> CutTurn:
         async def read(end: str, count: int) -> Any:
-            return await self._call(
+            return await until_answered(
                 lambda: self._client.xrevrange(self._keys.events(session_id), end, "-", count=count)
             )
 
@@ -280,107 +226,4 @@ class Ownership:
 
     async def run(self, step: Step) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
-        return await self._call(lambda: self._scripts[step.script](keys=list(step.keys), args=list(step.args)))
-
-    async def _call(self, call: Callable[[], Any]) -> Any:
-        failures = 0
-        while True:
-            try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    return await call()
-            except (redis.RedisError, OSError) as error:
-                if not is_outage(error):
-                    raise
-                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
-                failures += 1
-
-    # -- inboxes
-
-    def add(self, session: Session) -> None:
-        """Deliver this session's commands from now on, those that wait already first."""
-        self.sessions[session.id] = session
-        self._read_to.pop(session.id, None)  # of a claim before, whose session may still be ending here
-        self._woken.add(session.id)
-        self._wake.set()
-
-    def drop(self, session: Session) -> None:
-        """Deliver nothing more to this session."""
-        if self.sessions.get(session.id) is session:
-            del self.sessions[session.id]
-            self._read_to.pop(session.id, None)
-        self._unreadable.discard(session.id)
-
-    async def deliver(self) -> None:
-        """Read the inboxes of sessions that were woken, one round trip for all of them, until cancelled."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            woken, self._woken = [sid for sid in self._woken if sid in self.sessions], set()
-            for at in range(0, len(woken), PAGE):
-                await self._call(functools.partial(self._read, woken[at : at + PAGE]))
-
-    async def _read(self, woken: list[str]) -> None:
-        readers = [self.sessions.get(sid) for sid in woken]
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for sid in woken:
-                start = self._read_to.get(sid)
-                pipeline.xrange(self._keys.inbox(sid), f"({start.decode()}" if start else "-", "+", count=PAGE)
-            answers = await pipeline.execute(raise_on_error=False)
-        for sid, reader, entries in zip(woken, readers, answers, strict=True):
-            if reader is None or self.sessions.get(sid) is not reader:
-                continue  # it left, or was claimed anew: that one begins at the inbox's beginning
-            if isinstance(entries, Exception):
-                if is_outage(entries):
-                    raise entries
-                if sid not in self._unreadable:
-                    log.error("session %s: its inbox cannot be read: %s", sid, entries)
-                    self._unreadable.add(sid)
-                continue
-            for entry, fields in entries:
-                self._read_to[sid] = entry
-                self._deliver_one(sid, entry, fields)
-            if len(entries) == PAGE:
-                self._woken.add(sid)
-                self._wake.set()
-
-    def _deliver_one(self, sid: str, entry: bytes, fields: dict[bytes, bytes]) -> None:
-        session = self.sessions.get(sid)
-        if session is None:
-            return
-        try:
-            command = read_command(fields)
-        except (KeyError, ValueError, RecursionError) as error:
-            log.error("session %s: inbox entry %s is no command and is passed over: %.300r", sid, entry.decode(), error)
-            return
-        session.deliver(Waiting(entry, command))
-
-    async def listen(self) -> None:
-        """Keep the subscription to this worker's wakes, until cancelled."""
-        channel = self._keys.wake_channel(self.name)
-        failures = 0
-        while True:
-            pubsub = self._live.pubsub()
-            try:
-                await pubsub.subscribe(channel)
-                failures = 0
-                await self._wakes(pubsub)
-            except (redis.RedisError, OSError) as error:
-                log.info("wakes: connection lost, made anew: %s", error)
-                failures += 1
-            finally:
-                await pubsub.aclose()
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
-
-    async def _wakes(self, pubsub: Any) -> None:
-        while True:
-            message = await pubsub.get_message(timeout=self._settings.lease_s)
-            if message is None:
-                await pubsub.ping()
-            elif message["type"] == "message":
-                sid = message["data"][:LONGEST_ID].decode("utf-8", "replace")
-                if sid in self.sessions:
-                    self._woken.add(sid)
-                    self._wake.set()
-            elif message["type"] == "subscribe":
-                self._woken.update(self.sessions)
-                self._wake.set()
+        return await until_answered(lambda: self._scripts[step.script](keys=list(step.keys), args=list(step.args)))
