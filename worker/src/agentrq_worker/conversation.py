@@ -1,22 +1,18 @@
-"""What is said between a session and its runner, and what it means: status, turns, prompts, approvals.
+"""What is said between a session and its runner, and what it means, from the first line to the end.
 
-Owns the status and its moves, the prompts that wait, the requests that are open. Reads no pipe and starts nothing:
-lines come in, bytes go out by ``write``, the end is told by ``over`` (session.py does both).
+Owns the meaning of the agent's messages, the beginning and the end. Its rooms: turns.py (status), asked.py (approvals),
+delivery.py (commands). Reads no pipe and starts nothing: lines come in, bytes go out by ``write``, the end is told by
+``over`` (session.py does both).
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
-from agentrq.wire.codec import encode
-from agentrq.wire.commands import Command, Options
+from agentrq.wire.commands import Options
 from agentrq.wire.messages import (
     LIVE_ONLY,
     ApprovalRequest,
@@ -24,19 +20,18 @@ from agentrq.wire.messages import (
     Cost,
     Error,
     Init,
-    Prompt,
     Question,
     SessionTotal,
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker import approvals
-from agentrq_worker.claimed import Claimed, CutTurn, Outcome, Waiting
-from agentrq_worker.policy import EVERYTHING, StartPolicy, may_switch
+from agentrq_worker.claimed import Claimed, CutTurn, Outcome
+from agentrq_worker.delivery import Delivery
+from agentrq_worker.policy import EVERYTHING, StartPolicy
 from agentrq_worker.providers.base import Draft
-from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Refused, Write
+from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Write
 from agentrq_worker.publisher import Lane
-from agentrq_worker.requests import Decided, Requests
 from agentrq_worker.runner.framing import LineTooLong
 
 log = logging.getLogger(__name__)
@@ -45,12 +40,11 @@ CONTINUE: Final = "You were interrupted in the middle of your work. Continue whe
 _BEGINS_TURN: Final = frozenset(
     {"init", "text", "thinking", "text_delta", "thinking_delta", "tool_call", "approval_request", "question"}
 )
-_SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
 _PLAIN: Final = frozenset({"text", "thinking", "tool_call", "status", "compaction", "rate_limit", "error", "unknown"})
 """Types that mean nothing to a session that is ``running`` already."""
 
 
-class Conversation:
+class Conversation(Delivery):
     """One writer's part of a session's talk, from its runner's first line to the end."""
 
     def __init__(
@@ -63,27 +57,9 @@ class Conversation:
         over: Callable[[Outcome], None],
         start_policy: StartPolicy = EVERYTHING,
     ) -> None:
-        self.status = Status.STARTING
-        self.busy = False
-        """A turn is under way, or a prompt for it has been handed over."""
-        self.turn_began: float | None = None
-        self.idle_since = time.monotonic()
+        super().__init__(claimed, options, lane, worker_policy, write, over, start_policy)
         self.said_over = False
-        self.leaving = False
-        self.ending = False
-        """No further prompt is handed over: the session is over, or its runner has gone."""
-        self._id = claimed.session_id
-        self._claimed = claimed
         self._options = options
-        self._lane = lane
-        self._start_policy = start_policy
-        carried = [*(claimed.cut.asked if claimed.cut else ()), *claimed.asked]
-        self.requests = Requests(worker_policy, approvals.read_policy(options.approvals), carried)
-        self._write = write
-        self._over = over
-        self._dialect: Dialect | None = None
-        self._prompts: deque[Waiting] = deque()
-        self._early: list[Waiting] = []
 
     # -- the beginning
 
@@ -146,14 +122,6 @@ class Conversation:
                 else:
                     self._finish(Outcome(Status.DONE, Reason.COMPLETED))
 
-    def _alive(self) -> None:
-        """The runner works: whatever it was before, the turn is under way now."""
-        if not self.busy:
-            self.busy = True
-            self.turn_began = time.monotonic()
-        if self.status in (Status.STARTING, Status.IDLE):
-            self._move(Status.RUNNING, {"turn": 1})
-
     def _publish(self, draft: Draft) -> None:
         """One message of the agent, and what it means for the session."""
         kind, content = draft.type, draft.content
@@ -196,190 +164,6 @@ class Conversation:
             self.idle_since = time.monotonic()
             self._move(Status.IDLE)
 
-    # -- approvals and questions
-
-    def _asked(self, draft: Draft, content: ApprovalRequest | Question) -> None:
-        """The agent asks: policy, an answer that came before, or a person decides."""
-        public, decided = self.requests.ask(content)
-        content.request_id = public
-        self._lane.message(draft.type, content, draft.parent_id, {"pendingApprovals": self.requests.pending})
-        if decided is not None:
-            self._decide(public, decided)
-        elif self.status is Status.RUNNING:
-            self._move(Status.WAITING)
-
-    def pass_deadlines(self) -> None:
-        """Decide what has waited too long, as the policy says."""
-        for request_id, decided in self.requests.expired():
-            self._decide(request_id, decided)
-
-    def _decide(self, request_id: str, decided: Decided) -> None:
-        """Answer the agent without a client's command."""
-        try:
-            data = self._speaker().answer(self.requests.own_id(request_id) or request_id, decided.answer)
-        except Refused as refused:
-            log.warning("session %s: request %s stays open: %s", self._id, request_id, refused)
-            if self.status is Status.RUNNING:
-                self._move(Status.WAITING)
-            return
-        self._resolve(request_id, approvals.read_reply(decided.answer).decision, decided.by)
-        self._send(data)
-
-    def _withdrawn(self, content: ApprovalResolved) -> None:
-        public = self.requests.of_runner(content.request_id)
-        if public is not None:
-            self._resolve(public, content.decision, content.by)
-
-    def _resolve(self, request_id: str, decision: str, by: str) -> None:
-        self.requests.close(request_id, decision, by)
-        self._lane.message("approval_resolved", ApprovalResolved(request_id, decision, by), None,
-                           {"pendingApprovals": self.requests.pending})  # fmt: skip
-        if not self.requests and self.status is Status.WAITING:
-            self._move(Status.RUNNING)
-
-    # -- commands
-
-    def deliver(self, waiting: Waiting) -> None:
-        """One command from the inbox, in order; its receipt is written when it is applied or rejected."""
-        command = waiting.command
-        if self._dialect is None:
-            self._early.append(waiting)
-        elif command.command == "prompt":
-            self._deliver_prompt(waiting)
-        elif command.command == "answer":
-            self._deliver_answer(waiting)
-        elif command.command == "interrupt":
-            if self.busy:
-                self._apply(waiting, self._speaker().interrupt)
-            else:
-                self._receipt(waiting, "rejected", "idle")
-        elif refused := self._refused(waiting):
-            self._receipt(waiting, "rejected", refused)
-        elif command.command == "set_model":
-            self._apply(waiting, lambda: self._speaker().set_model(command.text or ""))
-        elif command.command == "set_permission_mode":
-            self._apply(waiting, lambda: self._speaker().set_permission_mode(command.text or ""))
-
-    def _refused(self, waiting: Waiting) -> str | None:
-        """What a start may not ask for, no command may change to."""
-        command = waiting.command
-        if command.command not in ("set_model", "set_permission_mode"):
-            return None
-        return may_switch(self._start_policy, command.command, command.text or "")
-
-    def _deliver_prompt(self, waiting: Waiting) -> None:
-        """Queued by default; the other modes act on a turn under way, if there is one."""
-        command = waiting.command
-        text = command.text or ""
-        if self.busy and command.mode == "steer":
-            self._apply(waiting, lambda: self._speaker().steer(text), Prompt(text, command.command_id))
-        elif self.busy and command.mode == "interrupt":
-            try:
-                self._send(self._speaker().interrupt())
-            except Refused as refused:
-                self._receipt(waiting, "rejected", str(refused))
-            else:  # before those that only wait, behind earlier ones of its kind
-                at = next((i for i, other in enumerate(self._prompts) if other.command.mode != "interrupt"), None)
-                self._prompts.insert(len(self._prompts) if at is None else at, waiting)
-        else:
-            self._prompts.append(waiting)
-            if not self.busy and self.status is Status.IDLE:
-                self._next_turn()
-
-    def _deliver_answer(self, waiting: Waiting) -> None:
-        command = waiting.command
-        request_id = command.request_id or ""
-        reply = approvals.read_reply(command.answer)
-        own_id = self.requests.own_id(request_id)
-        if own_id is not None:
-            self._apply(
-                waiting,
-                lambda: self._speaker().answer(own_id, command.answer),
-                after=lambda: self._resolve(request_id, reply.decision, reply.by),
-            )
-        elif self.requests.keep_answer(request_id, command.answer, reply.by):
-            self._receipt(waiting, "applied")
-            self._resolve(request_id, reply.decision, reply.by)
-        else:
-            fate = self.requests.fate(request_id)
-            self._receipt(waiting, "rejected", f"answered already: {fate}" if fate else "no such request is open")
-
-    def _apply(
-        self,
-        waiting: Waiting,
-        lines: Callable[[], bytes],
-        prompt: Prompt | None = None,
-        after: Callable[[], None] | None = None,
-    ) -> None:
-        """Give the runner a command, or reject it for the reason the dialect has."""
-        try:
-            data = lines()
-        except Refused as refused:
-            self._receipt(waiting, "rejected", str(refused))
-            return
-        if prompt is not None:
-            self._lane.message("prompt", prompt, joined=True)
-        self._receipt(waiting, "applied", fields=self._kept(waiting.command))
-        if after is not None:
-            after()
-        self._send(data)
-
-    def _next_turn(self) -> bool:
-        """Hand over the next prompt that waits."""
-        if not self._prompts or self.leaving or self.ending:
-            return False
-        waiting = self._prompts.popleft()
-        self._hand_over(waiting.command.text or "", waiting.command.command_id, waiting)
-        return True
-
-    def _hand_over(
-        self, text: str, command_id: str, waiting: Waiting | None, fields: dict[str, Any] | None = None
-    ) -> None:
-        self.busy = True
-        self.turn_began = time.monotonic()
-        fields = {"turn": 1} | (fields or {})
-        self._lane.message("prompt", Prompt(text, command_id), None, fields, joined=waiting is not None)
-        if waiting is not None:
-            self._receipt(waiting, "applied")
-        if self.status is Status.IDLE:
-            self._move(Status.RUNNING)
-        self._send(self._speaker().prompt(text))
-
-    def _finish(self, outcome: Outcome) -> None:
-        self.ending = True
-        self._over(outcome)
-
-    def interrupt(self) -> bool:
-        """End the turn under way by the worker's own will; False where the provider cannot."""
-        try:
-            self._send(self._speaker().interrupt())
-        except Refused:
-            return False
-        return True
-
-    def _speaker(self) -> Dialect:
-        assert self._dialect is not None
-        return self._dialect
-
-    def _send(self, data: bytes) -> None:
-        """Write once what was said of it is in Redis: a worker that dies here doubles nothing."""
-        self._lane.then(functools.partial(self._write, data))
-
-    def _receipt(
-        self, waiting: Waiting, outcome: str, reason: str | None = None, fields: dict[str, Any] | None = None
-    ) -> None:
-        command = waiting.command
-        self._lane.receipt(command.command_id, command.command, outcome, reason, waiting.entry, fields)
-
-    def _kept(self, command: Command) -> dict[str, Any] | None:
-        """A setting that was changed is one of the start's options for the owners to come."""
-        option = _SETTINGS.get(command.command)
-        if option is None:
-            return None
-        options = msgspec.structs.replace(self._claimed.options, **{option: command.text})
-        self._claimed = self._claimed._replace(options=options)
-        return {"options": encode(options)}
-
     # -- the end
 
     def farewell(self) -> bytes:
@@ -404,12 +188,6 @@ class Conversation:
         check_move(self.status, outcome.status, outcome.reason)
         fields = {} if exit_code is None else {"exitCode": exit_code}
         self._lane.end(outcome.status, outcome.reason, outcome.error, fields)
-
-    def _move(self, status: Status, fields: dict[str, Any] | None = None) -> None:
-        if status is not self.status:
-            check_move(self.status, status)
-            self.status = status
-            self._lane.status(status, fields)
 
 
 def _texts(**fields: Any) -> dict[str, Any]:
