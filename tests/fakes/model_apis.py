@@ -64,7 +64,7 @@ def _turns(role: str, content: Any) -> list[Turn]:
     """One message; a user's has a turn for each of its texts, as agents put several prompts into one."""
     texts = [content] if isinstance(content, str) else [str(part["text"]) for part in content or () if "text" in part]
     if role in ("assistant", "model"):
-        return [Turn("assistant", "")]
+        return [Turn("assistant", "".join(texts))]
     return [Turn("user", text) for text in texts]
 
 

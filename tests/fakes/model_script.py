@@ -17,6 +17,8 @@ prompt, so that the model needs no memory. After the last step it says "Done.".
 ``huge:N``            a text of N characters
 ``error:STATUS``      the API's error; ``error:STATUS*N`` only the first N times, then the step that follows
 ====================  ===============================================================================================
+
+Asked to continue where it left off, it takes its last step again.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 _STEP = re.compile(r"\[\[([a-z]+)(?::(.*?))?\]\]", re.DOTALL)
+CONTINUE = "Continue where you left off"
+NO_ANSWER = "No response requested."
+"""What Claude Code puts for the model after a call that was cut."""
 DONE = "Done."
 GREETING = "Hello from the scripted model."
 
@@ -75,9 +80,11 @@ class Script:
         prompt, answers = "", 0
         for turn in history:
             if turn.role == "assistant":
-                answers += 1
+                answers += turn.text != NO_ANSWER
             elif _STEP.search(turn.text):
                 prompt, answers = turn.text, 0
+            elif CONTINUE in turn.text:
+                answers = max(answers - 1, 0)
         if not prompt:
             return [Block("text", _pieces(GREETING))]
         step = 0
