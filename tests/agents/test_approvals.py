@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,12 @@ from tests.fakes.model_server import ModelServer
 from tests.sessions import contents, until
 from tests.workers import Worker
 
+ASKER = Path(__file__).parents[1] / "fakes" / "fake_mcp_server.py"
+HOOK = {
+    "hookEventName": "PreToolUse",
+    "permissionDecision": "ask",
+    "permissionDecisionReason": "the hook wants to know",
+}
 pytestmark = pytest.mark.agents
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5")
@@ -157,4 +165,86 @@ async def test_a_request_outlives_its_worker(
     assert state.provider_session_id == provider_session
     with pytest.raises(CommandRejected, match=f"answered already: {decision} by alice"):
         await session.answer(asked.request_id, "allow", **WAIT)
+    await session.stop()
+
+
+@pytest.mark.parametrize(
+    ("answer", "came"),
+    [
+        ({"answers": {"0": {"colour": "Red"}}}, {"action": "accept", "content": {"colour": "Red"}}),
+        ("Blue", {"action": "accept", "content": {"colour": "Blue"}}),
+        ("deny", {"action": "decline"}),
+    ],
+)
+async def test_an_elicitation(
+    client: AsyncAgentClient, start_worker: Start, home: Path, workspace: Path, agent: Agent, answer: Any,
+    came: dict[str, Any],
+) -> None:  # fmt: skip
+    """A tool of an MCP server has to be allowed, then asks for a form; Codex puts both in the same kind of request."""
+    _mcp_server(home)
+    start_worker()
+    options = agent.options | {"approvals": {"rules": [{"tool": "mcp__asker__ask", "decision": "allow"}]}}
+    session = await client.start(agent.name, "[[mcp:asker.ask]]", cwd=str(workspace), **options)
+    asked = (await first(session, "question")).content
+    (question,) = asked.questions
+    assert (question["header"], question["question"]) == ("asker", "Which colour?")
+    assert list(question["requestedSchema"]["properties"]) == ["colour"]
+    await session.answer(asked.request_id, answer, **WAIT)
+    events = await collect(session)
+    (allowed,) = contents(events, "approval_request")
+    assert (allowed.name, allowed.input) == ("mcp__asker__ask", {})
+    resolved = [(one.decision, one.by) for one in contents(events, "approval_resolved")]
+    assert resolved == [("allow", "policy"), ("deny" if answer == "deny" else "answer", "client")]
+    (result,) = contents(events, "tool_result")
+    output = result.output["content"] if isinstance(result.output, dict) else result.output
+    said = json.loads(output[0]["text"])
+    assert {name: value for name, value in said.items() if value is not None} == came
+    await session.stop()
+
+
+def _mcp_server(home: Path) -> None:
+    """Both agents know the server ``asker``."""
+    command = {"command": sys.executable, "args": ["-S", str(ASKER)]}
+    (home / ".claude.json").write_text(json.dumps({"mcpServers": {"asker": command}}))
+    (home / ".codex").mkdir()
+    text = f'[mcp_servers.asker]\ncommand = "{sys.executable}"\nargs = ["-S", "{ASKER}"]\n'
+    (home / ".codex" / "config.toml").write_text(text)
+
+
+@pytest.mark.parametrize("decision", ["allow", "deny"])
+async def test_a_hook_of_claudes_that_asks(
+    client: AsyncAgentClient, start_worker: Start, home: Path, workspace: Path, decision: str
+) -> None:
+    """Even where every permission is bypassed."""
+    hook = {"type": "command", "command": f"echo '{json.dumps({'hookSpecificOutput': HOOK})}'"}
+    (home / ".claude").mkdir()
+    settings = {"hooks": {"PreToolUse": [{"matcher": "Bash", "hooks": [hook]}]}}
+    (home / ".claude" / "settings.json").write_text(json.dumps(settings))
+    start_worker()
+    session = await client.start("claude", "[[bash:touch made]]", cwd=str(workspace))
+    asked = (await first(session, "approval_request")).content
+    assert asked.input["command"] == "touch made"
+    await session.answer(asked.request_id, decision, **WAIT)
+    await collect(session)
+    assert (workspace / "made").exists() == (decision == "allow")
+    await session.stop()
+
+
+async def test_codex_asks_for_user_input(
+    client: AsyncAgentClient, start_worker: Start, model: ModelServer, config: Path
+) -> None:
+    """Its tool for that is behind a switch, outside of its plan mode."""
+    switch = '"-c", "features.default_mode_request_user_input=true"'
+    config.write_text(config.read_text().replace('"app-server"', f'"app-server", {switch}'))
+    start_worker()
+    session = await client.start("codex", "[[ask:Which?]]")
+    asked = (await first(session, "question")).content
+    assert [(one["id"], one["question"]) for one in asked.questions] == [("colour", "Which?")]
+    assert [option["label"] for option in asked.questions[0]["options"]] == ["Red", "Blue"]
+    with pytest.raises(CommandRejected, match="from its ids"):
+        await session.answer(asked.request_id, {"answers": {"size": "3"}}, **WAIT)
+    await session.answer(asked.request_id, {"answers": {"colour": "Blue"}}, **WAIT)
+    events = await collect(session)
+    assert statuses(events) == ["queued", "starting", "running", "waiting", "running", "idle"]
+    assert model.requests[-1].body["input"][-1]["output"] == '{"answers":{"colour":{"answers":["Blue"]}}}'
     await session.stop()

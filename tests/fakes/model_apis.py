@@ -156,6 +156,8 @@ class Responses(Api):
         place: Json = {"output_index": index}
         if block.kind == "tool":
             item: Json = {"type": "function_call", "id": _id("fc_"), "call_id": _id("call_"), "name": block.name}
+            if block.namespace:
+                item["namespace"] = block.namespace
             arguments = json.dumps(block.arguments)
             yield self._event("response.output_item.added", **place, item={**item, "arguments": ""})
             yield self._event("response.function_call_arguments.delta", **place, item_id=item["id"], delta=arguments)
