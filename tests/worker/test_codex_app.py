@@ -314,11 +314,25 @@ ELICIT = {
 }
 
 
+MCP = {
+    "id": 5,
+    "method": "mcpServer/elicitation/request",
+    "params": {"threadId": "th", "serverName": "s", "mode": "form", "message": "Allow?", "requestedSchema": {},
+               "_meta": {"codex_approval_kind": "mcp_tool_call", "tool_name": "t", "tool_params": {"path": "/x"}}},
+}  # fmt: skip
+TWO = {
+    "id": 6,
+    "method": "item/tool/requestUserInput",
+    "params": {"threadId": "th", "questions": [{"id": "a", "question": "A?"}, {"id": "b", "question": "B?"}]},
+}
+
+
 def test_what_is_asked_is_told() -> None:
     talk = Talk().ready().turn()
     changes = [{"path": "a.py", "kind": {"type": "add"}, "diff": "+1"}]
-    talk.hear(APPROVAL, APPROVAL, item("started", "fileChange", "f1", changes=changes), PATCH, MORE, ASK, ELICIT)
-    command, patch, more = talk.of("approval_request")
+    talk.hear(APPROVAL, APPROVAL, item("started", "fileChange", "f1", changes=changes), PATCH, MORE, ASK, ELICIT, MCP)
+    command, patch, more, tool = talk.of("approval_request")
+    assert tool == {"requestId": "5", "name": "mcp__s__t", "input": {"path": "/x"}}
     assert command == {
         "requestId": "7", "name": "command_execution", "toolUseId": "c1",
         "input": {"command": "rm x", "cwd": "/w", "reason": "why"},
@@ -355,6 +369,19 @@ def test_what_is_asked_is_told() -> None:
         (ASK, {"a": "x"}, {"answers": {"a": {"answers": ["x"]}}}),
         (ASK, {"answers": {"a": ["x", "y"]}}, {"answers": {"a": {"answers": ["x", "y"]}}}),
         (ASK, "free text", {"answers": {"a": {"answers": ["free text"]}}}),
+        (ASK, "allow", {"answers": {"a": {"answers": []}}}),
+        (ASK, {"answers": {"a": "allow"}}, {"answers": {"a": {"answers": ["allow"]}}}),
+        (TWO, "deny", {"answers": {"a": {"answers": []}, "b": {"answers": []}}}),
+        (TWO, {"b": "x"}, {"answers": {"a": {"answers": []}, "b": {"answers": ["x"]}}}),
+        (MCP, "allow", {"action": "accept", "content": {}}),
+        (MCP, {"decision": "allow", "input": {"path": "/x"}}, {"action": "accept", "content": {}}),
+        (
+            MCP,
+            {"decision": "allow", "always": True},
+            {"action": "accept", "content": {}, "_meta": {"persist": "session"}},
+        ),
+        (MCP, "deny", {"action": "decline", "content": None}),
+        (MCP, {"decision": "deny", "interrupt": True}, {"action": "cancel", "content": None}),
         (ELICIT, {"name": "n"}, {"action": "accept", "content": {"name": "n"}}),
         (ELICIT, "deny", {"action": "decline", "content": None}),
     ],
@@ -380,13 +407,15 @@ def test_answers(asked: dict[str, Any], answer: Any, result: Any) -> None:
         (APPROVAL, 5),
         (ASK, {"b": "x"}),
         (ASK, 5),
+        (MCP, {"decision": "allow", "input": {"path": "/y"}}),
+        (MCP, {"path": "/x"}),
     ],
 )
 def test_answers_that_do_not_fit_leave_the_request_open(asked: dict[str, Any], answer: Any) -> None:
     talk = Talk().ready().turn().hear(asked)
     with pytest.raises(Refused):
         talk.dialect.answer(str(asked["id"]), answer)
-    assert talk.dialect.answer(str(asked["id"]), "allow" if asked is APPROVAL else {"a": "x"})
+    assert talk.dialect.answer(str(asked["id"]), {"a": "x"} if asked is ASK else "allow")
 
 
 def test_a_request_may_be_withdrawn_and_ids_are_the_epochs() -> None:

@@ -146,7 +146,7 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
 # -- what recovery reads back
 
 
-async def read_back(*contents: Any) -> Any:
+async def read_back(*contents: Any, kept: Any = None) -> Any:
     stream = [
         (f"1-{seq}".encode(), {b"message": encode(Message("s", f"m{seq}", TYPE_OF[type(content)], 0, content))})
         for seq, content in enumerate(contents, 1)
@@ -156,7 +156,7 @@ async def read_back(*contents: Any) -> Any:
         before = len(stream) if end == "+" else int(end.partition("-")[2]) - 1
         return stream[:before][::-1][:count]
 
-    return await cut_turn(read)
+    return await cut_turn(read, kept)
 
 
 END = Cost(0, 0, 0, 0, 1, False)

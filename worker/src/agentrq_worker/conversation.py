@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from agentrq.wire.approvals import Policy
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import (
     LIVE_ONLY,
@@ -25,7 +26,6 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status, check_move
-from agentrq_worker import approvals
 from agentrq_worker.claimed import Claimed, CutTurn, Outcome
 from agentrq_worker.delivery import Delivery
 from agentrq_worker.policy import EVERYTHING, StartPolicy
@@ -52,7 +52,7 @@ class Conversation(Delivery):
         claimed: Claimed,
         options: Options,
         lane: Lane,
-        worker_policy: approvals.Policy,
+        worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
         start_policy: StartPolicy = EVERYTHING,
@@ -70,7 +70,7 @@ class Conversation(Delivery):
         fields: dict[str, Any] = {"pid": pid}
         if enforced or claimed.recovering:  # the last owner may have held it to something else
             fields["enforced"] = enforced
-        if self.requests.pending:
+        if claimed.recovering:
             fields["pendingApprovals"] = self.requests.pending
         self._write(dialect.open())
         if not claimed.recovering:

@@ -13,14 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
+from agentrq.wire.approvals import Policy
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Command, Options
 from agentrq.wire.messages import Prompt
 from agentrq.wire.status import Status
-from agentrq_worker import approvals
 from agentrq_worker.asked import Asked
-from agentrq_worker.claimed import Claimed, Outcome, Waiting
+from agentrq_worker.claimed import Carried, Claimed, Outcome, Waiting
 from agentrq_worker.policy import StartPolicy, may_switch
+from agentrq_worker.providers.answers import decision, gist
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.publisher import Lane
 
@@ -35,7 +36,7 @@ class Delivery(Asked):
         claimed: Claimed,
         options: Options,
         lane: Lane,
-        worker_policy: approvals.Policy,
+        worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
         start_policy: StartPolicy,
@@ -96,20 +97,32 @@ class Delivery(Asked):
     def _deliver_answer(self, waiting: Waiting) -> None:
         command = waiting.command
         request_id = command.request_id or ""
-        reply = approvals.read_reply(command.answer)
         own_id = self.requests.own_id(request_id)
         if own_id is not None:
             self._apply(
                 waiting,
                 lambda: self._speaker().answer(own_id, command.answer),
-                after=lambda: self._resolve(request_id, reply.decision, reply.by),
+                after=lambda: self._resolve(request_id, *gist(command.answer)),
             )
-        elif self.requests.keep_answer(request_id, command.answer, reply.by):
-            self._receipt(waiting, "applied")
-            self._resolve(request_id, reply.decision, reply.by)
+        elif (carried := self.requests.waits_to_be_asked(request_id)) is not None:
+            self._keep_answer(waiting, carried)
         else:
             fate = self.requests.fate(request_id)
             self._receipt(waiting, "rejected", f"answered already: {fate}" if fate else "no such request is open")
+
+    def _keep_answer(self, waiting: Waiting, carried: Carried) -> None:
+        """For the resumed agent, should it ask the same again; what is no answer then is none now."""
+        answer = waiting.command.answer
+        try:
+            said, by = gist(answer)
+            if carried.name:
+                decision(answer)
+        except Refused as refused:
+            self._receipt(waiting, "rejected", str(refused))
+            return
+        self.requests.keep_answer(carried.request_id, answer, by)
+        self._receipt(waiting, "applied")
+        self._resolve(carried.request_id, said, by)
 
     def _apply(
         self,

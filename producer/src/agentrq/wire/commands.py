@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from agentrq.errors import InvalidOption
+from agentrq.wire.approvals import InvalidPolicy, read_policy
 from agentrq.wire.codec import encode
 
 START: Final = "agentrq.start"
@@ -83,6 +84,11 @@ def _convert(name: str, field: str, value: Any) -> Any:
         raise InvalidOption(name, f"Expected a whole number from {_AT_LEAST[field]}, got {value}")
     if isinstance(value, str) and "\0" in value:
         raise InvalidOption(name, "has a NUL character")
+    if field == "approvals":
+        try:
+            read_policy(value)
+        except InvalidPolicy as error:
+            raise InvalidOption(name, str(error)) from None
     return value
 
 

@@ -112,6 +112,7 @@ class Params(_Shape):
     mode: Any = None
     url: Any = None
     requested_schema: Any = None
+    meta: Any = msgspec.field(default=None, name="_meta")
 
 
 class Response(_Shape):
