@@ -10,7 +10,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,7 +19,7 @@ import redis.asyncio
 from agentrq.connection import is_outage
 from agentrq.wire import scripts, steps
 from agentrq.wire.codec import encode
-from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_command, make_options
+from agentrq.wire.commands import Command, Options, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import Inner, State, read_inner, read_state
@@ -27,6 +27,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
 from agentrq_worker.claimed import Claimed, CutTurn, Waiting
 from agentrq_worker.history import cut_turn, read_kept
+from agentrq_worker.inbox import read_command
 from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
 
@@ -36,10 +37,6 @@ CALL_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 PAGE: Final = 100
 LONGEST_ID: Final = 64
-LONGEST_COMMAND: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer, and what stands around it
-
-_decode_command = msgspec.json.Decoder(Command).decode
-
 
 _RENEW: Final = """
 -- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name.
@@ -48,14 +45,6 @@ if token and token ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
-
-
-def read_command(fields: Mapping[bytes, bytes]) -> Command:
-    """One inbox entry: what a client would have sent, whoever wrote it. Raises KeyError, ValueError, RecursionError."""
-    data = fields[b"command"]
-    if len(data) > LONGEST_COMMAND:
-        raise ValueError(f"{len(data)} bytes")
-    return make_command(_decode_command(data))
 
 
 def _read_options(data: str) -> tuple[Options, str | None]:
@@ -345,12 +334,13 @@ class Ownership:
         session = self.sessions.get(sid)
         if session is None:
             return
-        try:
-            command = read_command(fields)
-        except (KeyError, ValueError, RecursionError) as error:
-            log.error("session %s: inbox entry %s is no command and is passed over: %.300r", sid, entry.decode(), error)
+        command = read_command(fields)
+        if isinstance(command, Command):
+            session.deliver(Waiting(entry, command))
             return
-        session.deliver(Waiting(entry, command))
+        log.error("session %s: inbox entry %s is no command: %s", sid, entry.decode(), command.reason)
+        if command.command_id:  # else nobody could be told: it is passed over
+            session.reject(entry, *command)
 
     async def listen(self) -> None:
         """Keep the subscription to this worker's wakes, until cancelled."""

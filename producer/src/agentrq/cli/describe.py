@@ -67,7 +67,7 @@ def describe(event: Event, *, by_key: bool = False) -> Said:
         body = f"{event.command} {event.outcome}{reason} ({event.command_id})"
         return Said("receipt", body, event.outcome != "applied")
     if by_key and isinstance(event.content, ApprovalRequest | Question):
-        return Said(event.type, "\n".join(_asked(event.content)))
+        return Said(event.type, "\n".join(_asked(event.content, by_key=True)))
     return _message(event)
 
 
@@ -155,9 +155,9 @@ def _figures(usd: float, input_tokens: int, output_tokens: int, turns: int) -> l
     return [dollars(usd), f"{input_tokens} in", f"{output_tokens} out", f"{turns} turn{'' if turns == 1 else 's'}"]
 
 
-def _asked(request: ApprovalRequest | Question) -> list[str]:
+def _asked(request: ApprovalRequest | Question, *, by_key: bool = False) -> list[str]:
     if isinstance(request, Question):
-        return _question(request)
+        return _question(request, by_key)
     # Whole and never shortened: what is approved is what was seen.
     return [f"approval needed: {request.name}", *(f"  {line}" for line in _members(request.input))]
 
@@ -173,14 +173,15 @@ def _members(given: Any) -> list[str]:
     return lines
 
 
-def _question(question: Question) -> list[str]:
+def _question(question: Question, by_key: bool) -> list[str]:
     lines: list[str] = []
     for asked in question.questions:
         if not isinstance(asked, dict):
             lines.append(_text_of(asked))
             continue
         header = f"{asked['header']}: " if asked.get("header") else ""
-        lines.append(f"[{asked.get('id', '')}] {header}{asked.get('question', '')}")
+        name = "" if by_key else f"[{asked.get('id', '')}] "  # for who writes JSON
+        lines.append(f"{name}{header}{asked.get('question', '')}")
         options = asked.get("options")
         for option in options if isinstance(options, list) else []:
             label = option.get("label", compact(option)) if isinstance(option, dict) else _text_of(option)

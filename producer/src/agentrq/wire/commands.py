@@ -140,10 +140,17 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
+def check_command_id(value: object) -> str:
+    """A command's id, of 1 to 200 characters; raises `InvalidOption`."""
+    found = check_text("command_id", value)
+    if len(found) > 200:
+        raise InvalidOption("command_id", "Expected 1 to 200 characters")
+    return found
+
+
 def make_command(command: Command) -> Command:
     """Check a command before it is sent; raises `InvalidOption` naming the member."""
-    if len(check_text("command_id", command.command_id)) > 200:
-        raise InvalidOption("command_id", "Expected 1 to 200 characters")
+    check_command_id(command.command_id)
     if command.command == "prompt":
         check_text("prompt", command.text)
         if command.mode not in get_args(PromptMode):
