@@ -128,6 +128,37 @@ async def test_withdrawn(client: AsyncAgentClient, start_worker: Start, workspac
     await session.stop()
 
 
+async def test_a_policy_by_command(
+    client: AsyncAgentClient, start_worker: Start, workspace: Path, agent: Agent
+) -> None:
+    """The same rules for both, though Codex shows the shell that runs a command; nobody is asked."""
+    start_worker()
+    rules = [
+        {"command": "touch no*", "decision": "deny"},
+        {"path": "/etc/*", "decision": "deny"},
+        {"command": "touch *", "decision": "allow"},
+    ]
+    prompt = "[[bash:touch yes]] [[bash:touch no]]"
+    options = agent.options | {"approvals": {"rules": rules}}
+    session = await client.start(agent.name, prompt, cwd=str(workspace), **options)
+    events = await collect(session)
+    resolved = contents(events, "approval_resolved")
+    assert [(one.decision, one.by) for one in resolved] == [("allow", "policy"), ("deny", "policy")]
+    assert [path.name for path in workspace.iterdir()] == ["yes"]
+    await session.stop()
+
+
+async def test_a_deadline(client: AsyncAgentClient, start_worker: Start, workspace: Path, agent: Agent) -> None:
+    start_worker()
+    options = agent.options | {"approvals": {"deadlineS": 0.5}}
+    session = await client.start(agent.name, "[[bash:touch never]]", cwd=str(workspace), **options)
+    events = await collect(session)
+    assert [(one.decision, one.by) for one in contents(events, "approval_resolved")] == [("deny", "deadline")]
+    assert "waiting" in statuses(events)
+    assert not list(workspace.iterdir())
+    await session.stop()
+
+
 @pytest.mark.parametrize("answered", ["meanwhile", "asked again"])
 @pytest.mark.parametrize("decision", ["allow", "deny"])
 async def test_a_request_outlives_its_worker(

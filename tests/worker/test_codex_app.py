@@ -11,7 +11,7 @@ from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.codex_app import CodexApp
-from agentrq_worker.providers.dialect import Ended, Refused, Write
+from agentrq_worker.providers.dialect import Ended, Late, Refused, Write
 from tests.worker.adapter_checks import as_json, check
 
 
@@ -23,6 +23,7 @@ class Talk:
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
+        self.late: list[str] = []
         self.write(self.dialect.open())
 
     def write(self, data: bytes) -> Talk:
@@ -38,6 +39,8 @@ class Talk:
                     self.messages.append(as_json(said))
                 elif isinstance(said, Write):
                     self.write(said.data)
+                elif isinstance(said, Late):
+                    self.late.append(said.text)
                 else:
                     assert isinstance(said, Ended)
                     self.ended.append(said.error)
@@ -234,11 +237,17 @@ def test_steering_names_the_turn_and_waits_for_it() -> None:
 
 def test_a_steer_that_came_too_late_has_a_turn_of_its_own() -> None:
     talk = Talk().ready().turn()
-    talk.write(talk.dialect.steer("more")).hear(completed()).answers(error={"message": "no active turn"})
-    assert (talk.last["method"], talk.last["params"]["input"][0]["text"]) == ("turn/start", "more")
-    talk = Talk().ready().turn()
-    talk.write(talk.dialect.steer("more")).answers(error={"message": "not steerable"})
-    assert talk.of("error") == [{"message": "The prompt did not reach the turn: not steerable", "code": "not_steered"}]
+    talk.write(talk.dialect.steer("more")).answers(error={"message": "no active turn"})
+    assert talk.late == ["more"]
+    assert talk.of("error") == []
+
+
+def test_a_turn_that_cannot_begin_keeps_what_was_to_join_it() -> None:
+    talk = Talk().ready()
+    talk.write(talk.dialect.prompt("go"))
+    assert talk.dialect.steer("more") == b""
+    talk.answers(error={"message": "overloaded"})
+    assert talk.late == ["more"]
 
 
 def test_an_interrupt_waits_for_the_turn() -> None:

@@ -30,7 +30,7 @@ from agentrq_worker.claimed import Claimed, CutTurn, Outcome
 from agentrq_worker.delivery import Delivery
 from agentrq_worker.policy import EVERYTHING, StartPolicy
 from agentrq_worker.providers.base import Draft
-from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Write
+from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Late, Log, Write
 from agentrq_worker.publisher import Lane
 from agentrq_worker.runner.framing import LineTooLong
 
@@ -113,6 +113,8 @@ class Conversation(Delivery):
                 self._alive()
             elif isinstance(said, Write):
                 self._write(said.data)
+            elif isinstance(said, Late):
+                self._came_late(said.text)
             elif isinstance(said, Log):
                 log.info("session %s: runner: %s", self._id, said.text)
             elif isinstance(said, Ended):
@@ -155,7 +157,7 @@ class Conversation(Delivery):
         self._lane.message("cost", cost, None, fields)
         self.busy = False
         self.turn_began = None
-        if self.leaving:
+        if self.leaving and not self._late:
             self._finish(Outcome(None, handed_over=True))
         most = self._options.max_turns
         if most is not None and isinstance(total, SessionTotal) and total.num_turns >= most:

@@ -45,6 +45,8 @@ class Delivery(Asked):
         self._claimed = claimed
         self._start_policy = start_policy
         self._prompts: deque[Waiting] = deque()
+        self._late: deque[str] = deque()
+        """Prompts that came too late for the turn they were to join: their receipts are written, they go first."""
         self._early: list[Waiting] = []
 
     def deliver(self, waiting: Waiting) -> None:
@@ -146,6 +148,11 @@ class Delivery(Asked):
 
     def _next_turn(self) -> bool:
         """Hand over the next prompt that waits."""
+        if self._late and not self.ending:
+            self._move(Status.IDLE)
+            self._move(Status.RUNNING, {"turn": 1})
+            self._begin_turn(self._late.popleft())
+            return True
         if not self._prompts or self.leaving or self.ending:
             return False
         waiting = self._prompts.popleft()
@@ -155,15 +162,23 @@ class Delivery(Asked):
     def _hand_over(
         self, text: str, command_id: str, waiting: Waiting | None, fields: dict[str, Any] | None = None
     ) -> None:
-        self.busy = True
-        self.turn_began = time.monotonic()
         fields = {"turn": 1} | (fields or {})
         self._lane.message("prompt", Prompt(text, command_id), None, fields, joined=waiting is not None)
         if waiting is not None:
             self._receipt(waiting, "applied")
         if self.status is Status.IDLE:
             self._move(Status.RUNNING)
+        self._begin_turn(text)
+
+    def _begin_turn(self, text: str) -> None:
+        self.busy = True
+        self.turn_began = time.monotonic()
         self._send(self._speaker().prompt(text))
+
+    def _came_late(self, text: str) -> None:
+        self._late.append(text)
+        if not self.busy:
+            self._next_turn()
 
     def _receipt(
         self, waiting: Waiting, outcome: str, reason: str | None = None, fields: dict[str, Any] | None = None
