@@ -121,8 +121,9 @@ async def test_steer_when_the_turn_is_just_over(
     session = await client.start("codex", "[[text:begin]]")
     await collect(session)
     for number in range(8):
+        idle = (await session.state()).cursor
         await session.prompt(f"[[hold:last{number}]]")
-        await first(session, "text_delta", (await session.state()).cursor, deltas=True)
+        await until(session, "running", idle)
         steering = session.prompt(f"[[text:steered {number}]]", "steer", **WAIT)
         await asyncio.gather(steering, asyncio.to_thread(model.release, f"last{number}"))
         await session.prompt(f"[[text:queued {number}]]")
