@@ -122,7 +122,7 @@ def _message(message: Message) -> Said:
             until = f", resets at {clock(resets_at)}" if isinstance(resets_at, int) else ""
             return Said(message.type, (words if scope in words else f"{scope}: {words}") + until)
         case Question() as question:
-            lines = [*_asked(question), _answer(message.session_id, question.request_id) + " JSON"]
+            lines = [*_asked(question), _answer(message.session_id, question.request_id) + f" {_template(question)}"]
             return Said(message.type, "\n".join(lines))
         case Error(message=words, code=code):
             return Said(message.type, f"{code}: {words}" if code else words, bad=True)
@@ -188,6 +188,13 @@ def _question(question: Question, by_key: bool) -> list[str]:
             about = option.get("description") if isinstance(option, dict) else None
             lines.append(f"    - {label}" + (f": {about}" if about else ""))
     return lines
+
+
+def _template(question: Question) -> str:
+    """An answer with gaps."""
+    ids = [str(asked.get("id", place)) if isinstance(asked, dict) else str(place)
+           for place, asked in enumerate(question.questions)]  # fmt: skip
+    return shlex.quote(compact({"answers": dict.fromkeys(ids, "…")}))
 
 
 def _answer(session_id: str, request_id: str) -> str:
