@@ -6,7 +6,7 @@ import pytest
 
 from agentrq.errors import InvalidOption
 from agentrq.wire.approvals import ASK, InvalidPolicy, read_policy
-from agentrq.wire.commands import make_options
+from agentrq.wire.commands import make_options, parse_option
 from agentrq_worker.approvals import decide, same_call
 from agentrq_worker.providers.answers import Gist, answers_to, form, gist
 from agentrq_worker.providers.dialect import Refused
@@ -68,6 +68,15 @@ def test_a_client_is_told_of_a_bad_policy() -> None:
     with pytest.raises(InvalidOption, match=r"approvals.*\$\.rules\[0\]"):
         make_options({"approvals": {"rules": [{"tool": "Bash", "decision": "perhaps"}]}})
     assert make_options({"approvals": {"rules": [{"tool": "Bash", "decision": "deny"}]}}).approvals is not None
+
+
+def test_a_policy_by_the_command_line() -> None:
+    for text in ("deny", '{"default": "deny"}', ' {"rules": [{"tool": "Bash", "decision": "deny"}]}'):
+        policy = make_options({"approvals": parse_option("approvals", text)}).approvals
+        assert read_policy(policy).decide("Bash", {}) == "deny"
+    for text in ("{", "perhaps", '{"rules": [{"tol": 1}]}'):
+        with pytest.raises(InvalidOption, match="approvals"):
+            make_options({"approvals": parse_option("approvals", text)})
 
 
 def change(*paths: str) -> dict[str, object]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from fnmatch import fnmatchcase
 from posixpath import join, normpath
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -86,7 +86,9 @@ def read_policy(value: Any) -> Policy:
         return ASK
     try:
         if isinstance(value, str):
-            return Policy(default=msgspec.convert(value, Decision))
+            if value not in get_args(Decision):
+                raise InvalidPolicy(f"Expected {', '.join(get_args(Decision))} or an object, got {value[:80]!r}")
+            return Policy(default=value)  # type: ignore[arg-type]
         policy = msgspec.convert(value, Policy)
     except msgspec.ValidationError as error:
         raise InvalidPolicy(str(error)) from None

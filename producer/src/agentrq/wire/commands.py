@@ -93,12 +93,16 @@ def _convert(name: str, field: str, value: Any) -> Any:
 
 
 def parse_option(name: str, text: str) -> Any:
-    """The value of ``NAME=VALUE`` as a command line gives it: text where the option takes text, else JSON."""
+    """The value of ``NAME=VALUE`` as a command line gives it: text where the option takes text, else JSON.
+
+    An option that takes both, as ``approvals`` does, takes an object by its brace.
+    """
     field = _FIELD_OF.get(name, name)
     if field not in _ANNOTATIONS:
         raise InvalidOption(name, "unknown; options are " + ", ".join(Options.__struct_fields__))
     kinds = {kind for kind in get_args(_ANNOTATIONS[field]) if kind is not types.NoneType}
-    if str in kinds or any(typing.get_origin(kind) is Literal for kind in kinds):
+    either = any(typing.get_origin(kind) is dict for kind in kinds) and text.lstrip().startswith("{")
+    if (str in kinds and not either) or any(typing.get_origin(kind) is Literal for kind in kinds):
         return text
     try:
         return msgspec.json.decode(text)
