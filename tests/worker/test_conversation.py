@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq.connection import connect_async
+from agentrq.wire.approvals import Policy, read_policy
 from agentrq.wire.commands import Command, Options, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import (
@@ -25,7 +26,6 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import MOVES, Reason, Status
-from agentrq_worker.approvals import Policy, read_policy
 from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
 from agentrq_worker.draft import Draft
@@ -251,7 +251,7 @@ def test_a_deadline_decides() -> None:
 
 
 def cut(*asked: Carried) -> CutTurn:
-    return CutTurn("first", [("t9", None)], list(asked))
+    return CutTurn("first", [("t9", None)], list(asked), {})
 
 
 def test_recovery_marks_the_cut_turn_and_is_idle() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from agentrq.wire.approvals import Policy, read_policy
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq.wire.status import Status
-from agentrq_worker import approvals
-from agentrq_worker.claimed import Claimed, Outcome
+from agentrq_worker.claimed import Claimed, CutTurn, Outcome
 from agentrq_worker.draft import Draft
+from agentrq_worker.providers.answers import gist
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.publisher import Lane
 from agentrq_worker.requests import Decided, Requests
@@ -31,14 +32,14 @@ class Asked(Turns):
         claimed: Claimed,
         options: Options,
         lane: Lane,
-        worker_policy: approvals.Policy,
+        worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
     ) -> None:
         super().__init__(lane, write, over)
         self._id = claimed.session_id
-        carried = [*(claimed.cut.asked if claimed.cut else ()), *claimed.asked]
-        self.requests = Requests(worker_policy, approvals.read_policy(options.approvals), carried)
+        left: CutTurn | Claimed = claimed.cut or claimed
+        self.requests = Requests(worker_policy, read_policy(options.approvals), left.asked, left.fates, options.cwd)
 
     def _asked(self, draft: Draft, content: ApprovalRequest | Question) -> None:
         """The agent asks: policy, an answer that came before, or a person decides."""
@@ -56,15 +57,16 @@ class Asked(Turns):
             self._decide(request_id, decided)
 
     def _decide(self, request_id: str, decided: Decided) -> None:
-        """Answer the agent without a client's command."""
+        """Answer the agent without a client's command; one that has not asked again yet has its answer when it does."""
+        own_id = self.requests.own_id(request_id)
         try:
-            data = self._speaker().answer(self.requests.own_id(request_id) or request_id, decided.answer)
+            data = b"" if own_id is None else self._speaker().answer(own_id, decided.answer)
         except Refused as refused:
             log.warning("session %s: request %s stays open: %s", self._id, request_id, refused)
             if self.status is Status.RUNNING:
                 self._move(Status.WAITING)
             return
-        self._resolve(request_id, approvals.read_reply(decided.answer).decision, decided.by)
+        self._resolve(request_id, gist(decided.answer).decision, decided.by)
         self._send(data)
 
     def _withdrawn(self, content: ApprovalResolved) -> None:
@@ -74,7 +76,7 @@ class Asked(Turns):
 
     def _resolve(self, request_id: str, decision: str, by: str) -> None:
         self.requests.close(request_id, decision, by)
-        self._lane.message("approval_resolved", ApprovalResolved(request_id, decision, by), None,
-                           {"pendingApprovals": self.requests.pending})  # fmt: skip
+        fields = {"pendingApprovals": self.requests.pending, "kept": self.requests.kept}
+        self._lane.message("approval_resolved", ApprovalResolved(request_id, decision, by), None, fields)
         if not self.requests and self.status is Status.WAITING:
             self._move(Status.RUNNING)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from agentrq.wire.approvals import Policy
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import (
     LIVE_ONLY,
@@ -25,12 +26,11 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status, check_move
-from agentrq_worker import approvals
 from agentrq_worker.claimed import Claimed, CutTurn, Outcome
 from agentrq_worker.delivery import Delivery
 from agentrq_worker.draft import Draft
 from agentrq_worker.policy import EVERYTHING, StartPolicy
-from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said, Write
+from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Late, Log, Said, Write
 from agentrq_worker.publisher import Lane
 from agentrq_worker.runner.framing import LineTooLong
 
@@ -54,7 +54,7 @@ class Conversation(Delivery):
         claimed: Claimed,
         options: Options,
         lane: Lane,
-        worker_policy: approvals.Policy,
+        worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
         start_policy: StartPolicy = EVERYTHING,
@@ -72,7 +72,7 @@ class Conversation(Delivery):
         fields: dict[str, Any] = {"pid": pid}
         if enforced or claimed.recovering:  # the last owner may have held it to something else
             fields["enforced"] = enforced
-        if self.requests.pending:
+        if claimed.recovering:
             fields["pendingApprovals"] = self.requests.pending
         self._write(dialect.open())
         if not claimed.recovering:
@@ -125,6 +125,8 @@ class Conversation(Delivery):
             self._alive()
         elif isinstance(said, Write):
             self._write(said.data)
+        elif isinstance(said, Late):
+            self._came_late(said.text)
         elif isinstance(said, Log):
             log.info("session %s: runner: %s", self._id, said.text)
         elif isinstance(said, Ended):
@@ -167,7 +169,7 @@ class Conversation(Delivery):
         self._lane.message("cost", cost, None, fields)
         self.busy = False
         self.turn_began = None
-        if self.leaving:
+        if self.leaving and not self._late:
             self._finish(Outcome(None, handed_over=True))
         most = self._options.max_turns
         if most is not None and isinstance(total, SessionTotal) and total.num_turns >= most:

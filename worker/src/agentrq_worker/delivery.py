@@ -13,14 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
+from agentrq.wire.approvals import Policy
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Command, Options
 from agentrq.wire.messages import Prompt
 from agentrq.wire.status import Status
-from agentrq_worker import approvals
 from agentrq_worker.asked import Asked
-from agentrq_worker.claimed import Claimed, Outcome, Waiting
+from agentrq_worker.claimed import Carried, Claimed, Outcome, Waiting
 from agentrq_worker.policy import StartPolicy, may_switch
+from agentrq_worker.providers.answers import decision, gist
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.publisher import Lane
 
@@ -35,7 +36,7 @@ class Delivery(Asked):
         claimed: Claimed,
         options: Options,
         lane: Lane,
-        worker_policy: approvals.Policy,
+        worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
         start_policy: StartPolicy,
@@ -44,6 +45,8 @@ class Delivery(Asked):
         self._claimed = claimed
         self._start_policy = start_policy
         self._prompts: deque[Waiting] = deque()
+        self._late: deque[str] = deque()
+        """Prompts that came too late for the turn they were to join: their receipts are written, they go first."""
         self._early: list[Waiting] = []
 
     def deliver(self, waiting: Waiting) -> None:
@@ -96,20 +99,32 @@ class Delivery(Asked):
     def _deliver_answer(self, waiting: Waiting) -> None:
         command = waiting.command
         request_id = command.request_id or ""
-        reply = approvals.read_reply(command.answer)
         own_id = self.requests.own_id(request_id)
         if own_id is not None:
             self._apply(
                 waiting,
                 lambda: self._speaker().answer(own_id, command.answer),
-                after=lambda: self._resolve(request_id, reply.decision, reply.by),
+                after=lambda: self._resolve(request_id, *gist(command.answer)),
             )
-        elif self.requests.keep_answer(request_id, command.answer, reply.by):
-            self._receipt(waiting, "applied")
-            self._resolve(request_id, reply.decision, reply.by)
+        elif (carried := self.requests.waits_to_be_asked(request_id)) is not None:
+            self._keep_answer(waiting, carried)
         else:
             fate = self.requests.fate(request_id)
             self._receipt(waiting, "rejected", f"answered already: {fate}" if fate else "no such request is open")
+
+    def _keep_answer(self, waiting: Waiting, carried: Carried) -> None:
+        """For the resumed agent, should it ask the same again; what is no answer then is none now."""
+        answer = waiting.command.answer
+        try:
+            said, by = gist(answer)
+            if carried.name:
+                decision(answer)
+        except Refused as refused:
+            self._receipt(waiting, "rejected", str(refused))
+            return
+        self.requests.keep_answer(carried.request_id, answer, by)
+        self._receipt(waiting, "applied")
+        self._resolve(carried.request_id, said, by)
 
     def _apply(
         self,
@@ -133,6 +148,11 @@ class Delivery(Asked):
 
     def _next_turn(self) -> bool:
         """Hand over the next prompt that waits."""
+        if self._late and not self.ending:
+            self._move(Status.IDLE)
+            self._move(Status.RUNNING, {"turn": 1})
+            self._begin_turn(self._late.popleft())
+            return True
         if not self._prompts or self.leaving or self.ending:
             return False
         waiting = self._prompts.popleft()
@@ -142,15 +162,23 @@ class Delivery(Asked):
     def _hand_over(
         self, text: str, command_id: str, waiting: Waiting | None, fields: dict[str, Any] | None = None
     ) -> None:
-        self.busy = True
-        self.turn_began = time.monotonic()
         fields = {"turn": 1} | (fields or {})
         self._lane.message("prompt", Prompt(text, command_id), None, fields, joined=waiting is not None)
         if waiting is not None:
             self._receipt(waiting, "applied")
         if self.status is Status.IDLE:
             self._move(Status.RUNNING)
+        self._begin_turn(text)
+
+    def _begin_turn(self, text: str) -> None:
+        self.busy = True
+        self.turn_began = time.monotonic()
         self._send(self._speaker().prompt(text))
+
+    def _came_late(self, text: str) -> None:
+        self._late.append(text)
+        if not self.busy:
+            self._next_turn()
 
     def _receipt(
         self, waiting: Waiting, outcome: str, reason: str | None = None, fields: dict[str, Any] | None = None

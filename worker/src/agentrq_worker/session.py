@@ -234,6 +234,11 @@ class Session:
             except Exception as error:  # noqa: BLE001 - called by the reader of all inboxes: the session ends with it
                 self._broken(error)
 
+    def reject(self, entry: bytes, command_id: str, command: str, reason: str) -> None:
+        """An inbox entry that is no command, though it says by which id its writer knows it."""
+        if self.outcome is None:
+            self._lane.receipt(command_id, command, "rejected", reason, entry)
+
     def stop(self) -> None:
         """End the session as asked: a state, not a message in flight."""
         self._finish(Outcome(Status.DONE, Reason.STOPPED))

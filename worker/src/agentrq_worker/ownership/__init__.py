@@ -23,9 +23,8 @@ from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
-from agentrq_worker.approvals import InvalidPolicy, read_policy
 from agentrq_worker.claimed import Claimed, CutTurn
-from agentrq_worker.history import cut_turn
+from agentrq_worker.history import cut_turn, read_kept
 from agentrq_worker.ownership.calls import until_answered
 from agentrq_worker.ownership.inboxes import Inboxes
 from agentrq_worker.ownership.lease import Lease, NameTaken
@@ -41,9 +40,6 @@ def _read_options(data: str) -> tuple[Options, str | None]:
     """What a start asked for, or why that cannot be known: never the defaults in its place, they allow more."""
     try:
         options = make_options(msgspec.json.decode(data, type=dict[str, Any]))
-        read_policy(options.approvals)
-    except InvalidPolicy as error:
-        return Options(), f"Its options cannot be read: approvals: {str(error)[:300]}"
     except (ValueError, RecursionError) as error:
         return Options(), f"Its options cannot be read: {str(error)[:300]}"
     return options, None
@@ -172,7 +168,8 @@ class Ownership:
         if state.provider_session_id is not None and inner.prompted:
             options = msgspec.structs.replace(options, resume=state.provider_session_id)
         # Requests outlive a cut turn until they are answered or a whole turn has passed.
-        cut = await self._cut_turn(sid) if inner.turn or state.pending_approvals else None
+        left = inner.turn or state.pending_approvals or inner.kept
+        cut = await self._cut_turn(sid, inner.kept) if left else None
         claimed = Claimed(
             session_id=sid,
             provider=state.provider,
@@ -184,6 +181,7 @@ class Ownership:
             total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
             started_at=state.started_at or steps.now_ms(),
             asked=cut.asked if cut is not None and not inner.turn else (),
+            fates=cut.fates if cut is not None and not inner.turn else {},
             unreadable=unreadable,
         )
         mine = {"worker": self.lease.name, "status": Status.STARTING, "startedAt": claimed.started_at}
@@ -199,17 +197,17 @@ class Ownership:
         return {name: int(value) if isinstance(value, bool) else value for name, value in state.items()
                 if value is not None}  # fmt: skip
 
-    async def _cut_turn(self, session_id: str) -> CutTurn:
+    async def _cut_turn(self, session_id: str, kept: str) -> CutTurn:
         async def read(end: str, count: int) -> Any:
             return await until_answered(
                 lambda: self._client.xrevrange(self._keys.events(session_id), end, "-", count=count)
             )
 
         try:
-            return await cut_turn(read)
+            return await cut_turn(read, read_kept(kept))
         except (redis.RedisError, ValueError, LookupError) as error:
             log.error("session %s: its cut turn cannot be read back: %r", session_id, error)
-            return CutTurn("", [], [])
+            return CutTurn("", [], [], {})
 
     async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
         """End a session that has no live owner; answers the script's outcome."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
 import redis
 import redis.asyncio
 
 from agentrq.connection import is_outage
-from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, make_command
+from agentrq.wire.commands import Command
 from agentrq_worker.claimed import Waiting
+from agentrq_worker.inbox import read_command
 from agentrq_worker.ownership.calls import RETRY_S, until_answered
 from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
@@ -23,17 +22,6 @@ log = logging.getLogger(__name__)
 
 PAGE: Final = 100
 LONGEST_ID: Final = 64
-LONGEST_COMMAND: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer, and what stands around it
-
-_decode_command = msgspec.json.Decoder(Command).decode
-
-
-def read_command(fields: Mapping[bytes, bytes]) -> Command:
-    """One inbox entry: what a client would have sent, whoever wrote it. Raises KeyError, ValueError, RecursionError."""
-    data = fields[b"command"]
-    if len(data) > LONGEST_COMMAND:
-        raise ValueError(f"{len(data)} bytes")
-    return make_command(_decode_command(data))
 
 
 class Inboxes:
@@ -107,12 +95,13 @@ class Inboxes:
         session = self.sessions.get(sid)
         if session is None:
             return
-        try:
-            command = read_command(fields)
-        except (KeyError, ValueError, RecursionError) as error:
-            log.error("session %s: inbox entry %s is no command and is passed over: %.300r", sid, entry.decode(), error)
+        command = read_command(fields)
+        if isinstance(command, Command):
+            session.deliver(Waiting(entry, command))
             return
-        session.deliver(Waiting(entry, command))
+        log.error("session %s: inbox entry %s is no command: %s", sid, entry.decode(), command.reason)
+        if command.command_id:  # else nobody could be told: it is passed over
+            session.reject(entry, *command)
 
     async def listen(self) -> None:
         """Keep the subscription to this worker's wakes, until cancelled."""

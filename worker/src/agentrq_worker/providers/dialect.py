@@ -36,7 +36,13 @@ class Write(NamedTuple):
     data: bytes
 
 
-Said: TypeAlias = Draft | Alive | Ended | Log | Write
+class Late(NamedTuple):
+    """A prompt that was to join a turn and did not: it has the next turn, before all that wait."""
+
+    text: str
+
+
+Said: TypeAlias = Draft | Alive | Ended | Late | Log | Write
 
 
 class Refused(Exception):
