@@ -65,6 +65,28 @@ def masked(url: str) -> str:
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
+def hide_arguments(url: str) -> bool:
+    """Overwrite ``url`` among this process's own arguments by its `masked` form, where it holds a password: every user
+    of the machine may read those (``ps``). False where nothing was hidden: no password, or no Linux.
+
+    It has been readable from the program's start until now, some tenths of a second.
+    """
+    secret, shown = url.encode("utf-8", "surrogateescape"), masked(url).encode("utf-8", "surrogateescape")
+    if secret == shown or sys.platform != "linux":
+        return False
+    import ctypes  # noqa: PLC0415 - for this alone
+
+    with open("/proc/self/cmdline", "rb") as file:
+        arguments = file.read()
+    with open("/proc/self/stat", "rb") as file:
+        begin, end = (int(field) for field in file.read().rpartition(b")")[2].split()[45:47])  # proc_pid_stat(5)
+    hidden = arguments.replace(secret, shown.ljust(len(secret), b"*")[: len(secret)])
+    if hidden == arguments or len(hidden) != end - begin:
+        return False
+    ctypes.memmove(begin, hidden, len(hidden))
+    return True
+
+
 def _common(blocking: bool, asynchronous: bool) -> dict[str, Any]:
     # Python 3.11's wait_for may swallow a cancellation while a socket timeout is set: there the callers' own
     # timeouts bound a call. A blocking read bounds itself.
