@@ -24,7 +24,8 @@ MOST_PAGES: Final = 100
 _TYPES: Final = ("tool_", "prompt", "approval_", "question", "cost", "error")
 _TELLING: Final = tuple(f'"type":"{name}'.encode() for name in _TYPES)
 
-Entries = list[tuple[bytes, dict[bytes, bytes]]]
+Entries = list[tuple[bytes, bytes | int]]
+"""Ids and messages; a size in bytes in the place of one that is too large."""
 
 
 async def cut_turn(read: Callable[[str, int], Awaitable[Entries]]) -> CutTurn:
@@ -32,7 +33,7 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]]) -> CutTurn:
 
     Not only to its prompt: others may have joined it, and what was asked in a turn cut earlier is still open.
 
-    ``read(end, count)`` answers entries from ``end`` backwards, the newest first, as XREVRANGE does.
+    ``read(end, count)`` answers at most ``count`` entries from ``end`` backwards, the newest first; none at the end.
     """
     cut = CutTurn("", [], [])
     answered: set[str] = set()
@@ -40,9 +41,9 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]]) -> CutTurn:
     end, earlier = "+", False
     for _ in range(MOST_PAGES):
         entries = await read(end, PAGE)
-        for place, fields in entries:
+        for place, value in entries:
             end = f"({place.decode()}"
-            message = _telling(fields)
+            message = _telling(value)
             if message is None:
                 continue
             content = message.content
@@ -60,15 +61,14 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]]) -> CutTurn:
                 resolved.add(content.request_id)
             elif isinstance(content, ApprovalRequest | Question) and content.request_id not in resolved:
                 cut.asked.append(_carried(content))
-        if len(entries) < PAGE:
+        if not entries:
             break
     return cut
 
 
-def _telling(fields: dict[bytes, bytes]) -> Message | None:
+def _telling(value: bytes | int) -> Message | None:
     """A message that may open or close something; None for all others, undecoded."""
-    value = fields.get(b"message")
-    if value is None or not any(mark in value[:600] for mark in _TELLING):
+    if isinstance(value, int) or not any(mark in value[:600] for mark in _TELLING):
         return None
     event: Any = decode_entry(b"message", value)
     return event if isinstance(event, Message) else None

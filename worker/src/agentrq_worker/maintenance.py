@@ -7,6 +7,7 @@ Nothing here is needed for safety: a claim compares epoch and token, so acting t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import time
@@ -18,6 +19,7 @@ import redis.asyncio
 from agentrq.connection import is_outage
 from agentrq.rq_commands import job_key
 from agentrq.wire import steps
+from agentrq.wire.ids import is_session_id
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership import Look, Ownership
 from agentrq_worker.settings import Settings
@@ -116,12 +118,23 @@ class Maintenance:
     async def look(self) -> None:
         """One round over all sessions that are not known to be closed."""
         self._leases = {}
-        members: Any = await self._client.zrange(self._keys.sessions, 0, -1, withscores=True)
-        known = {sid for sid, _ in members}
+        known: set[bytes] = set()
+        for at in itertools.count(
+            0, PAGE
+        ):  # whoever leaves meanwhile moves another out of this round, not out of the next
+            members: Any = await self._client.zrange(self._keys.sessions, at, at + PAGE - 1, withscores=True)
+            sids = [(sid, start) for sid, start in members if is_session_id(sid)]
+            if len(sids) < len(members):
+                await self._forget([sid for sid, _ in members if not is_session_id(sid)])
+            known.update(sid for sid, _ in sids)
+            await self._page([(sid, start) for sid, start in sids if self._closed.get(sid) != start])
+            if len(members) < PAGE:
+                break
         self._closed = {sid: start for sid, start in self._closed.items() if sid in known}
-        open_ones = [(sid, start) for sid, start in members if self._closed.get(sid) != start]
-        for at in range(0, len(open_ones), PAGE):
-            await self._page(open_ones[at : at + PAGE])
+
+    async def _forget(self, members: list[bytes]) -> None:
+        log.warning("%d names in %s are no session ids and are dropped", len(members), self._keys.sessions)
+        await self._client.zrem(self._keys.sessions, *members)
 
     async def _page(self, members: list[tuple[bytes, float]]) -> None:
         async with self._client.pipeline(transaction=False) as pipeline:

@@ -10,7 +10,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -38,6 +38,7 @@ RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 PAGE: Final = 100
 LONGEST_ID: Final = 64
 LONGEST_COMMAND: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer, and what stands around it
+LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; what a cut turn's event may have to be read back
 
 _decode_command = msgspec.json.Decoder(Command).decode
 
@@ -51,12 +52,21 @@ return 1
 """
 
 
-def read_command(fields: Mapping[bytes, bytes]) -> Command:
-    """One inbox entry: what a client would have sent, whoever wrote it. Raises KeyError, ValueError, RecursionError."""
-    data = fields[b"command"]
-    if len(data) > LONGEST_COMMAND:
-        raise ValueError(f"{len(data)} bytes")
+def read_command(data: bytes | int) -> Command:
+    """One inbox entry (its size, where it is too large): what a client would have sent, whoever wrote it.
+
+    Raises ValueError, RecursionError.
+    """
+    if isinstance(data, int):
+        raise ValueError(f"{data} bytes")
     return make_command(_decode_command(data))
+
+
+def _entries(answer: Any) -> tuple[list[tuple[bytes, bytes | int]], bool]:
+    """One stream's part of what `steps.read` answers, and whether there may be more. Raises redis.ResponseError."""
+    if isinstance(answer, bytes):
+        raise redis.ResponseError(steps.text(answer))
+    return list(zip(answer[1::2], answer[2::2], strict=True)), bool(answer[0])
 
 
 def _read_options(data: str) -> tuple[Options, str | None]:
@@ -190,7 +200,11 @@ class Ownership:
         """The session as it is now; None when there is none (or its state is unreadable)."""
 
         async def read() -> Look | None:
-            raw: Any = await self._client.hgetall(self._keys.state(session_id))
+            try:
+                raw = steps.look_answer(await self._once(steps.look(self._keys, session_id)))
+            except ValueError as error:
+                log.error("session %s: %s", session_id, error)
+                return None
             state = read_state(session_id, raw)
             if state is None:
                 return None
@@ -254,10 +268,11 @@ class Ownership:
                 if value is not None}  # fmt: skip
 
     async def _cut_turn(self, session_id: str) -> CutTurn:
-        async def read(end: str, count: int) -> Any:
-            return await self._call(
-                lambda: self._client.xrevrange(self._keys.events(session_id), end, "-", count=count)
-            )
+        async def read(end: str, count: int) -> list[tuple[bytes, bytes | int]]:
+            events = [self._keys.events(session_id)]
+            step = steps.read(events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True)
+            (answer,) = await self.run(step)
+            return _entries(answer)[0]
 
         try:
             return await cut_turn(read)
@@ -280,7 +295,10 @@ class Ownership:
 
     async def run(self, step: Step) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
-        return await self._call(lambda: self._scripts[step.script](keys=list(step.keys), args=list(step.args)))
+        return await self._call(lambda: self._once(step))
+
+    async def _once(self, step: Step) -> Any:
+        return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))
 
     async def _call(self, call: Callable[[], Any]) -> Any:
         failures = 0
@@ -321,35 +339,33 @@ class Ownership:
 
     async def _read(self, woken: list[str]) -> None:
         readers = [self.sessions.get(sid) for sid in woken]
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for sid in woken:
-                start = self._read_to.get(sid)
-                pipeline.xrange(self._keys.inbox(sid), f"({start.decode()}" if start else "-", "+", count=PAGE)
-            answers = await pipeline.execute(raise_on_error=False)
-        for sid, reader, entries in zip(woken, readers, answers, strict=True):
+        inboxes = [self._keys.inbox(sid) for sid in woken]
+        starts = [f"({self._read_to[sid].decode()}" if sid in self._read_to else "-" for sid in woken]
+        answers = await self._once(steps.read(inboxes, starts, "command", most=PAGE, largest=LONGEST_COMMAND))
+        for sid, reader, answer in zip(woken, readers, answers, strict=True):
             if reader is None or self.sessions.get(sid) is not reader:
                 continue  # it left, or was claimed anew: that one begins at the inbox's beginning
-            if isinstance(entries, Exception):
-                if is_outage(entries):
-                    raise entries
+            try:
+                entries, more = _entries(answer)
+            except redis.ResponseError as error:
                 if sid not in self._unreadable:
-                    log.error("session %s: its inbox cannot be read: %s", sid, entries)
+                    log.error("session %s: its inbox cannot be read: %s", sid, error)
                     self._unreadable.add(sid)
                 continue
-            for entry, fields in entries:
+            for entry, data in entries:
                 self._read_to[sid] = entry
-                self._deliver_one(sid, entry, fields)
-            if len(entries) == PAGE:
+                self._deliver_one(sid, entry, data)
+            if more:
                 self._woken.add(sid)
                 self._wake.set()
 
-    def _deliver_one(self, sid: str, entry: bytes, fields: dict[bytes, bytes]) -> None:
+    def _deliver_one(self, sid: str, entry: bytes, data: bytes | int) -> None:
         session = self.sessions.get(sid)
         if session is None:
             return
         try:
-            command = read_command(fields)
-        except (KeyError, ValueError, RecursionError) as error:
+            command = read_command(data)
+        except (ValueError, RecursionError) as error:
             log.error("session %s: inbox entry %s is no command and is passed over: %.300r", sid, entry.decode(), error)
             return
         session.deliver(Waiting(entry, command))
