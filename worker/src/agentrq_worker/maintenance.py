@@ -158,7 +158,8 @@ class Maintenance:
             except Exception as error:
                 if is_outage(error):
                     raise
-                log.exception("session %s: maintenance cannot deal with it", row.session_id)
+                log.error("session %s: cannot be dealt with, and is left alone: %r", row.session_id, error)
+                self._closed[row.session_id.encode()] = row.start
 
     async def _one(self, row: _Row, job_status: Any) -> None:
         if row.status is None:

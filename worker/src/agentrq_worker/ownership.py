@@ -17,6 +17,7 @@ import msgspec
 import redis.asyncio
 
 from agentrq.connection import is_outage
+from agentrq.errors import AgentRQError
 from agentrq.wire import scripts, steps
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_command, make_options
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 CALL_TIMEOUT_S: Final = 10.0
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
+SPOILT: Final = "Its keys in Redis cannot be written"
 PAGE: Final = 100
 LONGEST_ID: Final = 64
 LONGEST_COMMAND: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer, and what stands around it
@@ -48,6 +50,17 @@ _RENEW: Final = """
 local token = redis.call('GET', KEYS[1])
 if token and token ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+_SPOILT: Final = """
+-- KEYS state, events, inbox, commands; ARGV epoch, token seen, status, reason, error, time in ms, retention in ms.
+-- The end of a session whose stream takes no event any more: in its state alone. 0 where another writer came.
+local seen = redis.call('HMGET', KEYS[1], 'epoch', 'token')
+if seen[1] ~= ARGV[1] or (seen[2] or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'status', ARGV[3], 'reason', ARGV[4], 'error', ARGV[5], 'endedAt', ARGV[6])
+redis.call('HDEL', KEYS[1], 'worker', 'token', 'pid')
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[7]) end
 return 1
 """
 
@@ -232,7 +245,11 @@ class Ownership:
             await self.finish(look, Status.DONE, Reason.STOPPED, "")
             return None
         step = steps.claim(self._keys, sid, self.name, self.token, state.epoch, inner.token)
-        outcome, _, cursor = steps.texts(await self.run(step))
+        try:
+            outcome, _, cursor = steps.texts(await self.run(step))
+        except redis.ResponseError as error:
+            await self.finish(look, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
+            raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
         if outcome != "claimed":
             log.info("session %s: not claimed: %s", sid, outcome)
             return None
@@ -281,13 +298,23 @@ class Ownership:
             return CutTurn("", [], [])
 
     async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
-        """End a session that has no live owner; answers the script's outcome."""
+        """End a session that has no live owner; answers the outcome, ``spoilt`` where only its state took it."""
         state = look.state
         step = steps.end(
             self._keys, state.session_id, state.epoch, look.inner.token, status, reason, error,
             self._settings.retention_s,
         )  # fmt: skip
-        return steps.text((await self.run(step))[0])
+        try:
+            return steps.text((await self.run(step))[0])
+        except redis.ResponseError as refused:
+            await self._give_up(look, status, reason, error or f"{SPOILT}: {refused}")
+            return "spoilt"
+
+    async def _give_up(self, look: Look, status: Status, reason: Reason, error: str) -> None:
+        sid = look.state.session_id
+        seen, retention = (str(look.state.epoch), look.inner.token), str(int(self._settings.retention_s * 1000))
+        args = [*seen, status.value, reason.value, error, str(steps.now_ms()), retention]
+        await self._call(lambda: self._client.eval(_SPOILT, 4, *steps.session_keys(self._keys, sid), *args))
 
     async def send(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
