@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tests.end_to_end.test_hostile_redis import serves
 from tests.end_to_end.test_isolation import PROBE
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
-from tests.workers import Worker
+from tests.workers import Worker, resident
 
 Start = Callable[..., Worker]
 DEAF = """
@@ -101,11 +100,6 @@ def tree(pid: int) -> set[int]:
             found.add(child)
             waiting.append(child)
     return found
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize(

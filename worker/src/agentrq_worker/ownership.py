@@ -46,9 +46,10 @@ _decode_command = msgspec.json.Decoder(Command).decode
 
 
 _RENEW: Final = """
--- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name.
-local token = redis.call('GET', KEYS[1])
-if token and token ~= ARGV[1] then return 0 end
+-- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name. (What is no string
+-- is nobody's lease.)
+local token = redis.pcall('GET', KEYS[1])
+if type(token) == 'string' and token ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
