@@ -35,12 +35,14 @@ def attacks() -> Iterator[Attack]:
         place = str(path.relative_to(ROOT / "tests"))
         for node in tree.body:
             if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ATTACK"]:
-                yield Attack(*ast.literal_eval(node.value), place)
+                what, happens = ast.literal_eval(node.value)
+                yield Attack(what, happens, place)
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 for mark in node.decorator_list:
                     if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "attack":
                         assert node.name.startswith("test_"), node.name
-                        yield Attack(*map(ast.literal_eval, mark.args), f"{place}::{node.name}")
+                        what, happens = map(ast.literal_eval, mark.args)
+                        yield Attack(what, happens, f"{place}::{node.name}")
 
 
 def table() -> str:

@@ -246,8 +246,7 @@ async def test_numbers_at_their_ends(client: AsyncAgentClient, worker: Worker, r
     await until(neighbour, "recovering")
     await serves(client, neighbour)
     for sid in ("epoch-last", "stream-full"):
-        await eventually(lambda sid=sid: raw.hget(KEYS.state(sid), "status") == b"error")
-        assert "cannot be written" in ((await client.session(sid).state()).error or "")
+        assert "cannot be written" in ((await client.session(sid).wait(30)).error or "")
         assert len([line for line in second.log if f"{sid}: " in line]) < 6
     assert not [line for line in second.log if "Traceback" in line]
     assert all(len(line) < 2000 for line in worker.log + second.log)

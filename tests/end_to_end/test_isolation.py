@@ -170,7 +170,9 @@ say(subprocess.run("cat {tmp_path}/other/file", shell=True, capture_output=True,
     )
     await until(session, "idle")
     denied = "Permission denied"
-    assert (await session.state()).enforced == f"landlock {landlock.version()}, no_new_privs, no capabilities, own home"
+    assert (
+        await session.state()
+    ).enforced == f"landlock {landlock.version()}, no_new_privs, no capabilities, no signals to others, own home"
     assert (tmp_path / "homes" / session.id).is_dir()
     await session.stop()
     await session.wait(20)

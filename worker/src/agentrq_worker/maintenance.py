@@ -112,7 +112,9 @@ class Maintenance:
         milliseconds = int(self._settings.beat_s * 2500)
         if await self._client.set(lock, token, nx=True, px=milliseconds):
             return True
-        if await self._client.pttl(lock) == -1:  # no worker's: whatever it is, it would keep this from being done for ever
+        if (
+            await self._client.pttl(lock) == -1
+        ):  # no worker's: whatever it is, it would keep this from being done for ever
             await self._client.delete(lock)
             return False
         if await self._client.get(lock) != token:
