@@ -52,7 +52,7 @@ def keep_some(name: str, found: list[Path]) -> None:
 
 
 def inside(name: str, arguments: list[str]) -> None:
-    import atheris  # type: ignore[import-not-found,unused-ignore]
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     with atheris.instrument_imports(include=["agentrq", "agentrq_worker"]):
         from tests.fuzz.targets import TARGETS
