@@ -64,7 +64,7 @@ def pytest_configure() -> None:
             def from_url(url: str, *, _kind: Any = kind, _make: Any = make) -> Any:
                 return _kind(_make(_as("agentrq-producer", url)), _make(_as("agentrq-reader", url), blocking=True))
 
-            kind.from_url = from_url  # type: ignore[assignment,method-assign]
+            kind.from_url = from_url  # type: ignore[method-assign]
 
 
 @pytest.fixture(autouse=True)
