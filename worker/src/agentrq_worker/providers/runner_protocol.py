@@ -80,6 +80,8 @@ class RunnerProtocol(Dialect):
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._from_agent(line)
         kind = said.type
+        if not isinstance(kind, str):  # no object of a runner's own
+            return self._from_agent(line)
         if kind == "agent_event":
             return self._from_agent(bytes(said.event) or line)
         if kind in _SWALLOWED:
