@@ -62,6 +62,8 @@ def masked(url: str) -> str:
     """The URL as it may be shown: its password as ``***``, in the address and in the query."""
     # Greedy up to the last @: a password that was not quoted may hold any character.
     shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+    if "@" not in url:  # what stands where a port should and is none may be a password whose host was forgotten
+        shown = re.sub(r"(://(?!\[)[^:/]*):(?!\d*(?:[/?,]|$))[^/?]*", r"\1:***", shown)
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
@@ -124,7 +126,7 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
         raise
     except (ValueError, TypeError, KeyError) as error:
         # redis-py's text may quote a part of the URL, and that part may be of the password.
-        text = "" if "@" in url else f": {error}"
+        text = "" if "@" in url or masked(url) != url else f": {error}"
         raise BadUrl(f"{masked(url)} is no Redis URL{text}") from None
 
 
