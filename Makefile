@@ -11,7 +11,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type tests test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test lint type tests test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,18 @@ type: install  ## mypy, strict
 
 tests: install  ## the tests alone
 	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
+
+test-acl: install  ## the end-to-end tests under the ACL profiles: default user off, gateway; then producer and reader apart
+	$(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
+	AGENTRQ_TEST_ACL=split $(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
+
+FUZZ_SECONDS ?= 300
+fuzz: install  ## FUZZ_SECONDS (300) of looking for inputs that break a reader; by atheris where it can be installed
+	-@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/fuzz.txt
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+audit: install  ## the pinned packages: hashes, what is installed, known advisories
+	$(BIN)/python -m tests.packaging.audit
 
 test-agents: install  ## sessions of real agent CLIs, pinned and from npm, against a scripted model and without a network
 	$(BIN)/python -m tests.agents.installing $(AGENTS)
@@ -70,6 +82,7 @@ lock:  ## compile requirements/*.txt
 	$(COMPILE) producer/pyproject.toml -c requirements/dev.txt -o requirements/producer.txt
 	$(COMPILE) $(WORKER_NEEDS) -c requirements/dev.txt -o requirements/worker.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 
 clean:  ## remove what the others made
 	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis

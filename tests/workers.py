@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,11 @@ from typing import Self
 
 READY_S = 60.0
 END_S = 60.0
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process's memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 class Worker:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +16,10 @@ import pytest
 
 from agentrq import AsyncAgentClient
 from agentrq.wire.keys import Keys
+from tests.attacks import attack
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
-from tests.workers import Worker
+from tests.workers import Worker, resident
 
 Start = Callable[..., Worker]
 KEYS = Keys()
@@ -33,11 +36,25 @@ async def serves(client: AsyncAgentClient, session: Any) -> None:
     assert not state.ended
 
 
+def stalled(worker: Worker, raw: Any) -> None:
+    """Past half its lease it looks at all that it owns."""
+    worker.freeze()
+    deadline = time.monotonic() + 30
+    while raw.pttl(KEYS.worker("w")) >= 700:
+        assert time.monotonic() < deadline
+    worker.thaw()
+    worker.wait_log("stalled for")
+
+
 @pytest.fixture
 def worker(start_worker: Start) -> Worker:
     return start_worker("--lease-s", "2", "--beat-s", "0.3", "--name", "w")
 
 
+@attack(
+    "garbage in an inbox: no JSON, other types, too deep, too long",
+    "passed over, one log line each; the session goes on",
+)
 async def test_garbage_in_an_inbox(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
     session = await client.start("demo", "/echo hi")
@@ -74,6 +91,7 @@ async def test_garbage_in_an_inbox(client: AsyncAgentClient, worker: Worker, raw
     assert (await session.wait(20)).reason == "stopped"
 
 
+@attack("garbage on the wake channel, 32 MiB in one message", "dropped")
 async def test_garbage_on_the_wake_channel(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
     session = await client.start("demo", "/echo hi")
     await until(session, "idle")
@@ -83,6 +101,7 @@ async def test_garbage_on_the_wake_channel(client: AsyncAgentClient, worker: Wor
     assert all(len(line) < 1000 for line in worker.log)
 
 
+@attack("garbage in the state of a live session", "its session is lost, one or two log lines; neighbours go on")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -108,10 +127,7 @@ async def test_garbage_in_the_state_of_a_live_session(
     raw.hset(KEYS.state(session.id), mapping=fields)
     raw.xadd(KEYS.inbox(session.id), {"command": '{"commandId":"c","command":"prompt","text":"/echo b"}'})
     raw.publish(KEYS.wake_channel("w"), session.id)
-    worker.freeze()  # past half its lease it looks at all that it owns
-    await eventually(lambda: raw.pttl(KEYS.worker("w")) < 700)
-    worker.thaw()
-    worker.wait_log("stalled for")
+    stalled(worker, raw)
     raw.hset(KEYS.state(session.id), mapping=fields)
     await serves(client, neighbour)
     late = await client.start("demo", "/echo late")
@@ -121,27 +137,162 @@ async def test_garbage_in_the_state_of_a_live_session(
     assert len([line for line in worker.log if session.id in line]) < 20  # each takeover tells of itself
 
 
-async def test_keys_of_another_type(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
+WRONG: dict[str, Callable[[Any, Any], object]] = {
+    "string": lambda raw, key: raw.set(key, b"\xff\xfe"),
+    "list": lambda raw, key: raw.rpush(key, "x", b"\xff\xfe"),
+    "set": lambda raw, key: raw.sadd(key, "x"),
+    "hash": lambda raw, key: raw.hset(key, "x", "y"),
+    "zset": lambda raw, key: raw.zadd(key, {b"\xff": 1}),
+    "stream": lambda raw, key: raw.xadd(key, {"a": "b"}),
+}
+RIGHT = {"state": "hash", "events": "stream", "inbox": "stream", "commands": "hash"}
+
+
+@attack(
+    "a session's keys of every other type, while it runs and when it is to be recovered",
+    "its session is lost, its neighbours are served and recovered",
+)
+async def test_keys_of_another_type(client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
     await until(neighbour, "idle")
-    for kind in ("state", "events", "inbox", "commands"):
-        session = await client.start("demo", "/echo hi", f"typed-{kind}")
-        await until(session, "idle")
-        key = getattr(KEYS, kind)(session.id)
-        raw.delete(key)
-        raw.set(key, "a string")
-        raw.publish(KEYS.wake_channel("w"), session.id)
-    worker.freeze()
-    await eventually(lambda: raw.pttl(KEYS.worker("w")) < 700)
-    worker.thaw()
-    worker.wait_log("stalled for")
-    raw.zadd(KEYS.sessions, {b"\xff\xfe": 1, "a/b": math.inf, "": -math.inf, "x" * 1000: 0, "}{": 5})
+    for kind, right in RIGHT.items():
+        for wrong, make in WRONG.items():
+            if wrong != right:
+                session = await client.start("demo", "/echo hi", f"{kind}-{wrong}")
+                await until(session, "idle")
+                key = getattr(KEYS, kind)(session.id)
+                raw.delete(key)
+                make(raw, key)
+                raw.publish(KEYS.wake_channel("w"), session.id)
+    stalled(worker, raw)
     await serves(client, neighbour)
     late = await client.start("demo", "/echo late")
     await until(late, "idle")
     assert worker.process.poll() is None
+    worker.kill()
+    second = start_worker("--lease-s", "2", "--beat-s", "0.3", "--recovery-timeout-s", "10")
+    await until(neighbour, "recovering")
+    await serves(client, neighbour)
+    await eventually(lambda: not raw.keys("rq:queue:agentrq"))
+    assert second.process.poll() is None
+    for sid in (f"{kind}-{wrong}" for kind in RIGHT for wrong in WRONG):
+        assert len([line for line in second.log if sid in line]) < 8, sid
+    assert not [line for line in second.log if "Traceback" in line]
 
 
+@attack(
+    "the keys that all workers share, each of every wrong type", "no worker ends; work goes on once they are mended"
+)
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_shared_keys_of_another_type(client: AsyncAgentClient, worker: Worker, raw: Any, wrong: str) -> None:
+    session = await client.start("demo", "/echo hi")
+    await until(session, "idle")
+    queues = ("agentrq", "agentrq-ctl")
+    places = ("queue", "intermediate", "wip", "finished", "failed", "canceled", "deferred", "scheduled", "workers")
+    shared = {f"rq:{place}:{queue}".encode() for place in places for queue in queues}
+    shared |= {b"agentrq:maintenance", b"rq:queues", b"rq:suspended", f"rq:executions:{session.id}".encode()}
+    shared |= {key for key in raw.scan_iter("*") if b"{" not in key and b"rq:job:" not in key}
+    if wrong == "string":  # the right one for a lease; who may write that may take a worker's name
+        shared.remove(KEYS.worker("w").encode())
+    for key in shared:
+        raw.delete(key)
+        WRONG[wrong](raw, key)
+    await eventually(lambda: raw.type(KEYS.worker("w")) == b"string")  # its lease: renewed over whatever stood there
+    worker.wait_log("maintenance: WRONGTYPE|no session ids")
+    await serves(client, session)
+    for key in shared - {KEYS.worker("w").encode()}:
+        raw.delete(key)
+    late = await client.start("demo", "/echo late")
+    await until(late, "idle")
+    assert worker.process.poll() is None
+    assert not [line for line in worker.log if "Traceback" in line]
+
+
+@attack("names that are no session ids in the index", "dropped, one line for all of them")
+async def test_names_in_the_index(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
+    names = {b"\xff\xfe": 1, "a/b": math.inf, "": -math.inf, "x" * 1000: 0, "}{": 5, "../../x": 1, "a\nb": 2}
+    raw.zadd(KEYS.sessions, names)
+    line = worker.wait_log("are no session ids")
+    assert f"{len(names)} names" in line
+    assert raw.zcard(KEYS.sessions) == 0
+    await serves(client, await client.start("demo", "/echo late"))
+
+
+@attack(
+    "epochs and cursors at and over the end of what a stream holds, the stream's last id taken",
+    "the session ends, told once; other sessions recovered",
+)
+async def test_numbers_at_their_ends(client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start) -> None:
+    neighbour = await client.start("demo", "/echo neighbour", "neighbour")
+    last = str(2**64 - 1)
+    spoilt: dict[str, dict[str, str]] = {
+        "epoch-last": {"epoch": last}, "epoch-float": {"epoch": "1e308"}, "epoch-minus": {"epoch": "-5"},
+        "epoch-over": {"epoch": "9" * 400}, "epoch-53": {"epoch": str(2**53 + 1)},
+        "cursor-last": {"cursor": f"{last}-{last}"}, "cursor-over": {"cursor": "9" * 23 + "-1"}, "stream-full": {},
+    }  # fmt: skip
+    for sid, fields in spoilt.items():
+        session = await client.start("demo", "/echo hi", sid)
+        await until(session, "idle")
+        if fields:
+            raw.hset(KEYS.state(sid), mapping=fields)
+        else:
+            raw.xadd(KEYS.events(sid), {"message": "{}"}, id=f"{last}-{last}")
+        raw.xadd(KEYS.inbox(sid), {"command": '{"commandId":"c","command":"prompt","text":"/echo b"}'})
+        raw.publish(KEYS.wake_channel("w"), sid)
+    stalled(worker, raw)
+    await serves(client, neighbour)
+    worker.kill()
+    second = start_worker("--lease-s", "2", "--beat-s", "0.3", "--recovery-timeout-s", "10")
+    await until(neighbour, "recovering")
+    await serves(client, neighbour)
+    for sid in ("epoch-last", "stream-full"):
+        assert "cannot be written" in ((await client.session(sid).wait(30)).error or "")
+        assert len([line for line in second.log if f"{sid}: " in line]) < 6
+    assert not [line for line in second.log if "Traceback" in line]
+    assert all(len(line) < 2000 for line in worker.log + second.log)
+
+
+@attack(
+    "hundreds of megabytes in a state, an inbox, a stream or an RQ job, packed by zlib too",
+    "never read: the worker's memory stays as it was",
+)
+async def test_gigantic(client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start) -> None:
+    neighbour = await client.start("demo", "/echo neighbour")
+    await until(neighbour, "idle")
+    giant = b"x" * (100 << 20)
+    for sid in ("inbox", "stream", "state"):
+        await until(await client.start("demo", "/echo hi" if sid == "inbox" else "/sleep 600", sid), "running")
+    before = resident(worker.pid)
+    for sid in ("inbox", "stream"):
+        raw.xadd(KEYS.inbox(sid), {"command": giant})
+    raw.publish(KEYS.wake_channel("w"), "inbox")
+    raw.hset(KEYS.state("state"), "prompt", giant)
+    raw.hset("rq:job:large", mapping={"data": giant, "status": "queued"})
+    raw.hset("rq:job:packed", mapping={"data": zlib.compress(b" " * (200 << 20)), "status": "queued"})
+    raw.hset("rq:job:packed-error", mapping={"data": "[]", "exc_info": zlib.compress(b" " * (200 << 20))})
+    raw.hset("rq:job:wide", mapping={"data": "[]", **{str(number): "" for number in range(2000)}})
+    for queue in ("agentrq", "agentrq-ctl"):
+        raw.rpush(f"rq:queue:{queue}", "large", "packed", "packed-error", "wide")
+    raw.zadd("rq:scheduled:agentrq", {"large": 1, "packed": 1})
+    for job in ("large", "packed", "packed-error", "wide"):
+        assert "TooLarge" in worker.wait_log(f"job {job} .*cannot be read")
+    worker.wait_log(f"inbox: inbox entry .*{100 << 20} bytes")
+    await serves(client, neighbour)
+    assert resident(worker.pid) - before < 64 << 20
+    # What is read back of a turn that was cut, and the state of a session to be recovered:
+    worker.kill()
+    for number in range(3):
+        raw.xadd(KEYS.events("stream"), {"message": giant}, id=f"1-{1000 + number}")
+    second = start_worker("--lease-s", "2", "--beat-s", "0.3", "--name", "v")
+    await until(neighbour, "recovering")
+    await until(client.session("stream"), "recovering")
+    await serves(client, neighbour)
+    assert "bytes, over" in second.wait_log("session state: its state has")
+    assert resident(second.pid) < before + (64 << 20)
+    assert all(len(line) < 2000 for line in worker.log + second.log)
+
+
+@attack("start options made unreadable in the state", "`refused`: they never become the defaults, which allow more")
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -170,6 +321,7 @@ async def test_options_that_cannot_be_read_do_not_become_defaults(
     assert contents([event async for event in session.events()], "text") == []
 
 
+@attack("forged entries in the part of a stream that a recovery reads back", "passed over; neighbours go on")
 async def test_a_forged_stream_costs_its_own_session(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     """Entries that no worker wrote, in the part that a recovery reads back."""
     first = start_worker("--lease-s", "2", "--beat-s", "0.5")

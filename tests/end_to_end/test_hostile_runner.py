@@ -2,87 +2,25 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentrq import AsyncAgentClient
+from tests.attacks import attack
 from tests.end_to_end.test_hostile_redis import serves
 from tests.end_to_end.test_isolation import PROBE
+from tests.fakes.hostile import DEAF_ONLY, DEEP, DISK, FORK_LOOP, FORKS, SOCKETS, STDERR, no_newline
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
-from tests.workers import Worker
+from tests.workers import Worker, resident
 
 Start = Callable[..., Worker]
-DEAF = """
-import os, signal, sys, time
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN)
-"""
-FORKS = (
-    DEAF
-    + """
-for _ in range(30):
-    if os.fork() == 0:
-        os.setsid()
-        if os.fork() == 0:
-            os.environ.clear()
-            os.closerange(0, 3)
-        while True:
-            time.sleep(60)
-say("forked")
-while True:
-    time.sleep(60)
-"""
-)
-SOCKETS = (
-    DEAF
-    + """
-import socket
-kept = [socket.socket(socket.AF_UNIX) for _ in range(500)]
-for number, opened in enumerate(kept[:50]):
-    opened.bind(f"\\0hostile-{os.getpid()}-{number}")
-    opened.listen()
-say("open")
-while True:
-    time.sleep(60)
-"""
-)
-STDERR = (
-    DEAF
-    + """
-say("flooding")
-line = b"\\xff\\x1b[2J" + b"e" * 65536
-while True:
-    os.write(2, line + b"\\n" * 50)
-"""
-)
-NO_NEWLINE = (
-    DEAF
-    + """
-say("flooding")
-for _ in range(3 * 1024):
-    os.write(1, b"x" * 65536)
-os.write(1, b"\\n")
-say("done")
-while True:
-    time.sleep(60)
-"""
-)
-DEEP = (
-    DEAF
-    + """
-deep = '{"type":"assistant","message":' + "[" * 90_000 + "]" * 90_000 + "}"
-for text in ("[" * 500_000, '{"type":' * 100_000, "\\x00\\xff\\xfe", deep):
-    os.write(1, text.encode("latin-1") + b"\\n")
-say("deep")
-while True:
-    time.sleep(60)
-"""
-)
+GIB = 1024
 
 
 def tree(pid: int) -> set[int]:
@@ -103,15 +41,23 @@ def tree(pid: int) -> set[int]:
     return found
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-
-
+@attack(
+    "a runner floods stderr, forks (and forks on), opens sockets, prints 1 GiB without a newline, nests without end, "
+    "ignores signals",
+    "bounded, and ended with every process of its tree; neighbours served on, the worker's memory as before",
+)
 @pytest.mark.parametrize(
     ("program", "says"),
-    [(FORKS, "forked"), (SOCKETS, "open"), (STDERR, "flooding"), (NO_NEWLINE, "done"), (DEEP, "deep")],
-    ids=["forks", "sockets", "stderr", "no newline", "deep"],
+    [
+        (FORKS, "forked"),
+        (FORK_LOOP, "forking"),
+        (SOCKETS, "open"),
+        (STDERR, "flooding"),
+        (no_newline(GIB), "done"),
+        (DEEP, "deep"),
+        (DEAF_ONLY, "deaf"),
+    ],
+    ids=["forks", "fork loop", "sockets", "stderr", "1 GiB without newline", "deep", "deaf"],
 )
 async def test_hostile(
     client: AsyncAgentClient, start_worker: Start, config: Path, raw: Any, program: str, says: str
@@ -137,7 +83,62 @@ async def test_hostile(
     if program is STDERR:
         worker.wait_log(f"session {session.id}: .* lines of stderr left out")
         assert len([line for line in worker.log if f"session {session.id}: stderr" in line]) < 3000
-    if program is NO_NEWLINE:
+    if says == "done":
         errors = contents([event async for event in session.events()], "error")
-        assert [(error.code, error.bytes) for error in errors] == [("line_too_long", 3 * 1024 * 65536)]
+        assert [(error.code, error.bytes) for error in errors] == [("line_too_long", GIB << 20)]
     assert all(len(line) < 10_000 for line in worker.log)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(place)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@attack(
+    "a runner fills its disk, the one that homes and spool are on too",
+    "neighbours are served on; new sessions that need a home there are `refused`, others start",
+)
+async def test_a_full_disk(client: AsyncAgentClient, start_worker: Start, config: Path, small_disk: Path) -> None:
+    for name in ("ws", "homes", "spool"):
+        (small_disk / name).mkdir(mode=0o700)
+    config.write_text(f'''homes_dir = "{small_disk}/homes"
+spool_dir = "{small_disk}/spool"
+{config.read_text()}{PROBE}''')
+    worker = start_worker("--stop-grace-s", "0")
+    neighbour = await client.start("demo", "/echo neighbour")
+    await until(neighbour, "idle")
+    session = await client.start("probe", DISK, cwd=str(small_disk / "ws"))
+    async for event in session.events():
+        if contents([event], "text") and event.content.text == "full":  # type: ignore[union-attr]
+            break
+    assert os.statvfs(small_disk).f_bavail < 1 << 8
+    await serves(client, neighbour)
+    other = await client.start("probe", "say('started')")
+    await until(other, "idle")
+    await session.stop()
+    assert (await session.wait(30)).reason == "stopped"
+    await serves(client, neighbour)
+    assert worker.process.poll() is None
+
+
+@attack("a runner writes a file of any size, or many", "`file_size` ends each; the sum is for a quota")
+async def test_a_file_size_limit(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+    config.write_text(f"{PROBE}[providers.probe.sandbox]\nfile_size = {1 << 20}\n")
+    start_worker("--stop-grace-s", "0")
+    (tmp_path / "ws").mkdir()
+    session = await client.start("probe", DISK, cwd=str(tmp_path / "ws"))
+    async for event in session.events():
+        if contents([event], "text") and event.content.text == "full":  # type: ignore[union-attr]
+            break
+    assert {path.stat().st_size for path in (tmp_path / "ws").iterdir()} == {1 << 20}
+    await session.stop()
+    assert (await session.wait(30)).reason == "stopped"

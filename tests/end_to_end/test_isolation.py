@@ -71,6 +71,7 @@ max_turns = 2
 async def test_a_secret_gets_out_by_no_way(
     client: AsyncAgentClient, start_worker: Start, config: Path, raw: Any
 ) -> None:
+    import base64
     import json
 
     config.write_text(f"""{PROBE}
@@ -82,7 +83,7 @@ public_env = ["MODE"]
     session = await client.start(
         "probe",
         """
-import json, os, sys
+import base64, json, os, sys, time
 key, passed = os.environ["API_KEY"], os.environ["PASSED"]
 say(key)
 say(json.dumps({"inner": key}))
@@ -90,6 +91,13 @@ put({"type": "news", "key": key, passed: [passed]})
 print("not json " + passed, flush=True)
 print(key, passed, file=sys.stderr, flush=True)
 print("x" * 8180 + passed, file=sys.stderr, flush=True)
+half = len(key) // 2
+line = json.dumps({"type": "halves", "key": passed}).encode() + b"\\n"
+for piece in (line[:30], line[30:]):  # one line in two writes, as the pipe brings them
+    os.write(1, piece)
+    time.sleep(0.2)
+print("Authorization: Basic " + base64.b64encode(b"user:" + passed.encode()).decode(), file=sys.stderr, flush=True)
+say(base64.b64encode(passed.encode()).decode())
 say("HIDDEN" in os.environ or os.environ["MODE"] + os.environ["SHORT"])
 raise SystemError(key)
 """,
@@ -118,7 +126,8 @@ sys.stdout.flush()
     seen = everything(raw)
     log = "".join(worker.log).encode()
     for place in (seen, log):
-        for form in ("passed-by-the", "0123456789", "sk-test", "never-given"):
+        coded = base64.b64encode(b"passed-by-the-worker").decode()[4:-8]
+        for form in ("passed-by-the", "0123456789", "sk-test", "never-given", coded):
             assert form.encode() not in place, form
     assert (await texts(session))[0] == "[redacted]"
     assert "fast-modefast" in await texts(session)
@@ -170,7 +179,9 @@ say(subprocess.run("cat {tmp_path}/other/file", shell=True, capture_output=True,
     )
     await until(session, "idle")
     denied = "Permission denied"
-    assert (await session.state()).enforced == f"landlock {landlock.version()}, no_new_privs, no capabilities, own home"
+    assert (
+        await session.state()
+    ).enforced == f"landlock {landlock.version()}, no_new_privs, no capabilities, no signals to others, own home"
     assert (tmp_path / "homes" / session.id).is_dir()
     await session.stop()
     await session.wait(20)

@@ -70,12 +70,49 @@ def test_a_worker_has_the_time_to_drain(compose: Any) -> None:
     assert worker["deploy"]["replicas"] == 2
 
 
-def test_a_worker_can_do_little_harm(compose: Any) -> None:
-    worker = compose["services"]["worker"]
-    assert worker["read_only"] is True
-    assert worker["cap_drop"] == ["ALL"]
-    assert "no-new-privileges:true" in worker["security_opt"]
-    assert "privileged" not in worker
+@pytest.mark.parametrize("name", ["worker", "valkey"])
+def test_a_container_can_do_little_harm(compose: Any, name: str, stages: list[list[Instruction]]) -> None:
+    service = compose["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert not {"privileged", "cap_add", "devices", "pid", "network_mode", "userns_mode"} & set(service)
+    assert not [volume for volume in service["volumes"] if "docker.sock" in str(volume)]
+    assert service.get("user") == "valkey" or words_of(stages[-1], "USER")[-1] == ["10001:10001"]
+
+
+def test_a_fork_bomb_ends_at_its_container(compose: Any) -> None:
+    assert 100 <= compose["services"]["worker"]["pids_limit"] <= 32768
+
+
+@pytest.fixture(scope="module")
+def unit() -> dict[str, str]:
+    """The systemd unit's settings."""
+    lines = (ROOT / "deploy/agentrq-worker@.service").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def test_the_unit_gives_agents_little(unit: dict[str, str]) -> None:
+    assert unit["User"] not in {"", "root"}
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == ""
+    assert unit["ProtectSystem"] == "strict"
+    protects = ("ControlGroups", "KernelTunables", "KernelModules", "KernelLogs", "Clock", "Hostname", "Home")
+    others = ("NoNewPrivileges", "PrivateTmp", "PrivateDevices", "RestrictSUIDSGID", "RestrictRealtime", "RemoveIPC")
+    on = [*(f"Protect{name}" for name in protects), *others, "LockPersonality"]
+    assert {name: unit.get(name) for name in on} == dict.fromkeys(on, "yes")
+    assert unit["UMask"] == "0077"
+    assert unit["TasksMax"].isdigit()
+    assert "MemoryMax" in unit
+
+
+def test_the_unit_leaves_what_a_worker_and_its_agents_need(unit: dict[str, str]) -> None:
+    """A drain's time, JIT compilers, landlock, pidfds and signals of the guardian, browsers' own sandboxes."""
+    assert int(unit["TimeoutStopSec"]) > load(None, {}).drain_s + 40
+    assert unit["KillMode"] == "mixed"
+    assert not {"MemoryDenyWriteExecute", "RestrictNamespaces", "PrivateNetwork", "PrivateUsers"} & set(unit)
+    assert unit["SystemCallFilter"].startswith("~")  # what is not named stays: landlock_*, prctl, pidfd_open, setrlimit
+    assert not {"@sandbox", "@process", "@signal", "@resources", "@privileged"} & set(unit["SystemCallFilter"].split())
+    assert "AF_UNIX" in unit["RestrictAddressFamilies"]
 
 
 def test_the_spool_is_on_disk(compose: Any, stages: list[list[Instruction]]) -> None:

@@ -51,7 +51,7 @@ def test_channels(payload: bytes) -> None:
 
 @given(payloads)
 def test_inbox_entries(payload: bytes) -> None:
-    command = read_command({b"command": payload})
+    command = read_command(payload)
     if isinstance(command, Unreadable):
         assert len(command.command_id) <= 200
         return

@@ -173,7 +173,7 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
 
 async def read_back(*contents: Any, kept: Any = None) -> Any:
     stream = [
-        (f"1-{seq}".encode(), {b"message": encode(Message("s", f"m{seq}", TYPE_OF[type(content)], 0, content))})
+        (f"1-{seq}".encode(), encode(Message("s", f"m{seq}", TYPE_OF[type(content)], 0, content)))
         for seq, content in enumerate(contents, 1)
     ]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agentrq.wire.commands import Options, make_options
 from agentrq_worker.policy import EVERYTHING, NotAllowed, StartPolicy, admit, bounded, entered, may_switch
 from agentrq_worker.settings import InvalidSetting, Settings, load
+from tests.attacks import attack
 
 
 def check(policy: StartPolicy, provider: str = "demo", defaults: Options | None = None, **given: Any) -> Options:
@@ -52,6 +53,44 @@ def test_refused(policy: StartPolicy, given: dict[str, Any], says: str) -> None:
         check(policy, **given)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+TAKING_OVER = [
+    "PATH",
+    "LD_PRELOAD",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "NODE_OPTIONS",
+    "BASH_ENV",
+    "ENV",
+    "GIT_SSH_COMMAND",
+    "GIT_CONFIG_COUNT",
+    "PERL5OPT",
+    "RUBYOPT",
+    "JAVA_TOOL_OPTIONS",
+    "HOME",
+    "XDG_CONFIG_HOME",
+    "https_proxy",
+    "ALL_PROXY",
+    "OPENAI_BASE_URL",
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "EDITOR",
+    "npm_config_prefix",
+]
+
+
+@attack(
+    "`extra_env` that takes the agent over: PATH, NODE_OPTIONS, PYTHONPATH, BASH_ENV, GIT_*, proxies, base URLs, HOME",
+    "`refused` under any policy that does not name the variable; LD_*, DYLD_*, AGENTRQ_* never set at all",
+)
+@pytest.mark.parametrize("name", TAKING_OVER)
+def test_silence_of_a_policy_allows_no_variable_that_takes_over(name: str) -> None:
+    with pytest.raises(NotAllowed, match=rf"'{name}' decides what runs: policy\.extra_env has to name it"):
+        check(StartPolicy(models=["small"]), extra_env={name: "/evil"})
+    assert check(StartPolicy(extra_env=[name]), extra_env={name: "/good"}).extra_env == {name: "/good"}
+    assert check(StartPolicy(models=["small"]), extra_env={"TEAM": "a", "GITHUB_TEAM": "b"}).extra_env
+    assert check(EVERYTHING, extra_env={name: "/mine"}).extra_env == {name: "/mine"}
 
 
 def test_what_is_allowed_passes_unchanged() -> None:
@@ -155,6 +194,34 @@ def test_a_directory_swapped_after_the_check_is_caught(roots: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("what", ["ws/inner", "ws/new"])
+def test_other_directories_swapped_after_the_check_are_caught(roots: Path, what: str) -> None:
+    policy = StartPolicy(roots=[str(roots / "ws")])
+    options = check(policy, cwd=str(roots / "ws"), config_dir=str(roots / what))
+    if (roots / what).exists():
+        (roots / what).rmdir()
+    (roots / what).symlink_to(roots / "secret")
+    held = [options.config_dir or ""]
+    with pytest.raises(NotAllowed, match=r"policy\.roots"), entered(policy.roots, options.cwd, held):
+        pass
+
+
+@attack(
+    "`config_dir`, `cwd` or further directories in another tenant's workspace, by `..` and links too",
+    "`refused` where the `roots` are one tenant's; a worker has one policy: give tenants workers of their own",
+)
+@pytest.mark.parametrize("path", ["{0}/other/.claude", "{0}/own/../other", "{0}/own/link/.claude", "{0}/own-evil"])
+@pytest.mark.parametrize("option", ["cwd", "config_dir", "additional_directories"])
+def test_another_tenants_directory(tmp_path: Path, path: str, option: str) -> None:
+    for name in ("own", "other/.claude", "own-evil"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "own/link").symlink_to(tmp_path / "other")
+    where = path.format(tmp_path)
+    given: dict[str, Any] = {"cwd": f"{tmp_path}/own"} | {option: [where] if option.startswith("add") else where}
+    with pytest.raises(NotAllowed, match=r"is not under policy\.roots"):
+        check(StartPolicy(roots=[f"{tmp_path}/own"]), **given)
+
+
 def test_a_directory_swapped_while_it_is_held_does_not_count(roots: Path) -> None:
     with entered([str(roots / "ws")], str(roots / "ws/inner")) as cwd:
         assert cwd is not None
@@ -185,6 +252,8 @@ def test_a_live_session_is_not_switched_to_more() -> None:
         ("[providers.a.sandbox]\nlogin = ['../x']\nhome = 'session'", "not relative"),
         ("[providers.a.sandbox]\nlogin = ['x']", "needs home"),
         ("[providers.a.sandbox]\nwrite = ['x']", "no absolute path"),
+        ("[providers.a.sandbox]\nconnect = [443]", "connect: needs kind"),
+        ("[providers.a.sandbox]\nkind = 'landlock'\nconnect = [0]", "connect: needs kind"),
     ],
 )
 def test_a_wrong_policy_is_told_at_once(toml: str, says: str, tmp_path: Path) -> None:

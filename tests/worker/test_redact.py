@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq_worker.runner.redact import SHORTEST, Redactor
+from tests.attacks import attack
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=SHORTEST, max_size=30))
@@ -24,6 +26,25 @@ def test_no_form_of_a_secret_is_left(secret: str) -> None:
             assert secret.encode() not in clean
             assert b"[redacted]" in clean
     assert redactor.count >= 6
+
+
+@attack(
+    "printing a secret: whole, escaped, escaped twice, in base64 wherever it stands in what is coded",
+    "`[redacted]`, counted; *not* over several messages or token deltas, nor in codings of the agent's own",
+)
+@given(
+    st.binary(min_size=12, max_size=40).map(lambda data: data.decode("latin-1")), st.binary(max_size=7),
+    st.binary(max_size=7),
+)  # fmt: skip
+def test_base64_of_a_secret(secret: str, before: bytes, after: bytes) -> None:
+    redactor = Redactor([secret])
+    for coded in (base64.b64encode, base64.urlsafe_b64encode):
+        line = coded(before + secret.encode() + after)
+        assert b"[redacted]" in redactor.line(line)
+        left, _, right = redactor.line(line).partition(b"[redacted]")
+        # Of it at most the bytes that share a group of four characters with what stands around it.
+        assert len(left) <= (len(before) + 2) // 3 * 4
+        assert len(right) <= (len(after) + 2) // 3 * 4 + 8
 
 
 @pytest.mark.parametrize("written", ["caf\\u00e9-key", "caf\\u00E9-key", "café-key"])

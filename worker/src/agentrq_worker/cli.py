@@ -14,7 +14,7 @@ from typing import Any
 import click
 import redis
 
-from agentrq.connection import BadUrl, connect, masked
+from agentrq.connection import BadUrl, connect, hide_arguments, masked
 from agentrq.embedded import attach
 from agentrq.errors import EmbeddedServerError
 from agentrq_worker.intake import SessionWorker
@@ -90,6 +90,7 @@ def serve(settings: Settings, url: str) -> None:
 
 def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce: bool) -> None:
     configure_logging(log_level)
+    hide_arguments(given["redis_url"] or "")
     try:
         settings = load(config, options=given)
     except InvalidSetting as error:

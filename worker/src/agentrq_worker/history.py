@@ -26,7 +26,8 @@ MOST_PAGES: Final = 100
 _TYPES: Final = ("tool_", "prompt", "approval_", "question", "cost", "error")
 _TELLING: Final = tuple(f'"type":"{name}'.encode() for name in _TYPES)
 
-Entries = list[tuple[bytes, dict[bytes, bytes]]]
+Entries = list[tuple[bytes, bytes | int]]
+"""Ids and messages; a size in bytes in the place of one that is too large."""
 
 
 class Kept(NamedTuple):
@@ -46,8 +47,8 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]], kept: Mapping
 
     Not only to its prompt: others may have joined it, and what was asked in a turn cut earlier is still open.
 
-    ``read(end, count)`` answers entries from ``end`` backwards, the newest first, as XREVRANGE does. ``kept`` are the
-    answers that came for requests which no resumed agent has asked again yet.
+    ``read(end, count)`` answers at most ``count`` entries from ``end`` backwards, the newest first; none at the end.
+    ``kept`` are the answers that came for requests which no resumed agent has asked again yet.
     """
     cut = CutTurn("", [], [], {})
     answered: set[str] = set()
@@ -55,9 +56,9 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]], kept: Mapping
     end, earlier = "+", False
     for _ in range(MOST_PAGES):
         entries = await read(end, PAGE)
-        for place, fields in entries:
+        for place, value in entries:
             end = f"({place.decode()}"
-            message = _telling(fields)
+            message = _telling(value)
             if message is None:
                 continue
             content = message.content
@@ -80,15 +81,14 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]], kept: Mapping
                     cut.asked.append(carried._replace(**kept[content.request_id]._asdict()))
                 elif content.request_id not in cut.fates:
                     cut.asked.append(carried)
-        if len(entries) < PAGE:
+        if not entries:
             break
     return cut
 
 
-def _telling(fields: dict[bytes, bytes]) -> Message | None:
+def _telling(value: bytes | int) -> Message | None:
     """A message that may open or close something; None for all others, undecoded."""
-    value = fields.get(b"message")
-    if value is None or not any(mark in value[:600] for mark in _TELLING):
+    if isinstance(value, int) or not any(mark in value[:600] for mark in _TELLING):
         return None
     event: Any = decode_entry(b"message", value)
     return event if isinstance(event, Message) else None

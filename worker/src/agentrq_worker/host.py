@@ -51,6 +51,7 @@ class Host:
     async def begin(self, group: asyncio.TaskGroup, jobs: Jobs) -> None:
         """Start what all sessions need; the lease has been taken."""
         proc.become_subreaper()
+        proc.keep_to_itself()
         left = sweep()
         if left:
             log.warning("%d processes of workers that are gone were ended", left)

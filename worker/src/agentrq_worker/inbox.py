@@ -5,7 +5,6 @@ Owns the reading. Does not own when inboxes are read (ownership.py) nor what a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -33,14 +32,16 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-def read_command(fields: Mapping[bytes, bytes]) -> Command | Unreadable:
-    """One inbox entry. Never raises."""
-    data = fields.get(b"command")
-    if data is None:
+def read_command(data: bytes | int) -> Command | Unreadable:
+    """One inbox entry as `steps.entries` has it: its field ``command``, or its size, where it is too large.
+
+    Never raises.
+    """
+    if isinstance(data, int):
+        return Unreadable("", "", f"{data} bytes are over {LONGEST}")
+    if not data:
         return Unreadable("", "", "it has no field named command")
     try:
-        if len(data) > LONGEST:
-            raise ValueError(f"is over {LONGEST} bytes")
         return make_command(_decode(data))
     except RecursionError:
         return _unreadable(data, "nested too deeply")

@@ -22,10 +22,10 @@ from agentrq_worker.providers import UnknownAdapter
 from agentrq_worker.providers.dialect import Dialect
 from agentrq_worker.providers.dialects import make_dialect
 from agentrq_worker.resolution import Program, RunnerNotFound, resolve
-from agentrq_worker.runner.confine import CannotConfine, Confined, Home, confine
+from agentrq_worker.runner.confine import OWN_HOME, CannotConfine, Confined, Home, confine
 from agentrq_worker.runner.environment import build_environment, is_public
 from agentrq_worker.runner.redact import Redactor
-from agentrq_worker.settings import Sandbox, Settings
+from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,15 @@ class Launch(NamedTuple):
     confined: Confined | None = None
     home: Home | None = None
     roots: list[str] | None = None
+    held: list[str] = []  # noqa: RUF012 - never changed
+    """Directories besides ``cwd`` that the start asked for."""
 
     @property
     def enforced(self) -> str:
-        """What holds for the runner, for people; empty without a sandbox."""
-        return self.confined.enforced if self.confined is not None else ""
+        """What holds for the runner, for people; empty where nothing does."""
+        if self.confined is not None:
+            return self.confined.enforced
+        return OWN_HOME if self.home is not None else ""
 
     @contextlib.contextmanager
     def spawning(self) -> Iterator[dict[str, Any]]:
@@ -63,7 +67,7 @@ class Launch(NamedTuple):
         confined = self.confined
         with contextlib.ExitStack() as stack:
             try:
-                cwd = stack.enter_context(entered(self.roots, self.cwd))
+                cwd = stack.enter_context(entered(self.roots, self.cwd, self.held))
             except NotAllowed as error:
                 raise CannotLaunch(str(error), Reason.REFUSED) from None
             if confined is None:
@@ -121,21 +125,31 @@ def prepare(
         log.warning("session %s: extra_env refused: %s", session_id, ", ".join(environment.refused))
     launch = Launch(
         dialect.command(program.argv, options), environment.variables, options.cwd, dialect,
-        Redactor(_secrets(program, settings)), roots=settings.start_policy.roots,
+        Redactor(_secrets(program, settings)), roots=settings.start_policy.roots, held=_held(given, options),
     )  # fmt: skip
-    if program.settings.sandbox is None:
-        return launch
     try:
-        return _sandboxed(launch, program.settings.sandbox, session_id, options, settings)
+        return _sandboxed(launch, program, session_id, options, settings)
     except CannotConfine as error:
         raise CannotLaunch(str(error), Reason.REFUSED) from None
     except FileNotFoundError as error:
         raise CannotLaunch(why_not_spawned(launch, error)) from None
 
 
-def _sandboxed(launch: Launch, sandbox: Sandbox, session_id: str, options: Options, settings: Settings) -> Launch:
-    home = Home.make(settings.homes_path, session_id, sandbox.login) if sandbox.own_home else None
+def _held(given: Options, options: Options) -> list[str]:
+    """What the start itself asked for is held to the roots, the operator's defaults are not."""
+    directories = options.additional_directories if given.additional_directories else None
+    return [*(directories or ()), *([options.config_dir] if given.config_dir and options.config_dir else ())]
+
+
+def _sandboxed(launch: Launch, program: Program, session_id: str, options: Options, settings: Settings) -> Launch:
+    sandbox = program.settings.sandbox
+    own = sandbox.own_home if sandbox is not None else None
+    home = None
+    if own or (own is None and program.keeps_nothing):
+        home = Home.make(settings.homes_path, session_id, sandbox.login if sandbox is not None else ())
     environment = launch.environment | (home.variables if home is not None else {})
+    if sandbox is None:
+        return launch._replace(environment=environment, home=home)
     extra = [*(options.additional_directories or ()), *([options.config_dir] if options.config_dir else ())]
     confined = confine(
         sandbox, launch.argv, environment, workspace=extra, roots=launch.roots, home=home,

@@ -7,6 +7,7 @@ Nothing here is needed for safety: a claim compares epoch and token, so acting t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import time
@@ -18,6 +19,7 @@ import redis.asyncio
 from agentrq.connection import is_outage
 from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire import steps
+from agentrq.wire.ids import is_session_id
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership import Look, Ownership
 from agentrq_worker.settings import Settings
@@ -29,6 +31,7 @@ SETTLE: Final = 0.5
 """For this part of a lease a start may be on its way from its state to RQ's queue, or from there to a claim."""
 RETURN_S: Final = 3.0
 """After an outage, however long, owners have so long to renew their leases before they are taken for lost."""
+TROUBLED_S: Final = 60.0
 FORGET_MS: Final = 60_000
 CLOSE_MS: Final = 30_000
 """A live owner has so long to close the job of a session that ended with it."""
@@ -80,6 +83,7 @@ class Maintenance:
         self._keys = settings.keys
         self._jobs = jobs
         self._closed: dict[bytes, float] = {}  # ended sessions with nothing left to do → their start
+        self._troubled: dict[bytes, float] = {}  # sessions whose keys make trouble → when they are looked at again
         self._orphans: dict[str, _Orphan] = {}
         self._leases: dict[bytes, bytes | None] = {}
         self._suspended = False
@@ -110,6 +114,11 @@ class Maintenance:
         milliseconds = int(self._settings.beat_s * 2500)
         if await self._client.set(lock, token, nx=True, px=milliseconds):
             return True
+        if (
+            await self._client.pttl(lock) == -1
+        ):  # no worker's: whatever it is, it would keep this from being done for ever
+            await self._client.delete(lock)
+            return False
         if await self._client.get(lock) != token:
             return False
         await self._client.pexpire(lock, milliseconds)
@@ -119,12 +128,26 @@ class Maintenance:
         """One round over all sessions that are not known to be closed."""
         self._leases = {}
         self._suspended = bool(await self._client.exists(SUSPENDED))
-        members: Any = await self._client.zrange(self._keys.sessions, 0, -1, withscores=True)
-        known = {sid for sid, _ in members}
+        known: set[bytes] = set()
+        # Page by page: whoever leaves meanwhile moves another out of this round, not out of the next.
+        for at in itertools.count(0, PAGE):
+            members: Any = await self._client.zrange(self._keys.sessions, at, at + PAGE - 1, withscores=True)
+            sids = [(sid, start) for sid, start in members if is_session_id(sid)]
+            if len(sids) < len(members):
+                await self._forget([sid for sid, _ in members if not is_session_id(sid)])
+            known.update(sid for sid, _ in sids)
+            await self._page([entry for entry in sids if self._is_due(*entry)])
+            if len(members) < PAGE:
+                break
         self._closed = {sid: start for sid, start in self._closed.items() if sid in known}
-        open_ones = [(sid, start) for sid, start in members if self._closed.get(sid) != start]
-        for at in range(0, len(open_ones), PAGE):
-            await self._page(open_ones[at : at + PAGE])
+        self._troubled = {sid: until for sid, until in self._troubled.items() if sid in known}
+
+    def _is_due(self, sid: bytes, start: float) -> bool:
+        return self._closed.get(sid) != start and self._troubled.get(sid, 0.0) <= time.monotonic()
+
+    async def _forget(self, members: list[bytes]) -> None:
+        log.warning("%d names in %s are no session ids and are dropped", len(members), self._keys.sessions)
+        await self._client.zrem(self._keys.sessions, *members)
 
     async def _page(self, members: list[tuple[bytes, float]]) -> None:
         async with self._client.pipeline(transaction=False) as pipeline:
@@ -135,6 +158,7 @@ class Maintenance:
         for (sid, start), answer in zip(members, answers, strict=True):
             if isinstance(answer, Exception):
                 log.error("session %s: its state cannot be read: %s", sid.decode("utf-8", "replace"), answer)
+                self._troubled[sid] = time.monotonic() + TROUBLED_S
             else:
                 rows.append(_Row(sid.decode("utf-8", "replace"), start, *answer))
         ended = [row for row in rows if row.ended]
@@ -148,7 +172,8 @@ class Maintenance:
             except Exception as error:
                 if is_outage(error):
                     raise
-                log.exception("session %s: maintenance cannot deal with it", row.session_id)
+                log.error("session %s: cannot be dealt with for now: %r", row.session_id, error)
+                self._troubled[row.session_id.encode()] = time.monotonic() + TROUBLED_S
 
     async def _one(self, row: _Row, job_status: Any) -> None:
         if row.status is None:

@@ -24,6 +24,14 @@ _ARGUMENTS: Final = ("model", "permission_mode", "resume", "worktree_name", "cwd
 _WORKTREE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 
 
+_TAKES_OVER: Final = (
+    "PATH", "HOME", "SHELL", "ENV", "BASH_*", "PYTHON*", "NODE_*", "NPM_CONFIG_*", "PERL*", "RUBY*", "JAVA_*", "JDK_*",
+    "GIT_*", "SSH_*", "XDG_*", "LD_*", "DYLD_*", "GCONV_PATH", "LOCPATH", "TMPDIR", "EDITOR", "VISUAL", "PAGER",
+    "*_PROXY", "*_BASE_URL", "*_API_BASE", "*_HOST", "SSL_*", "*_CA_BUNDLE", "*_CAINFO",
+)  # fmt: skip
+"""Variables that decide which code a program runs, or whom it talks to: more than a policy means to give by silence."""
+
+
 class NotAllowed(Exception):
     """The policy refuses a start or a command; the text says by which rule."""
 
@@ -31,6 +39,7 @@ class NotAllowed(Exception):
 class StartPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """``[policy]``. Lists of names are globs (``fnmatch``, case counts); a rule that is absent allows everything.
 
+    ``extra_env`` of a policy without that rule: everything but what takes a program over (PATH, NODE_OPTIONS, proxies).
     ``roots``: directories that ``cwd``, ``additional_directories`` and ``config_dir`` of a start have to be in.
     ``max_turns``, ``max_budget_usd``, ``timeout_s``, ``turn_timeout_s``: ceilings, and what starts get that name none.
     """
@@ -87,6 +96,8 @@ def admit(policy: StartPolicy, provider: str, given: Options, options: Options) 
             raise NotAllowed(f"{name} {asked:g} is over policy.{name} ({most:g})")
     for key in given.extra_env or {}:
         _one_of("extra_env", "extra_env key", key, policy.extra_env)
+        if policy.extra_env is None and policy != EVERYTHING and _matches(key.upper(), _TAKES_OVER):
+            raise NotAllowed(f"extra_env key {key[:80]!r} decides what runs: policy.extra_env has to name it")
     _no_programs_options(options)
     return options if policy.roots is None else _in_roots(policy.roots, given, options)
 
@@ -102,8 +113,10 @@ def may_switch(policy: StartPolicy, command: str, value: str) -> str | None:
 
 
 @contextlib.contextmanager
-def entered(roots: Sequence[str] | None, cwd: str | None) -> Iterator[str | None]:
-    """The working directory for a spawn, checked once more. Raises `NotAllowed`, OSError.
+def entered(roots: Sequence[str] | None, cwd: str | None, others: Sequence[str] = ()) -> Iterator[str | None]:
+    """The working directory for a spawn, and the ``others`` that were asked for, checked once more.
+
+    Raises `NotAllowed`, OSError.
 
     With roots it is held open and named by its descriptor: whoever puts another directory, or a link, in its place
     after the check comes too late.
@@ -111,6 +124,8 @@ def entered(roots: Sequence[str] | None, cwd: str | None) -> Iterator[str | None
     if roots is None or cwd is None:
         yield cwd
         return
+    for path in others:
+        _inside("a directory", os.path.realpath(path), roots)
     descriptor = os.open(cwd, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         path = f"/proc/self/fd/{descriptor}"

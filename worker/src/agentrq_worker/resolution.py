@@ -40,6 +40,8 @@ class Program(NamedTuple):
     dialect: str
     adapter: str
     settings: Provider
+    keeps_nothing: bool = False
+    """No login and no settings of its user's are looked for in its home: each session may have one of its own."""
 
 
 def resolve(provider: str, settings: Settings) -> Program:
@@ -64,7 +66,8 @@ def resolve(provider: str, settings: Settings) -> Program:
         return Program([_installed("codex", CODEX_MISSING), "app-server"], "jsonrpc", "codex", configured)
     module = f"agentrq_worker.runners.{provider}"
     if provider in builtin():
-        return Program([sys.executable, "-m", module], "runner", adapter, configured)
+        keeps_nothing = provider != "aider"
+        return Program([sys.executable, "-m", module], "runner", adapter, configured, keeps_nothing)
     looked.append(f"the built-in runners ({', '.join(builtin())})")
     raise RunnerNotFound(f"Runner not found: {provider}; looked in {', '.join(looked)}")
 

@@ -1,21 +1,81 @@
 """An RQ job as agentrq's queues know it: data only.
 
-Owns what is never done with a job here: its callbacks are not imported (nothing is, because Redis said so), and its
-webhooks hold up nobody. Does not own a job's status (bookkeeping.py) nor what it asks for (jobs.py).
+Owns what is never done with a job here: its callbacks are not imported (nothing is, because Redis said so), its
+webhooks hold up nobody, and one that is too large, packed or not, is not read. Does not own a job's status
+(bookkeeping.py) nor what it asks for (jobs.py).
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
+import redis
+from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
+from agentrq.wire.commands import MAX_PROMPT_BYTES
+
+LARGEST: Final = 4 * MAX_PROMPT_BYTES
+"""Bytes of a job's hash, names and values, and of each of its packed values once it is unpacked."""
+MOST_FIELDS: Final = 1000
 _WEBHOOKS: Final = ThreadPoolExecutor(4, "webhook")
+_READ: Final = """
+-- KEYS a job's hash; ARGV most fields, most bytes. Its fields and values, or how large it is where that is too much.
+local fields = redis.call('HLEN', KEYS[1])
+if fields > tonumber(ARGV[1]) then return fields .. ' fields' end
+local size = 0
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do size = size + #name + redis.call('HSTRLEN', KEYS[1], name) end
+if size > tonumber(ARGV[2]) then return size .. ' bytes' end
+return redis.call('HGETALL', KEYS[1])
+"""
+
+
+class TooLarge(ValueError):
+    """A job's hash is larger than any job of agentrq's."""
+
+
+def read_job(connection: redis.Redis, key: str) -> dict[bytes, bytes]:
+    """A job's hash, {} where there is none. Raises `TooLarge`."""
+    answer: Any = connection.eval(_READ, 1, key, str(MOST_FIELDS), str(LARGEST))
+    if not isinstance(answer, list):
+        raise TooLarge(f"has {answer.decode()}")
+    found = dict(zip(answer[::2], answer[1::2], strict=True))
+    for name in (b"data", b"exc_info"):  # RQ unpacks them, whatever they grow to
+        if len(_unpacked(found.get(name, b""))) > LARGEST:
+            raise TooLarge(f"its {name.decode()} unpacks to more than {LARGEST} bytes")
+    return found
+
+
+def _unpacked(value: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(value, LARGEST + 1)
+    except zlib.error:
+        return b""
 
 
 class SessionJob(Job):
     """A job whose callbacks do not exist and whose webhooks are sent by threads of their own."""
+
+    def refresh(self) -> None:
+        """As RQ's. Raises NoSuchJobError, `TooLarge`, and whatever RQ's reading of a malformed hash does."""
+        found: Mapping[bytes, bytes] = read_job(self.connection, self.key)
+        if not found:
+            raise NoSuchJobError(f"No such job: {self.key}")
+        self.restore(found)
+
+    @classmethod
+    def fetch_many(cls, job_ids: Iterable[str], connection: redis.Redis, serializer: Any = None) -> list[Job | None]:
+        """As RQ's, each as bounded as `refresh`."""
+        found: list[Job | None] = []
+        for job_id in job_ids:
+            try:
+                found.append(cls.fetch(job_id, connection, serializer))
+            except NoSuchJobError:
+                found.append(None)
+        return found
 
     @property
     def success_callback(self) -> None:

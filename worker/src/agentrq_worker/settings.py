@@ -36,12 +36,14 @@ class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     """``[providers.NAME.sandbox]``: the runner's world (docs/security.md). Sizes in bytes, ``cpu_s`` in seconds.
 
     ``home``: ``session``, a home, XDG directories and TMPDIR of its own, into which ``login`` (paths relative to the
-    worker's home) is copied; default with ``landlock``. Limits are those of setrlimit(2), per process.
+    worker's home) is copied; default with ``landlock``, and of runners that need none. ``connect``: the only TCP ports
+    it may connect to. Limits are those of setrlimit(2), per process.
     """
 
     kind: Literal["landlock", "none"] = "none"
     read: list[str] = []
     write: list[str] = []
+    connect: list[int] | None = None
     home: Literal["session", "worker"] | None = None
     login: list[str] = []
     umask: str | None = None
@@ -55,6 +57,8 @@ class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         for path in (*self.read, *self.write):
             if not os.path.isabs(path):
                 raise ValueError(f"{path!r} is no absolute path")
+        if self.connect is not None and (self.kind != "landlock" or not all(0 < port < 65536 for port in self.connect)):
+            raise ValueError('connect: needs kind = "landlock" and ports from 1 to 65535')
         for path in self.login:
             if os.path.isabs(path) or ".." in path.split("/") or not path:
                 raise ValueError(f"login: {path!r} is not relative to the worker's home")
@@ -68,9 +72,11 @@ class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
             raise ValueError('login: needs home = "session"')
 
     @property
-    def own_home(self) -> bool:
-        """Whether a session has a home of its own."""
-        return self.home == "session" or (self.home is None and self.kind == "landlock")
+    def own_home(self) -> bool | None:
+        """Whether a session has a home of its own; None where that is the runner's matter."""
+        if self.home is None:
+            return True if self.kind == "landlock" else None
+        return self.home == "session"
 
 
 class Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):

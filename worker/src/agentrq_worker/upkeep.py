@@ -32,6 +32,8 @@ STRANDED: Final = 0.4
 """A job that somebody took and did not begin for this part of a lease goes back into its queue. Taken twice it runs
 once: a claim compares tokens, a command is known by its id."""
 UNREADABLE: Final = "ForeignFunction: The job cannot be read"
+PAGE: Final = 1000
+"""Dequeued jobs that are looked at in a round."""
 FREE: Final = "agentrq_free"
 """Field of a worker's RQ record: how many more sessions it would take."""
 
@@ -145,7 +147,7 @@ class Upkeep:
         """Back into their queue with jobs that were dequeued and not begun: their worker died in between."""
         seen: dict[tuple[str, str], float] = {}
         for queue in self._worker.queues:
-            ids: Any = self._connection.lrange(queue.intermediate_queue_key, 0, -1)
+            ids: Any = self._connection.lrange(queue.intermediate_queue_key, 0, PAGE - 1)
             for raw in ids:
                 job_id = raw.decode("utf-8", "replace")
                 if job_id.encode() != raw:
@@ -196,13 +198,9 @@ class Upkeep:
         scheduler.acquire_locks()
         if not scheduler.acquired_locks:
             return
-        try:
-            scheduler.enqueue_scheduled_jobs()
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise
-        except Exception:  # noqa: BLE001 - a job hash may hold anything; the others are not to wait for it
-            for queue in queues:
-                self._unschedule_unreadable(queue.scheduled_job_registry)
+        for queue in queues:  # a job hash may hold anything; the others are not to wait for it
+            self._unschedule_unreadable(queue.scheduled_job_registry)
+        scheduler.enqueue_scheduled_jobs()
 
     def _unschedule_unreadable(self, registry: ScheduledJobRegistry) -> None:
         for job_id in registry.get_jobs_to_schedule(current_timestamp()):

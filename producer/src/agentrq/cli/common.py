@@ -15,7 +15,7 @@ import redis
 
 from agentrq.cli.exits import REFUSED, UNREACHABLE, CommandFailed
 from agentrq.client import AgentClient
-from agentrq.connection import BadUrl, connect, is_outage, masked
+from agentrq.connection import BadUrl, connect, hide_arguments, is_outage, masked
 from agentrq.wire.ids import check_session_id
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +46,8 @@ def redis_url(given: str | None) -> Iterator[str]:
     """
     url = given if given is not None else os.environ.get("AGENTRQ_REDIS_URL") or None
     if url is not None:
+        if given is not None:
+            hide_arguments(given)
         yield url
         return
     from agentrq.embedded import attach  # noqa: PLC0415 - most installations name a Redis and never need it

@@ -30,6 +30,11 @@ def check_session_id(session_id: object) -> str:
     raise InvalidSessionId(session_id)
 
 
+def is_session_id(raw: bytes) -> bool:
+    """Whether bytes from Redis are a session id."""
+    return len(raw) <= 64 and _SESSION_ID.fullmatch(raw.decode("ascii", "replace")) is not None
+
+
 class Cursor(NamedTuple):
     """An event's place in its session, ``<epoch>-<seq>`` on the wire: also its Redis stream id."""
 

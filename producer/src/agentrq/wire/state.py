@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -71,6 +71,11 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     stop: bool = False
     kept: str = ""
 
+
+FIELDS: Final = tuple(
+    name for name in (*State.__struct_encode_fields__, *Inner.__struct_encode_fields__) if name != "sessionId"
+)
+"""The names of the hash's fields that mean anything here."""
 
 _ALWAYS = frozenset({"costUsd", "inputTokens", "outputTokens", "numTurns", "pendingApprovals"})
 

@@ -12,13 +12,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from agentrq.wire.codec import encode
-from agentrq.wire.commands import MAX_INBOX, Command, Options
+from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES, Command, Options
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import StatusEvent
+from agentrq.wire.state import FIELDS
 from agentrq.wire.status import Reason, Status, check_move
 
 DEFAULT_RETENTION_S: Final = 86_400.0
 DEFAULT_RECOVERY_TIMEOUT_S: Final = 120.0
+LARGEST_STATE: Final = 4 * MAX_PROMPT_BYTES
+LARGEST_ANSWER: Final = 4 * MAX_PROMPT_BYTES
+"""Bytes that one reading of streams brings, and one entry beyond."""
 
 
 class Step(NamedTuple):
@@ -148,6 +152,36 @@ def write_part(
             part += (run.inbox_entry, run.command_id)
     part[0] = len(part) - 1
     return part
+
+
+def look(keys: Keys, session_id: str) -> Step:
+    """The step that reads a state of any size; see `look_answer`."""
+    return Step("look", (keys.state(session_id),), (LARGEST_STATE, *FIELDS))
+
+
+def look_answer(answer: Any) -> dict[bytes, bytes]:
+    """The hash as HGETALL has it, from the answer to `look`. Raises ValueError where it is too large."""
+    if isinstance(answer, int):
+        raise ValueError(f"its state has {answer} bytes, over {LARGEST_STATE}")
+    return {name.encode(): value for name, value in zip(FIELDS, answer, strict=True) if value is not None}
+
+
+def read(
+    streams: Sequence[str], starts: Sequence[str], field: str, *, most: int, largest: int, backwards: bool = False
+) -> Step:
+    """The step that reads entries of streams, each from its start on: ``most`` at most, none over ``largest`` bytes."""
+    way = ("XREVRANGE", "-") if backwards else ("XRANGE", "+")
+    return Step("read", tuple(streams), (*way, field, most, largest, LARGEST_ANSWER, *starts))
+
+
+def entries(answer: Any) -> tuple[list[tuple[bytes, bytes | int]], bool]:
+    """One stream's part of what ``read`` answers: ids with values (a size in bytes in the place of one too large).
+
+    And whether there may be more. Raises ValueError for a stream that cannot be read.
+    """
+    if isinstance(answer, bytes):
+        raise ValueError(text(answer))
+    return list(zip(answer[1::2], answer[2::2], strict=True)), bool(answer[0])
 
 
 def send(keys: Keys, session_id: str, command: Command) -> Step:

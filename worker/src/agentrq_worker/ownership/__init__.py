@@ -9,15 +9,16 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis.asyncio
 
 from agentrq.connection import is_outage
+from agentrq.errors import AgentRQError
 from agentrq.wire import scripts, steps
 from agentrq.wire.codec import encode
-from agentrq.wire.commands import Command, Options, make_options
+from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import Inner, State, read_inner, read_state
@@ -34,6 +35,20 @@ from agentrq_worker.settings import Settings
 __all__ = ["Claim", "Look", "NameTaken", "Ownership"]
 
 log = logging.getLogger(__name__)
+
+SPOILT: Final = "Its keys in Redis cannot be written"
+LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; what a cut turn's event may have to be read back
+
+_SPOILT: Final = """
+-- KEYS state, events, inbox, commands; ARGV epoch, token seen, status, reason, error, time in ms, retention in ms.
+-- The end of a session whose stream takes no event any more: in its state alone. 0 where another writer came.
+local seen = redis.call('HMGET', KEYS[1], 'epoch', 'token')
+if seen[1] ~= ARGV[1] or (seen[2] or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'status', ARGV[3], 'reason', ARGV[4], 'error', ARGV[5], 'endedAt', ARGV[6])
+redis.call('HDEL', KEYS[1], 'worker', 'token', 'pid')
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[7]) end
+return 1
+"""
 
 
 def _read_options(data: str) -> tuple[Options, str | None]:
@@ -132,7 +147,11 @@ class Ownership:
         """The session as it is now; None when there is none (or its state is unreadable)."""
 
         async def read() -> Look | None:
-            raw: Any = await self._client.hgetall(self._keys.state(session_id))
+            try:
+                raw = steps.look_answer(await self._once(steps.look(self._keys, session_id)))
+            except ValueError as error:
+                log.error("session %s: %s", session_id, error)
+                return None
             state = read_state(session_id, raw)
             if state is None:
                 return None
@@ -160,7 +179,11 @@ class Ownership:
             await self.finish(look, Status.DONE, Reason.STOPPED, "")
             return None
         step = steps.claim(self._keys, sid, self.lease.name, self.token, state.epoch, inner.token)
-        outcome, _, cursor = steps.texts(await self.run(step))
+        try:
+            outcome, _, cursor = steps.texts(await self.run(step))
+        except redis.ResponseError as error:
+            await self.finish(look, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
+            raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
         if outcome != "claimed":
             log.info("session %s: not claimed: %s", sid, outcome)
             return None
@@ -198,10 +221,11 @@ class Ownership:
                 if value is not None}  # fmt: skip
 
     async def _cut_turn(self, session_id: str, kept: str) -> CutTurn:
-        async def read(end: str, count: int) -> Any:
-            return await until_answered(
-                lambda: self._client.xrevrange(self._keys.events(session_id), end, "-", count=count)
-            )
+        async def read(end: str, count: int) -> list[tuple[bytes, bytes | int]]:
+            events = [self._keys.events(session_id)]
+            step = steps.read(events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True)
+            (answer,) = await self.run(step)
+            return steps.entries(answer)[0]
 
         try:
             return await cut_turn(read, read_kept(kept))
@@ -210,13 +234,23 @@ class Ownership:
             return CutTurn("", [], [], {})
 
     async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
-        """End a session that has no live owner; answers the script's outcome."""
+        """End a session that has no live owner; answers the outcome, ``spoilt`` where only its state took it."""
         state = look.state
         step = steps.end(
             self._keys, state.session_id, state.epoch, look.inner.token, status, reason, error,
             self._settings.retention_s,
         )  # fmt: skip
-        return steps.text((await self.run(step))[0])
+        try:
+            return steps.text((await self.run(step))[0])
+        except redis.ResponseError as refused:
+            await self._give_up(look, status, reason, error or f"{SPOILT}: {refused}")
+            return "spoilt"
+
+    async def _give_up(self, look: Look, status: Status, reason: Reason, error: str) -> None:
+        sid = look.state.session_id
+        seen, retention = (str(look.state.epoch), look.inner.token), str(int(self._settings.retention_s * 1000))
+        args = [*seen, status.value, reason.value, error, str(steps.now_ms()), retention]
+        await until_answered(lambda: self._client.eval(_SPOILT, 4, *steps.session_keys(self._keys, sid), *args))
 
     async def send(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
@@ -224,4 +258,7 @@ class Ownership:
 
     async def run(self, step: Step) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
-        return await until_answered(lambda: self._scripts[step.script](keys=list(step.keys), args=list(step.args)))
+        return await until_answered(lambda: self._once(step))
+
+    async def _once(self, step: Step) -> Any:
+        return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))

@@ -10,10 +10,10 @@ from typing import Any, Final
 import redis
 import redis.asyncio
 
-from agentrq.connection import is_outage
+from agentrq.wire import scripts, steps
 from agentrq.wire.commands import Command
 from agentrq_worker.claimed import Waiting
-from agentrq_worker.inbox import read_command
+from agentrq_worker.inbox import LONGEST, read_command
 from agentrq_worker.ownership.calls import RETRY_S, until_answered
 from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
@@ -34,6 +34,7 @@ class Inboxes:
         self._live = live
         self._settings = settings
         self._keys = settings.keys
+        self._script = client.register_script(scripts.SOURCES["read"])
         self._read_to: dict[str, bytes] = {}
         self._woken: set[str] = set()
         self._unreadable: set[str] = set()  # told once
@@ -69,33 +70,32 @@ class Inboxes:
 
     async def _read(self, woken: list[str]) -> None:
         readers = [self.sessions.get(sid) for sid in woken]
-        async with self._client.pipeline(transaction=False) as pipeline:
-            for sid in woken:
-                start = self._read_to.get(sid)
-                pipeline.xrange(self._keys.inbox(sid), f"({start.decode()}" if start else "-", "+", count=PAGE)
-            answers = await pipeline.execute(raise_on_error=False)
-        for sid, reader, entries in zip(woken, readers, answers, strict=True):
+        inboxes = [self._keys.inbox(sid) for sid in woken]
+        starts = [f"({self._read_to[sid].decode()}" if sid in self._read_to else "-" for sid in woken]
+        step = steps.read(inboxes, starts, "command", most=PAGE, largest=LONGEST)
+        answers = await self._script(keys=list(step.keys), args=list(step.args))
+        for sid, reader, answer in zip(woken, readers, answers, strict=True):
             if reader is None or self.sessions.get(sid) is not reader:
                 continue  # it left, or was claimed anew: that one begins at the inbox's beginning
-            if isinstance(entries, Exception):
-                if is_outage(entries):
-                    raise entries
+            try:
+                entries, more = steps.entries(answer)
+            except ValueError as error:
                 if sid not in self._unreadable:
-                    log.error("session %s: its inbox cannot be read: %s", sid, entries)
+                    log.error("session %s: its inbox cannot be read: %s", sid, error)
                     self._unreadable.add(sid)
                 continue
-            for entry, fields in entries:
+            for entry, data in entries:
                 self._read_to[sid] = entry
-                self._deliver_one(sid, entry, fields)
-            if len(entries) == PAGE:
+                self._deliver_one(sid, entry, data)
+            if more:
                 self._woken.add(sid)
                 self._wake.set()
 
-    def _deliver_one(self, sid: str, entry: bytes, fields: dict[bytes, bytes]) -> None:
+    def _deliver_one(self, sid: str, entry: bytes, data: bytes | int) -> None:
         session = self.sessions.get(sid)
         if session is None:
             return
-        command = read_command(fields)
+        command = read_command(data)
         if isinstance(command, Command):
             session.deliver(Waiting(entry, command))
             return

@@ -15,9 +15,10 @@ from agentrq_worker.settings import Settings
 log = logging.getLogger(__name__)
 
 _RENEW: Final = """
--- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name.
-local token = redis.call('GET', KEYS[1])
-if token and token ~= ARGV[1] then return 0 end
+-- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name. (What is no string
+-- is nobody's lease.)
+local token = redis.pcall('GET', KEYS[1])
+if type(token) == 'string' and token ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
@@ -25,7 +26,7 @@ return 1
 
 _RELEASE: Final = """
 -- KEYS the worker's lease; ARGV its token
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1
 """
 

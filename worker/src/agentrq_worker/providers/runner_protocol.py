@@ -81,6 +81,8 @@ class RunnerProtocol(Dialect):
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._adapter.receive(line)
         kind = said.type
+        if not isinstance(kind, str):  # no object of a runner's own
+            return self._adapter.receive(line)
         if kind == "agent_event":
             return self._adapter.receive(bytes(said.event) or line)
         if kind in _SWALLOWED:

@@ -23,6 +23,7 @@ from agentrq_worker.runner import landlock, proc
 from agentrq_worker.runner.confined import CANNOT, NOT_FOUND, REFUSED
 from agentrq_worker.settings import Sandbox
 
+OWN_HOME: Final = "own home"
 _BOOT: Final = "import sys; sys.path.append(sys.argv.pop(1)); from agentrq_worker.runner.confined import main; main()"
 _ROOM: Final = str(Path(__file__).parents[2])
 SYSTEM: Final = (
@@ -123,6 +124,9 @@ def confine(
         if found < landlock.NEEDED:
             missing = "this kernel has none" if not found else f"this kernel has version {found}"
             raise CannotConfine(f"sandbox.kind landlock: {missing}, version {landlock.NEEDED} (Linux 6.2) is needed")
+        if sandbox.connect is not None and found < landlock.NEEDED_FOR_TCP:
+            needed = f"version {landlock.NEEDED_FOR_TCP} (Linux 6.7)"
+            raise CannotConfine(f"sandbox.connect: this kernel's landlock has version {found}, {needed} is needed")
         own = [program, os.path.realpath(program)] if program else []
         files = {
             "read": [*SYSTEM, *own, *_interpreter(), *read, *sandbox.read],
@@ -131,11 +135,16 @@ def confine(
                 *([str(home.path)] if home is not None else []),
             ],
             "workspace": [".", *workspace],
+            "connect": sandbox.connect,
             "roots": None if roots is None else [os.path.realpath(root) for root in roots],
         }  # fmt: skip
         enforced.insert(0, f"landlock {found}")
+        if found >= landlock.SCOPES_SINCE:
+            enforced.append("no signals to others")
+        if sandbox.connect is not None:
+            enforced.append("TCP only to " + (" ".join(map(str, sandbox.connect)) or "nobody"))
     if home is not None:
-        enforced.append("own home")
+        enforced.append(OWN_HOME)
     umask = None if sandbox.umask is None else int(sandbox.umask, 8)
     plan = {
         "argv": list(argv), "env": dict(environment), "keep": [proc.MARK_VARIABLE],

@@ -65,7 +65,7 @@ def apply(plan: dict[str, Any]) -> None:
         write = [_opened(path, None) for path in files["write"]]
         write += [_opened(path, files["roots"]) for path in files["workspace"]]
         landlock.no_capabilities()
-        landlock.restrict(read, write)
+        landlock.restrict(read, write, files["connect"])
         for descriptor in (*read, *write):
             os.close(descriptor)
 

@@ -45,6 +45,7 @@ class Guardian:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
+                env={},  # the worker's own, with the way into Redis in it, is no runner's to read in /proc
                 start_new_session=True,  # a terminal's signals are for the worker
             )
         finally:
@@ -78,6 +79,7 @@ class Guardian:
 def main() -> None:
     """The guardian process: arguments are the worker's pid and start time, stdin is the pipe."""
     worker = int(sys.argv[1]), int(sys.argv[2])
+    proc.keep_to_itself()
     _wait_for_end(worker)
     end_worker(worker)
 

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 NEEDED: Final = 3
 """The oldest version taken (Linux 6.2): before it, files outside could still be truncated."""
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture, include/uapi/asm-generic
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
+_CONNECT_TCP = 2
+NEEDED_FOR_TCP: Final = 4
+"""The version (Linux 6.7) that can hold a process to TCP ports."""
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL_DEV = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
 _READ: Final = _EXECUTE | _READ_FILE | _READ_DIR
 _OF_FILES: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _SCOPES: Final = 0b11  # abstract unix sockets, signals: not beyond the sandbox
-_SCOPES_SINCE: Final = 6
+SCOPES_SINCE: Final = 6
+"""The version (Linux 6.12) whose sandbox also ends signals and abstract sockets at its edge."""
 _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 38, 24
 _CAPABILITIES_V3: Final = 0x20080522
 
@@ -63,17 +67,21 @@ def no_capabilities() -> None:
         raise _error("capset")
 
 
-def restrict(read: Iterable[int], write: Iterable[int]) -> None:
+def restrict(read: Iterable[int], write: Iterable[int], connect: Iterable[int] | None = None) -> None:
     """Confine this process and all its children to the files beneath these descriptors. Raises OSError.
 
-    ``read``: read and execute; ``write``: everything. Needs `no_new_privs` before, or root.
+    ``read``: read and execute; ``write``: everything. ``connect``: the TCP ports that may be connected to; None
+    for all. Needs `no_new_privs` before, or root.
     """
     found = version()
     if found < NEEDED:
         raise OSError(f"landlock version {found}, {NEEDED} is needed")
     handled = (1 << (16 if found >= 5 else 15)) - 1
-    scopes = _SCOPES if found >= _SCOPES_SINCE else 0
-    attributes = struct.pack("=QQQ", handled, 0, scopes) if scopes else struct.pack("=Q", handled)
+    if connect is not None and found < NEEDED_FOR_TCP:
+        raise OSError(f"landlock version {found}, {NEEDED_FOR_TCP} is needed for TCP ports")
+    network = 0 if connect is None else _CONNECT_TCP
+    fields = [handled, network, _SCOPES] if found >= SCOPES_SINCE else [handled, network][: 2 if network else 1]
+    attributes = struct.pack(f"={len(fields)}Q", *fields)
     libc = _libc()
     ruleset = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
@@ -86,6 +94,9 @@ def restrict(read: Iterable[int], write: Iterable[int]) -> None:
                 rule = struct.pack("=Qi", allowed, descriptor)
                 if libc.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0) != 0:
                     raise _error("landlock_add_rule")
+        for port in connect or ():
+            if libc.syscall(_ADD_RULE, ruleset, _RULE_NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0) != 0:
+                raise _error(f"landlock_add_rule (port {port})")
         if libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
             raise _error("landlock_restrict_self")
     finally:

@@ -26,7 +26,7 @@ MANAGED: set[int] = set()
 """Children of this process in sessions of their own that somebody here waits for; `reap_strays` leaves them alone."""
 
 _LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # CONFIG_PROC_CHILDREN
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
 _TAGGED = 1 << 60  # microseconds: far above any real limit
 _subreaper = False
 
@@ -293,12 +293,23 @@ def is_ours(pid: int) -> bool:
 def become_subreaper() -> bool:
     """Make this process the new parent of its descendants' orphans; called once by a worker. False where impossible."""
     global _subreaper
+    _subreaper = _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return _subreaper
+
+
+def keep_to_itself() -> bool:
+    """Close this process's memory and environment to others of its user, a root's capabilities apart: no ptrace(2), no
+    /proc/PID/environ, no core file. What it starts is as open as ever. False where impossible.
+    """
+    return _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> bool:
     if not AVAILABLE:
         return False
-    import ctypes  # noqa: PLC0415  (the guardian needs none of it)
+    import ctypes  # noqa: PLC0415  (most that is imported with this module needs none of it)
 
-    _subreaper = bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-    return _subreaper
+    return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
 
 
 def reap_strays(keep: Iterable[int] = ()) -> int:

@@ -1,13 +1,15 @@
 """Known secrets in what a runner prints. Owns their forms and the replacing. Does NOT own which values are secrets.
 
-Whole lines of bytes, before anything reads them. A secret is found as it is, as JSON writes it, and as JSON inside JSON
-writes it; not in base64, not where a runner spells it in pieces (several messages, one of them a token).
+Whole lines of bytes, before anything reads them. A secret is found as it is, as JSON writes it, as JSON inside JSON
+writes it, and within base64 (Basic authentication, `base64`); not where a runner spells it in pieces (several messages,
+one of them a token), nor in any other coding.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 SHORTEST: Final = 8
@@ -25,6 +27,7 @@ class Redactor:
             for part in (secret, *secret.splitlines()):
                 if len(part.encode("utf-8", "surrogateescape")) >= SHORTEST:
                     forms |= _forms(part)
+                    forms.update(_in_base64(part.encode("utf-8", "surrogateescape")))
         self._forms = sorted(forms, key=len, reverse=True)  # a secret within another: the longer first
         self._longest = len(self._forms[0]) if self._forms else 0
         self.count = 0
@@ -57,6 +60,16 @@ def _forms(secret: str) -> set[bytes]:
     forms |= {form.replace("/", "\\/") for form in forms}
     forms |= {_capital(form) for form in forms}
     return {form.encode("utf-8", "surrogateescape") for form in forms}
+
+
+def _in_base64(secret: bytes) -> Iterator[bytes]:
+    """What base64 makes of it wherever it stands in what is coded: the characters that it alone decides."""
+    for before in range(3):
+        coded = base64.b64encode(bytes(before) + secret)
+        end = len(coded) if (before + len(secret)) % 3 == 0 else -4  # what follows shares the last group
+        own = coded[4 if before else 0 : end]
+        if len(own) >= SHORTEST:
+            yield from (own, own.replace(b"+", b"-").replace(b"/", b"_"), own.replace(b"/", b"\\/"))
 
 
 def _capital(form: str) -> str:

@@ -1,0 +1,30 @@
+-- read: entries of streams, however large what somebody wrote there: one at a time, and never more than asked for.
+-- KEYS  streams
+-- ARGV  'XRANGE' or 'XREVRANGE', the far end ('+' or '-'), field, most entries of a stream, most bytes of an entry,
+--       most bytes in all; then where to begin in each stream
+-- Answers for each stream an error's text, or {1 where there may be more (else 0), id, value, id, value, …}: the value
+-- of that field, '' where an entry has none, its size in bytes (an integer) where it is too large.
+local most, largest, left = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local function entries(key, from)
+  local found = {0}
+  for _ = 1, most do
+    local page = redis.pcall(ARGV[1], key, from, ARGV[2], 'COUNT', 1)
+    if page.err then return page.err end
+    if not page[1] then return found end
+    if left <= 0 then break end
+    local id, fields, value = page[1][1], page[1][2], ''
+    for f = 1, #fields, 2 do
+      if fields[f] == ARGV[3] then value = fields[f + 1] end
+    end
+    if #value > largest then value = #value else left = left - #value end
+    found[#found + 1], found[#found + 2] = id, value
+    from = '(' .. id
+  end
+  found[1] = 1
+  return found
+end
+
+local answers = {}
+for i, key in ipairs(KEYS) do answers[i] = entries(key, ARGV[6 + i]) end
+return answers
