@@ -167,7 +167,8 @@ class Hub:
 
     async def _run(self) -> None:
         failures = 0
-        while True:
+        # Not for ever: before Python 3.13 a task group that fails while it is cancelled forgets that it was.
+        while self._pump is asyncio.current_task():
             pubsub = self._client.pubsub(push_handler_func=_as_it_came)
             try:
                 async with asyncio.timeout(PING_S):
@@ -179,12 +180,13 @@ class Hub:
                 await self._watch(pubsub)
             except Exception as error:  # noqa: BLE001 - whatever it is: readers wait for what comes over this connection
                 if not is_outage(error):
-                    log.warning("live hints: %r", error)
+                    log.warning("live hints: %s", error)
                 failures += 1
             finally:
                 self._pubsub = None
                 await pubsub.aclose()
-            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            if self._pump is asyncio.current_task():
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
 
     async def _watch(self, pubsub: Any) -> None:
         """Read until the connection fails, or does not answer."""
