@@ -77,7 +77,7 @@ TAKING_OVER = [
     "NODE_EXTRA_CA_CERTS",
     "EDITOR",
     "npm_config_prefix",
-,]
+]
 
 
 @attack(
