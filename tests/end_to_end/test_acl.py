@@ -16,6 +16,7 @@ import redis
 from agentrq import AsyncAgentClient
 from agentrq.acl import ROLES, profile
 from agentrq.server_process import ServerProcess
+from tests.attacks import attack
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -115,6 +116,7 @@ async def test_a_lost_worker_is_recovered_under_the_profiles(guarded: Guarded, w
     assert guarded.denied() == []
 
 
+@attack("commands, keys and channels outside a profile", "refused by Redis (`make test-acl`: everything inside works)")
 @pytest.mark.parametrize(
     ("role", "command"),
     [
@@ -156,6 +158,7 @@ def test_what_a_profile_keeps_out(guarded: Guarded, role: str, command: str) -> 
     assert guarded.denied()
 
 
+@attack("logging in as a user that `agentrq acl` made, before it has a password", "refused")
 def test_no_profile_lets_anybody_in_by_itself(guarded: Guarded) -> None:
     for role in ROLES:
         line = profile(role, user="nobody-yet")
