@@ -18,6 +18,7 @@ from agentrq import AgentClient, AsyncAgentClient
 from agentrq.acl import ROLES, profile
 from agentrq.client import _asyncio, _sync
 from agentrq.server_process import ServerProcess
+from tests.attacks import attack
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
@@ -145,6 +146,7 @@ async def test_who_may_only_read_follows_on(
     guarded.denied()
 
 
+@attack("commands, keys and channels outside a profile", "refused by Redis (`make test-acl`: everything inside works)")
 @pytest.mark.parametrize(
     ("role", "command"),
     [
@@ -186,6 +188,7 @@ def test_what_a_profile_keeps_out(guarded: Guarded, role: str, command: str) -> 
     assert guarded.denied()
 
 
+@attack("logging in as a user that `agentrq acl` made, before it has a password", "refused")
 def test_no_profile_lets_anybody_in_by_itself(guarded: Guarded) -> None:
     for role in ROLES:
         line = profile(role, user="nobody-yet")

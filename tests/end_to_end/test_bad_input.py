@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from agentrq import AsyncAgentClient, InvalidOption, InvalidSessionId, SessionExists, SessionNotFound
+from tests.attacks import attack
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
 from tests.sessions import contents, until
 from tests.workers import Worker
@@ -43,6 +44,10 @@ def call(function: str, *args: Any, **kwargs: Any) -> str:
     return json.dumps([function, None, args, kwargs])
 
 
+@attack(
+    "RQ jobs with foreign functions, pickles (packed too), callbacks, garbage in every field",
+    "failed, one log line each; nothing imported, unpickled or run",
+)
 async def test_jobs_that_are_not_ours(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, tmp_path: Path
 ) -> None:
@@ -111,6 +116,7 @@ async def test_jobs_that_are_not_ours(
     await eventually(lambda: not stuck(raw))
 
 
+@attack("a scheduled RQ job that cannot be read", "failed; it keeps no other waiting")
 async def test_a_bad_scheduled_job_keeps_no_other_waiting(start_worker: Start, raw: redis.Redis) -> None:
     start_worker()
     queue = backend_queue(raw)

@@ -11,6 +11,7 @@ import pytest
 
 from agentrq import AsyncAgentClient, CommandRejected
 from agentrq_worker.runner import landlock
+from tests.attacks import attack
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
@@ -33,6 +34,10 @@ async def texts(session: Any) -> list[str]:
     return [content.text for content in contents([event async for event in session.events()], "text")]
 
 
+@attack(
+    "a start with another provider, model, directory or ceiling than the policy's; options in disguise",
+    "`refused`, with the rule; nothing spawned, one log line",
+)
 async def test_a_start_that_the_policy_refuses(
     client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
 ) -> None:
@@ -68,6 +73,10 @@ max_turns = 2
     assert (state.reason, await texts(session)) == ("max_turns", [ws, "second"])
 
 
+@attack(
+    "an agent prints the keys it was given: in messages, errors, stderr, in two writes, at the edge of what is kept",
+    "in no key of Redis, no log line, no argument list: `[redacted]`, counted",
+)
 async def test_a_secret_gets_out_by_no_way(
     client: AsyncAgentClient, start_worker: Start, config: Path, raw: Any
 ) -> None:
@@ -138,6 +147,10 @@ needs_landlock = pytest.mark.skipif(
 )
 
 
+@attack(
+    "reading the worker's home, the settings file, other workspaces, other sessions' homes",
+    "denied by `landlock`; its own login is there",
+)
 @needs_landlock
 async def test_a_sandboxed_session(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
     for name in ("ws", "other", "worker-home"):
@@ -190,6 +203,7 @@ say(subprocess.run("cat {tmp_path}/other/file", shell=True, capture_output=True,
     await eventually(lambda: not list((tmp_path / "homes").iterdir()))  # behind the session's last event
 
 
+@attack("a sandbox that this machine cannot enforce", "`refused`, with what is missing: nothing is spawned")
 async def test_what_cannot_be_enforced_starts_nothing(
     client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.attacks import attack
 from tests.fuzz.__main__ import CORPUS
 from tests.fuzz.targets import TARGETS
 
@@ -17,6 +18,10 @@ def test_every_target_has_inputs() -> None:
     assert all(any((CORPUS / name).iterdir()) for name in TARGETS)
 
 
+@attack(
+    "any bytes: framing, each adapter and dialect, stream and inbox entries, states, options, RQ jobs, command lines",
+    "decoded or refused by the errors that callers expect; `make fuzz` looks for more",
+)
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_was_kept(name: str) -> None:
     for path in sorted((CORPUS / name).iterdir()):

@@ -14,6 +14,7 @@ from agentrq_worker.runner import landlock
 from agentrq_worker.runner.confine import CannotConfine, Home, complaint, confine
 from agentrq_worker.runner.confined import CANNOT
 from agentrq_worker.settings import Sandbox
+from tests.attacks import attack
 
 needs_landlock = pytest.mark.skipif(
     landlock.version() < landlock.NEEDED, reason=f"this kernel's landlock is version {landlock.version()}"
@@ -71,6 +72,7 @@ def test_a_loop_without_end_is_ended(tmp_path: Path) -> None:
     assert run(Sandbox(cpu_s=1), "while True: pass", tmp_path).returncode < 0
 
 
+@attack("raising a limit again", "denied")
 def test_limits_cannot_be_raised_again(tmp_path: Path) -> None:
     code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))"
     assert "not allowed to raise" in run(Sandbox(open_files=20), code, tmp_path).stderr
@@ -118,6 +120,10 @@ print([tried(open, "mine"), tried(open, "/etc/passwd"), tried(open, "/dev/null",
 """
 
 
+@attack(
+    "reading, writing, truncating, renaming, linking, executing outside the workspace, by links, `..` and /proc too",
+    "denied by the kernel",
+)
 @needs_landlock
 def test_out_of_the_workspace(tmp_path: Path) -> None:
     workspace, outside = tmp_path / "workspace", tmp_path / "outside"
@@ -143,6 +149,7 @@ def test_out_of_the_workspace(tmp_path: Path) -> None:
     assert confined.enforced.startswith(f"landlock {landlock.version()}, no_new_privs, no capabilities")
 
 
+@attack("the same by a child in a session of its own", "denied: what holds is inherited")
 @needs_landlock
 def test_children_are_held_too_and_cannot_let_go(tmp_path: Path) -> None:
     (tmp_path / "ws").mkdir()
@@ -152,6 +159,7 @@ def test_children_are_held_too_and_cannot_let_go(tmp_path: Path) -> None:
     assert done.stdout == "end\n"
 
 
+@attack("a link put in the place of a directory after the worker's check", "`refused`: looked at once more where it is")
 @needs_landlock
 def test_further_directories_are_held_to_the_roots_where_they_really_are(tmp_path: Path) -> None:
     """The link came after the worker's check."""
@@ -189,6 +197,7 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert complaint(done.returncode, done.stderr) == expected
 
 
+@attack("variables against the interpreter that confines (PYTHONPATH, LD_PRELOAD)", "without effect: it gets none")
 def test_no_start_reaches_the_interpreter_that_confines(tmp_path: Path) -> None:
     """Python's, the loader's and the C library's variables are the runner's business only."""
     (tmp_path / "sitecustomize.py").write_text("open('sprung', 'w')")
@@ -207,6 +216,7 @@ def test_a_complaint_is_no_other_exit() -> None:
 # -- homes
 
 
+@attack("links in a session's home, where the login is copied and where it is removed", "not followed")
 def test_a_home_is_its_sessions_and_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "own"
     (own / ".agent").mkdir(parents=True)
@@ -229,6 +239,7 @@ def test_a_home_is_its_sessions_and_goes_with_it(tmp_path: Path, monkeypatch: py
     assert list((tmp_path / "homes").iterdir()) == []
 
 
+@attack("homes_dir that another user made or may write", "`refused`")
 def test_homes_that_others_could_write_are_not_used(tmp_path: Path) -> None:
     homes = tmp_path / "homes"
     homes.mkdir()

@@ -167,6 +167,7 @@ def test_the_operators_own_defaults_are_not_held_to_the_roots(roots: Path) -> No
         check(policy, defaults=defaults, cwd=str(roots / "ws"), config_dir=str(roots / "secret"))
 
 
+@attack("any walk of links, loops and `..` out of the roots", "nothing admitted is outside")
 @given(st.lists(st.sampled_from(["ws", "inner", "link", "..", ".", "loop", "door", "secret", "x"]), max_size=6))
 def test_nothing_admitted_is_outside(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
     base = tmp_path_factory.getbasetemp() / "walk"
@@ -184,6 +185,7 @@ def test_nothing_admitted_is_outside(tmp_path_factory: pytest.TempPathFactory, p
     assert os.path.realpath(options.cwd) == options.cwd or "loop" in parts
 
 
+@attack("a link in the place of `cwd` after the check", "`refused` at the spawn; one put there later does not count")
 def test_a_directory_swapped_after_the_check_is_caught(roots: Path) -> None:
     """At spawn: what was a directory when it was checked is a link by now."""
     policy = StartPolicy(roots=[str(roots / "ws")])
@@ -230,6 +232,7 @@ def test_a_directory_swapped_while_it_is_held_does_not_count(roots: Path) -> Non
         assert os.path.realpath(cwd) == f"{roots}/ws/moved"
 
 
+@attack("`set_model`, `set_permission_mode` of a live session beyond the policy", "rejected")
 def test_a_live_session_is_not_switched_to_more() -> None:
     policy = StartPolicy(models=["small"], permission_modes=["plan"])
     assert may_switch(policy, "set_model", "small") is None

@@ -23,6 +23,7 @@ class JSONCronJob(CronJob):
         if self.func is None:
             raise ValueError("This cron job has no function to enqueue")
         queue = Queue(self.queue_name, connection=connection, serializer=SERIALIZER)
+        queue.redis_server_version = (7, 0, 0)  # spares RQ the INFO by which it asks the server
         job = queue.enqueue(self.func, args=self.args, kwargs=self.kwargs, **self.job_options)
         connection.zadd(self.job_history_key, {job.id: (job.enqueued_at or job.created_at).timestamp()})
         return job

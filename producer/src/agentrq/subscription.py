@@ -16,7 +16,7 @@ import msgspec
 from agentrq.errors import SessionNotFound, StreamTrimmed
 from agentrq.operations import Batch
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
-from agentrq.wire.ids import ORIGIN, Cursor
+from agentrq.wire.ids import NEWEST_POSSIBLE, ORIGIN, Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent
 from agentrq.wire.status import Status
@@ -61,10 +61,12 @@ class Reader:
 
     def page(self) -> Batch:
         """The commands of the next read: events after the cursor and, of the same moment, the state."""
-        start = f"({self.cursor}" if self.cursor > ORIGIN else "-"
+        start, end = f"({self.cursor}" if self.cursor > ORIGIN else "-", "+"
+        if self.cursor == NEWEST_POSSIBLE:
+            start, end = "+", "-"  # nothing can come after it, and Redis has no name for that
         return Batch(
             [
-                ("XRANGE", self._keys.events(self.session_id), start, "+", "COUNT", self._page),
+                ("XRANGE", self._keys.events(self.session_id), start, end, "COUNT", self._page),
                 ("HMGET", self._keys.state(self.session_id), "status", "cursor", "trimmedThrough"),
             ],
             atomic=True,
