@@ -15,7 +15,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from agentrq import AsyncAgentClient, CommandRejected, InvalidOption, Receipt
-from agentrq.errors import InboxFull, SessionEnded
+from agentrq.errors import AgentRQError, InboxFull, SessionEnded
 from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES
 from tests.end_to_end.test_commands import asked, fake_claude
 from tests.sessions import contents, until
@@ -240,4 +240,16 @@ async def test_jobs_that_ask_too_much(client: AsyncAgentClient, start_worker: St
         await client.start("demo", "x", approvals={"rules": [{"tol": "x"}]})
     with pytest.raises(CommandRejected, match="no such request"):
         await session.answer("r", "allow", **WAIT)
+    await session.stop()
+
+
+async def test_a_receipt_that_is_not_kept_any_more(client: AsyncAgentClient, start_worker: Start) -> None:
+    """Who sends a command once more, long after, does not wait for what was trimmed away."""
+    start_worker("--max-events", "40")
+    session = await client.start("demo", "/echo hi")
+    await session.prompt("/echo once", command_id="old", **WAIT)
+    for number in range(12):
+        await session.prompt(f"/echo {number}", **WAIT)
+    with pytest.raises(AgentRQError, match="the receipt of old no more"):
+        await session.prompt("/echo once", command_id="old", **WAIT)
     await session.stop()
