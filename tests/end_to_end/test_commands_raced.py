@@ -15,7 +15,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from agentrq import AsyncAgentClient, CommandRejected, InvalidOption, Receipt
-from agentrq.errors import InboxFull, SessionEnded
+from agentrq.errors import AgentRQError, InboxFull, SessionEnded
 from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES
 from tests.end_to_end.test_commands import asked, fake_claude
 from tests.sessions import contents, until
@@ -186,6 +186,35 @@ async def test_a_deadline_passes_while_nobody_owns_the_session(client: AsyncAgen
     assert contents(events, "text")[-1].text == "ran make"
 
 
+@pytest.mark.usefixtures("fake_claude")
+@pytest.mark.parametrize("again", [True, False])
+async def test_an_answer_outlives_the_worker_that_took_it(
+    client: AsyncAgentClient, start_worker: Start, raw: Any, again: bool
+) -> None:
+    """Given between two deaths: it is kept until the agent asks again, or has had a whole turn without asking."""
+    workers = [start_worker(*FAST, "--name", "w0")]
+    session = await client.start("fake-claude", "ask make", permission_mode="default")
+    request: Any = (await asked(session)).content
+    place = await until(session, "waiting")
+    for number in (1, 2):
+        workers[-1].kill()
+        workers.append(start_worker(*FAST, "--name", f"w{number}"))
+        place = await until(session, "idle", place)
+        if number == 1:
+            answer = {"decision": "allow", "input": {"command": "make all"}, "by": "alice"}
+            await session.answer(request.request_id, answer, **WAIT)
+    state = f"agentrq:{{{session.id}}}:state"
+    assert b"make all" in raw.hget(state, "kept")
+    with pytest.raises(CommandRejected, match="answered already: allow by alice"):
+        await session.answer(request.request_id, "deny", **WAIT)
+    place = (await session.state()).cursor
+    await session.prompt("You were interrupted: go on" if again else "say something else")
+    await until(session, "idle", place)
+    assert not raw.hget(state, "kept")
+    events = await everything_until_stopped(session)
+    assert contents(events, "text")[-1].text == ("ran make all" if again else "something else")
+
+
 NESTED = '{"a":' * 2000 + "1" + "}" * 2000
 ENTRIES = [
     ("c1", '{"commandId":"c1","command":"fly"}', "enum value 'fly'"),
@@ -240,4 +269,16 @@ async def test_jobs_that_ask_too_much(client: AsyncAgentClient, start_worker: St
         await client.start("demo", "x", approvals={"rules": [{"tol": "x"}]})
     with pytest.raises(CommandRejected, match="no such request"):
         await session.answer("r", "allow", **WAIT)
+    await session.stop()
+
+
+async def test_a_receipt_that_is_not_kept_any_more(client: AsyncAgentClient, start_worker: Start) -> None:
+    """Who sends a command once more, long after, does not wait for what was trimmed away."""
+    start_worker("--max-events", "40")
+    session = await client.start("demo", "/echo hi")
+    await session.prompt("/echo once", command_id="old", **WAIT)
+    for number in range(12):
+        await session.prompt(f"/echo {number}", **WAIT)
+    with pytest.raises(AgentRQError, match="the receipt of old no more"):
+        await session.prompt("/echo once", command_id="old", **WAIT)
     await session.stop()

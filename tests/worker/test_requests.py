@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from agentrq.wire.commands import Command
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from agentrq_worker.claimed import Carried, CutTurn
+from agentrq_worker.claimed import Carried, CutTurn, Waiting
 from agentrq_worker.draft import Draft
 from agentrq_worker.history import read_kept
 from agentrq_worker.providers.dialect import Alive
@@ -87,8 +88,11 @@ async def test_an_answer_outlives_a_second_worker() -> None:
     """Given before the agent asked again, applied, and then its worker died: the next one has it still."""
     talk = recovered(Carried("old", "Bash", LS))
     changed = {"decision": "allow", "input": {"command": "ls -l"}, "by": "alice"}
-    talk.command("answer", request_id="old", answer=changed)
-    kept = read_kept(talk.talk.requests.kept.decode())
+    waiting = Waiting(b"1-0", Command("c1", "answer", request_id="old", answer=changed))
+    talk.talk.deliver(waiting)
+    (receipt,) = [entry for entry in talk.lane.waiting.front(10, 1 << 20) if entry.kind == "r"]
+    assert receipt.fields  # in the same step: an answer that is applied is kept
+    kept = read_kept(receipt.fields["kept"].decode())
     found = await read_back(
         ApprovalRequest("old", "Bash", LS), ApprovalResolved("old", "allow", "alice"), kept=kept
     )  # fmt: skip

@@ -159,9 +159,11 @@ class Conversation(Delivery):
                     self._resolve(request_id, "withdrawn", "agent")
 
     def _turn_over(self, cost: Cost) -> None:
+        fields: dict[str, Any] = {"turn": 0, "recoveries": 0}
+        if self.requests.kept:
+            fields["kept"] = ""
         for request_id in [*self.requests.all_open(), *self.requests.forget_carried()]:
             self._resolve(request_id, "withdrawn", "agent")
-        fields: dict[str, Any] = {"turn": 0, "recoveries": 0}
         total = cost.session_total
         if isinstance(total, SessionTotal):
             fields |= {"costUsd": total.cost_usd, "inputTokens": total.input_tokens,

@@ -123,7 +123,7 @@ class Delivery(Asked):
             self._receipt(waiting, "rejected", str(refused))
             return
         self.requests.keep_answer(carried.request_id, answer, by)
-        self._receipt(waiting, "applied")
+        self._receipt(waiting, "applied", fields={"kept": self.requests.kept})
         self._resolve(carried.request_id, said, by)
 
     def _apply(
