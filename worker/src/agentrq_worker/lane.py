@@ -44,6 +44,8 @@ class Lane:
         self.channels = (keys.messages_channel(session_id), keys.status_channel(session_id))
         self.waiting = Waiting(shares)
         self.written = cursor.seq
+        self.has_read: Callable[[], None] = lambda: None
+        """To be called when a read of the runner's stdout has been taken in."""
         self.lost: str | None = None
         """Why nothing more can be written (``fenced``, ``closed``, …); None while all is well."""
         self.on_lost: Callable[[str], None] = lambda _: None

@@ -7,6 +7,7 @@ what it took. Does not own the events (lane.py) nor where they wait (spool.py).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from agentrq.dedicated import Dedicated
 from agentrq.wire import scripts, steps
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import Status
+from agentrq_worker.easing import Easing
 from agentrq_worker.lane import KEPT_S, Lane
 from agentrq_worker.settings import Settings
 from agentrq_worker.spool import Entry, Shares
@@ -57,10 +59,12 @@ class Publisher:
         self._queued: set[Lane] = set()
         self._work = asyncio.Event()
         self._check_is_due = False
+        self._easing = Easing(self.shares)
 
     def open(self, session_id: str, cursor: Cursor, token: str) -> Lane:
         """A lane for a session claimed at ``cursor`` (the last event written so far) with ``token``."""
         lane = Lane(self.keys, session_id, cursor, token, self.shares, self.wake)
+        lane.has_read = functools.partial(self._easing.ease, lane)
         self._lanes.add(lane)
         return lane
 
@@ -140,6 +144,7 @@ class Publisher:
                 self._settle(lane, entries, outcome, cursor)
             except ValueError as error:
                 self._unreadable(lane, error)
+        self._easing.look()
 
     async def _call(self, batch: list[tuple[Lane, list[Entry]]]) -> list[str]:
         for lane, _ in batch:

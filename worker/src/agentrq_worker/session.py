@@ -302,6 +302,7 @@ class Session:
 
     def _read(self, chunk: bytes) -> None:
         self._lines(self._framer.feed(chunk))
+        self._lane.has_read()
 
     def _read_end(self) -> None:
         self._lines(self._framer.close())

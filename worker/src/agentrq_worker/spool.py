@@ -99,6 +99,10 @@ class Shares:
             self._paused.add(on_full)
             on_full(True)
 
+    def has_paused(self, on_full: Callable[[bool], None]) -> bool:
+        """Whether it waits for room."""
+        return on_full in self._paused
+
     def forget(self, on_full: Callable[[bool], None]) -> None:
         """Call it no more."""
         self._paused.discard(on_full)
@@ -127,6 +131,15 @@ class Waiting:
 
     def __bool__(self) -> bool:
         return bool(self._memory) or self._spool is not None
+
+    def __len__(self) -> int:
+        """How many entries are in memory."""
+        return len(self._memory)
+
+    @property
+    def full(self) -> bool:
+        """Whether `on_full` was told True last: nothing more should be read."""
+        return self._shares.has_paused(self._tell)
 
     def messages(self, kind: str, seq: int, jsons: list[bytes]) -> None:
         """Append messages (or deltas) that come with nothing else: to the run that they follow, if there is one."""
