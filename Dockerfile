@@ -3,7 +3,7 @@
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY requirements/build.txt requirements/build.txt
-RUN pip install --no-cache-dir --require-hashes -r requirements/build.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements/build.txt
 COPY producer producer
 COPY worker worker
 RUN python -m build --no-isolation --wheel --outdir /wheels producer \
@@ -11,7 +11,7 @@ RUN python -m build --no-isolation --wheel --outdir /wheels producer \
 
 FROM python:3.13-slim
 COPY requirements/worker.txt /tmp/worker.txt
-RUN pip install --no-cache-dir --require-hashes -r /tmp/worker.txt
+RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/worker.txt
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels pip install --no-cache-dir --no-deps /wheels/*.whl
 # Fixed numbers, so that a volume keeps its owner; the spool is disk, never a tmpfs.
 RUN groupadd --gid 10001 agentrq \

@@ -38,11 +38,8 @@ lint: install  ## ruff and the import contracts
 type: install  ## mypy, strict
 	$(BIN)/mypy producer/src worker/src tests
 
-# What fails while other tests compete for the processors has a second try, alone: a real fault fails it again.
 tests: install  ## the tests alone
-	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term || \
-		{ echo "Once more, one after the other, what failed:"; \
-		$(BIN)/pytest -rs -m "not long and not agents" --last-failed --last-failed-no-failures none; }
+	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
 
 test-acl: install  ## the end-to-end tests under the ACL profiles: default user off, gateway; then producer and reader apart
 	$(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
@@ -61,7 +58,7 @@ test-agents: install  ## sessions of real agent CLIs, pinned and from npm, again
 	$(BIN)/python -m tests.agents.isolated $(BIN)/pytest -m agents tests/agents
 
 test-faults: install  ## the long tier: kills, outages and soaks
-	$(BIN)/pytest -m long --timeout 1800
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m long --timeout 1800
 
 soak: install  ## SOAK_MINUTES (15) of sessions at work while their workers die at random
 	@$(BIN)/python -m tests.faults.soak

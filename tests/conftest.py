@@ -10,10 +10,16 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from agentrq import AsyncAgentClient
 from agentrq.server_process import ServerProcess
 from tests.workers import Worker
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+hypothesis_settings.register_profile("agentrq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("agentrq")
 
 PROVIDERS = """
 [providers.demo]

@@ -12,7 +12,7 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-WAIT_S = 30
+WAIT_S = 60
 
 
 def backend_queue(raw: redis.Redis, name: str = "agentrq") -> Queue:

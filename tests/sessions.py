@@ -11,7 +11,7 @@ from agentrq import Event, Message, StatusEvent
 
 async def until(session: Any, status: str, after: str | None = None) -> str:
     """Follow a session until a status; answers its cursor."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         async for event in session.events(after):
             if isinstance(event, StatusEvent) and event.status == status:
                 return event.cursor

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-READY_S = 30.0
-END_S = 30.0
+READY_S = 60.0
+END_S = 60.0
 
 
 def resident(pid: int) -> int:

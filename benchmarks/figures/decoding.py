@@ -20,7 +20,7 @@ import orjson
 from agentrq.wire.commands import Options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import LIVE_ONLY, SessionTotal
+from agentrq.wire.messages import SessionTotal
 from agentrq_worker.lane import Lane
 from agentrq_worker.providers.dialects import make_dialect
 from agentrq_worker.spool import Shares
@@ -52,17 +52,14 @@ class _Product:
         self._lane = Lane(Keys("agentrq"), "s", Cursor(1, 0), "token", shares, lambda _: None)
 
     def lines(self, lines: list[bytes]) -> None:
-        lane, receive = self._lane, self._dialect.receive
+        receive = self._dialect.receive
+        drafts: list[Any] = []
         for line in lines:
-            for said in receive(line):
-                draft: Any = said
-                if draft.type in LIVE_ONLY:
-                    lane.delta(draft.type, draft.content, draft.parent_id)
-                else:
-                    lane.message(draft.type, draft.content, draft.parent_id)
+            drafts += receive(line)
+        self._lane.messages(drafts)
 
     def take(self) -> list[bytes]:
-        found = [entry.json for entry in self._lane.waiting.front(1 << 30, 1 << 60)]
+        found = [json for entry in self._lane.waiting.front(1 << 30, 1 << 60) for json in entry.jsons]
         self._lane.waiting.clear()
         return found
 

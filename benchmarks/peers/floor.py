@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from typing import Any
 
 from agentrq.connection import connect_async
 from agentrq.wire import scripts, steps
@@ -42,10 +43,10 @@ async def main() -> None:
     while said := await loop.run_in_executor(None, sys.stdin.readline):
         began, cpu = time.monotonic(), time.process_time()
         for _ in range(int(said) // (share * sessions)):
-            args: list[str | bytes | int] = [100_000, 256 << 20, 86_400_000]
+            args: list[Any] = [100_000, 256 << 20, 86_400_000, 1_763_793_000_123]
             for at, head in enumerate(heads):
                 ready = payloads[at * share : (at + 1) * share]
-                args += steps.write_part(*head, {}, [("m", seq + n, json, "", "") for n, json in enumerate(ready, 1)])
+                args += steps.write_part(*head, {}, [steps.Run("m", seq + 1, ready)])
             answer = await script(keys=session_keys, args=args)
             assert answer[0] == b"ok", answer
             seq += share

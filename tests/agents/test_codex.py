@@ -113,6 +113,30 @@ async def test_steer_joins_the_turn(client: AsyncAgentClient, start_worker: Star
     await session.stop()
 
 
+async def test_steer_when_the_turn_is_just_over(
+    client: AsyncAgentClient, start_worker: Start, model: ModelServer
+) -> None:
+    """Whether it still joins the turn or comes too late: the model is told of it, once, and of what follows."""
+    start_worker()
+    session = await client.start("codex", "[[text:begin]]")
+    await collect(session)
+    for number in range(8):
+        idle = (await session.state()).cursor
+        await session.prompt(f"[[hold:last{number}]]")
+        await until(session, "running", idle)
+        steering = session.prompt(f"[[text:steered {number}]]", "steer", **WAIT)
+        await asyncio.gather(steering, asyncio.to_thread(model.release, f"last{number}"))
+        await session.prompt(f"[[text:queued {number}]]")
+        async with asyncio.timeout(60):
+            async for message in session.messages():
+                if any(text.text == f"queued {number}" for text in contents([message], "text")):
+                    break
+        await until(session, "idle", message.cursor)
+    told = str(model.requests[-1].body["input"])
+    assert [told.count(f"[[text:steered {number}]]") for number in range(8)] == [1] * 8
+    await session.stop()
+
+
 @pytest.mark.parametrize("work", ["[[bash:sleep 61.9]]", "[[endless]]"])
 async def test_interrupt(client: AsyncAgentClient, start_worker: Start, work: str) -> None:
     start_worker()

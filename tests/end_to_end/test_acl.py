@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import subprocess
@@ -13,10 +14,12 @@ from typing import Any
 import pytest
 import redis
 
-from agentrq import AsyncAgentClient
+from agentrq import AgentClient, AsyncAgentClient
 from agentrq.acl import ROLES, profile
+from agentrq.client import _asyncio, _sync
 from agentrq.server_process import ServerProcess
 from tests.attacks import attack
+from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -114,6 +117,33 @@ async def test_a_lost_worker_is_recovered_under_the_profiles(guarded: Guarded, w
         finally:
             second.close()
     assert guarded.denied() == []
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_who_may_only_read_follows_on(
+    guarded: Guarded, worker: Worker, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A reader that finds a session lost may not write its end: it waits for who may."""
+    monkeypatch.setenv("AGENTRQ_RECOVERY_TIMEOUT_S", "0.1")
+    for client in (_asyncio, _sync):
+        monkeypatch.setattr(client, "LOOK_AGAIN_S", 0.2)
+    async with (
+        AsyncAgentClient.from_url(guarded.url("reader")) as reader,
+        AsyncAgentClient.from_url(guarded.url("producer")) as producer,
+        asyncio.TaskGroup() as group,
+    ):
+        started = await producer.start("demo", "/sleep 60")
+        await until(reader.session(started.id), "running")
+        with AgentClient.from_url(guarded.url("reader")) as other:
+            if how == "async":
+                waiting = group.create_task(reader.session(started.id).wait(60))
+            else:
+                waiting = group.create_task(asyncio.to_thread(other.session(started.id).wait, 60))
+            worker.kill()
+            await eventually(lambda: ("agentrq-reader", "evalsha") in guarded.denied())
+            await started.stop()
+            assert (await waiting).reason == "stopped"
+    guarded.denied()
 
 
 @attack("commands, keys and channels outside a profile", "refused by Redis (`make test-acl`: everything inside works)")

@@ -92,6 +92,27 @@ async def _to_idle(session: Any) -> Any:
             return
 
 
+@pytest.mark.usefixtures("fake_claude")
+async def test_policies_of_worker_and_session(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+    """The worker's word comes first; what it leaves open the session's policy decides; nobody is asked."""
+    policy = '{ rules = [{ command = "rm *", decision = "deny" }] }'
+    config.write_text(f"approvals = {policy}\n{config.read_text()}")
+    start_worker()
+    session = await client.start("fake-claude", "ask rm x", permission_mode="default", approvals="allow")
+    await session.prompt("ask ls")
+    events = []
+    async with asyncio.timeout(30):
+        async for event in session.events():
+            events.append(event)
+            if len(contents(events, "text")) == 2:
+                break
+    assert [text.text for text in contents(events, "text")] == ["The user denied this.", "ran ls"]
+    resolved = contents(events, "approval_resolved")
+    assert [(one.decision, one.by) for one in resolved] == [("deny", "policy"), ("allow", "policy")]
+    assert "waiting" not in [event.status for event in events if isinstance(event, StatusEvent)]
+    await session.stop()
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.usefixtures("fake_claude")
 async def test_an_approval_survives_its_worker(client: AsyncAgentClient, start_worker: Start, when: str) -> None:

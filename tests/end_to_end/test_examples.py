@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 
 from agentrq import AgentClient, StatusEvent
+from tests.end_to_end.test_commands import fake_claude
 from tests.workers import Worker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Start = Callable[..., Worker]
+__all__ = ["fake_claude"]
 
 
 def free_port() -> int:
@@ -129,3 +131,29 @@ def test_cron(redis_url: str, start_worker: Start) -> None:
         assert prompts == ["/echo hello", "Look again.", "Look again."]
         session.stop()
         assert any(isinstance(event, StatusEvent) and event.status == "done" for event in session.events())
+
+
+@pytest.mark.usefixtures("fake_claude")
+def test_approver(redis_url: str, start_worker: Start) -> None:
+    """It allows what the chat says yes to, denies the rest, and says how the session ended."""
+    start_worker()
+    with AgentClient.from_url(redis_url) as client:
+        session = client.start("fake-claude", "ask rm -r build", permission_mode="default")
+        program = str(EXAMPLES / "approver.py")
+        with running(program, session.id, AGENTRQ_REDIS_URL=redis_url, PYTHONUNBUFFERED="1") as approver:
+            assert approver.stdin
+            assert approver.stdout
+            texts = (message for message in session.messages() if message.type == "text")
+            for prompt, reply, said in (("", "yes", "ran rm -r build"), ("ask ls", "no", "Not allowed by the team.")):
+                if prompt:
+                    session.prompt(prompt)
+                approver.stdin.write(f"{reply}\n")
+                approver.stdin.flush()
+                assert next(texts).content.text == said  # type: ignore[union-attr]
+            session.stop()
+            assert approver.wait(30) == 0
+            shown = approver.stdout.read()
+        resolved = [message.content for message in session.messages() if message.type == "approval_resolved"]
+    assert "May the agent use Bash with {'command': 'rm -r build'}? (yes/no)" in shown
+    assert "The session has ended: done (stopped)" in shown
+    assert [(one.decision, one.by) for one in resolved] == [("allow", "chat"), ("deny", "chat")]  # type: ignore[union-attr]

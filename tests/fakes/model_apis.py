@@ -64,7 +64,7 @@ def _turns(role: str, content: Any) -> list[Turn]:
     """One message; a user's has a turn for each of its texts, as agents put several prompts into one."""
     texts = [content] if isinstance(content, str) else [str(part["text"]) for part in content or () if "text" in part]
     if role in ("assistant", "model"):
-        return [Turn("assistant", "")]
+        return [Turn("assistant", "".join(texts))]
     return [Turn("user", text) for text in texts]
 
 
@@ -156,6 +156,8 @@ class Responses(Api):
         place: Json = {"output_index": index}
         if block.kind == "tool":
             item: Json = {"type": "function_call", "id": _id("fc_"), "call_id": _id("call_"), "name": block.name}
+            if block.namespace:
+                item["namespace"] = block.namespace
             arguments = json.dumps(block.arguments)
             yield self._event("response.output_item.added", **place, item={**item, "arguments": ""})
             yield self._event("response.function_call_arguments.delta", **place, item_id=item["id"], delta=arguments)

@@ -11,12 +11,15 @@ prompt, so that the model needs no memory. After the last step it says "Done.".
 ``write:PATH=TEXT``   a call of the agent's tool that writes a file
 ``agent:PROMPT``      a call of the tool that starts a sub-agent
 ``ask:QUESTION``      a call of the tool that asks the user, with the options Red and Blue
+``mcp:SERVER.TOOL``   a call of an MCP server's tool, without arguments
 ``slow:N``            N pieces, 50 ms apart
 ``hold:NAME``         a first piece, then nothing until the test releases NAME, then the rest
 ``endless``           pieces, 20 ms apart, until the client goes away
 ``huge:N``            a text of N characters
 ``error:STATUS``      the API's error; ``error:STATUS*N`` only the first N times, then the step that follows
 ====================  ===============================================================================================
+
+Asked to continue where it left off, it takes its last step again.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 _STEP = re.compile(r"\[\[([a-z]+)(?::(.*?))?\]\]", re.DOTALL)
+CONTINUE = "Continue where you left off"
+NO_ANSWER = "No response requested."
+"""What Claude Code puts for the model after a call that was cut."""
 DONE = "Done."
 GREETING = "Hello from the scripted model."
 
@@ -42,6 +48,8 @@ class Block:
     pieces: Iterable[str] = ()
     name: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
+    namespace: str = ""
+    """The tool's, where an API has such."""
 
 
 class ApiError(Exception):
@@ -75,9 +83,11 @@ class Script:
         prompt, answers = "", 0
         for turn in history:
             if turn.role == "assistant":
-                answers += 1
+                answers += turn.text != NO_ANSWER
             elif _STEP.search(turn.text):
                 prompt, answers = turn.text, 0
+            elif CONTINUE in turn.text:
+                answers = max(answers - 1, 0)
         if not prompt:
             return [Block("text", _pieces(GREETING))]
         step = 0
@@ -102,6 +112,10 @@ class Script:
     def _blocks(self, word: str, value: str, tools: list[str]) -> list[Block]:
         if word == "think":
             return [Block("thinking", _pieces(value or "Let me think.")), Block("text", _pieces("Thought about it."))]
+        if word == "mcp":
+            server, _, name = value.partition(".")
+            space = f"mcp__{server}"
+            return [Block("tool", (), name, {}, space) if space in tools else Block("tool", (), f"{space}__{name}")]
         if word in TOOLS:
             return [_tool(word, value, tools)]
         return [Block("text", self._text(word, value))]
@@ -142,9 +156,10 @@ def _shell(name: str, value: str) -> dict[str, Any]:
     return {"command": value, "description": "run a command"}
 
 
-def _ask(value: str) -> dict[str, Any]:
+def _ask(name: str, value: str) -> dict[str, Any]:
     options = [{"label": label, "description": f"the colour {label}"} for label in ("Red", "Blue")]
-    return {"questions": [{"question": value, "header": "Colour", "options": options, "multiSelect": False}]}
+    own = {"id": "colour"} if name == "request_user_input" else {"multiSelect": False}
+    return {"questions": [{"question": value, "header": "Colour", "options": options, **own}]}
 
 
 _SHELLS = ("Bash", "bash", "exec_command", "shell", "shell_command", "run_shell_command")
@@ -156,7 +171,7 @@ TOOLS: dict[str, tuple[tuple[str, ...], Callable[[str, str], dict[str, Any]]]] =
         ("Agent", "Task", "task"),
         lambda name, value: {"description": "sub", "prompt": value, "subagent_type": "general-purpose"},
     ),
-    "ask": (("AskUserQuestion", "question"), lambda name, value: _ask(value)),
+    "ask": (("AskUserQuestion", "question", "request_user_input"), _ask),
 }
 """Words that call a tool: the names agents give it, and what it is called with."""
 

@@ -28,6 +28,8 @@ from agentrq.client import _asyncio, _sync
 from agentrq.connection import connect_async
 from agentrq.server_process import ServerProcess
 from agentrq.wire.keys import Keys
+from agentrq.wire.messages import TextDelta
+from agentrq_worker.draft import Draft
 from agentrq_worker.ownership import Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
@@ -137,7 +139,7 @@ class Run:
         assert writer.lane.written <= stands
         expected += writer.said[: stands - 1]  # behind the claim's own
         expected += [(f"{lane.epoch}-1", "status", "recovering"), (f"{lane.epoch}-2", "status", "starting")]
-        writer.lane.delta("text_delta", {"text": "too late", "blockId": "b", "offset": 0})
+        writer.lane.messages([Draft("text_delta", TextDelta("too late", "b", 0))])
         writer.say()
         network.thaw()
         lost = asyncio.Event()

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -69,13 +70,21 @@ async def soak(minutes: float, seed: int) -> None:
                 "no stream with a gap or a double, every status legal, every command answered once, all ended as asked"
             )
             print(f"stuck in RQ: {stuck(deaths.raw) or 'nothing'}; processes left: none; workers ended with 0")
+            print(_rq_info(url), end="")
+
+
+def _rq_info(url: str) -> str:
+    """What the real ``rq info`` shows."""
+    rq = Path(sys.executable).with_name("rq")
+    return subprocess.run([rq, "info", "-u", url], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def _summary(deaths: Deaths) -> str:
     faults = ", ".join(f"{count} {name}" for name, count in sorted(deaths.faults.items()))
     return (
         f"{deaths.sessions} sessions, {deaths.turns} turns, {deaths.cut_turns} turns cut; {faults}; "
-        f"seconds to a new owner after a kill: {spread(deaths.recovered)}"
+        f"seconds after a kill to a new owner: {spread(deaths.recovered)}, to the last process's end: "
+        f"{spread(deaths.cleared)}"
     )
 
 

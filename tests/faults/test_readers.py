@@ -17,6 +17,7 @@ import redis
 import redis.asyncio
 
 from agentrq import AgentClient, AgentRQError, AsyncAgentClient, Message, SessionNotFound, StreamTrimmed
+from agentrq import connection as connections
 from agentrq import live as lives
 from agentrq import subscription as subscriptions
 from agentrq.client import _asyncio, _sync
@@ -319,11 +320,11 @@ async def test_garbage_in_the_stream_keeps_its_place(redis_url: str, raw: redis.
 # -- connections that are there and say nothing
 
 
-# The synchronous one may sit in a connect to the frozen network that nothing bounds but the system: not in every run.
-@pytest.mark.parametrize("how", ["async", pytest.param("sync", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["async", "sync"])
 async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
     async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, a_lane(redis_url) as (lane, _):
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
@@ -331,13 +332,40 @@ async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: 
                 client = AsyncAgentClient(connect_async(redis_url), connect_async(network.url, blocking=True))
                 group.create_task(follow(client, sequence))
             else:
-                other = AgentClient(connect(redis_url), connect(network.url, blocking=True))
+                other = AgentClient(connect(redis_url), connect(network.url, blocking=True, retries=0))
                 group.create_task(asyncio.to_thread(follow_sync, other, sequence))
             await waiting.true(lambda: len(sequence) == 2 and network.connections == 1)
             network.freeze()
             say(lane, 1)
             await waiting.true(lambda: network.connections > 1)
             network.thaw()
+            end(lane)
+        await client.aclose() if how == "async" else other.close()
+    whole(sequence, 3)
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_a_network_that_stands_still_at_connect(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The connection is made and never greeted: hints cannot be had, the stream is read all the same."""
+    monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(_asyncio, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(lives, "PING_S", 0.2)
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
+    sequence: list[Seen] = []
+    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, a_lane(redis_url) as (lane, _):
+        network.freeze()
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            if how == "async":
+                client = AsyncAgentClient(connect_async(redis_url), connect_async(network.url, blocking=True))
+                group.create_task(follow(client, sequence))
+            else:
+                other = AgentClient(connect(redis_url), connect(network.url, blocking=True, retries=0))
+                group.create_task(asyncio.to_thread(follow_sync, other, sequence))
+            await waiting.true(lambda: len(sequence) == 2 and network.connections > 1)
+            say(lane, 1)
+            await waiting.true(lambda: len(sequence) == 3)
             end(lane)
         await client.aclose() if how == "async" else other.close()
     whole(sequence, 3)

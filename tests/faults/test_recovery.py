@@ -113,6 +113,34 @@ async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_wo
     assert (await session.wait(20)).worker == second.name
 
 
+@pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
+async def test_what_becomes_of_a_cut_turn(
+    client: AsyncAgentClient, start_worker: Start, raw: Any, on_interrupt: str
+) -> None:
+    first = start_worker(*FAST, "--name", "first")
+    session = await client.start("demo", "/sleep 60", on_interrupt=on_interrupt)
+    running = await until(session, "running")
+    first.kill()
+    start_worker(*FAST, "--name", "second")
+    if on_interrupt == "continue":
+        recovered = await until(session, "recovering", running)
+        await until(session, "running", recovered)
+        await session.stop()
+    state = await session.wait(30)
+    events = [event async for event in session.events()]
+    check_stream(raw, session.id)
+    check_moves(events)
+    assert [content.code for content in contents(events, "error")] == ["turn_interrupted"]
+    prompts = [content.command_id for content in contents(events, "prompt")]
+    if on_interrupt == "continue":
+        assert (state.status, state.reason, state.epoch) == ("done", "stopped", 2)
+        assert prompts == [session.id, f"{session.id}-continue-2"]
+    else:
+        assert (state.status, state.reason) == ("error", "failed")
+        assert state.error == "Interrupted: its worker was lost in a turn"
+        assert prompts == [session.id]
+
+
 async def test_a_session_that_loses_its_workers_ends(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     session = await client.start("demo", "/sleep 60", max_recoveries=1)
     for number in range(2):
@@ -124,6 +152,20 @@ async def test_a_session_that_loses_its_workers_ends(client: AsyncAgentClient, s
     assert (state.status, state.reason) == ("error", "lost")
     assert "2 times" in (state.error or "")
     check_stream(raw, session.id)
+
+
+async def test_idle_sessions_lose_any_number_of_workers(client: AsyncAgentClient, start_worker: Start) -> None:
+    """Only a session whose turns are cut again and again is suspected of being the cause."""
+    session = await client.start("demo", "/echo hi", max_recoveries=1)
+    idle = None
+    for number in range(4):
+        worker = start_worker(*FAST, "--name", f"w{number}")
+        idle = await until(session, "idle", idle)
+        worker.kill()
+    start_worker(*FAST, "--name", "last")
+    await until(session, "idle", idle)
+    await session.stop()
+    assert (await session.wait(20)).epoch == 5
 
 
 async def test_nobody_takes_it(client: AsyncAgentClient, start_worker: Start) -> None:

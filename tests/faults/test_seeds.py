@@ -56,6 +56,8 @@ async def test_many_seeds_over_kills_of_the_server(tmp_path: Path, first: int) -
         assert len(await run_seeds(range(first, first + 100), server, kill_again_and_again)) == 100
 
 
+# A run that was found out is torn down in the middle of everything, connections that are being made included.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS)

@@ -27,7 +27,7 @@ Start = Callable[..., Worker]
 
 
 def entry(seq: int, size: int) -> Entry:
-    return Entry("m", seq, b"x" * size, fields={"status": "idle"} if seq % 5 == 0 else None)
+    return Entry("m", seq, [b"x" * size], size=size, fields={"status": "idle"} if seq % 5 == 0 else None)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -62,7 +62,7 @@ async def test_they_follow_through_faults_and_deaths(redis_url: str, tmp_path: P
                     break
                 if len(seen) % 10 == 2 and lane.written < 600:
                     say(lane, 20)
-                elif lane.written >= 600 and not lane._sealed:
+                elif lane.written >= 600 and lane._open:
                     lane.end(Status.DONE, Reason.COMPLETED, None)
             process._transport.close()  # type: ignore[attr-defined]
             ended = await process.wait() == 0

@@ -42,7 +42,7 @@ async def claim(worker: SessionWorker, redis_url: str, session_id: str, *, end: 
     """Take the lease and the session, perhaps end it, and be gone."""
     async with connect_async(redis_url) as client:
         ownership = Ownership(client, client, worker.settings)
-        await ownership.begin()
+        await ownership.lease.begin()
         look = await ownership.look(session_id)
         assert look is not None
         assert await ownership.claim(look) is not None

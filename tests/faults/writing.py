@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from agentrq import Event, Message, StatusEvent
 from agentrq.connection import connect_async
-from agentrq.wire.messages import Text
+from agentrq.wire.messages import Text, TextDelta
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.draft import Draft
 from agentrq_worker.lane import Lane
 from agentrq_worker.ownership import Ownership
 from agentrq_worker.publisher import Publisher
@@ -84,7 +85,7 @@ class Writer:
             self.lane.receipt(f"c{number}", "prompt", "applied", None, b"1-1")
             self.said.append((self._cursor(), "receipt", f"c{number}"))
         elif kind < 0.15:
-            self.lane.delta("text_delta", {"text": "…", "blockId": "b", "offset": 0})
+            self.lane.messages([Draft("text_delta", TextDelta("…", "b", 0))])
         else:
             text = f"{number} of {self.lane.epoch} " + "x" * self._chance.choice((0, 10, 100, 100, 1000, 20_000))
             self.lane.message("text", Text(text), fields={"numTurns": number})

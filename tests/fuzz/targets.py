@@ -21,8 +21,8 @@ from agentrq.wire.commands import make_options
 from agentrq.wire.ids import Cursor, is_session_id
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import read_inner, read_state, to_wire
+from agentrq_worker.inbox import LONGEST, Unreadable, read_command
 from agentrq_worker.jobs import _read as read_job
-from agentrq_worker.ownership import LONGEST_COMMAND, read_command
 from agentrq_worker.providers import ADAPTERS
 from agentrq_worker.providers.dialects import make_dialect
 from agentrq_worker.rq_job import SessionJob
@@ -84,12 +84,12 @@ def channels(data: bytes) -> None:
 
 
 def inbox(data: bytes) -> None:
-    try:
-        command = read_command(data)
-    except (ValueError, RecursionError):
-        return
-    assert 0 < len(command.command_id) <= 200
-    assert len(encode(command)) <= 2 * LONGEST_COMMAND
+    command = read_command(data)
+    assert len(command.command_id) <= 200
+    if not isinstance(command, Unreadable):
+        assert command.command_id
+        assert len(data) <= LONGEST
+        encode(command)
 
 
 def state(data: bytes) -> None:

@@ -24,6 +24,16 @@ ALLOWED = {"decision": "allow", "by": getpass.getuser()}
 # -- forms
 
 
+FIELDS = {
+    "name": {"type": "string", "title": "Name", "description": "as in your passport"},
+    "age": {"type": "integer"},
+    "well": {"type": "boolean"},
+}
+FORM = {"id": "0", "header": "server", "question": "Who are you?",
+        "requestedSchema": {"required": ["name", "well"], "properties": FIELDS}}  # fmt: skip
+FILLED = {"answers": {"0": {"name": "Ann", "age": 3, "well": True}}}
+
+
 def fill(request: Any, keys: str) -> Form:
     form = Form(request, "me")
     for key in keys:
@@ -58,6 +68,15 @@ def question(*parts: Any) -> Question:
         (question(COLOUR | {"multiSelect": True}), "1, 2\r", {"answers": {"0": ["Red", "Green"]}, "by": "me"}),
         (question(COLOUR | {"multiSelect": True}), "1 or 2\r", {"answers": {"0": "1 or 2"}, "by": "me"}),
         (question(COLOUR | {"options": list("abcdefghijkl")}), "11\r", {"answers": {"0": "k"}, "by": "me"}),
+        (question(NAME), "3\r", {"answers": {"1": "3"}, "by": "me"}),
+        (question(FORM), "Ann\r3\r1", FILLED | {"by": "me"}),
+        (
+            question(FORM),
+            "Ann\rthree\rtrue\r",
+            {"answers": {"0": {"name": "Ann", "age": "three", "well": True}}, "by": "me"},
+        ),
+        (question(FORM), "Ann\r\r2", {"answers": {"0": {"name": "Ann", "well": False}}, "by": "me"}),
+        (question(FORM), "\r\r2", None),
         (question("no object"), "hm\r", {"answers": {"0": "hm"}, "by": "me"}),
     ],
 )
@@ -70,6 +89,16 @@ def test_keys_make_an_answer(request_: Any, keys: str, answer: Any) -> None:
 def test_escape_leaves_it_to_others(request_: Any) -> None:
     form = fill(request_, "\x1b")
     assert (form.answer, form.left) == (None, True)
+
+
+def test_a_form_is_put_field_by_field() -> None:
+    form = Form(question(FORM), "me")
+    assert form.hint() == ["Question 1 of 3: Name - as in your passport", "Answer by a text and Enter; [Esc] leave it"]
+    for key in "Ann\r":
+        form.press(key)
+    assert form.hint() == [
+        "Question 2 of 3: age", "Answer by a text and Enter; Enter alone leaves it out; [Esc] leave it",
+    ]  # fmt: skip
 
 
 def test_a_secret_is_not_shown() -> None:
@@ -163,12 +192,13 @@ def test_allow(url: str) -> None:
         until(writer.inbox)
         assert answers(writer) == [ALLOWED]
         settle(writer, "allow", "me")
-        follower.read_until("allow by me")
+        follower.read_until("allowed by me")
         until(follower.echoes)
         writer.end("done", "completed")
         code, shown, said = follower.finish()
     assert (code, said) == (0, "")
     assert "rm -r build" in shown
+    assert "agentrq answer" not in shown  # keys answer here
     assert "Not asked any more" not in shown
 
 
@@ -196,7 +226,8 @@ def test_a_question_by_number_and_text(url: str) -> None:
     with asked(url, "question", "question", content) as (writer, follower):
         follower.read_until("[2] Green")
         follower.type("2")
-        follower.read_until("Question 2 of 2: Name")
+        follower.read_until("› Green")
+        follower.read_until("Question 2 of 2: Whose?")
         follower.type("Zoë\r")
         until(writer.inbox)
         assert answers(writer) == [{"answers": {"0": "Green", "1": "Zoë"}, "by": getpass.getuser()}]

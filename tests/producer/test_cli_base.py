@@ -192,11 +192,14 @@ class Writer:
             for name in ("status", "reason", "error") if kind in "se" else ():
                 if name in event:
                     fields[name] = event[name]
-            entries.append((kind, self.seq, text[1:] if kind == "e" else text, "0-1", event.get("commandId", "")))
+            sent = [(text[1:] if kind == "e" else text).encode()]
+            entries.append(steps.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
         channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
         part = steps.write_part(self.sid, self.epoch, "token", channels, fields, entries)
         keys = list(steps.session_keys(KEYS, self.sid))
-        outcome, _ = steps.texts(self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, *part]))
+        outcome, _ = steps.texts(
+            self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])
+        )
         assert outcome == "ok"
 
     def inbox(self) -> list[dict[str, Any]]:

@@ -121,7 +121,7 @@ def test_in_a_pipe_an_event_is_a_line_and_its_further_lines_are_indented(url: st
         "06:30:00 1-5    text         Zwei\n    Zeilen – 😀\n",
         "06:30:00 1-7    tool_call    Bash  ls\n",
         " 1-11   approval_request approval needed: Bash\n    agentrq answer plain r1 allow    # or: deny\n",
-        " question     [0] h: q\n        - a\n    agentrq answer plain r2 JSON\n",
+        ' question     [0] h: q\n        - a\n    agentrq answer plain r2 \'{"answers":{"0":"…"}}\'\n',
         " error        line_too_long: too long\n",
         ' hologram     {"newer":"than this library"}\n',
         " cost         failed · $0.0123 · 2.1 s · 10 in · 2 out · 1 turn · session $1.50 in 3 turns\n    overloaded\n",

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentrq.wire.commands import Options, make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Dialect, Ended, Write
 from agentrq_worker.providers.dialects import make_dialect
 

@@ -9,8 +9,8 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.acp import Acp
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.dialect import Ended, Refused, Write
 from tests.worker.adapter_checks import as_json, check
 

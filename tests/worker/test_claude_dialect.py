@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq.wire.commands import Options
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.claude import ClaudeAdapter
 from agentrq_worker.providers.claude_dialect import FLAGS, ClaudeDialect
 from agentrq_worker.providers.dialect import Alive, Ended, Log, Refused, Said, Write

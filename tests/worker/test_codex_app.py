@@ -9,9 +9,9 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.codex_app import CodexApp
-from agentrq_worker.providers.dialect import Ended, Refused, Write
+from agentrq_worker.providers.dialect import Ended, Late, Refused, Write
 from tests.worker.adapter_checks import as_json, check
 
 
@@ -23,6 +23,7 @@ class Talk:
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
+        self.late: list[str] = []
         self.write(self.dialect.open())
 
     def write(self, data: bytes) -> Talk:
@@ -38,6 +39,8 @@ class Talk:
                     self.messages.append(as_json(said))
                 elif isinstance(said, Write):
                     self.write(said.data)
+                elif isinstance(said, Late):
+                    self.late.append(said.text)
                 else:
                     assert isinstance(said, Ended)
                     self.ended.append(said.error)
@@ -234,11 +237,17 @@ def test_steering_names_the_turn_and_waits_for_it() -> None:
 
 def test_a_steer_that_came_too_late_has_a_turn_of_its_own() -> None:
     talk = Talk().ready().turn()
-    talk.write(talk.dialect.steer("more")).hear(completed()).answers(error={"message": "no active turn"})
-    assert (talk.last["method"], talk.last["params"]["input"][0]["text"]) == ("turn/start", "more")
-    talk = Talk().ready().turn()
-    talk.write(talk.dialect.steer("more")).answers(error={"message": "not steerable"})
-    assert talk.of("error") == [{"message": "The prompt did not reach the turn: not steerable", "code": "not_steered"}]
+    talk.write(talk.dialect.steer("more")).answers(error={"message": "no active turn"})
+    assert talk.late == ["more"]
+    assert talk.of("error") == []
+
+
+def test_a_turn_that_cannot_begin_keeps_what_was_to_join_it() -> None:
+    talk = Talk().ready()
+    talk.write(talk.dialect.prompt("go"))
+    assert talk.dialect.steer("more") == b""
+    talk.answers(error={"message": "overloaded"})
+    assert talk.late == ["more"]
 
 
 def test_an_interrupt_waits_for_the_turn() -> None:
@@ -314,11 +323,25 @@ ELICIT = {
 }
 
 
+MCP = {
+    "id": 5,
+    "method": "mcpServer/elicitation/request",
+    "params": {"threadId": "th", "serverName": "s", "mode": "form", "message": "Allow?", "requestedSchema": {},
+               "_meta": {"codex_approval_kind": "mcp_tool_call", "tool_name": "t", "tool_params": {"path": "/x"}}},
+}  # fmt: skip
+TWO = {
+    "id": 6,
+    "method": "item/tool/requestUserInput",
+    "params": {"threadId": "th", "questions": [{"id": "a", "question": "A?"}, {"id": "b", "question": "B?"}]},
+}
+
+
 def test_what_is_asked_is_told() -> None:
     talk = Talk().ready().turn()
     changes = [{"path": "a.py", "kind": {"type": "add"}, "diff": "+1"}]
-    talk.hear(APPROVAL, APPROVAL, item("started", "fileChange", "f1", changes=changes), PATCH, MORE, ASK, ELICIT)
-    command, patch, more = talk.of("approval_request")
+    talk.hear(APPROVAL, APPROVAL, item("started", "fileChange", "f1", changes=changes), PATCH, MORE, ASK, ELICIT, MCP)
+    command, patch, more, tool = talk.of("approval_request")
+    assert tool == {"requestId": "5", "name": "mcp__s__t", "input": {"path": "/x"}}
     assert command == {
         "requestId": "7", "name": "command_execution", "toolUseId": "c1",
         "input": {"command": "rm x", "cwd": "/w", "reason": "why"},
@@ -355,6 +378,19 @@ def test_what_is_asked_is_told() -> None:
         (ASK, {"a": "x"}, {"answers": {"a": {"answers": ["x"]}}}),
         (ASK, {"answers": {"a": ["x", "y"]}}, {"answers": {"a": {"answers": ["x", "y"]}}}),
         (ASK, "free text", {"answers": {"a": {"answers": ["free text"]}}}),
+        (ASK, "allow", {"answers": {"a": {"answers": []}}}),
+        (ASK, {"answers": {"a": "allow"}}, {"answers": {"a": {"answers": ["allow"]}}}),
+        (TWO, "deny", {"answers": {"a": {"answers": []}, "b": {"answers": []}}}),
+        (TWO, {"b": "x"}, {"answers": {"a": {"answers": []}, "b": {"answers": ["x"]}}}),
+        (MCP, "allow", {"action": "accept", "content": {}}),
+        (MCP, {"decision": "allow", "input": {"path": "/x"}}, {"action": "accept", "content": {}}),
+        (
+            MCP,
+            {"decision": "allow", "always": True},
+            {"action": "accept", "content": {}, "_meta": {"persist": "session"}},
+        ),
+        (MCP, "deny", {"action": "decline", "content": None}),
+        (MCP, {"decision": "deny", "interrupt": True}, {"action": "cancel", "content": None}),
         (ELICIT, {"name": "n"}, {"action": "accept", "content": {"name": "n"}}),
         (ELICIT, "deny", {"action": "decline", "content": None}),
     ],
@@ -380,13 +416,15 @@ def test_answers(asked: dict[str, Any], answer: Any, result: Any) -> None:
         (APPROVAL, 5),
         (ASK, {"b": "x"}),
         (ASK, 5),
+        (MCP, {"decision": "allow", "input": {"path": "/y"}}),
+        (MCP, {"path": "/x"}),
     ],
 )
 def test_answers_that_do_not_fit_leave_the_request_open(asked: dict[str, Any], answer: Any) -> None:
     talk = Talk().ready().turn().hear(asked)
     with pytest.raises(Refused):
         talk.dialect.answer(str(asked["id"]), answer)
-    assert talk.dialect.answer(str(asked["id"]), "allow" if asked is APPROVAL else {"a": "x"})
+    assert talk.dialect.answer(str(asked["id"]), {"a": "x"} if asked is ASK else "allow")
 
 
 def test_a_request_may_be_withdrawn_and_ids_are_the_epochs() -> None:

@@ -25,10 +25,10 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.claimed import Carried, Claimed, Waiting
+from agentrq_worker.claimed import Carried, Claimed, Outcome, Waiting
 from agentrq_worker.history import cut_turn
 from agentrq_worker.ownership import Ownership
-from agentrq_worker.providers.dialect import Alive, Ended
+from agentrq_worker.providers.dialect import Alive, Ended, Late
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
@@ -48,6 +48,31 @@ def test_interrupting_prompts_keep_their_order_and_come_first() -> None:
         talk.say(cost())
     prompts = [words for words in talk.written if words.startswith("prompt")]
     assert prompts == ["prompt first", "prompt now 1", "prompt now 2", "prompt queued"]
+
+
+def test_a_prompt_that_came_too_late_for_its_turn_has_the_next() -> None:
+    """It has its receipt already, so nothing may lose it: not those that wait, not a worker that is leaving."""
+    talk = Talk().begin().say(Alive())
+    talk.command("prompt", text="queued")
+    talk.command("prompt", text="joins", mode="steer")
+    talk.talk.leaving = True
+    talk.say(Late("joins"))
+    assert talk.written[-1] == "steer joins"
+    talk.say(cost())
+    assert talk.written[-1] == "prompt joins"
+    assert (talk.statuses, talk.outcomes) == (["running", "idle", "running"], [])
+    talk.say(cost(2))
+    assert talk.outcomes == [Outcome(None, handed_over=True)]
+    assert "prompt queued" not in talk.written  # the next owner's
+    assert [prompt["text"] for prompt in talk.of_type("prompt")] == ["first", "joins"]
+
+
+def test_a_prompt_that_came_too_late_is_given_to_an_idle_agent_at_once() -> None:
+    talk = Talk().begin().say(Alive(), cost(), Late("joins"))
+    assert talk.written[-1] == "prompt joins"
+    assert talk.statuses == ["running", "idle", "running"]
+    talk.say(cost(2))
+    assert talk.statuses[-1] == "idle"
 
 
 @pytest.mark.parametrize("ends", [[Ended(), cost()], [Ended("crashed"), cost()]])
@@ -134,7 +159,7 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
     """However small the batch, and wherever the boundary between memory and disk falls."""
     queue = Queue(Shares(memory, 1 << 20, tmp_path))
     for seq in range(1, 9):
-        queue.add(Entry("m", seq, b"x" * 100, joined=seq % 4 == 2))  # 2+3, 6+7
+        queue.add(Entry("m", seq, [b"x" * 100], size=100, joined=seq % 4 == 2))  # 2+3, 6+7
     batches = []
     while queue:
         batch = entries(queue, 1, 1)
@@ -146,7 +171,7 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
 # -- what recovery reads back
 
 
-async def read_back(*contents: Any) -> Any:
+async def read_back(*contents: Any, kept: Any = None) -> Any:
     stream = [
         (f"1-{seq}".encode(), encode(Message("s", f"m{seq}", TYPE_OF[type(content)], 0, content)))
         for seq, content in enumerate(contents, 1)
@@ -156,7 +181,7 @@ async def read_back(*contents: Any) -> Any:
         before = len(stream) if end == "+" else int(end.partition("-")[2]) - 1
         return stream[:before][::-1][:count]
 
-    return await cut_turn(read)
+    return await cut_turn(read, kept)
 
 
 END = Cost(0, 0, 0, 0, 1, False)
@@ -203,11 +228,11 @@ async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(re
         await ownership.open("s", "demo", "x", Options(), "s")
         await ownership.send("s", Command("a", "prompt", text="a"))
         first, second = Recorder(), Recorder()
-        ownership.add(first)  # type: ignore[arg-type]
-        await ownership._read(["s"])
-        ownership.add(second)  # type: ignore[arg-type]
-        await ownership._read(["s"])
-        ownership.drop(first)  # type: ignore[arg-type]
+        ownership.inboxes.add(first)  # type: ignore[arg-type]
+        await ownership.inboxes._read(["s"])
+        ownership.inboxes.add(second)  # type: ignore[arg-type]
+        await ownership.inboxes._read(["s"])
+        ownership.inboxes.drop(first)  # type: ignore[arg-type]
         await ownership.send("s", Command("b", "prompt", text="b"))
-        await asyncio.gather(ownership._read(["s"]))
+        await asyncio.gather(ownership.inboxes._read(["s"]))
         assert (first.got, second.got) == (["a"], ["a", "b"])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq.connection import connect_async
+from agentrq.wire.approvals import Policy, read_policy
 from agentrq.wire.commands import Command, Options, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import (
@@ -25,10 +26,9 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import MOVES, Reason, Status
-from agentrq_worker.approvals import Policy, read_policy
 from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Refused, Said, Write
 from agentrq_worker.publisher import Lane, Publisher
 from agentrq_worker.settings import Settings
@@ -95,7 +95,7 @@ class Talk:
 
     def say(self, *said: Said) -> Talk:
         self.dialect.says = list(said)
-        self.talk.line(b"{}")
+        self.talk.lines([b"{}"])
         self.flush()
         return self
 
@@ -110,7 +110,7 @@ class Talk:
         """What Redis would confirm."""
         while entries := self.lane.waiting.front(1000, 1 << 30):
             # The script gives the end its cursor: its JSON begins behind it.
-            self.seen += [json.loads(b"{" * (entry.kind == "e") + entry.json) for entry in entries]
+            self.seen += [json.loads(b"{" * (entry.kind == "e") + text) for entry in entries for text in entry.jsons]
             self.lane.confirm(entries)
 
     @property
@@ -251,7 +251,7 @@ def test_a_deadline_decides() -> None:
 
 
 def cut(*asked: Carried) -> CutTurn:
-    return CutTurn("first", [("t9", None)], list(asked))
+    return CutTurn("first", [("t9", None)], list(asked), {})
 
 
 def test_recovery_marks_the_cut_turn_and_is_idle() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Ended, Log, Refused, Write
 from agentrq_worker.runner.framing import LineFramer, LineTooLong
 from tests.worker.adapter_checks import check, contents

@@ -137,7 +137,39 @@ def test_sweep_ends_what_a_dead_worker_left_and_spares_the_living() -> None:
         process.wait()
         leaders = pids[::2]
         assert all(map(is_gone, leaders))  # they end with their stdin
-        assert all(map(runs, pids[1::2]))
-        assert guardian.sweep() >= 3  # a sweep is machine-wide: what other killed tests left counts too
+        guardian.sweep()  # machine-wide, and so are the guardians' of other tests: who was first does not matter
         assert all(map(is_gone, pids))
         assert all(map(runs, others))
+
+
+def test_a_worker_killed_together_with_its_guardian_is_cleaned_up_after_by_another() -> None:
+    with worker("stdio", "guardian") as (living, other, others):
+        with worker(";".join(HIDING), "guardian") as (process, guard, pids):
+            os.kill(guard, signal.SIGKILL)
+            assert is_gone(guard)
+            process.kill()
+            assert [pid for pid in pids if not is_gone(pid)] == []
+            assert all(map(runs, [other, *others]))
+        living.kill()
+        assert is_gone(other)
+
+
+def test_a_pid_that_is_used_again_is_another_worker() -> None:
+    """The mark of a process that is gone and had this process's pid: its runner ends, who has the pid now does not."""
+    predecessor = f"{os.getpid()}.{proc.starttime(os.getpid()) - 1}.0123:s"
+    mine = proc.make_mark("s")
+    started = []
+    try:
+        for mark in (predecessor, mine):
+            with proc.tagged(mark):
+                started.append(subprocess.Popen(
+                    ["sleep", "60"], env={**os.environ, proc.MARK_VARIABLE: mark}, start_new_session=True
+                ))  # fmt: skip
+        left, living = started
+        guardian.sweep()
+        assert left.wait(30) == -signal.SIGKILL
+        assert living.poll() is None
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

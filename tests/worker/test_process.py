@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from agentrq_worker.runner import proc
-from agentrq_worker.runner.process import STDERR_LINE, RunnerProcess
+from agentrq_worker.runner.pipes import STDERR_LINE
+from agentrq_worker.runner.process import RunnerProcess
 
 ENV = {"PATH": os.environ["PATH"]}
 PYTHON = [sys.executable, "-I", "-S", "-c"]

@@ -12,8 +12,8 @@ from msgspec import Raw
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Cost, SessionTotal, Text, ToolCall, ToolResult
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import adapter
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.dialects import make_dialect
 from agentrq_worker.testing import conform, main
 from tests.worker.made_lines import MADE

@@ -60,6 +60,7 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
 
 def _reading(keys: Keys) -> Iterator[str]:
     yield from (f"%R~{_session(keys)}", f"%R~{keys.sessions}", f"%R~{keys.worker('*')}", "%R~rq:workers")
+    yield "%R~rq:suspended"
     yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -26,35 +28,71 @@ BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Inbox(Mailbox):
-    """A mailbox that an asyncio reader can wait on."""
+    """A mailbox that one asyncio reader can wait on.
+
+    Its one timer is left running from hint to hint and looked at when it is due: to set and cancel one for each wait
+    would cost more than all else that a hint costs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._event = asyncio.Event()
+        self._woken = False
+        self._waiter: asyncio.Future[bool] | None = None
+        self._waits_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, is_status: bool, payload: bytes) -> None:
         """A hint came."""
         super().put(is_status, payload)
-        self._event.set()
+        self.wake()
 
     def acknowledged(self) -> None:
         """A subscription began."""
         super().acknowledged()
-        self._event.set()
+        self.wake()
 
     def wake(self) -> None:
-        """Something else happened that the reader has to look at."""
-        self._event.set()
+        """Something is there that the reader has to look at."""
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(True)
 
     async def wait(self, timeout: float) -> bool:
         """Wait until something is there; False after ``timeout`` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._waits_since = loop.time()
+            if self._timer is None:
+                self._timer = loop.call_later(timeout, self._due, loop, timeout)
+            self._waiter = loop.create_future()
+            try:
+                if not await self._waiter:
+                    return False
+            finally:
+                self._waiter = None
+        self._woken = False
         return True
+
+    def _due(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return  # the next wait sets it anew
+        left = self._waits_since + timeout - loop.time()
+        if left > 0:
+            self._timer = loop.call_later(left, self._due, loop, timeout)
+        else:
+            self._waiter.set_result(False)
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+async def _as_it_came(response: Any) -> Any:
+    """In place of redis-py's own handler, which puts each payload into words for a debug log, whoever reads that."""
+    return response
 
 
 class Hub:
@@ -66,6 +104,7 @@ class Hub:
         self._readers: dict[str, list[tuple[bool, Inbox]]] = {}
         self._pubsub: Any = None
         self._pump: asyncio.Task[None] | None = None
+        self._heard = 0.0
         self.closed = False
 
     @contextlib.asynccontextmanager
@@ -86,6 +125,7 @@ class Hub:
                 inbox.acknowledged()
             yield inbox
         finally:
+            inbox.close()
             await self._leave(channels, inbox)
 
     async def _leave(self, channels: dict[str, bool], inbox: Inbox) -> None:
@@ -127,8 +167,9 @@ class Hub:
 
     async def _run(self) -> None:
         failures = 0
-        while True:
-            pubsub = self._client.pubsub()
+        # Not for ever: before Python 3.13 a task group that fails while it is cancelled forgets that it was.
+        while self._pump is asyncio.current_task():
+            pubsub = self._client.pubsub(push_handler_func=_as_it_came)
             try:
                 async with asyncio.timeout(PING_S):
                     await pubsub.subscribe(*self._readers)
@@ -136,31 +177,46 @@ class Hub:
                 # Who came while the connection was being made is not in it yet.
                 await pubsub.subscribe(*self._readers)
                 failures = 0
-                await self._read(pubsub)
+                await self._watch(pubsub)
             except Exception as error:  # noqa: BLE001 - whatever it is: readers wait for what comes over this connection
                 if not is_outage(error):
-                    log.warning("live hints: %r", error)
+                    log.warning("live hints: %s", error)
                 failures += 1
             finally:
                 self._pubsub = None
                 await pubsub.aclose()
-            await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+            if self._pump is asyncio.current_task():
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
 
-    async def _read(self, pubsub: Any) -> None:
-        silent = 0
+    async def _watch(self, pubsub: Any) -> None:
+        """Read until the connection fails, or does not answer."""
+        self._heard = time.monotonic()
+        try:
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(self._read(pubsub.connection), name="agentrq-live-read")
+                while not reading.done():
+                    await asyncio.wait((reading,), timeout=PING_S)
+                    silent = time.monotonic() - self._heard
+                    if silent > 2 * PING_S:
+                        raise redis.ConnectionError("no answer to PING on the subscription")
+                    if silent >= PING_S and not reading.done():
+                        async with asyncio.timeout(PING_S):
+                            await pubsub.ping()
+        except ExceptionGroup as group_of_one:
+            raise group_of_one.exceptions[0] from None
+
+    async def _read(self, connection: Any) -> None:
+        # The connection itself, past the retries of redis-py's PubSub: what fails is made anew as a whole.
         while True:
-            message = await pubsub.get_message(timeout=PING_S)
-            if message is None:
-                silent += 1
-                if silent > 1:
-                    raise redis.ConnectionError("no answer to PING on the subscription")
-                await pubsub.ping()
+            response = await connection.read_response(push_request=True, timeout=math.inf)
+            self._heard = time.monotonic()
+            if not isinstance(response, list) or len(response) < 3:
                 continue
-            silent = 0
-            readers = self._readers.get(message["channel"].decode() if message["channel"] else "", ())
-            if message["type"] == "subscribe":
+            kind, channel, data = response
+            readers = self._readers.get(channel.decode() if channel else "", ())
+            if kind == b"message":
+                for is_status, inbox in readers:
+                    inbox.put(is_status, data)
+            elif kind == b"subscribe":
                 for _, inbox in readers:
                     inbox.acknowledged()
-            elif message["type"] == "message":
-                for is_status, inbox in readers:
-                    inbox.put(is_status, message["data"])

@@ -170,6 +170,13 @@ def send(context: Context, session_id: str, command: Command) -> Operation[str]:
     return command.command_id
 
 
+def send_awaited(context: Context, session_id: str, command: Command) -> Operation[tuple[str, Receipt | None]]:
+    """As `send`; answers the cursor after which the receipt will come, and the receipt if it is there already."""
+    before = (yield from state(context, session_id)).cursor
+    yield from send(context, session_id, command)
+    return before, (yield from receipt(context, session_id, command.command_id))
+
+
 def stop(context: Context, session_id: str, command_id: str | None = None) -> Operation[str]:
     """Stop a session: its owner is told; where none lives the end is written here. An ended session is stopped."""
     command = Command(command_id=command_id or new_id(), command="stop", timestamp=steps.now_ms())
@@ -214,6 +221,10 @@ class OwnerWatch:
         if seen.inner.stop:
             yield from end(self._context, seen, Status.DONE, Reason.STOPPED, "")
             return
+        (suspended,) = yield Batch([("EXISTS", rq_commands.SUSPENDED)])
+        if suspended:  # no worker takes it on purpose
+            self._alone = None
+            return
         if self._alone is None or self._alone[1] != seen.state.epoch:
             self._alone = (time.monotonic(), seen.state.epoch)
         if time.monotonic() - self._alone[0] >= self._context.recovery_timeout_s:
@@ -234,7 +245,7 @@ def remove(context: Context, session_id: str) -> Operation[bool]:
 
 
 def receipt(context: Context, session_id: str, command_id: str) -> Operation[Receipt | None]:
-    """The receipt of a command, None while it waits (or where it was trimmed away)."""
+    """The receipt of a command, None while it waits. Raises `AgentRQError` where it is not kept any more."""
     check_session_id(session_id)
     (cursor,) = yield Batch([("HGET", context.keys.commands(session_id), command_id)])
     if not cursor:
@@ -244,4 +255,4 @@ def receipt(context: Context, session_id: str, command_id: str) -> Operation[Rec
         event = decode_entry(*next(iter(fields.items())))
         if isinstance(event, Receipt):
             return event
-    return None
+    raise AgentRQError(f"Session {session_id} keeps the receipt of {command_id} no more")

@@ -14,12 +14,16 @@ from redis.client import Pipeline
 from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.suspension import WORKERS_SUSPENDED
 
 SERIALIZER: Final = JSONSerializer
 """Jobs are JSON, never pickle."""
 
 RESULT_TTL_S: Final = 86_400
 """How long RQ keeps the job of an ended session, well or badly ended, in seconds."""
+
+SUSPENDED: Final = WORKERS_SUSPENDED
+"""The key that is there while ``rq suspend`` holds all workers."""
 
 RedisCommand = tuple[Any, ...]
 

@@ -16,7 +16,7 @@ import msgspec
 from agentrq.errors import SessionNotFound, StreamTrimmed
 from agentrq.operations import Batch
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
-from agentrq.wire.ids import ORIGIN, Cursor
+from agentrq.wire.ids import NEWEST_POSSIBLE, ORIGIN, Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent
 from agentrq.wire.status import Status
@@ -61,10 +61,12 @@ class Reader:
 
     def page(self) -> Batch:
         """The commands of the next read: events after the cursor and, of the same moment, the state."""
-        start = f"({self.cursor}" if self.cursor > ORIGIN else "-"
+        start, end = f"({self.cursor}" if self.cursor > ORIGIN else "-", "+"
+        if self.cursor == NEWEST_POSSIBLE:
+            start, end = "+", "-"  # nothing can come after it, and Redis has no name for that
         return Batch(
             [
-                ("XRANGE", self._keys.events(self.session_id), start, "+", "COUNT", self._page),
+                ("XRANGE", self._keys.events(self.session_id), start, end, "COUNT", self._page),
                 ("HMGET", self._keys.state(self.session_id), "status", "cursor", "trimmedThrough"),
             ],
             atomic=True,
@@ -80,11 +82,16 @@ class Reader:
         events: list[Event] = []
         size = 0
         for place, fields in entries:
-            event = self._decoded(text(place), fields)
+            try:
+                ((field, value),) = fields.items()
+                event = decode_entry(field, value)
+                size += len(value)
+            except _MALFORMED as error:
+                event = self._unreadable(text(place), fields, error)
             if event is not None:
                 events.append(event)
-            self.cursor = Cursor.parse(place)
-            size += sum(map(len, fields.values()))
+        if entries:
+            self.cursor = Cursor.parse(entries[-1][0])
         self._anchored = self._anchored or bool(entries)
         self.behind = len(entries) == self._page
         if size:
@@ -95,13 +102,9 @@ class Reader:
             raise StreamTrimmed(self.session_id, str(self.cursor), text(newest))
         return events
 
-    def _decoded(self, place: str, fields: dict[bytes, bytes]) -> Event | None:
-        """An entry's event; a placeholder for what cannot be read, so that nobody takes it for a hole."""
-        try:
-            ((field, value),) = fields.items()
-            return decode_entry(field, value)
-        except _MALFORMED as error:
-            log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
+    def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> Event:
+        """A placeholder for what cannot be read, so that nobody takes it for a hole."""
+        log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
         shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
         return Message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
 
@@ -131,19 +134,21 @@ class Reader:
         fresh: list[Event] = []
         if self.behind:
             return fresh
+        epoch, seq = self.cursor
+        following = f"{epoch}-{seq + 1}"
         for event in events:
-            if event.cursor is None:
+            cursor = event.cursor
+            if cursor == following:  # nearly always: nothing is parsed
+                seq += 1
+                following = f"{epoch}-{seq + 1}"
+                fresh.append(event)
+            elif cursor is None:
                 if self._deltas:
                     fresh.append(event)
-                continue
-            place = Cursor.parse(event.cursor)
-            if place <= self.cursor:
-                continue
-            if place != (self.cursor.epoch, self.cursor.seq + 1):
+            elif Cursor.parse(cursor) > (epoch, seq):
                 self.behind = True
                 break
-            self.cursor = place
-            fresh.append(event)
+        self.cursor = Cursor(epoch, seq)
         return fresh
 
 

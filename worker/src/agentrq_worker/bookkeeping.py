@@ -106,9 +106,14 @@ class Bookkeeping:
         with self._connection.pipeline() as pipeline:
             execution.delete(job, pipeline)
             if requeue:
-                self._starts._enqueue_job(job, pipeline=pipeline, at_front=True)
+                self._requeue(job, self._starts, pipeline)
             pipeline.execute()
         self._forget(execution)
+
+    def _requeue(self, job: SessionJob, queue: Queue, pipeline: Pipeline) -> None:
+        """In front; nobody runs it meanwhile, so that RQ refuses a stop instead of sending it to who is gone."""
+        job.worker_name = None
+        queue._enqueue_job(job, pipeline=pipeline, at_front=True)
 
     def drop_copy(self, job: SessionJob, queue: Queue) -> None:
         """A second copy of a job that runs elsewhere was dequeued: it is forgotten, the job untouched."""
@@ -199,7 +204,7 @@ class Bookkeeping:
                 self._delete_executions(job, pipeline)
                 queue.failed_job_registry.remove(job, pipeline)
                 queue.scheduled_job_registry.remove(job, pipeline)
-                queue._enqueue_job(job, pipeline=pipeline, at_front=True)
+                self._requeue(job, queue, pipeline)
             pipeline.execute()
         return "enqueued"
 

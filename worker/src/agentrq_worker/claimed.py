@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentrq.wire.commands import Command, Options
@@ -22,22 +22,28 @@ class Outcome(NamedTuple):
 class Carried(NamedTuple):
     """An approval request or question of a cut turn: should the resumed agent ask the same again, it is this one.
 
-    ``answer`` is what came for it meanwhile, if anything did; ``by`` who gave it.
+    ``name`` is the tool's, empty for a question; ``asked_at`` is in ms since the epoch. ``answer`` is what came for it
+    meanwhile, if anything did; ``by`` who gave it.
     """
 
     request_id: str
     name: str
     input: Any
+    asked_at: int = 0
     answer: Any = None
     by: str = ""
 
 
 class CutTurn(NamedTuple):
-    """A turn its owner did not finish: its prompt, the tool calls (id, parent) without a result, what was asked."""
+    """A turn its owner did not finish: its prompt, the tool calls (id, parent) without a result, what was asked.
+
+    ``fates`` has what became of the requests that are not open any more, by id: decision and by whom.
+    """
 
     prompt: str
     open_calls: list[tuple[str, str | None]]
     asked: list[Carried]
+    fates: dict[str, str]
 
 
 class Claimed(NamedTuple):
@@ -51,11 +57,13 @@ class Claimed(NamedTuple):
     """The first prompt was handed to a runner before: this one resumes."""
     cut: CutTurn | None
     recoveries: int
-    """Owners lost in a row since the last whole turn."""
+    """Owners lost in a row since the last whole turn, or since it was last resumed where no turn was cut."""
     total: SessionTotal
     started_at: int
     asked: Sequence[Carried] = ()
     """What was asked in a turn that an owner before the last one did not finish, and is not answered yet."""
+    fates: Mapping[str, str] = {}
+    """What became of the other requests of that turn, as in `CutTurn`."""
     unreadable: str | None = None
     """Why it is not known what the start asked for; then it must not run."""
 

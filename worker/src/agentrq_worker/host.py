@@ -27,8 +27,8 @@ from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LAST_WRITE_S: Final = 30.0
-"""How long a worker that ends waits for Redis to take what its sessions said last."""
+LAST_WRITE_S: Final = 20.0
+"""How long a worker that ends waits for Redis to take what its sessions said last, and the worker's leave."""
 WATCH_S: Final = 1.0
 """How often the dead are reaped and the guardian is looked at."""
 
@@ -59,8 +59,8 @@ class Host:
         self._residents = [
             group.create_task(self.publisher.run(), name="publisher"),
             group.create_task(self.ownership.keep(), name="lease"),
-            group.create_task(self.ownership.deliver(), name="inboxes"),
-            group.create_task(self.ownership.listen(), name="wakes"),
+            group.create_task(self.ownership.inboxes.deliver(), name="inboxes"),
+            group.create_task(self.ownership.inboxes.listen(), name="wakes"),
             group.create_task(self._watch(), name="watch"),
             group.create_task(Maintenance(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"),
         ]
@@ -69,12 +69,7 @@ class Host:
             self._residents.append(group.create_task(serve(self, self.settings.metrics_port), name="metrics"))
 
     async def end(self) -> None:
-        """Give back the lease, end the residents and the connections."""
-        try:
-            async with asyncio.timeout(LAST_WRITE_S):
-                await self.ownership.end()
-        except TimeoutError:
-            log.error("Redis did not take the end of the lease: it runs out by itself")
+        """End the residents, the connections and the guardian; the lease has been given back."""
         for resident in self._residents:
             resident.cancel()
         await asyncio.gather(*self._residents, return_exceptions=True)
@@ -101,7 +96,7 @@ class Host:
         lane = self.publisher.open(claimed.session_id, claim.cursor, self.ownership.token)
         lane.state = claim.state
         session = Session(claimed, lane, self.settings, proc.make_mark(claimed.session_id))
-        self.ownership.add(session)
+        self.ownership.inboxes.add(session)
         if self._draining:
             session.leave(at_once=True)
         try:
@@ -111,7 +106,7 @@ class Host:
             outcome = Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")
             await self._abandon(session.id, outcome.error or "")
         finally:
-            self.ownership.drop(session)
+            self.ownership.inboxes.drop(session)
             lane.close()
         if outcome.handed_over:
             await self._stop_if_asked(session.id)

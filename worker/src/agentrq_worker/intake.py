@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -50,8 +51,9 @@ class SessionWorker(BaseWorker):
 
     def __init__(self, settings: Settings, url: str) -> None:
         self.settings = settings
-        self._connection_for_queues = connect(url, blocking=True)
-        connection = connect(url)
+        # No retries of redis-py's own: taking.py and rq_thread.py try again, and nothing here is to outlast the end.
+        self._connection_for_queues = connect(url, blocking=True, retries=0)
+        connection = connect(url, retries=0)
         for client in (connection, self._connection_for_queues):
             setattr(client, _SERVER_VERSION, (7, 0, 0))
         super().__init__(
@@ -66,6 +68,7 @@ class SessionWorker(BaseWorker):
         self._upkeep = Upkeep(self, self._books, settings.keys.worker, settings.lease_s)
         self._stopping = asyncio.Event()
         self._given_up = asyncio.Event()
+        self._commands_lost = -math.inf
 
     # -- what RQ asks of a worker
 
@@ -123,7 +126,9 @@ class SessionWorker(BaseWorker):
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
         """RQ's thread ends on what is no `redis.ConnectionError`, a timeout for one; here it goes on."""
-        log.info("RQ's commands: connection lost, made anew: %s", exc)
+        if time.monotonic() - self._commands_lost > RQ_BEAT_S:
+            log.info("RQ's commands: connection lost, made anew: %s", exc)
+        self._commands_lost = time.monotonic()
         time.sleep(0.5)
 
     def _call_soon(self, what: Callable[..., None], *args: Any) -> None:
@@ -142,7 +147,7 @@ class SessionWorker(BaseWorker):
         )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)
-        await self._host.ownership.begin()
+        await self._host.ownership.lease.begin()
         await self._rq(self._upkeep.register)
         async with asyncio.TaskGroup() as group:
             await self._host.begin(group, self._jobs)
@@ -162,11 +167,11 @@ class SessionWorker(BaseWorker):
             await self._stopping.wait()
             await asyncio.gather(*pumps)
             self._taking.close()
-            await self._drain()
+            leave_by = await self._drain()
             for beat in beats:
                 beat.cancel()
             await asyncio.gather(*beats, return_exceptions=True)
-            await self._leave()
+            await self._leave(leave_by)
         log.info("worker %s has ended", self.name)
 
     def _on_signal(self) -> None:
@@ -179,8 +184,11 @@ class SessionWorker(BaseWorker):
         self._stopping.set()
         self._host.drain(at_once=False)
 
-    async def _drain(self) -> None:
-        """Wait for the sessions to leave: turns finish within the drain time, then all are handed over."""
+    async def _drain(self) -> float:
+        """Wait for the sessions to leave: turns finish within the drain time, then all are handed over.
+
+        Answers until when (the loop's time) Redis is waited for, should it be away.
+        """
         try:
             async with asyncio.timeout(self.settings.drain_s), asyncio.TaskGroup() as waits:
                 all_gone = waits.create_task(self._all_gone(), name="all sessions gone")
@@ -193,6 +201,7 @@ class SessionWorker(BaseWorker):
                 "%d sessions still run after %g s: handed over now", len(self._taking.running), self.settings.drain_s
             )
         self._host.drain(at_once=True)
+        leave_by = asyncio.get_running_loop().time() + self.settings.stop_grace_s + LAST_WRITE_S
         if self._taking.running:
             await asyncio.wait(self._taking.running, timeout=self.settings.stop_grace_s + LAST_WRITE_S)
         if self._taking.running:
@@ -201,19 +210,21 @@ class SessionWorker(BaseWorker):
             for task in self._taking.running:
                 task.cancel()
             await asyncio.gather(*self._taking.running, return_exceptions=True)
+        return leave_by
 
     async def _all_gone(self) -> None:
         while self._taking.running:
             await asyncio.wait(self._taking.running)
 
-    async def _leave(self) -> None:
-        """Out of RQ's list and away; without Redis, what is registered there runs out by itself."""
+    async def _leave(self, leave_by: float) -> None:
+        """Out of RQ's list, the lease given back, and away."""
         try:
-            async with asyncio.timeout(LAST_WRITE_S):
+            async with asyncio.timeout_at(leave_by):
                 await self._rq(self._upkeep.end)
                 await self._rq(self.unsubscribe)
+                await self._host.ownership.lease.end()
         except TimeoutError:
-            log.error("Redis does not answer: RQ's record of this worker runs out by itself")
+            log.error("Redis does not answer: what it has of this worker runs out by itself")
         await self._host.end()
 
     # -- beats

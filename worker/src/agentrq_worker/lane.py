@@ -10,15 +10,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
+
+from msgspec import UNSET, Raw
 
 from agentrq.wire import steps
 from agentrq.wire.codec import encode
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import Error
+from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.draft import Draft
 from agentrq_worker.spool import Entry, Shares, Waiting
 
 log = logging.getLogger(__name__)
@@ -54,7 +57,8 @@ class Lane:
         self._wake = wake
         self._seq = cursor.seq
         self._deltas = 0
-        self._sealed = False
+        self._open = True
+        """False once nothing is taken any more: the end has been added, or nothing can be written."""
         self._drained = asyncio.Event()
         self._recent: deque[tuple[float, Entry]] = deque()
         self._recent_bytes = 0
@@ -84,17 +88,45 @@ class Lane:
         joined: bool = False,
     ) -> None:
         """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``joined`` as in `Entry`."""
-        self._add(Entry("m", *self._message(self._next(), kind, content, parent_id), fields=fields, joined=joined))
+        self._add("m", self._json(kind, content, parent_id), fields, joined=joined)
 
-    def delta(self, kind: str, content: Any, parent_id: str | None = None) -> None:
-        """Add a live-only message: published, not kept, without a cursor."""
-        self._deltas += 1
-        parts = (
-            self._live, b"%d" % self._deltas, b'","type":"', kind.encode(),
-            b'","parentId":' + encode(parent_id) if parent_id is not None else b'"',
-            b',"timestamp":%d,"content":' % steps.now_ms(), encode(content), b"}",
-        )  # fmt: skip
-        self._add(Entry("d", self._seq, b"".join(parts)))
+    def messages(self, drafts: Iterable[Draft]) -> None:
+        """Add messages of one moment that change nothing in the state; deltas are published, not kept."""
+        # The way of nearly all that a worker reads: what is looked up, is once for all of them.
+        if not self._open:
+            return
+        middles, join, seq = dict[str, bytes](), b"".join, self._seq
+        live, first, jsons = False, seq + 1, list[bytes]()
+        for draft in drafts:
+            kind, parent_id = draft.type, draft.parent_id
+            middle = middles.get(kind) if parent_id is None else None
+            if middle is None:
+                middle = _middle(kind, parent_id)
+                if parent_id is None:
+                    middles[kind] = middle
+            if (kind in LIVE_ONLY) is not live:
+                self._say(live, first, jsons)
+                live, first, jsons = not live, seq + 1, []
+            if live:
+                self._deltas += 1
+                jsons.append(join((self._live, b"%d" % self._deltas, middle, encode(draft.content), b"}")))
+            else:
+                seq += 1
+                place = b"%d" % seq
+                content: Any = draft.content
+                text: Any = content.text if type(content) is Text else None
+                if type(text) is Raw and content.block_id is UNSET:
+                    # As encode would have it, without the copies that its growing buffer takes.
+                    jsons.append(join((self._cursor, place, self._head, place, middle, b'{"text":', text, b"}}")))
+                else:
+                    jsons.append(join((self._cursor, place, self._head, place, middle, encode(content), b"}")))
+        self._seq = seq
+        self._say(live, first, jsons)
+        self._wake(self)
+
+    def _say(self, live: bool, first: int, jsons: list[bytes]) -> None:
+        if jsons:
+            self.waiting.messages(*(("d", first - 1) if live else ("m", first)), jsons)
 
     def status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
         """Add a status that is no end."""
@@ -104,7 +136,7 @@ class Lane:
             "status": status,
             "timestamp": steps.now_ms(),
         }
-        self._add(Entry("s", self._seq, encode(event), fields={"status": status} | (fields or {})))
+        self._add("s", encode(event), fields={"status": status} | (fields or {}))
 
     def receipt(
         self,
@@ -126,7 +158,7 @@ class Lane:
         if reason is not None:
             event["reason"] = reason
         event["timestamp"] = steps.now_ms()
-        self._add(Entry("r", self._seq, encode(event), inbox_entry, command_id, fields))
+        self._add("r", encode(event), fields, inbox_entry, command_id)
 
     def end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
         """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
@@ -137,8 +169,9 @@ class Lane:
         state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
         if error is not None:
             state["error"] = error
-        self._add(Entry("e", self._next(), encode(event)[1:], fields=state))
-        self._sealed = True
+        self._next()
+        self._add("e", encode(event)[1:], state)
+        self._open = False
 
     def then(self, call: Callable[[], None]) -> None:
         """Call once all that was added so far is in Redis, now if it is; never, if it will not be."""
@@ -163,25 +196,31 @@ class Lane:
             if entry.kind != "d":
                 self._recent.append((self.written_at, entry))
                 self._recent_bytes += entry.cost
-                self.written = entry.seq
+                self.written = entry.last
             if entry.kind == "s":
                 self._last_status = entry
             if entry.kind == "e":
                 self.ended = True
             elif entry.fields:
                 self.state |= entry.fields
-        oldest = self.written_at - KEPT_S
-        while len(self._recent) > 1 and (self._recent_bytes > KEPT_BYTES or self._recent[0][0] < oldest):
+        while len(self._recent) > 1 and self._recent_bytes > KEPT_BYTES:
             self._recent_bytes -= self._recent.popleft()[1].cost
+        self.forget(self.written_at - KEPT_S)
         while self._then and self._then[0][0] <= self.written:
             self._then.popleft()[1]()
         if not self.waiting:
             self._drained.set()
 
+    def forget(self, before: float) -> None:
+        """Let go of what was written before a moment (monotonic)."""
+        while self._recent and self._recent[0][0] < before:
+            self._recent_bytes -= self._recent.popleft()[1].cost
+
     def repair(self, place: Cursor) -> None:
         """Redis has nothing after ``place``: send again what is still here, declare what is not."""
         stands = place.seq if place.epoch == self.epoch else 0
-        kept = [entry for _, entry in self._recent if entry.seq > stands]
+        # The first may be a run of which the stream has a part: the script leaves out what it has.
+        kept = [entry for _, entry in self._recent if entry.last > stands]
         status = self._last_status
         if status is not None and stands < status.seq < (kept[0].seq if kept else self._seq + 1):
             kept.insert(0, status)
@@ -194,14 +233,14 @@ class Lane:
                 again.append(self._stand_in(begin, seq - 1))
             if entry is not None:
                 again.append(entry)
-            expected = seq + 1
+                expected = entry.last + 1
             begin = f"{self.epoch}-{expected}"
         self._recent.clear()
         self._recent_bytes = 0
         self.ended = False
         self.waiting.put_back(again)
         log.warning("session %s: Redis lost events after %s, %d sent again, %d declared lost",
-                    self.session_id, place, len(kept), lost)  # fmt: skip
+                    self.session_id, place, sum(len(entry.jsons) for entry in kept), lost)  # fmt: skip
         self._wake(self)
 
     def lose(self, why: str) -> None:
@@ -215,29 +254,45 @@ class Lane:
         """Forget what waits; of an ended session, the publisher goes on looking after the end for a while."""
         if not self.ended:
             self.lost = self.lost or "closed"
+            self._open = False
         self.waiting.clear()
         self._drained.set()
 
-    def _message(self, seq: int, kind: str, content: Any, parent_id: str | None = None) -> tuple[int, bytes]:
+    def _json(self, kind: str, content: Any, parent_id: str | None) -> bytes:
+        self._seq += 1
+        return self._json_at(self._seq, kind, content, parent_id)
+
+    def _json_at(self, seq: int, kind: str, content: Any, parent_id: str | None = None) -> bytes:
         place = b"%d" % seq
-        parts = (
-            self._cursor, place, self._head, place, b'","type":"', kind.encode(),
-            b'","parentId":' + encode(parent_id) if parent_id is not None else b'"',
-            b',"timestamp":%d,"content":' % steps.now_ms(), encode(content), b"}",
-        )  # fmt: skip
-        return seq, b"".join(parts)
+        return b"".join((self._cursor, place, self._head, place, _middle(kind, parent_id), encode(content), b"}"))
 
     def _stand_in(self, begin: str, seq: int) -> Entry:
         """A message in the place of the last event of a hole, for all of it; the state is set right with it."""
         end = f"{self.epoch}-{seq}"
         error = Error(f"Events {begin} to {end} were lost by Redis", "history_lost", from_=begin, to=end)
-        return Entry("g", *self._message(seq, "error", error), fields=dict(self.state))
+        json = self._json_at(seq, "error", error)
+        return Entry("g", seq, [json], size=len(json), fields=dict(self.state))
 
     def _next(self) -> int:
         self._seq += 1
         return self._seq
 
-    def _add(self, entry: Entry) -> None:
-        if self.lost is None and not self._sealed:
-            self.waiting.add(entry)
+    def _add(
+        self,
+        kind: str,
+        json: bytes,
+        fields: dict[str, Any] | None = None,
+        inbox_entry: bytes = b"",
+        command_id: str = "",
+        *,
+        joined: bool = False,
+    ) -> None:
+        if self._open:
+            self.waiting.add(Entry(kind, self._seq, [json], inbox_entry, command_id, len(json), fields, joined))
             self._wake(self)
+
+
+def _middle(kind: str, parent_id: str | None) -> bytes:
+    """What stands between a message's id and its content."""
+    parent = b"" if parent_id is None else b',"parentId":' + encode(parent_id)
+    return b'","type":"%b"%b,"timestamp":%d,"content":' % (kind.encode(), parent, steps.now_ms())

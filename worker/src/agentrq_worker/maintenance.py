@@ -17,7 +17,7 @@ import redis
 import redis.asyncio
 
 from agentrq.connection import is_outage
-from agentrq.rq_commands import job_key
+from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire import steps
 from agentrq.wire.ids import is_session_id
 from agentrq.wire.status import Reason, Status
@@ -86,6 +86,8 @@ class Maintenance:
         self._troubled: dict[bytes, float] = {}  # sessions whose keys make trouble → when they are looked at again
         self._orphans: dict[str, _Orphan] = {}
         self._leases: dict[bytes, bytes | None] = {}
+        self._suspended = False
+        """``rq suspend`` holds all workers: nobody takes a session, on purpose."""
         self._answered = -math.inf
         self._back = -math.inf
         """Since when Redis answers; after an outage owners have not renewed their leases yet."""
@@ -125,10 +127,10 @@ class Maintenance:
     async def look(self) -> None:
         """One round over all sessions that are not known to be closed."""
         self._leases = {}
+        self._suspended = bool(await self._client.exists(SUSPENDED))
         known: set[bytes] = set()
-        for at in itertools.count(
-            0, PAGE
-        ):  # whoever leaves meanwhile moves another out of this round, not out of the next
+        # Page by page: whoever leaves meanwhile moves another out of this round, not out of the next.
+        for at in itertools.count(0, PAGE):
             members: Any = await self._client.zrange(self._keys.sessions, at, at + PAGE - 1, withscores=True)
             sids = [(sid, start) for sid, start in members if is_session_id(sid)]
             if len(sids) < len(members):
@@ -213,9 +215,11 @@ class Maintenance:
         state, now = look.state, time.monotonic()
         orphan = self._orphans.get(session_id)
         if orphan is None or orphan.cursor != state.cursor:
-            orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
             if look.inner.token:
                 log.warning("session %s: its worker %s is gone", session_id, state.worker)
+            orphan = None
+        if orphan is None or (self._suspended and state.status is not Status.QUEUED):
+            orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
         waited = now - orphan.since
         if look.inner.token and now - self._back < RETURN_S:
             return

@@ -15,6 +15,7 @@ from typing import Any, Final
 import redis.asyncio
 
 from agentrq.connection import is_outage
+from agentrq.dedicated import Dedicated
 from agentrq.wire import scripts, steps
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import Status
@@ -47,6 +48,7 @@ class Publisher:
         """Since when (monotonic) Redis takes nothing; None while it does."""
         self.events_written = 0
         self._client = client
+        self._own = Dedicated(client)
         self._script = client.register_script(scripts.SOURCES["write"])
         self._restore = client.register_script(scripts.SOURCES["restore"])
         self._common = (settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
@@ -54,6 +56,7 @@ class Publisher:
         self._dirty: deque[Lane] = deque()
         self._queued: set[Lane] = set()
         self._work = asyncio.Event()
+        self._check_is_due = False
 
     def open(self, session_id: str, cursor: Cursor, token: str) -> Lane:
         """A lane for a session claimed at ``cursor`` (the last event written so far) with ``token``."""
@@ -70,21 +73,29 @@ class Publisher:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        checked = time.monotonic()
-        while True:
-            if time.monotonic() - checked >= CHECK_S:
-                await self._check()
-                checked = time.monotonic()
-            batch = self._collect()
-            if batch:
-                await self._write(batch)
-                continue
-            self._work.clear()
-            try:
-                async with asyncio.timeout(CHECK_S):
+        self._check_later()
+        try:
+            while True:
+                if self._check_is_due:
+                    await self._check()
+                    self._check_later()
+                batch = self._collect()
+                if batch:
+                    await self._write(batch)
+                else:
+                    self._work.clear()
                     await self._work.wait()
-            except TimeoutError:
-                pass
+        finally:
+            await self._own.aclose()
+
+    def _check_later(self) -> None:
+        """By a timer of the loop: a bound on each wait for work would cost more than the wait."""
+        self._check_is_due = False
+        asyncio.get_running_loop().call_later(CHECK_S, self._let_check)
+
+    def _let_check(self) -> None:
+        self._check_is_due = True
+        self._work.set()
 
     def _collect(self) -> list[tuple[Lane, list[Entry]]]:
         """The next batch: lanes in turn, bounded in events and bytes."""
@@ -97,8 +108,9 @@ class Publisher:
             entries = lane.waiting.front(room, BATCH_BYTES - size)
             if entries:
                 batch.append((lane, entries))
-                events += len(entries)
-                size += sum(len(entry.json) for entry in entries)
+                for entry in entries:
+                    events += len(entry.jsons)
+                    size += entry.size
             if events >= BATCH_EVENTS or size >= BATCH_BYTES:
                 break
         return batch
@@ -137,16 +149,15 @@ class Publisher:
                 except ValueError as error:
                     self._unreadable(lane, error)
         keys: list[str] = []
-        args: list[Any] = list(self._common)
+        args: list[Any] = [*self._common, steps.now_ms()]
         for lane, entries in batch:
             keys += lane.keys
             fields: dict[str, Any] = {}
             for entry in entries:
                 if entry.fields:
                     fields |= entry.fields
-            events = [entry[:5] for entry in entries]
-            args += steps.write_part(lane.session_id, lane.epoch, lane.token, lane.channels, fields, events)
-        return steps.texts(await self._script(keys=keys, args=args))
+            args += steps.write_part(lane.session_id, lane.epoch, lane.token, lane.channels, fields, entries)
+        return steps.texts(await self._own.script(self._script, keys, args))
 
     async def _give_back(self, lane: Lane) -> Cursor:
         step = steps.restore(self.keys, lane.session_id, lane.epoch, lane.token, lane.state)
@@ -171,7 +182,7 @@ class Publisher:
             return
         if outcome == "ok" or (outcome == "ended" and entries[-1].kind == "e"):
             lane.confirm(entries)
-            self.events_written += len(entries)
+            self.events_written += sum(len(entry.jsons) for entry in entries)
         elif outcome == "gap":
             lane.repair(Cursor.parse(cursor))
         elif outcome in ("missing", "behind"):
@@ -191,6 +202,8 @@ class Publisher:
         self._lanes = {lane for lane in self._lanes
                        if lane.lost is None and not (lane.ended and lane.written_at < now - KEPT_S)}  # fmt: skip
         lanes = [lane for lane in self._lanes if not lane.waiting]
+        for lane in lanes:
+            lane.forget(now - KEPT_S)
         for at in range(0, len(lanes), CHECK_LANES):
             part = lanes[at : at + CHECK_LANES]
             try:

@@ -1,15 +1,17 @@
 """What an agent has asked and nobody has answered yet, who decided the rest, and what a cut turn left open. Pure.
 
 Owns the requests' ids and fates, and what policy and deadlines say of them (approvals.py). Does not own statuses,
-messages or the runner's language: conversation.py tells those.
+messages or the runner's language: asked.py tells those.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from agentrq.wire.approvals import Policy
+from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, Question
 from agentrq_worker import approvals
 from agentrq_worker.claimed import Carried
@@ -26,6 +28,7 @@ class _Open:
         """The runner's id for it."""
         self.tool_use_id = tool_use_id
         self.deadline = deadline
+        """In seconds since the epoch, as it outlives workers."""
 
 
 class Decided(NamedTuple):
@@ -38,12 +41,21 @@ class Decided(NamedTuple):
 class Requests:
     """The requests of one writer of a session, by the ids that clients know."""
 
-    def __init__(self, worker: approvals.Policy, session: approvals.Policy, carried: Iterable[Carried]) -> None:
+    def __init__(
+        self,
+        worker: Policy,
+        session: Policy,
+        carried: Iterable[Carried] = (),
+        fates: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> None:
+        """``carried`` and ``fates`` are what earlier owners left; ``cwd`` is what relative paths are below."""
         self._worker = worker
         self._session = session
+        self._cwd = cwd
         self._timed = session if session.deadline_s is not None else worker
         self._open: dict[str, _Open] = {}
-        self._closed: dict[str, str] = {}
+        self._closed: dict[str, str] = dict(fates or {})
         self._carried = list(carried)
 
     def __bool__(self) -> bool:
@@ -59,6 +71,12 @@ class Requests:
         """How many requests an answer may still be given to."""
         return len(self._open) + sum(carried.answer is None for carried in self._carried)
 
+    @property
+    def kept(self) -> bytes:
+        """The answers that wait for the resumed agent to ask again, as the state keeps them (history.py reads them)."""
+        kept = {one.request_id: [one.answer, one.by] for one in self._carried if one.answer is not None}
+        return encode(kept) if kept else b""
+
     def ask(self, content: ApprovalRequest | Question) -> tuple[str, Decided | None]:
         """The agent asks: the id that clients know it by, and the answer where one is there already."""
         is_approval = isinstance(content, ApprovalRequest)
@@ -66,26 +84,36 @@ class Requests:
         given = approvals.plain(content.input if isinstance(content, ApprovalRequest) else content.questions)
         tool = content.tool_use_id if isinstance(content, ApprovalRequest) else None
         earlier = next((one for one in self._carried if approvals.same_call(name, given, one.name, one.input)), None)
-        public = content.request_id
+        public, since = content.request_id, time.time()
         if earlier is not None:
             self._carried.remove(earlier)
             if earlier.answer is None:
-                public = earlier.request_id  # the same request, asked again: who was shown it may still answer it
-        seconds = self._timed.deadline_s
-        deadline = None if seconds is None else time.monotonic() + seconds
-        self._open[public] = _Open(content.request_id, tool if isinstance(tool, str) else None, deadline)
+                # The same request, asked again: who was shown it may still answer it, and no later than before.
+                public, since = earlier.request_id, earlier.asked_at / 1000
+        self._open[public] = _Open(content.request_id, tool if isinstance(tool, str) else None, self._deadline(since))
         if earlier is not None and earlier.answer is not None:
             return public, Decided(earlier.answer, earlier.by)
-        decision = approvals.decide(self._worker, self._session, name, given) if is_approval else "ask"
+        decision = approvals.decide(self._worker, self._session, name, given, self._cwd) if is_approval else "ask"
         return public, None if decision == "ask" else Decided(decision, "policy")
 
+    def _deadline(self, since: float) -> float | None:
+        return None if self._timed.deadline_s is None else since + self._timed.deadline_s
+
     def expired(self) -> list[tuple[str, Decided]]:
-        """The requests whose deadline has passed, each named once, and what is decided then."""
-        now, due = time.monotonic(), []
+        """The requests whose deadline has passed, each named once, and what is decided then.
+
+        Those of a cut turn, which nobody has asked again yet, are answered by it when they are.
+        """
+        now, decided = time.time(), Decided(self._timed.on_deadline, "deadline")
+        due: list[tuple[str, Decided]] = []
         for request_id, opened in self._open.items():
             if opened.deadline is not None and opened.deadline <= now:
                 opened.deadline = None
-                due.append((request_id, Decided(self._timed.on_deadline, "deadline")))
+                due.append((request_id, decided))
+        for carried in list(self._carried):
+            deadline = self._deadline(carried.asked_at / 1000)
+            if deadline is not None and deadline <= now and self.keep_answer(carried.request_id, *decided):
+                due.append((carried.request_id, decided))
         return due
 
     def own_id(self, request_id: str) -> str | None:
@@ -123,6 +151,10 @@ class Requests:
                 self._carried[at] = carried._replace(answer=answer, by=by)
                 return True
         return False
+
+    def waits_to_be_asked(self, request_id: str) -> Carried | None:
+        """A request of a cut turn that has no answer yet."""
+        return next((one for one in self._carried if one.request_id == request_id and one.answer is None), None)
 
     def forget_carried(self) -> list[str]:
         """The turn is over: what the resumed agent did not ask again, and nobody answered."""

@@ -20,7 +20,8 @@ from agentrq_worker.launch import CannotLaunch, Launch, prepare, why_not_spawned
 from agentrq_worker.publisher import Lane
 from agentrq_worker.runner.confine import complaint
 from agentrq_worker.runner.framing import LineFramer, LineTooLong
-from agentrq_worker.runner.process import STDERR_LINE, RunnerProcess
+from agentrq_worker.runner.pipes import STDERR_LINE
+from agentrq_worker.runner.process import RunnerProcess
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -233,6 +234,11 @@ class Session:
             except Exception as error:  # noqa: BLE001 - called by the reader of all inboxes: the session ends with it
                 self._broken(error)
 
+    def reject(self, entry: bytes, command_id: str, command: str, reason: str) -> None:
+        """An inbox entry that is no command, though it says by which id its writer knows it."""
+        if self.outcome is None:
+            self._lane.receipt(command_id, command, "rejected", reason, entry)
+
     def stop(self) -> None:
         """End the session as asked: a state, not a message in flight."""
         self._finish(Outcome(Status.DONE, Reason.STOPPED))
@@ -303,8 +309,9 @@ class Session:
     def _lines(self, lines: list[bytes | LineTooLong]) -> None:
         redact = self._launch.redactor.line if self._launch is not None and self._launch.redactor else None
         try:
-            for line in lines:
-                self._talk.line(redact(line) if redact is not None and isinstance(line, bytes) else line)
+            self._talk.lines(
+                lines if redact is None else [redact(line) if isinstance(line, bytes) else line for line in lines]
+            )
         except Exception as error:  # noqa: BLE001 - called by the loop, where nobody would see it: the session ends with it
             self._broken(error)
 

@@ -3,6 +3,8 @@
 Owns the shape of an entry, both shares, and one file a session. The file is written at the end, read from the start
 and unlinked at once, so that a killed worker leaves none. Past both shares entries still are taken, and who brings
 them is told to pause. Does not own what an entry says (lane.py) nor when it is written (publisher.py).
+
+Messages that follow one another share an entry, a run: what waits, is written and is confirmed then costs by the run.
 """
 
 from __future__ import annotations
@@ -13,35 +15,43 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
+
+from agentrq.wire.steps import Run
 
 log = logging.getLogger(__name__)
 
 ENTRY_BYTES: Final = 300
 """What an entry takes in memory beside its JSON, about, in bytes."""
+EVENT_BYTES: Final = 64
+"""What each further event of a run takes beside its JSON, about, in bytes."""
+RUN_EVENTS: Final = 64
+RUN_BYTES: Final = 64 * 1024
 _HEAD: Final = 4
 
 
-class Entry(NamedTuple):
-    """One event on its way: kind as in write.lua; ``fields`` go into the state with it.
+class Entry(Run, array_like=True, gc=False):
+    """Events on their way that are written together: one, or a run of messages (or of deltas) one after the other.
 
-    ``joined``: it is written in one step with the next one, or neither is.
+    ``size``: the bytes of their JSON in all; ``fields`` go into the state with them. ``joined``: written in one step
+    with the next entry, or neither is.
     """
 
-    kind: str
-    seq: int
-    json: bytes
-    inbox_entry: bytes = b""
-    command_id: str = ""
+    size: int = 0
     fields: dict[str, Any] | None = None
     joined: bool = False
 
     @property
+    def last(self) -> int:
+        """The last one's place."""
+        return self.seq if self.kind == "d" else self.seq + len(self.jsons) - 1
+
+    @property
     def cost(self) -> int:
         """Its share of memory, in bytes."""
-        return len(self.json) + ENTRY_BYTES
+        return self.size + ENTRY_BYTES + EVENT_BYTES * (len(self.jsons) - 1)
 
 
 class SpoolFull(Exception):
@@ -53,16 +63,12 @@ class Shares:
 
     def __init__(self, memory: int, disk: int, directory: Path) -> None:
         self.directory = directory
-        self._most_memory = memory
+        self.memory = 0
+        """Bytes that wait in memory."""
+        self.most_memory = memory
         self._most_disk = disk
-        self._memory = 0
         self._disk = 0
         self._paused: set[Callable[[bool], None]] = set()
-
-    @property
-    def memory(self) -> int:
-        """Bytes that wait in memory."""
-        return self._memory
 
     @property
     def disk(self) -> int:
@@ -71,7 +77,7 @@ class Shares:
 
     def is_full(self) -> bool:
         """True when memory's share is used up."""
-        return self._memory >= self._most_memory
+        return self.memory >= self.most_memory
 
     def room(self) -> int:
         """Bytes that may still go to the disk."""
@@ -79,7 +85,7 @@ class Shares:
 
     def use(self, change: int) -> None:
         """Memory is taken or given back."""
-        self._memory += change
+        self.memory += change
         self._resume()
 
     def use_disk(self, change: int) -> None:
@@ -99,7 +105,7 @@ class Shares:
 
     def _resume(self) -> None:
         # Half of both, so that who goes on does not stop again at its next line.
-        if self._paused and self._memory <= self._most_memory // 2 and self._disk <= self._most_disk // 2:
+        if self._paused and self.memory <= self.most_memory // 2 and self._disk <= self._most_disk // 2:
             paused, self._paused = self._paused, set()
             for on_full in paused:
                 on_full(False)
@@ -113,6 +119,8 @@ class Waiting:
         """Told True when nothing more should be read for this session, False when it may again."""
         self._shares = shares
         self._memory: deque[Entry] = deque()
+        self._run: Entry | None = None
+        """The newest entry, while it is a run that may still grow."""
         self._spool: _Spool | None = None
         self._behind: deque[Entry] = deque()
         """What came after the file was full."""
@@ -120,8 +128,31 @@ class Waiting:
     def __bool__(self) -> bool:
         return bool(self._memory) or self._spool is not None
 
+    def messages(self, kind: str, seq: int, jsons: list[bytes]) -> None:
+        """Append messages (or deltas) that come with nothing else: to the run that they follow, if there is one."""
+        run, shares = self._run, self._shares
+        if run is not None and run.kind == kind and run.size < RUN_BYTES and not shares.is_full():
+            room = RUN_EVENTS - len(run.jsons)
+            more = jsons if len(jsons) <= room else jsons[:room]
+            size = sum(map(len, more))
+            run.jsons += more
+            run.size += size
+            shares.use(size + EVENT_BYTES * len(more))
+            if more is jsons:
+                return
+            jsons = jsons[room:]
+            seq += room if kind != "d" else 0
+        while jsons:
+            part, jsons = jsons[:RUN_EVENTS], jsons[RUN_EVENTS:]
+            run = Entry(kind, seq, part, size=sum(map(len, part)))
+            seq += len(part) if kind != "d" else 0
+            self.add(run)
+        if self._memory and self._memory[-1] is run:
+            self._run = run
+
     def add(self, entry: Entry) -> None:
         """Append; nothing is refused."""
+        self._run = None
         if self._spool is None and not self._shares.is_full():
             self._hold(self._memory, entry)
             return
@@ -137,7 +168,8 @@ class Waiting:
             self._shares.pause(self._tell)
 
     def front(self, most: int, most_bytes: int) -> list[Entry]:
-        """The oldest entries, at least one if there is any; they stay."""
+        """The oldest entries, of about ``most`` events, at least one if there is any; they stay, and grow no more."""
+        self._run = None
         if self._spool is not None and (not self._memory or self._memory[-1].joined):
             for entry in self._spool.read(most, most_bytes):
                 self._hold(self._memory, entry)
@@ -147,12 +179,13 @@ class Waiting:
                 self._memory += self._behind
                 self._behind.clear()
         taken: list[Entry] = []
-        size = 0
+        count = size = 0
         for entry in self._memory:
-            size += len(entry.json)
-            if taken and not taken[-1].joined and (len(taken) >= most or size > most_bytes):
+            size += entry.size
+            if taken and not taken[-1].joined and (count >= most or size > most_bytes):
                 break
             taken.append(entry)
+            count += len(entry.jsons)
         return taken
 
     def first_seq(self) -> int | None:
@@ -161,8 +194,8 @@ class Waiting:
 
     def drop(self, count: int) -> None:
         """Forget the oldest ``count`` entries, which `front` gave."""
-        for _ in range(count):
-            self._shares.use(-self._memory.popleft().cost)
+        freed = sum(self._memory.popleft().cost for _ in range(count))
+        self._shares.use(-freed)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Put these, in their order, in front of all others."""
@@ -174,6 +207,7 @@ class Waiting:
         """Forget everything."""
         self._shares.forget(self._tell)
         self._shares.use(-sum(entry.cost for entry in (*self._memory, *self._behind)))
+        self._run = None
         self._memory.clear()
         self._behind.clear()
         if self._spool is not None:
@@ -186,6 +220,10 @@ class Waiting:
     def _hold(self, where: deque[Entry], entry: Entry) -> None:
         where.append(entry)
         self._shares.use(entry.cost)
+
+
+_to_file = msgspec.msgpack.Encoder().encode
+_from_file = msgspec.msgpack.Decoder(Entry).decode
 
 
 class _Spool:
@@ -213,7 +251,7 @@ class _Spool:
 
     def write(self, entry: Entry) -> None:
         """Append; raises `SpoolFull` (also for a disk that is full)."""
-        body = msgspec.msgpack.encode(tuple(entry))
+        body = _to_file(entry)
         record = len(body).to_bytes(_HEAD, "big") + body
         if self._shares.room() < len(record):
             raise SpoolFull
@@ -236,7 +274,7 @@ class _Spool:
             while self and (not taken or taken[-1].joined or (len(taken) < most and size < most_bytes)):
                 length = int.from_bytes(os.pread(self._file.fileno(), _HEAD, self._read_at), "big")
                 body = os.pread(self._file.fileno(), length, self._read_at + _HEAD)
-                taken.append(Entry(*msgspec.msgpack.decode(body)))
+                taken.append(_from_file(body))
                 self._read_at += _HEAD + length
                 size += length
         except (OSError, msgspec.MsgspecError, TypeError) as error:

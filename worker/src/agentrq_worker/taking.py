@@ -6,11 +6,13 @@ Owns the slots and the share between workers. Does not own what becomes of a job
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import redis
 from rq import Queue
@@ -31,6 +33,11 @@ DEQUEUE_S: Final = 1
 """How long one BLMOVE waits: the longest that a worker which is to end goes on dequeueing."""
 YIELD_S: Final = 0.2
 """How long a start is left to workers that have more room than this one."""
+
+
+Job: TypeAlias = tuple[SessionJob, Queue]
+Taken: TypeAlias = tuple[list[Job], Exception | None]
+"""What a dequeue brought, and what ended it."""
 
 
 class Taking:
@@ -56,6 +63,8 @@ class Taking:
         self._stopping = stopping
         self._most = most
         self._slots = asyncio.Semaphore(most)
+        self._troubled: set[str] = set()
+        """Names of queues whose last dequeue failed; told once."""
         self._threads = ThreadPoolExecutor(2, "dequeue")
 
     @property
@@ -72,26 +81,29 @@ class Taking:
         while not self._stopping.is_set():
             if not await self._slot():
                 continue
-            task: asyncio.Task[None] | None = None
+            slots = 1
             try:
-                wait = self.free >= self._upkeep.most_free * 0.9 - 1
-                if not wait:
+                # As many at once as leave this worker among those with the most room: a burst is shared out.
+                most = math.floor(self.free - (self._upkeep.most_free * 0.9 - 1))
+                if most < 0:
                     await asyncio.sleep(YIELD_S)
-                taken = await self._take(queue, self._take_start, wait)
-                if taken is not None:
-                    task = group.create_task(self._handle(*taken), name=f"job {taken[0].id}")
+                while slots < most and not self._slots.locked():
+                    await self._slots.acquire()
+                    slots += 1
+                for job, origin in await self._take(queue, functools.partial(self._take_starts, slots), most >= 0):
+                    task = group.create_task(self._handle(job, origin), name=f"job {job.id}")
                     self.running.add(task)
                     task.add_done_callback(self._done)
+                    slots -= 1
             finally:
-                if task is None:
+                for _ in range(slots):
                     self._slots.release()
 
     async def commands(self, queue: Queue) -> None:
         """Take the other commands, full or not, one after the other: that keeps their order in one worker."""
         while not self._stopping.is_set():
-            taken = await self._take(queue, self._dequeue, True)
-            if taken is not None:
-                await self._handle(*taken)
+            for job, origin in await self._take(queue, self._take_one, True):
+                await self._handle(job, origin)
 
     async def _slot(self) -> bool:
         try:
@@ -112,39 +124,59 @@ class Taking:
         finally:
             self._upkeep.in_hand.discard(job.id)
 
-    async def _take(
-        self, queue: Queue, dequeue: Callable[[Queue, bool], tuple[SessionJob, Queue] | None], wait: bool
-    ) -> tuple[SessionJob, Queue] | None:
-        """One dequeue; None when nothing came or it was dealt with. An outage costs a log line."""
+    async def _take(self, queue: Queue, dequeue: Callable[[Queue, bool], Taken], wait: bool) -> list[Job]:
+        """One dequeue; empty when nothing came or it was dealt with. An outage costs a log line."""
         try:
-            taken = await asyncio.get_running_loop().run_in_executor(self._threads, dequeue, queue, wait)
-        except DequeueTimeout:
-            return None
-        except Exception as error:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
-            job_id = getattr(error, "job_id", None)
-            if job_id is not None and not isinstance(error, redis.ConnectionError | redis.TimeoutError):
-                await self._jobs.refuse_unreadable(queue, job_id, error)
-            else:
-                log.warning("dequeue on %s: %s", queue.name, error)
-                await asyncio.sleep(DEQUEUE_S)
-            return None
-        if taken is not None and self._stopping.is_set():
-            await self._rq(self._books.put_back, *taken)
-            return None
+            taken, error = await asyncio.get_running_loop().run_in_executor(self._threads, dequeue, queue, wait)
+        except Exception as failure:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
+            taken, error = [], failure
+        if error is not None:
+            await self._failed(queue, error)
+        else:
+            self._troubled.discard(queue.name)
+        if self._stopping.is_set():
+            for job, origin in reversed(taken):
+                await self._rq(self._books.put_back, job, origin)
+            return []
         return taken
 
-    def _take_start(self, queue: Queue, wait: bool) -> tuple[SessionJob, Queue] | None:
+    async def _failed(self, queue: Queue, error: Exception) -> None:
+        job_id = getattr(error, "job_id", None)
+        if job_id is not None and not isinstance(error, redis.ConnectionError | redis.TimeoutError):
+            await self._jobs.refuse_unreadable(queue, job_id, error)
+            return
+        if queue.name not in self._troubled:
+            log.warning("dequeue on %s, until it succeeds: %s", queue.name, error)
+        self._troubled.add(queue.name)
+        await asyncio.sleep(DEQUEUE_S)
+
+    def _take_starts(self, most: int, queue: Queue, wait: bool) -> Taken:
         """``rq suspend`` holds starts, those too that come while a dequeue waits for one."""
         if is_suspended(self._connection):
             time.sleep(DEQUEUE_S)
-            return None
-        taken = self._dequeue(queue, wait)
-        if taken is not None and is_suspended(self._connection):
-            self._books.put_back(*taken)
-            return None
-        return taken
+            return [], None
+        taken, error = self._take_one(queue, wait)
+        while taken and error is None and len(taken) < most:
+            more, error = self._take_one(queue, False)
+            if not more:
+                break
+            taken += more
+        if taken and is_suspended(self._connection):
+            for job, origin in reversed(taken):
+                self._books.put_back(job, origin)
+            return [], error
+        return taken, error
 
-    def _dequeue(self, queue: Queue, wait: bool) -> tuple[SessionJob, Queue] | None:
+    def _take_one(self, queue: Queue, wait: bool) -> Taken:
+        try:
+            taken = self._dequeue(queue, wait)
+        except DequeueTimeout:
+            return [], None
+        except Exception as error:  # noqa: BLE001 - told on the loop, with what was taken before it
+            return [], error
+        return [] if taken is None else [taken], None
+
+    def _dequeue(self, queue: Queue, wait: bool) -> Job | None:
         """On the queue's own thread. One queue means BLMOVE, which cannot lose a job."""
         timeout = DEQUEUE_S if wait else None
         taken: Any = Queue.dequeue_any([queue], timeout, self._connection, SessionJob, SERIALIZER, TimerDeathPenalty)

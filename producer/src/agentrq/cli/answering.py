@@ -25,7 +25,7 @@ import redis
 from agentrq.asking import OpenRequests, Request
 from agentrq.cli.forms import Form
 from agentrq.cli.output import put
-from agentrq.cli.views import View
+from agentrq.cli.terminal import TerminalView
 from agentrq.client import Session
 from agentrq.errors import AgentRQError
 from agentrq.wire.ids import Cursor
@@ -47,12 +47,15 @@ def somebody_there() -> bool:
 
 
 @contextlib.contextmanager
-def attended(session: Session, after: Cursor | None, events: Iterator[Event], view: View) -> Iterator[Iterator[Event]]:
+def attended(
+    session: Session, after: Cursor | None, events: Iterator[Event], view: TerminalView
+) -> Iterator[Iterator[Event]]:
     """The same events, to be shown as they come; in between, open requests are put to the person and answered."""
     desk = Desk(session, view)
     if after is not None:  # what is open may have been asked before
         desk.catch_up(after)
     feed = _Feed(events)
+    view.by_key = True
     served = _serve(desk, feed)
     try:
         yield served
@@ -125,7 +128,7 @@ class _Feed:
 class Desk:
     """The requests of one session in front of one person: the first is put, the others wait."""
 
-    def __init__(self, session: Session, view: View) -> None:
+    def __init__(self, session: Session, view: TerminalView) -> None:
         self._session = session
         self._view = view
         self._requests = OpenRequests(session.state().cursor)
@@ -217,7 +220,7 @@ class Desk:
     def _ask(self) -> None:
         assert self._form is not None
         for line in self._form.hint():
-            self._view.note(line)
+            self._view.note(line, "bold")
 
     def _echo(self, text: str) -> None:
         """Show what was typed, in a line of ours."""

@@ -32,6 +32,7 @@ from agentrq.wire.messages import (
 
 RESULT_LINES: Final = 5
 LINE_CHARS: Final = 300
+_DECISIONS: Final = {"allow": "allowed", "deny": "denied", "answer": "answered"}
 _ESSENTIAL: Final = (
     "command",
     "file_path",
@@ -57,14 +58,16 @@ class Said(NamedTuple):
     bad: bool = False
 
 
-def describe(event: Event) -> Said:
-    """Put any event into words."""
+def describe(event: Event, *, by_key: bool = False) -> Said:
+    """Put any event into words; ``by_key``: who reads it can answer there, and needs no command for it."""
     if isinstance(event, StatusEvent):
         return _status(event)
     if isinstance(event, Receipt):
         reason = f": {event.reason}" if event.reason else ""
         body = f"{event.command} {event.outcome}{reason} ({event.command_id})"
         return Said("receipt", body, event.outcome != "applied")
+    if by_key and isinstance(event.content, ApprovalRequest | Question):
+        return Said(event.type, "\n".join(_asked(event.content, by_key=True)))
     return _message(event)
 
 
@@ -111,14 +114,16 @@ def _message(message: Message) -> Said:
         case Cost() as cost:
             return _cost(cost)
         case ApprovalRequest() as request:
-            return Said(message.type, _approval(message.session_id, request))
+            lines = [*_asked(request), _answer(message.session_id, request.request_id) + " allow    # or: deny"]
+            return Said(message.type, "\n".join(lines))
         case ApprovalResolved(request_id=request_id, decision=decision, by=by):
-            return Said(message.type, f"{decision} by {by} ({request_id})")
+            return Said(message.type, f"{_DECISIONS.get(decision, decision)} by {by} ({request_id})")
         case RateLimit(message=words, resets_at=resets_at, scope=scope):
             until = f", resets at {clock(resets_at)}" if isinstance(resets_at, int) else ""
             return Said(message.type, (words if scope in words else f"{scope}: {words}") + until)
         case Question() as question:
-            return Said(message.type, _question(message.session_id, question))
+            lines = [*_asked(question), _answer(message.session_id, question.request_id) + f" {_template(question)}"]
+            return Said(message.type, "\n".join(lines))
         case Error(message=words, code=code):
             return Said(message.type, f"{code}: {words}" if code else words, bad=True)
         case content:
@@ -150,11 +155,11 @@ def _figures(usd: float, input_tokens: int, output_tokens: int, turns: int) -> l
     return [dollars(usd), f"{input_tokens} in", f"{output_tokens} out", f"{turns} turn{'' if turns == 1 else 's'}"]
 
 
-def _approval(session_id: str, request: ApprovalRequest) -> str:
+def _asked(request: ApprovalRequest | Question, *, by_key: bool = False) -> list[str]:
+    if isinstance(request, Question):
+        return _question(request, by_key)
     # Whole and never shortened: what is approved is what was seen.
-    lines = [f"approval needed: {request.name}", *(f"  {line}" for line in _members(request.input))]
-    lines.append(_answer(session_id, request.request_id) + " allow    # or: deny")
-    return "\n".join(lines)
+    return [f"approval needed: {request.name}", *(f"  {line}" for line in _members(request.input))]
 
 
 def _members(given: Any) -> list[str]:
@@ -168,20 +173,28 @@ def _members(given: Any) -> list[str]:
     return lines
 
 
-def _question(session_id: str, question: Question) -> str:
+def _question(question: Question, by_key: bool) -> list[str]:
     lines: list[str] = []
     for asked in question.questions:
         if not isinstance(asked, dict):
             lines.append(_text_of(asked))
             continue
         header = f"{asked['header']}: " if asked.get("header") else ""
-        lines.append(f"[{asked.get('id', '')}] {header}{asked.get('question', '')}")
+        name = "" if by_key else f"[{asked.get('id', '')}] "  # for who writes JSON
+        lines.append(f"{name}{header}{asked.get('question', '')}")
         options = asked.get("options")
         for option in options if isinstance(options, list) else []:
             label = option.get("label", compact(option)) if isinstance(option, dict) else _text_of(option)
             about = option.get("description") if isinstance(option, dict) else None
             lines.append(f"    - {label}" + (f": {about}" if about else ""))
-    return "\n".join([*lines, _answer(session_id, question.request_id) + " JSON"])
+    return lines
+
+
+def _template(question: Question) -> str:
+    """An answer with gaps."""
+    ids = [str(asked.get("id", place)) if isinstance(asked, dict) else str(place)
+           for place, asked in enumerate(question.questions)]  # fmt: skip
+    return shlex.quote(compact({"answers": dict.fromkeys(ids, "…")}))
 
 
 def _answer(session_id: str, request_id: str) -> str:

@@ -6,6 +6,7 @@ other. The forms of answers are those of docs/contract.md.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 from agentrq.asking import Request
@@ -16,6 +17,8 @@ ENTER: Final = frozenset("\r\n")
 ESCAPE: Final = "\x1b"
 RUBOUT: Final = frozenset("\x7f\b")
 KILL: Final = "\x15"
+FORM: Final = "0"
+"""The id of the question that an elicited form is."""
 
 
 class Form:
@@ -35,6 +38,9 @@ class Form:
         self._at = 0
         parts = [] if isinstance(request, ApprovalRequest) else request.questions
         self._parts: list[dict[str, Any]] = [part if isinstance(part, dict) else {} for part in parts]
+        self._fields = _fields(self._parts[0]) if len(self._parts) == 1 else []
+        """An elicited form is one question whose answer is an object: each field is put by itself."""
+        self._parts = self._fields or self._parts
 
     @property
     def shown(self) -> str:
@@ -56,15 +62,16 @@ class Form:
         if isinstance(self.request, ApprovalRequest):
             if self._message:
                 return ["Why not? Enter sends it, Esc goes back."]
-            always = "[A] always  " if self.request.suggestions else ""
+            always = "[A] always allow the like  " if self.request.suggestions else ""
             return [f"[a] allow  [d] deny  [m] deny and say why  {always}[Esc] leave it"]
         options, lines = self._options, list[str]()
         if len(self._parts) > 1:
-            header = self._part.get("header") or self._part.get("question") or ""
-            lines.append(f"Question {self._at + 1} of {len(self._parts)}: {header}")
+            asked = self._part.get("question") or self._part.get("header") or ""
+            lines.append(f"Question {self._at + 1} of {len(self._parts)}: {asked}")
         lines += [f"[{number}] {label}" for number, label in enumerate(options, 1)]
         several = "one or more numbers, or a text, and Enter" if self._by_line else "a number, or a text and Enter"
-        lines.append(f"Answer by {several if options else 'a text and Enter'}; [Esc] leave it")
+        skip = "Enter alone leaves it out; " if self._part.get("optional") is True else ""
+        lines.append(f"Answer by {several if options else 'a text and Enter'}; {skip}[Esc] leave it")
         return lines
 
     @property
@@ -90,10 +97,12 @@ class Form:
             count = len(self.typed) if key == KILL else 1
             gone, self.typed = self.shown[-count:], self.typed[:-count]
             return "\b \b" * cells(gone)
-        if not self.typed and not self._message and not self._by_line and "1" <= key <= "9":
-            if int(key) <= len(self._options):
-                self._take(self._options[int(key) - 1])
-            return ""
+        if self._options and not self.typed and not self._message and not self._by_line and "1" <= key <= "9":
+            if int(key) > len(self._options):
+                return ""
+            label = self._options[int(key) - 1]
+            self._take(label)
+            return label
         if not key.isprintable():
             return ""
         self.typed += key
@@ -117,6 +126,8 @@ class Form:
             self.answer = {"decision": "deny", "message": text, "by": self._by}
         elif text:
             self._take(self._chosen(text) if self._by_line else text)
+        elif self._part.get("optional") is True:
+            self._next()
 
     def _chosen(self, text: str) -> Any:
         """A line of numbers as the labels of the options; any other text as it is."""
@@ -129,9 +140,43 @@ class Form:
 
     def _take(self, said: Any) -> None:
         """The answer to the present part."""
-        self._given[str(self._part.get("id", self._at))] = said
+        self._given[str(self._part.get("id", self._at))] = _typed(self._part.get("type"), said)
+        self._next()
+
+    def _next(self) -> None:
         self._at += 1
         if self._at >= len(self._parts):
-            self.answer = {"answers": self._given, "by": self._by}
+            given = {FORM: self._given} if self._fields else self._given
+            self.answer = {"answers": given, "by": self._by}
         else:
             self.asks_anew = True
+
+
+def _fields(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """The fields of an elicited form as questions of their own; none for any other question."""
+    schema = part.get("requestedSchema")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(schema, dict) or not isinstance(properties, dict):
+        return []
+    required = schema.get("required")
+    return [
+        {
+            "id": name,
+            "question": " - ".join(str(field[key]) for key in ("title", "description") if field.get(key)) or name,
+            "options": field.get("enum") or ([True, False] if field.get("type") == "boolean" else None),
+            "type": field.get("type"),
+            "optional": isinstance(required, list) and name not in required,
+        }
+        for name, field in ((name, field if isinstance(field, dict) else {}) for name, field in properties.items())
+    ]
+
+
+def _typed(kind: Any, said: Any) -> Any:
+    """A text as what its field takes; as it is where it is none of that: the agent says what is wrong with it."""
+    if kind == "boolean" and str(said).lower() in ("true", "false"):
+        return str(said).lower() == "true"
+    for wanted, read in (("integer", int), ("number", float)):
+        if kind == wanted:
+            with contextlib.suppress(ValueError):
+                return read(said)
+    return said

@@ -29,6 +29,7 @@ _MARKS: Final = {
     "receipt": "· ",
     "approval_request": "▲ ",
     "question": "? ",
+    "approval_resolved": "▲ ",
     "error": "✗ ",
     "cost": "= ",
 }
@@ -78,6 +79,8 @@ class TerminalView:
     deltas = True
 
     def __init__(self, paint: Paint) -> None:
+        self.by_key = False
+        """What is asked is answered at this terminal, by key."""
         self._paint = paint
         self._column = Column(paint)
         self._live: dict[tuple[str, str], int] = {}
@@ -100,7 +103,7 @@ class TerminalView:
                     del self._live[block]
                     return
         self.close()
-        said = describe(event)
+        said = describe(event, by_key=self.by_key)
         self._begin(event, said)
         self._column.write(neutral(said.body), _style(said))
         self._column.end()
@@ -111,12 +114,12 @@ class TerminalView:
             self._open = None
             self._column.end()
 
-    def note(self, hint: str) -> None:
+    def note(self, hint: str, style: str = "dim") -> None:
         """Show a hint of ours."""
         self.close()
         self._paint(" " * _INDENT, "")
         self._column.start()
-        self._column.write(hint, "dim")
+        self._column.write(neutral(hint), style)
         self._column.end()
 
     def _piece(self, message: Message, block: tuple[str, str], text: str, offset: int) -> None:

@@ -5,39 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Self
 
 import redis
 import redis.asyncio
 
 from agentrq import operations
 from agentrq.asking import OpenRequests, Request
-from agentrq.client._shared import (
-    Away,
-    answer_command,
-    applied,
-    closed,
-    interrupt_command,
-    prompt_command,
-    setting_command,
-    timed_out,
-)
+from agentrq.client._commands import Commands
+from agentrq.client._shared import Away, applied, closed, timed_out
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.live import Hub
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
 from agentrq.subscription import LOOK_AGAIN_S, Reader
 from agentrq.wire import scripts
-from agentrq.wire.commands import Command, PromptMode
+from agentrq.wire.commands import Command
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
 from agentrq.wire.state import State
 from agentrq.wire.steps import Step
 
 
-class AsyncSession:
+class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receipt]]):
     """One session, seen through an `AsyncAgentClient`: `Session`, awaited. Making it does no IO."""
 
     def __init__(self, client: AsyncAgentClient, session_id: str) -> None:
@@ -50,55 +42,6 @@ class AsyncSession:
     async def state(self) -> State:
         """As `Session.state`."""
         return await self._client.run(operations.state(self._client.context, self.id))
-
-    @overload
-    async def prompt(
-        self, text: str, mode: PromptMode = ..., wait: Literal[False] = ..., *, command_id: str | None = ...
-    ) -> str: ...
-    @overload
-    async def prompt(
-        self,
-        text: str,
-        mode: PromptMode = ...,
-        *,
-        wait: Literal[True],
-        command_id: str | None = ...,
-        timeout: float | None = ...,
-    ) -> Receipt: ...
-    async def prompt(
-        self,
-        text: str,
-        mode: PromptMode = "queue",
-        wait: bool = False,
-        *,
-        command_id: str | None = None,
-        timeout: float | None = None,
-    ) -> str | Receipt:
-        """As `Session.prompt`."""
-        return await self._send(prompt_command(text, mode, command_id), wait, timeout)
-
-    async def answer(
-        self, request_id: str, answer: Any, wait: bool = False, *, command_id: str | None = None,
-        timeout: float | None = None,
-    ) -> str | Receipt:  # fmt: skip
-        """As `Session.answer`."""
-        return await self._send(answer_command(request_id, answer, command_id), wait, timeout)
-
-    async def interrupt(
-        self, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
-    ) -> str | Receipt:
-        """As `Session.interrupt`."""
-        return await self._send(interrupt_command(command_id), wait, timeout)
-
-    async def set_model(self, model: str, wait: bool = False, *, command_id: str | None = None,
-                        timeout: float | None = None) -> str | Receipt:  # fmt: skip
-        """As `Session.set_model`."""
-        return await self._send(setting_command("set_model", model, command_id), wait, timeout)
-
-    async def set_permission_mode(self, mode: str, wait: bool = False, *, command_id: str | None = None,
-                                  timeout: float | None = None) -> str | Receipt:  # fmt: skip
-        """As `Session.set_permission_mode`."""
-        return await self._send(setting_command("set_permission_mode", mode, command_id), wait, timeout)
 
     async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
         """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
@@ -152,9 +95,7 @@ class AsyncSession:
         context = self._client.context
         if not wait:
             return await self._client.run(operations.send(context, self.id, command))
-        before = (await self.state()).cursor
-        await self._client.run(operations.send(context, self.id, command))
-        known = await self._client.run(operations.receipt(context, self.id, command.command_id))
+        before, known = await self._client.run(operations.send_awaited(context, self.id, command))
         if known is not None:
             return applied(known)
         try:
@@ -247,7 +188,8 @@ class AsyncAgentClient:
                 try:
                     if reader.behind:
                         if silent:
-                            await self.run(watch.check())
+                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
+                                await self.run(watch.check())
                         events = reader.from_stream(await self._perform(reader.page()))
                         silent = False
                         away.over()

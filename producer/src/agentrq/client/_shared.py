@@ -1,16 +1,13 @@
-"""What both clients share: the commands they send, and how long a reader bears with an outage. Pure, no IO."""
+"""What both clients share: how receipts are taken, and how long a reader bears with an outage. Pure, no IO."""
 
 from __future__ import annotations
 
 import time
-from typing import Any, Final, Literal
+from typing import Final
 
 from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError, CommandRejected
 from agentrq.live import BACKOFF_S
-from agentrq.wire import steps
-from agentrq.wire.commands import Command, PromptMode
-from agentrq.wire.ids import new_id
 from agentrq.wire.messages import Receipt
 
 OUTAGE_S: Final = 600.0
@@ -42,30 +39,6 @@ class Away:
 def closed() -> AgentRQError:
     """What a reader gets whose client was closed."""
     return AgentRQError("The client was closed")
-
-
-def prompt_command(text: str, mode: PromptMode, command_id: str | None) -> Command:
-    return Command(command_id=command_id or new_id(), command="prompt", timestamp=steps.now_ms(), text=text, mode=mode)
-
-
-def answer_command(request_id: str, answer: Any, command_id: str | None) -> Command:
-    return Command(
-        command_id=command_id or new_id(),
-        command="answer",
-        timestamp=steps.now_ms(),
-        request_id=request_id,
-        answer=answer,
-    )
-
-
-def setting_command(
-    command: Literal["set_model", "set_permission_mode"], value: str, command_id: str | None
-) -> Command:
-    return Command(command_id=command_id or new_id(), command=command, timestamp=steps.now_ms(), text=value)
-
-
-def interrupt_command(command_id: str | None) -> Command:
-    return Command(command_id=command_id or new_id(), command="interrupt", timestamp=steps.now_ms())
 
 
 def applied(receipt: Receipt) -> Receipt:

@@ -6,35 +6,27 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Self
 
 import redis
 
 from agentrq import operations
 from agentrq.asking import OpenRequests, Request
-from agentrq.client._shared import (
-    Away,
-    answer_command,
-    applied,
-    closed,
-    interrupt_command,
-    prompt_command,
-    setting_command,
-    timed_out,
-)
+from agentrq.client._commands import Commands
+from agentrq.client._shared import Away, applied, closed, timed_out
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
 from agentrq.subscription import LOOK_AGAIN_S, Mailbox, Reader
 from agentrq.wire import scripts
-from agentrq.wire.commands import Command, PromptMode
+from agentrq.wire.commands import Command
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
 from agentrq.wire.state import State
 from agentrq.wire.steps import Step
 
 
-class Session:
+class Session(Commands[str, Receipt]):
     """One session, seen through an `AgentClient`. Making it does no IO."""
 
     def __init__(self, client: AgentClient, session_id: str) -> None:
@@ -47,60 +39,6 @@ class Session:
     def state(self) -> State:
         """The state as it is now. Raises `SessionNotFound`."""
         return self._client.run(operations.state(self._client.context, self.id))
-
-    @overload
-    def prompt(
-        self, text: str, mode: PromptMode = ..., wait: Literal[False] = ..., *, command_id: str | None = ...
-    ) -> str: ...
-    @overload
-    def prompt(
-        self,
-        text: str,
-        mode: PromptMode = ...,
-        *,
-        wait: Literal[True],
-        command_id: str | None = ...,
-        timeout: float | None = ...,
-    ) -> Receipt: ...
-    def prompt(
-        self,
-        text: str,
-        mode: PromptMode = "queue",
-        wait: bool = False,
-        *,
-        command_id: str | None = None,
-        timeout: float | None = None,
-    ) -> str | Receipt:
-        """Send a prompt; answers the command's id, or with ``wait`` its receipt.
-
-        ``command_id`` is an idempotency key: the same id sent again is the same command. ``timeout`` (seconds)
-        bounds the wait. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`, `InvalidOption`, and waiting
-        `CommandRejected` or `TimeoutError`.
-        """
-        return self._send(prompt_command(text, mode, command_id), wait, timeout)
-
-    def answer(
-        self, request_id: str, answer: Any, wait: bool = False, *, command_id: str | None = None,
-        timeout: float | None = None,
-    ) -> str | Receipt:  # fmt: skip
-        """Answer an approval request or a question: ``"allow"``, ``"deny"`` or an object; else as `prompt`."""
-        return self._send(answer_command(request_id, answer, command_id), wait, timeout)
-
-    def interrupt(
-        self, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
-    ) -> str | Receipt:
-        """End the turn under way, keep the session; else as `prompt`."""
-        return self._send(interrupt_command(command_id), wait, timeout)
-
-    def set_model(self, model: str, wait: bool = False, *, command_id: str | None = None,
-                  timeout: float | None = None) -> str | Receipt:  # fmt: skip
-        """Have the next turns use another model, where the provider can; else as `prompt`."""
-        return self._send(setting_command("set_model", model, command_id), wait, timeout)
-
-    def set_permission_mode(self, mode: str, wait: bool = False, *, command_id: str | None = None,
-                            timeout: float | None = None) -> str | Receipt:  # fmt: skip
-        """Change the permission mode from now on, where the provider can; else as `prompt`."""
-        return self._send(setting_command("set_permission_mode", mode, command_id), wait, timeout)
 
     def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
         """Answer the agent's requests by a function, until the session has ended; answers its state.
@@ -149,9 +87,7 @@ class Session:
     def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
         if not wait:
             return self._client.run(operations.send(self._client.context, self.id, command))
-        before = self.state().cursor
-        self._client.run(operations.send(self._client.context, self.id, command))
-        known = self._client.run(operations.receipt(self._client.context, self.id, command.command_id))
+        before, known = self._client.run(operations.send_awaited(self._client.context, self.id, command))
         if known is not None:
             return applied(known)
         for event in self._follow(before, timeout):
@@ -177,7 +113,7 @@ class AgentClient:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """A client for a Redis URL (see `agentrq.connection`). Connects when first used; raises ValueError."""
-        return cls(connect(url), connect(url, blocking=True))
+        return cls(connect(url), connect(url, blocking=True, retries=0))  # a reader tries again by itself
 
     def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> Session:
         """Start a session; the options are those of `agentrq.wire.commands.Options`.
@@ -246,7 +182,8 @@ class AgentClient:
                 try:
                     if reader.behind:
                         if silent:
-                            self.run(watch.check())
+                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
+                                self.run(watch.check())
                         events = reader.from_stream(self._perform(reader.page()))
                         if silent and events and pubsub is not None:  # its hints should have been heard
                             pubsub.close()

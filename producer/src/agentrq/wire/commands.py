@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from agentrq.errors import InvalidOption
+from agentrq.wire.approvals import InvalidPolicy, read_policy
 from agentrq.wire.codec import encode
 
 START: Final = "agentrq.start"
@@ -83,16 +84,25 @@ def _convert(name: str, field: str, value: Any) -> Any:
         raise InvalidOption(name, f"Expected a whole number from {_AT_LEAST[field]}, got {value}")
     if isinstance(value, str) and "\0" in value:
         raise InvalidOption(name, "has a NUL character")
+    if field == "approvals":
+        try:
+            read_policy(value)
+        except InvalidPolicy as error:
+            raise InvalidOption(name, str(error)) from None
     return value
 
 
 def parse_option(name: str, text: str) -> Any:
-    """The value of ``NAME=VALUE`` as a command line gives it: text where the option takes text, else JSON."""
+    """The value of ``NAME=VALUE`` as a command line gives it: text where the option takes text, else JSON.
+
+    An option that takes both, as ``approvals`` does, takes an object by its brace.
+    """
     field = _FIELD_OF.get(name, name)
     if field not in _ANNOTATIONS:
         raise InvalidOption(name, "unknown; options are " + ", ".join(Options.__struct_fields__))
     kinds = {kind for kind in get_args(_ANNOTATIONS[field]) if kind is not types.NoneType}
-    if str in kinds or any(typing.get_origin(kind) is Literal for kind in kinds):
+    either = any(typing.get_origin(kind) is dict for kind in kinds) and text.lstrip().startswith("{")
+    if (str in kinds and not either) or any(typing.get_origin(kind) is Literal for kind in kinds):
         return text
     try:
         return msgspec.json.decode(text)
@@ -134,10 +144,17 @@ def check_text(name: str, value: object) -> str:
     return value
 
 
+def check_command_id(value: object) -> str:
+    """A command's id, of 1 to 200 characters; raises `InvalidOption`."""
+    found = check_text("command_id", value)
+    if len(found) > 200:
+        raise InvalidOption("command_id", "Expected 1 to 200 characters")
+    return found
+
+
 def make_command(command: Command) -> Command:
     """Check a command before it is sent; raises `InvalidOption` naming the member."""
-    if len(check_text("command_id", command.command_id)) > 200:
-        raise InvalidOption("command_id", "Expected 1 to 200 characters")
+    check_command_id(command.command_id)
     if command.command == "prompt":
         check_text("prompt", command.text)
         if command.mode not in get_args(PromptMode):

@@ -58,5 +58,6 @@ class Cursor(NamedTuple):
         return cursor
 
 
+NEWEST_POSSIBLE = Cursor((1 << 64) - 1, (1 << 64) - 1)
 ORIGIN = Cursor(0, 0)
 """Before the first event of any session."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES, Command, Options
 from agentrq.wire.keys import Keys
@@ -110,34 +112,44 @@ def restore(keys: Keys, session_id: str, epoch: int, token: str, fields: dict[st
     return Step("restore", session_keys(keys, session_id), (epoch, token, *pairs))
 
 
+class Run(msgspec.Struct, array_like=True, gc=False):
+    """Events of one kind (as in write.lua) with consecutive places, ``seq`` the first one's: one JSON for each.
+
+    A receipt, for which the last two count, is always a run of one. (A struct: a NamedTuple takes four times as long
+    to make.)
+    """
+
+    kind: str
+    seq: int
+    jsons: list[bytes]
+    inbox_entry: bytes = b""
+    command_id: str = ""
+
+
 def write_part(
     session_id: str,
     epoch: int,
     token: str,
     channels: tuple[str, str],
     fields: dict[str, Any],
-    events: Iterable[tuple[str, int, Any, Any, str]],
+    runs: Iterable[Run],
 ) -> list[Any]:
-    """One session's share of the arguments of ``write``: ``fields`` of its state, and its events in order.
-
-    An event is kind, seq, JSON, inbox entry, command id (the last two count for receipts only).
-    """
+    """One session's share of the arguments of ``write``: ``fields`` of its state, and its events in order."""
     part: list[Any] = [0, session_id, epoch, token, *channels, 2 * len(fields)]
     for pair in fields.items():
         part += pair
-    running, following, place = "", -1, 0  # the run that the next event may join: its kind, seq, and count's place
-    for kind, seq, json, entry, command_id in events:
-        if kind == running and (seq == following or kind == "d"):
-            part.append(json)
-            part[place] += 1
+    kind, following, place = "", -1, 0  # of the last run, which the next may go on
+    for run in runs:
+        count = len(run.jsons)
+        if run.kind == kind and (run.seq == following or kind == "d") and kind != "r":
+            part[place] += count
         else:
-            place = len(part) + 2
-            part += (kind, seq, 1, json)
-            running = kind
-            if kind == "r":
-                part += (entry, command_id)
-                running = ""
-        following = seq + 1
+            kind, place = run.kind, len(part) + 2
+            part += (kind, run.seq, count)
+        part += run.jsons
+        following = run.seq + count
+        if kind == "r":
+            part += (run.inbox_entry, run.command_id)
     part[0] = len(part) - 1
     return part
 
@@ -160,6 +172,16 @@ def read(
     """The step that reads entries of streams, each from its start on: ``most`` at most, none over ``largest`` bytes."""
     way = ("XREVRANGE", "-") if backwards else ("XRANGE", "+")
     return Step("read", tuple(streams), (*way, field, most, largest, LARGEST_ANSWER, *starts))
+
+
+def entries(answer: Any) -> tuple[list[tuple[bytes, bytes | int]], bool]:
+    """One stream's part of what ``read`` answers: ids with values (a size in bytes in the place of one too large).
+
+    And whether there may be more. Raises ValueError for a stream that cannot be read.
+    """
+    if isinstance(answer, bytes):
+        raise ValueError(text(answer))
+    return list(zip(answer[1::2], answer[2::2], strict=True)), bool(answer[0])
 
 
 def send(keys: Keys, session_id: str, command: Command) -> Step:

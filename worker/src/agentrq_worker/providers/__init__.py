@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentrq.wire.messages import SessionTotal
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.acp_reader import AcpAdapter
 from agentrq_worker.providers.aider import AiderAdapter
-from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft
+from agentrq_worker.providers.base import NO_TURNS, Adapter
 from agentrq_worker.providers.claude import ClaudeAdapter
 from agentrq_worker.providers.codex_both import CodexBothAdapter
 from agentrq_worker.providers.gemini import GeminiAdapter

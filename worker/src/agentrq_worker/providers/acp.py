@@ -14,11 +14,11 @@ from msgspec import Raw
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, SessionTotal, StatusReport
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import acp_asks
 from agentrq_worker.providers.acp_lines import Result, decode_result, params_decoder
 from agentrq_worker.providers.acp_reader import AcpAdapter
 from agentrq_worker.providers.acp_setup import Change, Setup
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.dialect import Ended, Refused, Said, Write
 from agentrq_worker.providers.jsonrpc import CLIENT, Answered, Asked, Failed, JsonRpc, ends, nothing
 from agentrq_worker.providers.lines import mapping, text

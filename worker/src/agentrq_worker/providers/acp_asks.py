@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from agentrq.wire.messages import ApprovalRequest, Question
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.acp_lines import Params
 from agentrq_worker.providers.acp_tools import Call
-from agentrq_worker.providers.answers import Decision, decision
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.providers.answers import Decision, decision, form
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.providers.lines import list_or_unset, mapping, text, value
 
@@ -52,7 +52,8 @@ def elicitation(request_id: str, params: Params) -> Draft:
 def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
     """The result that answers a request. Raises `Refused` for an answer that does not fit it."""
     if method == ELICITATION:
-        return _elicited(answer)
+        fields = form(params.requested_schema, answer)
+        return {"action": "decline"} if fields is None else {"action": "accept", "content": fields}
     decided = decision(answer)
     if not _unchanged(decided.changed, params):
         raise Refused("an ACP agent takes no changed input")
@@ -83,10 +84,3 @@ def _option(options: list[dict[str, Any]], decided: Decision) -> Any:
             if option.get("kind") == kind:
                 return option.get("optionId")
     raise Refused(f"the agent offers no option that means {'allow' if decided.allow else 'deny'}")
-
-
-def _elicited(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, dict) and "decision" not in answer and "behavior" not in answer:
-        found = mapping(answer.get("answers", answer))
-        return {"action": "accept", "content": mapping(found.get("0", found))}
-    return {"action": "accept", "content": {}} if decision(answer).allow else {"action": "decline"}

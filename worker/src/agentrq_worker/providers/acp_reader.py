@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Final
 from msgspec import UNSET, UnsetType
 
 from agentrq.wire.messages import Compaction, Error, Init, SessionTotal, StatusReport
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import acp_asks, lines
 from agentrq_worker.providers.acp_lines import Params, Result, Update, decode_chunk, decode_result, params_decoder
 from agentrq_worker.providers.acp_setup import current_model
 from agentrq_worker.providers.acp_tools import ENDED, Call, parent_of
-from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Draft
+from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS
 from agentrq_worker.providers.blocks import LARGEST, Block
 from agentrq_worker.providers.codex_app_notices import plan
 from agentrq_worker.providers.rpc_lines import MethodReader, RpcAdapter, RpcError, RpcLine, is_given, read_error

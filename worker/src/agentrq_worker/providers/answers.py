@@ -3,14 +3,18 @@
 An approval is answered by ``"allow"`` or ``"deny"``, or by an object: ``decision`` (or ``behavior``) ``allow`` or
 ``deny``, ``message`` (why not), ``input`` (or ``updatedInput``: a changed one), ``always`` (allow the like from now
 on), ``interrupt`` (deny, and end the turn), ``suggestion`` (one of the request's ``suggestions``).
-A question is answered by an object from its questions' ids to texts (also within ``answers``), or by one text.
+A question is answered by an object from its questions' ids to texts (also within ``answers``), or by one text; it is
+declined, or left without an answer, as an approval is denied or allowed. A form is a question whose text is an object.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from agentrq_worker.providers.dialect import Refused
+from agentrq_worker.providers.lines import mapping, text
+
+_DECIDES: Final = ("decision", "behavior", "suggestion")
 
 
 class Decision(NamedTuple):
@@ -28,35 +32,86 @@ class Decision(NamedTuple):
 
 def decision(answer: Any) -> Decision:
     """Read an answer to an approval request. Raises `Refused` for what is none."""
-    members = answer if isinstance(answer, dict) else {}
-    said = answer if isinstance(answer, str) else members.get("decision", members.get("behavior"))
-    choice = members.get("suggestion")
+    found = mapping(answer)
+    said = answer if isinstance(answer, str) else found.get("decision", found.get("behavior"))
+    choice = found.get("suggestion")
     if said is None and choice is not None:
         said = "allow"
     if said not in ("allow", "deny"):
         raise Refused('an approval is answered by "allow" or "deny", or an object with a decision')
-    message = members.get("message")
-    changed = members.get("input", members.get("updatedInput"))
+    message = found.get("message")
+    changed = found.get("input", found.get("updatedInput"))
     return Decision(
         allow=said == "allow",
         message=message if isinstance(message, str) else "",
         changed=changed if said == "allow" else None,
-        always=members.get("always") is True,
-        interrupt=members.get("interrupt") is True,
+        always=found.get("always") is True,
+        interrupt=found.get("interrupt") is True,
         choice=choice,
     )
 
 
-def answers_to(ids: list[str], answer: Any) -> dict[str, list[str]]:
-    """The answers by question id, those not answered empty. Raises `Refused` for what answers none of ``ids``."""
-    if isinstance(answer, str):
+def decided(answer: Any) -> Decision | None:
+    """The decision that an answer is; None for the answers to a question. Raises `Refused` for what is neither."""
+    if answer in ("allow", "deny") or any(name in mapping(answer) for name in _DECIDES):
+        return decision(answer)
+    if not isinstance(answer, str | dict):
+        raise Refused("an answer is a text or an object")
+    return None
+
+
+def answers_to(ids: list[str], answer: Any) -> dict[str, list[str]] | None:
+    """The answers by question id, those not answered empty; None where it is declined.
+
+    Raises `Refused` for what answers none of ``ids``.
+    """
+    given = decided(answer)
+    if given is not None:
+        found = mapping(answer).get("answers", {}) if given.allow else None
+    elif isinstance(answer, str):
         if len(ids) != 1:
             raise Refused("a question of several parts is answered by an object from their ids to texts")
-        return {ids[0]: [] if answer == "deny" else [answer]}
-    found = answer.get("answers", answer) if isinstance(answer, dict) else None
-    if not isinstance(found, dict) or not any(name in found for name in ids):
-        raise Refused(f"a question is answered by an object from its ids ({', '.join(ids)}) to texts")
-    return {name: _texts(found.get(name)) for name in ids}
+        found = {ids[0]: answer}
+    else:
+        found = answer.get("answers", answer)
+        if not isinstance(found, dict) or not any(name in found for name in ids):
+            raise Refused(f"a question is answered by an object from its ids ({', '.join(ids)}) to texts")
+    return None if found is None else {name: _texts(mapping(found).get(name)) for name in ids}
+
+
+def form(schema: Any, answer: Any) -> dict[str, Any] | None:
+    """The fields of a form of a JSON schema; None where it is declined. One text will do for a form of one field.
+
+    Raises `Refused` for what fills no form.
+    """
+    given = decided(answer)
+    if given is not None and not given.allow:
+        return None
+    found = given.changed if given is not None else mapping(answer).get("answers", answer)
+    if found is None:
+        found = mapping(answer).get("answers", {})
+    found = mapping(found).get("0", found)
+    fields = list(mapping(mapping(schema).get("properties")))
+    if isinstance(found, dict):
+        return found
+    if len(fields) == 1 and text(found):
+        return {fields[0]: found}
+    raise Refused(f"this form is answered by an object with its fields: {', '.join(fields)}")
+
+
+class Gist(NamedTuple):
+    """What others are told of an answer: ``decision`` allow | deny | answer, and by whom."""
+
+    decision: str
+    by: str
+
+
+def gist(answer: Any, by: str = "client") -> Gist:
+    """The gist of an answer. Raises `Refused` for what is none."""
+    given = decided(answer)
+    named = mapping(answer).get("by")
+    said = "answer" if given is None else "allow" if given.allow else "deny"
+    return Gist(said, named if isinstance(named, str) and named else by)
 
 
 def _texts(found: Any) -> list[str]:
@@ -64,4 +119,4 @@ def _texts(found: Any) -> list[str]:
         found = found.get("answers")
     if isinstance(found, str):
         return [found]
-    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []

@@ -14,25 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, UnsetType
 
-from agentrq.wire.messages import Content, Cost, SessionTotal, ToolCall, ToolResult
+from agentrq.wire.messages import Cost, SessionTotal, ToolCall, ToolResult
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import lines
 
 NO_TURNS = SessionTotal()
 INTERRUPTED = "Interrupted: the runner ended before the tool answered"
-
-
-class Draft(msgspec.Struct, frozen=True, gc=False):
-    """A message before it has a place in its session.
-
-    ``content`` is a struct of `agentrq.wire.messages`, whose fields may hold a `msgspec.Raw`; for the type
-    ``unknown`` it is the provider's object as it came. (A struct: a NamedTuple costs five times as much to make.)
-    """
-
-    type: str
-    content: Content | Raw
-    parent_id: str | None = None
 
 
 Reader = Callable[[Any, Any, bytes], list[Draft]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentrq.wire.messages import Text, TextDelta, Thinking, ThinkingDelta
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 
 LARGEST = 1 << 20
 """Characters after which a block should be ended: an agent that never pauses must not fill the memory."""

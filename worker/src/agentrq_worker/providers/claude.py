@@ -28,8 +28,9 @@ from agentrq.wire.messages import (
     Thinking,
     ThinkingDelta,
 )
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import claude_notices, lines
-from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Reader
 from agentrq_worker.providers.claude_asks import asked
 from agentrq_worker.providers.claude_lines import (
     AssistantLine,
@@ -70,50 +71,41 @@ class ClaudeAdapter(Adapter):
         self._last_result: Any = None  # its uuid, until the next turn shows
 
     def _voice(self, parent: str | None) -> Voice:
-        voice = self._voices.get(parent)
-        if voice is None:
-            voice = self._voices[parent] = Voice()
+        voice = self._voices[parent] = Voice()
         return voice
 
     def _assistant(self, event: AssistantLine, line: bytes) -> list[Draft]:
         self._last_result = None
-        parent = event.parent_tool_use_id
-        speech = event.message
+        parent, speech = event.parent_tool_use_id, event.message
+        blocks = speech.content
         drafts: list[Draft] = []
-        if isinstance(speech.content, str):
-            drafts.append(Draft("text", Text(text=speech.content), parent))
-        elif speech.content is not None:
-            self._blocks(speech.content, speech.id, parent, line, drafts)
-        if isinstance(event.error, str):
+        if isinstance(blocks, list):
+            voice = self._voices.get(parent) or self._voice(parent)
+            for position, block in enumerate(blocks):
+                kind = block.type
+                if kind == "text" and lines.is_text(block.text):
+                    block_id = voice.whole(speech.id, kind, block.text, position, len(blocks))
+                    if block_id is not None:
+                        drafts.append(Draft(kind, Text(block.text, block_id), parent))  # type: ignore[arg-type]  # passed through
+                elif kind == "thinking" and lines.is_text(block.thinking):
+                    block_id = voice.whole(speech.id, kind, block.thinking, position, len(blocks))
+                    if block_id is not None:
+                        drafts.append(Draft(kind, Thinking(block.thinking, block_id), parent))  # type: ignore[arg-type]
+                elif kind.endswith("tool_use") and block.id is not None and block.name is not None:
+                    self._call(block.id, block.name, lines.passed_or(block.input, {}), parent, drafts)
+                elif kind.endswith("tool_result") and block.tool_use_id is not None:  # of a tool that ran at the API
+                    self._result(
+                        block.tool_use_id, lines.passed_or(block.content, ""), block.is_error is True, parent, drafts
+                    )
+                else:
+                    drafts.append(_other(block, position, parent, line))
+        elif blocks is not None:
+            drafts.append(Draft("text", Text(blocks), parent))
+        if event.error is not None and isinstance(event.error, str):
             # The API's failure, in the agent's place; its words are the frame's text.
             said = next((draft.content.text for draft in drafts if isinstance(draft.content, Text)), event.error)
             drafts.append(Draft("error", Error(message=said, code=event.error), parent))
         return drafts
-
-    def _blocks(
-        self, blocks: list[Block], message: str | None, parent: str | None, line: bytes, drafts: list[Draft]
-    ) -> None:
-        voice = self._voice(parent)
-        for position, block in enumerate(blocks):
-            kind = block.type
-            if kind == "text" and lines.is_text(block.text):
-                if not voice.repeats(message, kind, block.text):
-                    block_id = voice.whole_block(message, position, len(blocks))
-                    drafts.append(Draft("text", Text(text=lines.passed(block.text), block_id=block_id), parent))
-            elif kind == "thinking" and lines.is_text(block.thinking):
-                if not voice.repeats(message, kind, block.thinking):
-                    block_id = voice.whole_block(message, position, len(blocks))
-                    drafts.append(
-                        Draft("thinking", Thinking(text=lines.passed(block.thinking), block_id=block_id), parent)
-                    )
-            elif kind.endswith("tool_use") and block.id is not None and block.name is not None:
-                self._call(block.id, block.name, lines.passed_or(block.input, {}), parent, drafts)
-            elif kind.endswith("tool_result") and block.tool_use_id is not None:  # of a tool that ran at the API
-                self._result(
-                    block.tool_use_id, lines.passed_or(block.content, ""), block.is_error is True, parent, drafts
-                )
-            else:
-                drafts.append(_other(block, position, parent, line))
 
     def _user(self, event: UserLine, line: bytes) -> list[Draft]:
         if event.isReplay is True:  # the prompt itself, which the session has published
@@ -136,7 +128,8 @@ class ClaudeAdapter(Adapter):
 
     def _stream_event(self, event: StreamEventLine, line: bytes) -> list[Draft]:
         inner = event.event
-        voice = self._voice(event.parent_tool_use_id)
+        parent = event.parent_tool_use_id
+        voice = self._voices.get(parent) or self._voice(parent)
         delta = inner.delta
         if delta is None:
             if inner.type == "content_block_start":
@@ -148,15 +141,14 @@ class ClaudeAdapter(Adapter):
         piece = delta.text if kind == "text_delta" else delta.thinking if kind == "thinking_delta" else None
         if piece is None:
             return []
-        parent = event.parent_tool_use_id
         block_id = voice.block(event.api_message_id, inner.index)
         if not block_id:
             return []
         offset = voice.offset
         voice.offset = offset + len(piece)
         if kind == "text_delta":
-            return [Draft("text_delta", TextDelta(text=piece, block_id=block_id, offset=offset), parent)]
-        return [Draft("thinking_delta", ThinkingDelta(text=piece, block_id=block_id, offset=offset), parent)]
+            return [Draft("text_delta", TextDelta(piece, block_id, offset), parent)]
+        return [Draft("thinking_delta", ThinkingDelta(piece, block_id, offset), parent)]
 
     def _system(self, event: SystemLine, line: bytes) -> list[Draft]:
         self._last_result = None

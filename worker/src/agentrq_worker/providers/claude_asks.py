@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import UNSET
 
 from agentrq.wire.messages import ApprovalRequest, Question
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.claude_lines import ControlRequest, ControlRequestLine
 from agentrq_worker.providers.lines import mapping, members, optional, passed_or, text
 

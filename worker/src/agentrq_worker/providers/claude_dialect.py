@@ -19,8 +19,8 @@ import msgspec
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import ApprovalRequest, Cost, Init, Question, StatusReport
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import claude_answers
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.claude import ClaudeAdapter
 from agentrq_worker.providers.claude_lines import ControlRequestLine
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Refused, Said, Write

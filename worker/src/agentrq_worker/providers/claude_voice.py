@@ -27,18 +27,19 @@ class Voice:
         self._index: int | float | None = _NO_BLOCK
         self._block_id = ""
 
-    def repeats(self, message: str | None, kind: str, text: Raw) -> bool:
-        """True if this message has said this already; else it has now."""
+    def whole(self, message: str | None, kind: str, text: Raw, position: int, count: int) -> str | UnsetType | None:
+        """The id that a whole block's pieces had; absent if there were none; None if the message has said it before."""
         if message is None:
-            return False
+            return UNSET
+        said = (kind, text if len(text) < _SHORT else hash(bytes(text)))
         if message != self._message:
             self._message = message
-            self._said.clear()
-        said = (kind, text if len(text) < _SHORT else hash(bytes(text)))
-        if said in self._said:
-            return True
-        self._said.append(said)
-        return False
+            self._said = [said]
+        elif said in self._said:
+            return None
+        else:
+            self._said.append(said)
+        return UNSET if message != self._streamed else self._whole_block(message, position, count)
 
     def end_turn(self) -> None:
         """A message's id means nothing beyond its turn."""
@@ -65,13 +66,11 @@ class Voice:
             self.offset = 0
         return self._block_id
 
-    def whole_block(self, message: str | None, position: int, count: int) -> str | UnsetType:
+    def _whole_block(self, message: str, position: int, count: int) -> str | UnsetType:
         """The id that a whole block's pieces had; absent if it did not come in pieces.
 
         The CLI gives one block a frame, before the next block's first piece; then the position says nothing.
         """
-        if message is None or message != self._streamed:
-            return UNSET
         if count > 1:
             return f"{message}:{position}"
         if self._index == _NO_BLOCK:

@@ -16,18 +16,17 @@ from typing import Any, ClassVar
 from msgspec import UNSET
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport, Text, Thinking
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.codex_inputs import ChangeInput, CommandInput, SearchInput
 from agentrq_worker.providers.codex_lines import (
-    ChangeInput,
     CollabInput,
-    CommandInput,
     Item,
     ItemCompleted,
     ItemStarted,
     ItemUpdated,
     PlanDelta,
-    SearchInput,
     StreamError,
     ThreadStarted,
     TurnCompleted,

@@ -11,11 +11,11 @@ from msgspec import Raw
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, SessionTotal, StatusReport
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import codex_app_asks
-from agentrq_worker.providers.base import Draft
 from agentrq_worker.providers.codex_app_lines import params_decoder
 from agentrq_worker.providers.codex_app_reader import CodexAppAdapter
-from agentrq_worker.providers.dialect import Ended, Refused, Said, Write
+from agentrq_worker.providers.dialect import Ended, Late, Refused, Said, Write
 from agentrq_worker.providers.jsonrpc import CLIENT, Asked, JsonRpc, ends, nothing
 from agentrq_worker.providers.rpc_lines import RpcError, RpcLine, is_given
 
@@ -120,7 +120,8 @@ class CodexApp(JsonRpc):
         return said
 
     def _turn_failed(self, error: RpcError) -> list[Said]:
-        return [*self._adapter.failed_turn(error.text)]
+        early, self._steers = self._steers, []
+        return [*map(Late, early), *self._adapter.failed_turn(error.text)]
 
     def _notified(self, event: RpcLine) -> list[Said]:
         if event.method == "turn/completed" and self._adapter.turn is None:
@@ -137,12 +138,7 @@ class CodexApp(JsonRpc):
 
     def _steer(self, text: str, turn: str) -> bytes:
         params = {"threadId": self._adapter.thread, "expectedTurnId": turn, "input": _input(text)}
-        return self._request("turn/steer", params, nothing, lambda error: self._not_steered(text, error))
-
-    def _not_steered(self, text: str, error: RpcError) -> list[Said]:
-        if self._adapter.turn is None:  # it ended meanwhile: the prompt has a turn of its own
-            return [Write(self._begin_turn(text))]
-        return [Draft("error", Error(f"The prompt did not reach the turn: {error.text}", "not_steered"))]
+        return self._request("turn/steer", params, nothing, lambda error: [Late(text)])
 
     def interrupt(self) -> bytes:
         """The request that ends the running turn."""

@@ -10,8 +10,8 @@ from typing import Any, Final
 from msgspec import Raw
 
 from agentrq.wire.messages import ApprovalRequest, Question
-from agentrq_worker.providers.answers import Decision, answers_to, decision
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
+from agentrq_worker.providers.answers import Decision, answers_to, decision, form
 from agentrq_worker.providers.codex_app_lines import Params
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.providers.lines import list_or_unset, mapping, optional, text, value
@@ -29,12 +29,13 @@ _NAMES: Final = {COMMAND: "command_execution", CHANGE: "file_change", PERMISSION
 
 def asked(method: str, request_id: str, params: Params, changes: Raw | None) -> Draft:
     """The `approval_request` or `question` of a request; ``changes`` are those of the patch it is about."""
-    if method in (INPUT, ELICITATION):
+    call = _mcp_call(params) if method == ELICITATION else None
+    if method == INPUT or (method == ELICITATION and call is None):
         found = params.questions if method == INPUT else [_elicitation(params)]
         return Draft("question", Question(request_id, _questions(found)))
     request = ApprovalRequest(
         request_id=request_id,
-        name=_NAMES[method],
+        name=_NAMES[method] if call is None else f"mcp__{text(params.server_name)}__{text(call.get('tool_name'))}",
         input=_given(method, params, changes),
         tool_use_id=optional(params.item_id),
         suggestions=list_or_unset(params.available_decisions),
@@ -44,6 +45,8 @@ def asked(method: str, request_id: str, params: Params, changes: Raw | None) -> 
 
 def _given(method: str, params: Params, changes: Raw | None) -> dict[str, Any]:
     """The input as plain values: policies look into it."""
+    if method == ELICITATION:
+        return mapping(mapping(params.meta).get("tool_params"))
     if method == COMMAND:
         found = {"command": value(params.command), "network": value(params.network_approval_context)}
     elif method == CHANGE:
@@ -79,12 +82,17 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
     """The result that answers a request. Raises `Refused` for an answer that does not fit it."""
     if method == INPUT:
         ids = [question["id"] for question in _questions(params.questions)]
-        return {"answers": {name: {"answers": said} for name, said in answers_to(ids, answer).items()}}
-    if method == ELICITATION:
-        return _elicited(answer)
+        answers = answers_to(ids, answer) or {name: [] for name in ids}  # it cannot be declined
+        return {"answers": {name: {"answers": said} for name, said in answers.items()}}
+    call = _mcp_call(params) if method == ELICITATION else None
+    if method == ELICITATION and call is None:
+        fields = form(params.requested_schema, answer)
+        return {"action": "accept" if fields is not None else "decline", "content": fields}
     decided = decision(answer)
     if decided.changed not in (None, _given(method, params, None)):
         raise Refused("codex takes no changed input")
+    if call is not None:
+        return _mcp_approved(decided)
     if method == PERMISSIONS:
         granted = mapping(value(params.permissions)) if decided.allow else {}
         granted = {name: member for name, member in granted.items() if member is not None}
@@ -103,8 +111,13 @@ def _decision(params: Params, decided: Decision) -> Any:
     return "acceptForSession" if decided.always else "accept"
 
 
-def _elicited(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, dict) and "decision" not in answer and "behavior" not in answer:
-        found = answer.get("answers", answer)
-        return {"action": "accept", "content": mapping(mapping(found).get("0", found))}
-    return {"action": "accept", "content": {}} if decision(answer).allow else {"action": "decline", "content": None}
+def _mcp_call(params: Params) -> dict[str, Any] | None:
+    """What an elicitation says of itself that asks for approval of an MCP server's tool; None for a real one."""
+    meta = mapping(params.meta)
+    return meta if meta.get("codex_approval_kind") == "mcp_tool_call" else None
+
+
+def _mcp_approved(decided: Decision) -> dict[str, Any]:
+    action = "accept" if decided.allow else "cancel" if decided.interrupt else "decline"
+    found: dict[str, Any] = {"action": action, "content": {} if decided.allow else None}
+    return found | {"_meta": {"persist": "session"}} if decided.allow and decided.always else found

@@ -11,14 +11,12 @@ from msgspec import UNSET
 
 from agentrq_worker.providers import lines
 from agentrq_worker.providers.codex_app_lines import (
-    ChangeInput,
     CollabInput,
-    CommandInput,
     ImageInput,
     Item,
     PathInput,
-    SearchInput,
 )
+from agentrq_worker.providers.codex_inputs import ChangeInput, CommandInput, SearchInput
 
 NAMES: Final = {
     "commandExecution": "command_execution",

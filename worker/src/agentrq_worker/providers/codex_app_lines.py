@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from agentrq_worker.providers.codex_inputs import Given
 from agentrq_worker.providers.lines import ABSENT
 
 
@@ -112,6 +113,7 @@ class Params(_Shape):
     mode: Any = None
     url: Any = None
     requested_schema: Any = None
+    meta: Any = msgspec.field(default=None, name="_meta")
 
 
 class Response(_Shape):
@@ -127,44 +129,20 @@ params_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Params)
 decode_response = msgspec.json.Decoder(Response).decode
 
 
-class _Given(msgspec.Struct, omit_defaults=True):
-    """What all inputs of calls share."""
-
-
-class CommandInput(_Given):
-    """The input of a ``command_execution``."""
-
-    command: Any
-    cwd: Any = msgspec.UNSET
-
-
-class ChangeInput(_Given):
-    """The input of a ``file_change``."""
-
-    changes: Any
-
-
-class SearchInput(_Given):
-    """The input and output of a ``web_search``."""
-
-    query: Any
-    action: Any = msgspec.UNSET
-
-
-class CollabInput(_Given):
+class CollabInput(Given):
     """The input of a call to another agent."""
 
     receiverThreadIds: Any  # noqa: N815 - the wire's name
     prompt: Any = msgspec.UNSET
 
 
-class PathInput(_Given):
+class PathInput(Given):
     """The input of a tool that looks at one file."""
 
     path: Any
 
 
-class ImageInput(_Given):
+class ImageInput(Given):
     """The input of an image's generation."""
 
     prompt: Any = msgspec.UNSET

@@ -23,8 +23,9 @@ from agentrq.wire.messages import (
     StatusReport,
     Text,
 )
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import codex_app_asks, codex_app_items, codex_app_notices, lines
-from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Draft
+from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS
 from agentrq_worker.providers.blocks import Block
 from agentrq_worker.providers.codex_app_lines import Item, Params, Thread, decode_response, params_decoder
 from agentrq_worker.providers.codex_app_usage import Usage

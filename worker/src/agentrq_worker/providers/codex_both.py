@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Draft
+from agentrq_worker.draft import Draft
+from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS
 from agentrq_worker.providers.codex import CodexAdapter
 from agentrq_worker.providers.codex_app_reader import CodexAppAdapter
 

@@ -108,25 +108,6 @@ decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Line)
 tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))
 
 
-class CommandInput(_Line):
-    """The input of a ``command_execution``."""
-
-    command: Any
-
-
-class ChangeInput(_Line):
-    """The input of a ``file_change``."""
-
-    changes: Any
-
-
-class SearchInput(_Line):
-    """The input and output of a ``web_search``: its line has the query, and no results."""
-
-    query: Any
-    action: Any
-
-
 class CollabInput(_Line):
     """The input of a ``collab_tool_call``."""
 

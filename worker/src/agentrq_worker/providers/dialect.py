@@ -7,10 +7,11 @@ does the writing, the waiting and the publishing. What an agent's own events mea
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 
 
 class Alive(NamedTuple):
@@ -35,7 +36,13 @@ class Write(NamedTuple):
     data: bytes
 
 
-Said: TypeAlias = Draft | Alive | Ended | Log | Write
+class Late(NamedTuple):
+    """A prompt that was to join a turn and did not: it has the next turn, before all that wait."""
+
+    text: str
+
+
+Said: TypeAlias = Draft | Alive | Ended | Late | Log | Write
 
 
 class Refused(Exception):
@@ -86,7 +93,7 @@ class Dialect(ABC):
         return b""
 
     @abstractmethod
-    def receive(self, line: bytes) -> list[Said]:
+    def receive(self, line: bytes) -> Sequence[Said]:
         """What one line of the runner's stdout means. Never raises."""
 
     @abstractmethod

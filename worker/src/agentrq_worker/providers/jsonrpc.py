@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
-from agentrq_worker.providers.base import Draft
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Dialect, Ended, Refused, Said, Write
 from agentrq_worker.providers.rpc_lines import RpcAdapter, RpcError, RpcLine, is_given, read_error
 

@@ -123,7 +123,7 @@ def passed_or(raw: Raw, default: Any) -> Any:
 
 def is_text(raw: Raw) -> bool:
     """True for a JSON string."""
-    return len(raw) > 0 and memoryview(raw)[0] == _QUOTE
+    return bool(raw) and memoryview(raw)[0] == _QUOTE
 
 
 def text_or_unset(raw: Raw) -> Any:

@@ -16,8 +16,9 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Adapter, Reader
 from agentrq_worker.providers.blocks import LARGEST, Block
 from agentrq_worker.providers.lines import ABSENT
 

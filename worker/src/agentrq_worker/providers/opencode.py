@@ -15,8 +15,9 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, Text, Thinking
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Reader
 from agentrq_worker.providers.lines import ABSENT
 
 _GOES_ON = frozenset({"tool-calls", "unknown"})

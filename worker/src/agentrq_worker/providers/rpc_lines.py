@@ -13,8 +13,9 @@ import msgspec
 from msgspec import Raw
 
 from agentrq.wire.messages import ApprovalResolved, SessionTotal
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import NO_TURNS, Adapter, Draft, Reader
+from agentrq_worker.providers.base import NO_TURNS, Adapter, Reader
 from agentrq_worker.providers.lines import ABSENT
 
 

@@ -5,16 +5,17 @@ Owns what is written to such a runner and what its lines mean; what an agent's o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import msgspec
 
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
+from agentrq_worker.draft import Draft
 from agentrq_worker.providers import UnknownAdapter
-from agentrq_worker.providers.base import Adapter, Draft
+from agentrq_worker.providers.base import Adapter
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said
 
 _ALIVE: Final = Alive()
@@ -69,21 +70,21 @@ class RunnerProtocol(Dialect):
         """The line that asks the runner to end."""
         return encode({"type": "stop", "sessionId": self._session_id}) + b"\n"
 
-    def receive(self, line: bytes) -> list[Said]:
+    def receive(self, line: bytes) -> Sequence[Said]:
         """What one line means."""
         # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
         # nearly every line, it spares decoding an agent's line twice.
         if line.startswith(_TYPE) and not line.startswith(_OWN):
-            return self._from_agent(line)
+            return self._adapter.receive(line)
         try:
             said = _decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return self._from_agent(line)
+            return self._adapter.receive(line)
         kind = said.type
         if not isinstance(kind, str):  # no object of a runner's own
-            return self._from_agent(line)
+            return self._adapter.receive(line)
         if kind == "agent_event":
-            return self._from_agent(bytes(said.event) or line)
+            return self._adapter.receive(bytes(said.event) or line)
         if kind in _SWALLOWED:
             return []
         if kind == "agent_started":
@@ -95,14 +96,11 @@ class RunnerProtocol(Dialect):
             return [Ended(said.message if isinstance(said.message, str) and said.message else "The runner failed")]
         if kind == "agent_log":
             return [Log(said.message if isinstance(said.message, str) else line.decode("utf-8", "replace"))]
-        return self._from_agent(line)
+        return self._adapter.receive(line)
 
     def close(self, reason: str) -> list[Draft]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""
         return self._adapter.close(reason)
-
-    def _from_agent(self, line: bytes) -> list[Said]:
-        return cast(list[Said], self._adapter.receive(line))
 
     def _choose(self, name: Any) -> None:
         """A runner that plays another agent's part says whose (`replay`)."""

@@ -4,6 +4,7 @@ sweep for leftovers of workers long gone. Does NOT own: the end of a runner whos
 The guardian waits for the end of a pipe whose other end only the worker holds, and for the worker's own end. Then it
 ends every process that bears the worker's mark (proc.py), with all descendants and session mates, until none is found.
 It needs no list of runners: a mark names the worker by pid and start time, and is in every child from the beginning.
+While it waits it looks now and then for what other workers left that ended together with their guardians.
 """
 
 import os
@@ -11,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from agentrq_worker.runner import proc
@@ -18,6 +20,14 @@ from agentrq_worker.runner import proc
 # Isolated and without site-packages: starts fast, and nothing in the worker's surroundings can break it.
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from agentrq_worker.runner.guardian import main; main()"
 
+
+SWEEP_S = 2.0
+"""How often a guardian looks for leftovers of others, in seconds."""
+_REST = 50
+"""It rests at least so many times as long as a look took: the more processes a machine has, the less often it looks."""
+
+Signs = dict[tuple[int, int], tuple[proc.Mark | None, int]]
+"""Of processes: their marks, and the part of their tags that names the worker."""
 
 _DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -81,8 +91,16 @@ def _wait_for_end(worker: tuple[int, int]) -> None:
         poll.register(os.pidfd_open(worker[0]), select.POLLIN)  # should a stranger have inherited the pipe
     except (AttributeError, OSError):
         pass
-    while not any(descriptor != 0 or not os.read(0, 4096) for descriptor, _ in poll.poll()):
-        pass
+    rest, known = SWEEP_S, Signs()
+    while True:
+        events = poll.poll(rest * 1000)
+        if any(descriptor != 0 or not os.read(0, 4096) for descriptor, _ in events):
+            return
+        if not events:
+            began = time.monotonic()
+            if _leftovers(known):
+                sweep()
+            rest = max(SWEEP_S, _REST * (time.monotonic() - began))
 
 
 def end_worker(worker: tuple[int, int]) -> int:
@@ -98,29 +116,34 @@ def end_worker(worker: tuple[int, int]) -> int:
 
 
 def sweep() -> int:
-    """End what workers left behind that are no longer there; returns how many. For a worker's start; blocks shortly.
+    """End what workers left behind that are no longer there; returns how many. Blocks shortly."""
+    return proc.end_all(_leftovers)
+
+
+def _leftovers(known: Signs | None = None) -> list[proc.Stat]:
+    """What is left of workers that are gone.
 
     Known by their marks or tags and the owners' start times, never by names; only this user's processes, and only those
-    of this pid namespace: to a host, the owner's pid in a container's mark is another process, or none.
+    of this pid namespace: to a host, the owner's pid in a container's mark is another process, or none. ``known`` is
+    for who looks again and again: the signs of processes that were there before are not read a second time.
     """
     here = _pid_namespace("self")
+    table = proc.snapshot()
+    living = {proc.worker_tag(process.ident) for process in table.values() if process.alive}
+    before = {} if known is None else known.copy()
+    signs: Signs = {} if known is None else known
+    signs.clear()
 
-    def find() -> list[proc.Stat]:
-        table = proc.snapshot()
-        living = {proc.worker_tag(process.ident) for process in table.values() if process.alive}
+    def is_leftover(process: proc.Stat) -> bool:
+        seen = before.get(process.ident)
+        if seen is None:
+            seen = proc.parse_mark(proc.read_mark(process.pid)), proc.read_tag(process.pid) >> 32
+        mark, tag = signs[process.ident] = seen
+        # Without a mark its environment was cleaned: the tag says as much.
+        gone = not proc.is_running(mark.worker) if mark is not None else tag != 0 and tag not in living
+        return gone and _pid_namespace(str(process.pid)) == here
 
-        def is_leftover(process: proc.Stat) -> bool:
-            mark = proc.parse_mark(proc.read_mark(process.pid))
-            if mark is not None:
-                gone = not proc.is_running(mark.worker)
-            else:  # its environment was cleaned: the tag says as much
-                tag = proc.read_tag(process.pid)
-                gone = tag != 0 and tag >> 32 not in living
-            return gone and _pid_namespace(str(process.pid)) == here
-
-        return proc.kin(table, is_leftover)
-
-    return proc.end_all(find)
+    return proc.kin(table, is_leftover)
 
 
 def _pid_namespace(pid: str) -> str:

@@ -11,3 +11,4 @@ _LIB = (_HERE / "lib.lua").read_text("utf-8")
 NAMES: Final = ("open", "claim", "write", "send", "end", "remove", "restore", "read", "look")
 SOURCES: Final[dict[str, str]] = {name: _LIB + (_HERE / f"{name}.lua").read_text("utf-8") for name in NAMES}
 """Script name → its whole source, the shared part in front."""
+SOURCES["write"] = (_HERE / "quick.lua").read_text("utf-8") + SOURCES["write"]

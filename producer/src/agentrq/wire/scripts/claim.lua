@@ -21,7 +21,7 @@ for _, status in ipairs(statuses) do
   redis.call('PUBLISH', ARGV[5], json)
 end
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'cursor', cursor, 'status', 'starting', 'worker', ARGV[1],
-  'token', ARGV[2], 'startedAt', seen[5] or timestamp, 'updatedAt', timestamp, 'pendingApprovals', 0)
+  'token', ARGV[2], 'startedAt', seen[5] or timestamp, 'updatedAt', timestamp)
 redis.call('HDEL', KEYS[1], 'pid')
 -- An owner that was lost left its token; one that handed over took it away.
 if token ~= '' then redis.call('HINCRBY', KEYS[1], 'recoveries', 1) end

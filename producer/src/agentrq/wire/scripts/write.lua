@@ -1,6 +1,6 @@
 -- write: everything one tick of a worker produced, for any number of its sessions.
 -- KEYS  state, events, inbox, commands of each session in turn
--- ARGV  max events, max bytes, retention in ms; then for each session:
+-- ARGV  max events, max bytes, retention in ms, the time in ms; then for each session:
 --       count of its arguments without this one, session id, epoch, token, messages channel, status channel,
 --       count of state arguments, field, value, …, then runs of events of one kind with consecutive seqs:
 --       kind, first seq, count, JSON, …; after a receipt's (always a run of one): inbox entry, command id
@@ -11,8 +11,9 @@
 -- 'behind' (the state is of an older epoch than the writer's own claim: Redis came back older).
 -- A repeated call adds nothing: events that the stream has are skipped, and with them the state arguments.
 -- The caps stand in the state too (maxEvents, maxEventBytes), for the scripts that have none of their own.
+-- Sessions that quick.lua has written are passed over.
 local max_events, max_bytes, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local answers, at = {}, 4
+local answers, at = {}, 5
 
 local function write(keys, base, beyond)
   local sid, epoch, token = ARGV[base], ARGV[base + 1], ARGV[base + 2]
@@ -34,8 +35,10 @@ local function write(keys, base, beyond)
   end
 
   local function publish()
-    if #array > 0 then redis.call('PUBLISH', messages, '[' .. table.concat(array, ',') .. ']') end
-    array = {}
+    if #array > 0 then
+      call('PUBLISH', messages, '[' .. table.concat(array, ',') .. ']')
+      array = {}
+    end
   end
 
   local function set_fields()
@@ -80,11 +83,12 @@ local function write(keys, base, beyond)
   publish()
   if fresh then
     local dropped
-    if bytes > max_bytes or redis.call('XLEN', keys[2]) > max_events then
+    -- In its first epoch a stream has at most one more entry than places: no need to ask how many.
+    if bytes > max_bytes or (epoch ~= '1' or last >= max_events) and call('XLEN', keys[2]) > max_events then
       bytes, dropped = trim(keys[2], bytes, max_events, max_bytes)
     end
     set_fields()
-    redis.call('HSET', keys[1], 'cursor', cursor, 'streamBytes', string.format('%.0f', bytes), 'updatedAt', now())
+    call('HSET', keys[1], 'cursor', cursor, 'streamBytes', string.format('%.0f', bytes), 'updatedAt', ARGV[4])
     if dropped then redis.call('HSET', keys[1], 'trimmedThrough', dropped) end
   end
   return 'ok', cursor
@@ -92,7 +96,8 @@ end
 
 for s = 1, #KEYS, 4 do
   local beyond = at + 1 + tonumber(ARGV[at])
-  local outcome, cursor = write({KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]}, at + 1, beyond)
+  local outcome, cursor = 'ok', ok[s]
+  if not cursor then outcome, cursor = write({KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]}, at + 1, beyond) end
   answers[#answers + 1] = outcome
   answers[#answers + 1] = cursor or ''
   at = beyond

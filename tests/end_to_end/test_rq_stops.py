@@ -1,0 +1,54 @@
+"""RQ's own stop, wherever a session stands: carried out, or refused; never taken and forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation
+from rq.serializers import JSONSerializer
+
+from agentrq import AsyncAgentClient
+from tests.rq_checks import eventually, result_of, stuck
+from tests.sessions import until
+from tests.workers import Worker
+
+Start = Callable[..., Worker]
+FAST = ("--lease-s", "2", "--beat-s", "0.5", "--stop-grace-s", "0.3")
+
+
+async def test_a_stop_by_rq(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path) -> None:
+    with config.open("a") as file:
+        file.write('[providers.silent]\ncommand = ["sh", "-c", "cat > /dev/null"]\n')
+    silent, idle = await client.start("silent", "x"), await client.start("demo", "/echo hi")
+
+    def refused() -> bool:
+        with pytest.raises(InvalidJobOperation, match="not currently executing"):
+            send_stop_job_command(raw, idle.id, serializer=JSONSerializer)
+        return True
+
+    assert refused()  # queued
+    first = start_worker(*FAST, "--name", "first")
+    await until(silent, "starting")
+    await eventually(lambda: raw.hget(f"rq:job:{silent.id}", "worker_name") == b"first")
+    send_stop_job_command(raw, silent.id, serializer=JSONSerializer)
+    assert (await silent.wait(20)).reason == "stopped"
+    assert (await result_of(raw, silent.id))[0] == "stopped"
+    await until(idle, "idle")
+    assert await asyncio.to_thread(first.terminate) == 0
+    assert (await idle.state()).status == "recovering"
+    assert refused()
+    second = start_worker(*FAST, "--name", "second")
+    await until(idle, "idle", (await idle.state()).cursor)
+    second.kill()
+    start_worker(*FAST, "--name", "third")
+    await until(idle, "idle", (await idle.state()).cursor)
+    await eventually(lambda: raw.hget(f"rq:job:{idle.id}", "worker_name") == b"third")
+    send_stop_job_command(raw, idle.id, serializer=JSONSerializer)
+    assert (await idle.wait(20)).reason == "stopped"
+    assert (await result_of(raw, idle.id))[0] == "stopped"
+    await eventually(lambda: not stuck(raw))

@@ -1,0 +1,20 @@
+"""A message before it has a place in its session: what the adapters make and the lane writes."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from agentrq.wire.messages import Content
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A message of ``type``.
+
+    ``content`` is a struct of `agentrq.wire.messages`, whose fields may hold a `msgspec.Raw`; for the type
+    ``unknown`` it is the provider's object as it came. (A struct: a NamedTuple costs five times as much to make.)
+    """
+
+    type: str
+    content: Content | Raw
+    parent_id: str | None = None

@@ -1,0 +1,81 @@
+"""The worker's lease: taken, renewed, given back. Owns its key and its token, not when it is renewed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import Any, Final
+
+import redis.asyncio
+
+from agentrq_worker.ownership.calls import until_answered
+from agentrq_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_RENEW: Final = """
+-- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name. (What is no string
+-- is nobody's lease.)
+local token = redis.pcall('GET', KEYS[1])
+if type(token) == 'string' and token ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
+_RELEASE: Final = """
+-- KEYS the worker's lease; ARGV its token
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+class NameTaken(Exception):
+    """Another live worker has this name."""
+
+
+class Lease:
+    """One process's claim to a worker's name."""
+
+    def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
+        self.name = settings.worker_name
+        self.token = secrets.token_hex(16)
+        """New in each process, so that a name that is used again never passes for its predecessor."""
+        self._client = client
+        self._settings = settings
+        self._keys = settings.keys
+        self._turn = asyncio.Lock()
+        self._ended = False
+
+    async def begin(self) -> None:
+        """Take the lease, waiting for that of a dead worker of this name to run out; raises `NameTaken`."""
+        key, lease = self._keys.worker(self.name), int(self._settings.lease_s * 1000)
+        left: int | None = None
+        while not await self._client.set(key, self.token, nx=True, px=lease):
+            before, left = left, await self._client.pttl(key)
+            if await self._client.get(key) == self.token.encode():
+                return
+            if left < 0 or (before is not None and left > before):
+                raise NameTaken(f"There is a live worker named {self.name!r} already: choose another --name")
+            if before is None:
+                log.info("the name %s is held for %.1f s more, perhaps by a worker that died", self.name, left / 1000)
+            await asyncio.sleep(min(left / 1000 + 0.01, 0.5))
+
+    async def end(self) -> None:
+        """Give it back, if it is still ours; a renewal that is under way or comes later takes it no more."""
+        async with self._turn:
+            self._ended = True
+            key = self._keys.worker(self.name)
+            await until_answered(lambda: self._client.eval(_RELEASE, 1, key, self.token))
+
+    async def renew(self) -> None:
+        """Have it for as long again. Raises `NameTaken` where another process has taken the name meanwhile."""
+        lease = str(int(self._settings.lease_s * 1000))
+        key = self._keys.worker(self.name)
+        async with self._turn:
+            if self._ended:
+                return
+            answer: Any = await until_answered(lambda: self._client.eval(_RENEW, 1, key, self.token, lease))
+        if not answer:
+            raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")

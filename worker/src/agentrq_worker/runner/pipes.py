@@ -1,0 +1,229 @@
+"""A runner's three pipes, read and written straight from the loop's readiness callbacks; nothing here ever blocks.
+
+Owns what is unsent, what is held back and what is kept of stderr. Does not own lines (framing.py), nor the process.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import IO
+
+READ_SIZE = 65536
+"""Bytes a read: what a pipe holds by default; larger reads cost an allocation and bring no more."""
+
+STDERR_LINE = 8192
+"""Bytes of a stderr line handed on; the rest of the line is dropped."""
+
+STDERR_TAIL = 4096
+"""Bytes of stderr kept for error texts."""
+
+_LARGEST_PIPE = 1 << 20  # /proc/sys/fs/pipe-max-size
+
+
+class Stdin:
+    """What is sent to the runner, now or as it reads."""
+
+    def __init__(self, pipe: IO[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._pipe: IO[bytes] | None = pipe
+        self._loop = loop
+        self._unsent: deque[memoryview] = deque()
+        self._ending = False
+
+    def begin(self) -> None:
+        """Make it ready for use."""
+        assert self._pipe
+        os.set_blocking(self._pipe.fileno(), False)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that reads no more is no error."""
+        if self._pipe is None or self._ending or not data:
+            return
+        self._unsent.append(memoryview(data))
+        if len(self._unsent) == 1:
+            self._send()
+            if self._unsent:
+                self._loop.add_writer(self._pipe.fileno(), self._send)
+
+    def close(self) -> None:
+        """End stdin once all that was written has been sent."""
+        self._ending = True
+        if not self._unsent:
+            self.drop()
+
+    def _send(self) -> None:
+        assert self._pipe
+        try:
+            while self._unsent:
+                sent = os.write(self._pipe.fileno(), self._unsent[0])
+                if sent < len(self._unsent[0]):
+                    self._unsent[0] = self._unsent[0][sent:]
+                    return
+                self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:  # broken pipe: its exit tells the rest
+            self.drop()
+            return
+        self._loop.remove_writer(self._pipe.fileno())
+        if self._ending:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close it now; what was not sent is lost."""
+        self._unsent.clear()
+        if self._pipe:
+            self._loop.remove_writer(self._pipe.fileno())
+            self._pipe.close()
+            self._pipe = None
+
+
+class Stdout:
+    """What the runner says, handed on in chunks as it comes; reading can be held back."""
+
+    def __init__(
+        self,
+        pipe: IO[bytes],
+        loop: asyncio.AbstractEventLoop,
+        on_chunk: Callable[[bytes], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._pipe: IO[bytes] | None = pipe
+        self._loop = loop
+        self._on_chunk, self._on_end = on_chunk, on_end
+        self._paused = False
+        self._resumed = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    def begin(self) -> None:
+        """Read from now on."""
+        assert self._pipe
+        os.set_blocking(self._pipe.fileno(), False)
+        self._loop.add_reader(self._pipe.fileno(), self._read)
+
+    def pause(self) -> None:
+        """Read no more of stdout until `resume`; the runner blocks once the pipe is full. Idempotent."""
+        if not self._paused:
+            self._paused = True
+            self._resumed.clear()
+            if self._pipe:
+                self._loop.remove_reader(self._pipe.fileno())
+
+    def resume(self) -> None:
+        """Undo `pause`. Idempotent."""
+        if self._paused:
+            self._paused = False
+            self._resumed.set()
+            if self._pipe:
+                self._loop.add_reader(self._pipe.fileno(), self._read)
+
+    def _read(self) -> bool:
+        """Hand on what one read gives; False when there was nothing more to be had now."""
+        if self._pipe is None:
+            return False
+        try:
+            data = os.read(self._pipe.fileno(), READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if data:
+            self._on_chunk(data)
+        else:
+            self.end()
+        return bool(data)
+
+    def end(self) -> None:
+        """Close our end; what is still in it is lost."""
+        if self._pipe:
+            self._loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            self._pipe = None
+            self._ended.set()
+            self._on_end()
+
+    async def drain(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for the end of stdout; True when it came by itself.
+
+        For after the exit: what is still held open then belongs to a survivor. What the runner itself wrote is in the
+        pipe by then and is handed on before our end is closed. While reading is paused the clock stands still: output
+        that we ourselves keep waiting is never thrown away.
+        """
+        while not self._ended.is_set():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._ended.wait()
+            except TimeoutError:
+                if not self._paused:
+                    break
+                await self._resumed.wait()
+        if self._pipe is None:
+            return True
+        for _ in range(_LARGEST_PIPE // READ_SIZE):
+            if not self._read():
+                break
+        self.end()
+        return False
+
+
+class Stderr:
+    """The runner's log: always read, handed on by lines, its tail kept."""
+
+    def __init__(self, pipe: IO[bytes], loop: asyncio.AbstractEventLoop, on_line: Callable[[str], None]) -> None:
+        self._pipe: IO[bytes] | None = pipe
+        self._loop = loop
+        self._on_line = on_line
+        self._line = b""  # the unfinished line, cut to STDERR_LINE
+        self._tail = b""
+
+    def begin(self) -> None:
+        """Read from now on."""
+        assert self._pipe
+        os.set_blocking(self._pipe.fileno(), False)
+        self._loop.add_reader(self._pipe.fileno(), self._read)
+
+    @property
+    def tail(self) -> str:
+        """The last `STDERR_TAIL` bytes."""
+        return self._tail.decode(errors="replace")
+
+    def read_rest(self) -> None:
+        """Read what is there now."""
+        for _ in range(_LARGEST_PIPE // READ_SIZE):
+            if not self._read():
+                break
+
+    def _read(self) -> bool:
+        if self._pipe is None:
+            return False
+        try:
+            data = os.read(self._pipe.fileno(), READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.end()
+            return False
+        self._tail = (self._tail + data[-STDERR_TAIL:])[-STDERR_TAIL:]
+        first, *others = data.split(b"\n")
+        unfinished = (self._line + first[:STDERR_LINE])[:STDERR_LINE]
+        for line in others:
+            self._hand_on(unfinished)
+            unfinished = line[:STDERR_LINE]
+        self._line = unfinished
+        return True
+
+    def _hand_on(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if text:
+            self._on_line(text)
+
+    def end(self) -> None:
+        """Close our end; the unfinished line is handed on."""
+        if self._pipe:
+            self._loop.remove_reader(self._pipe.fileno())
+            self._pipe.close()
+            self._pipe = None
+            self._hand_on(self._line)
+            self._line = b""
