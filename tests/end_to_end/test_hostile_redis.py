@@ -219,6 +219,25 @@ async def test_names_in_the_index(client: AsyncAgentClient, worker: Worker, raw:
 
 
 @attack(
+    "a client lists sessions of which one's state is no hash, follows one whose stream is forged", "sees the others"
+)
+async def test_what_a_client_reads(client: AsyncAgentClient, raw: Any) -> None:
+    good, bad = await client.start("demo", "hi"), await client.start("demo", "hi")
+    raw.delete(KEYS.state(bad.id))
+    raw.rpush(KEYS.state(bad.id), "x")
+    raw.zadd(KEYS.sessions, {b"\xff\xfe": 1, "}{": 2})
+    assert [session.id for session in await client.sessions()] == [good.id]
+    entries = [("message", DEEP), ("zzz", "1"), ("status", b"\xff"), ("message", "{}"), ("receipt", "[]")]
+    for number, (field, value) in enumerate(entries, 2):
+        raw.xadd(KEYS.events(good.id), {field: value}, id=f"0-{number}")
+    end = {"cursor": "0-9", "sessionId": good.id, "status": "done", "timestamp": 1}
+    raw.xadd(KEYS.events(good.id), {"status": json.dumps(end)}, id="0-9")
+    raw.hset(KEYS.state(good.id), mapping={"status": "done", "cursor": "0-9"})
+    seen = [event.cursor async for event in good.events()]
+    assert (seen[0], seen[-1]) == ("0-1", "0-9")
+
+
+@attack(
     "epochs and cursors at and over the end of what a stream holds, the stream's last id taken",
     "the session ends, told once; other sessions recovered",
 )

@@ -27,7 +27,7 @@ SECRET = 'sk-test/"café"-0123456789'
 
 def everything(raw: Any) -> bytes:
     """All that Redis holds."""
-    return b"\n".join(raw.dump(key) + key for key in raw.scan_iter())
+    return b"\n".join((raw.dump(key) or b"") + key for key in raw.scan_iter())
 
 
 async def texts(session: Any) -> list[str]:

@@ -119,7 +119,7 @@ async def test_tls(tls_port: int, certificate: Path, config: Path, guarded: Serv
     "`***`: overwritten among the arguments too (there from the program's start until it has read them)",
 )
 async def test_the_password_is_shown_nowhere(guarded: ServerProcess, config: Path, tmp_path: Path) -> None:
-    url = guarded.url.replace("unix://", f"unix://someone:{PASSWORD}@")
+    url = f"unix://someone:{PASSWORD}@{guarded.path}"
     worker = Worker(url, config, ("--name", "w"), os.environ)  # by --redis, as an argument
     try:
         worker.wait_ready()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq.errors import InvalidOption
-from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload, encode
 from agentrq.wire.commands import make_options, parse_option
 from agentrq.wire.state import read_inner, read_state
-from agentrq_worker.inbox import LONGEST, Unreadable, read_command
+from tests.fuzz import targets
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -26,38 +24,17 @@ near_misses = st.dictionaries(
     json_values | st.sampled_from(["1-1", "text", "cost", "prompt", "answer", "stop", "done", "queued", 1, "x" * 201]),
 )
 payloads = st.binary(max_size=80) | near_misses.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
-REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-@given(st.sampled_from([b"message", b"status", b"receipt", b"other"]), payloads)
-def test_stream_entries(field: bytes, value: bytes) -> None:
-    try:
-        event = decode_entry(field, value)
-    except REFUSED:
-        return
-    assert (event is None) == (field == b"other")
-    if event is not None:
-        encode(event)
+@given(st.integers(0, 3), payloads)
+def test_stream_entries(field: int, value: bytes) -> None:
+    targets.stream_entry(bytes([field]) + value)
 
 
 @given(payloads)
-def test_channels(payload: bytes) -> None:
-    for decode in (decode_messages, decode_status_payload):
-        try:
-            decode(payload)
-        except REFUSED:
-            pass
-
-
-@given(payloads)
-def test_inbox_entries(payload: bytes) -> None:
-    command = read_command(payload)
-    if isinstance(command, Unreadable):
-        assert len(command.command_id) <= 200
-        return
-    assert 0 < len(command.command_id) <= 200
-    assert len(payload) <= LONGEST
-    assert command.command in ("prompt", "answer", "interrupt", "stop", "set_model", "set_permission_mode")
+def test_channels_and_inboxes(payload: bytes) -> None:
+    targets.channels(payload)
+    targets.inbox(payload)
 
 
 @given(st.dictionaries(

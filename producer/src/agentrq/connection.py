@@ -61,6 +61,8 @@ def is_outage(error: BaseException) -> bool:
 
 def masked(url: str) -> str:
     """The URL as it may be shown: its password as ``***``, in the address and in the query."""
+    if "://" not in url:  # no URL: what was meant as one may begin anywhere
+        return re.sub(r".*@", "***@", url)
     # Greedy up to the last @: a password that was not quoted may hold any character.
     shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
     if "@" not in url:  # what stands where a port should and is none may be a password whose host was forgotten

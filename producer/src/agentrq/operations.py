@@ -17,7 +17,7 @@ from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded,
 from agentrq.wire import steps
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import Command, Options, check_text, make_command, make_options
-from agentrq.wire.ids import check_session_id, new_id
+from agentrq.wire.ids import check_session_id, is_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
 from agentrq.wire.messages import Receipt
 from agentrq.wire.state import Inner, State, read_inner, read_state
@@ -26,10 +26,11 @@ from agentrq.wire.steps import Step
 
 
 class Batch(NamedTuple):
-    """Raw Redis commands, sent in one go; ``atomic`` puts them in a MULTI."""
+    """Raw Redis commands, sent in one go; ``atomic`` puts them in a MULTI, ``apart`` gives an error as its answer."""
 
     commands: list[tuple[Any, ...]]
     atomic: bool = False
+    apart: bool = False
 
 
 T = TypeVar("T")
@@ -125,15 +126,19 @@ def state(context: Context, session_id: str) -> Operation[State]:
 
 
 def states(context: Context) -> Operation[list[State]]:
-    """The states of all sessions, the oldest start first; forgets ids whose state is gone."""
+    """The states of all sessions, the oldest start first; forgets ids whose state is gone, passes over what is none."""
     (members,) = yield Batch([("ZRANGE", context.keys.sessions, 0, -1, "WITHSCORES")])
-    ids = [(steps.text(member), float(score)) for member, score in _pairs(members)]
+    ids = [(steps.text(member), float(score)) for member, score in _pairs(members) if is_session_id(member)]
     found: list[State] = []
     gone: list[str] = []
     for at in range(0, len(ids), 500):
         part = ids[at : at + 500]
-        answers = yield Batch([("HGETALL", context.keys.state(sid)) for sid, _ in part])
+        answers = yield Batch([("HGETALL", context.keys.state(sid)) for sid, _ in part], apart=True)
         for (sid, started), raw in zip(part, answers, strict=True):
+            if isinstance(raw, Exception):
+                if "WRONGTYPE" not in str(raw):
+                    raise raw
+                continue
             known = read_state(sid, raw)
             if known is not None:
                 found.append(known)

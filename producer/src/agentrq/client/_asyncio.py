@@ -173,7 +173,7 @@ class AsyncAgentClient:
             async with self._redis.pipeline(transaction=request.atomic) as pipeline:
                 for command in request.commands:
                     pipeline.execute_command(*command)
-                return await pipeline.execute()
+                return await pipeline.execute(raise_on_error=not request.apart)
 
     async def follow(self, reader: Reader) -> AsyncGenerator[Event, None]:
         """Run a reader: replay, then live."""

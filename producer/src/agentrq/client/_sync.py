@@ -165,7 +165,7 @@ class AgentClient:
         with self._redis.pipeline(transaction=request.atomic) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)
-            return pipeline.execute()
+            return pipeline.execute(raise_on_error=not request.apart)
 
     def follow(self, reader: Reader, timeout: float | None) -> Iterator[Event]:
         """Run a reader: replay, then live. ``timeout`` in seconds bounds the whole."""
