@@ -30,7 +30,8 @@ __all__ = ["Lane", "Publisher"]
 log = logging.getLogger(__name__)
 
 BATCH_EVENTS: Final = 512
-BATCH_BYTES: Final = 512 * 1024
+BATCH_BYTES: Final = 96 * 1024
+"""A call has to fit into the socket in one go: what does not, waits for the loop to come round again."""
 TURN_EVENTS: Final = 64
 """Events of one session in a row before the next session has its turn: a backlog starves nobody."""
 CALL_TIMEOUT_S: Final = 15.0
