@@ -137,6 +137,21 @@ async def test_a_session_that_is_gone_altogether(server: Restartable) -> None:
     assert end.cursor == "1-22"
 
 
+async def test_older_twice_before_anything_could_be_sent_again(server: Restartable) -> None:
+    """What waits to be sent again is not declared lost by the second time."""
+    async with waiting.a_lane(server.url) as (lane, _):
+        await say(lane, 3)
+        lane.status(Status.IDLE)
+        await say(lane, 3)
+        place = Cursor.parse("1-3")
+        lane.repair(place)
+        lane.repair(place)  # as by a check and, at once, a write that finds a gap
+        entries = lane.waiting.front(1000, 1 << 20)
+        assert [(entry.kind, entry.seq) for entry in entries if entry.last > 3] == [
+            ("m", 4), ("s", 5), ("m", 6), ("m", 7), ("m", 8)
+        ]  # fmt: skip
+
+
 async def test_an_end_that_was_lost(server: Restartable) -> None:
     async with waiting.a_lane(server.url) as (lane, _):
         await say(lane, 5)

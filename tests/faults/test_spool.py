@@ -82,6 +82,27 @@ def pop(queue: Waiting) -> Entry | None:
     return front[0] if front else None
 
 
+def test_who_paused_goes_on_when_the_session_is_given_up(tmp_path: Path) -> None:
+    """Else its output, which is thrown away from then on, is waited for without end."""
+    queue, told = Waiting(Shares(1000, 0, tmp_path)), list[bool]()
+    queue.on_full = told.append
+    for seq in range(1, 5):
+        queue.add(entry(seq, 500))
+    assert told == [True]
+    queue.clear()
+    assert told == [True, False]
+
+
+def test_the_first_place_is_known_though_all_is_on_disk(tmp_path: Path) -> None:
+    shares = Shares(1000, 1_000_000, tmp_path)
+    Waiting(shares).add(entry(1, 2000))  # another session's, which takes the memory
+    queue = Waiting(shares)
+    for seq in range(5, 9):
+        queue.add(entry(seq, 500))
+    assert (shares.disk > 0, queue.first_seq()) == (True, 5)
+    assert [item.seq for item in iter(lambda: pop(queue), None)] == [5, 6, 7, 8]
+
+
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     queue = Waiting(Shares(1000, 1_000_000, tmp_path / "nowhere"))
     for seq in range(1, 20):

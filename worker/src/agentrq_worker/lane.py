@@ -223,10 +223,10 @@ class Lane:
         stands = place.seq if place.epoch == self.epoch else 0
         # The first may be a run of which the stream has a part: the script leaves out what it has.
         kept = [entry for _, entry in self._recent if entry.last > stands]
-        status = self._last_status
-        if status is not None and stands < status.seq < (kept[0].seq if kept else self._seq + 1):
-            kept.insert(0, status)
         waiting = self.waiting.first_seq() or self._seq + 1
+        status = self._last_status  # which may wait again itself, if this is not the first time
+        if status is not None and stands < status.seq < (kept[0].seq if kept else waiting):
+            kept.insert(0, status)
         again: list[Entry] = []
         lost, expected, begin = 0, stands + 1, f"{place.epoch}-{place.seq + 1}"
         for seq, entry in [*((entry.seq, entry) for entry in kept), (waiting, None)]:

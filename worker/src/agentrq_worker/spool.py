@@ -184,13 +184,7 @@ class Waiting:
         """The oldest entries, of about ``most`` events, at least one if there is any; they stay, and grow no more."""
         self._run = None
         if self._spool is not None and (not self._memory or self._memory[-1].joined):
-            for entry in self._spool.read(most, most_bytes):
-                self._hold(self._memory, entry)
-            if not self._spool:
-                self._spool.close()
-                self._spool = None
-                self._memory += self._behind
-                self._behind.clear()
+            self._from_disk(self._spool, most, most_bytes)
         taken: list[Entry] = []
         count = size = 0
         for entry in self._memory:
@@ -202,8 +196,14 @@ class Waiting:
         return taken
 
     def first_seq(self) -> int | None:
-        """The place of the oldest entry in memory that has one of its own."""
-        return next((entry.seq for entry in self._memory if entry.kind != "d"), None)
+        """The place of the oldest entry that has one of its own."""
+        while True:
+            for entry in self._memory:
+                if entry.kind != "d":
+                    return entry.seq
+            if self._spool is None:
+                return None
+            self._from_disk(self._spool, 1, 1)
 
     def drop(self, count: int) -> None:
         """Forget the oldest ``count`` entries, which `front` gave."""
@@ -217,7 +217,8 @@ class Waiting:
             self._shares.use(entry.cost)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything; who was told to pause is told to go on."""
+        paused = self.full
         self._shares.forget(self._tell)
         self._shares.use(-sum(entry.cost for entry in (*self._memory, *self._behind)))
         self._run = None
@@ -226,6 +227,17 @@ class Waiting:
         if self._spool is not None:
             self._spool.close()
             self._spool = None
+        if paused:
+            self._tell(False)
+
+    def _from_disk(self, spool: _Spool, most: int, most_bytes: int) -> None:
+        for entry in spool.read(most, most_bytes):
+            self._hold(self._memory, entry)
+        if not spool:
+            spool.close()
+            self._spool = None
+            self._memory += self._behind
+            self._behind.clear()
 
     def _tell(self, full: bool) -> None:
         self.on_full(full)
