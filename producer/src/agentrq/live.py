@@ -183,7 +183,8 @@ class Hub:
                     log.warning("live hints: %s", error)
                 failures += 1
             finally:
-                self._pubsub = None
+                if self._pubsub is pubsub:  # else it is already that of the next pump
+                    self._pubsub = None
                 await pubsub.aclose()
             if self._pump is asyncio.current_task():
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
