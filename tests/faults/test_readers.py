@@ -410,3 +410,26 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
         for reading in readings:
             whole(reading.result(), 1002)
     assert deaths >= 4
+
+
+async def test_a_subscription_that_is_closed_while_a_reader_leaves(redis_url: str) -> None:
+    """Two readers leave at once while the connection fails: one's failure closes it under the other."""
+    live = connect_async(redis_url, blocking=True)
+    hub = lives.Hub(live, Keys())
+    try:
+        async with asyncio.timeout(30), hub.subscribed("stays"), hub.subscribed("other"):
+            await waiting.true(lambda: hub._pubsub is not None)
+            pubsub = hub._pubsub
+            await pubsub.connection.disconnect()
+            connection, pubsub.connection = pubsub.connection, None  # as its aclose leaves it
+
+            async def closed_meanwhile(*_: object) -> None:
+                pubsub.connection = None
+
+            pubsub.connection_pool.get_connection = closed_meanwhile
+            await hub._tell("unsubscribe", ["nothing"])
+            del pubsub.connection_pool.get_connection
+            await connection.disconnect()
+    finally:
+        await hub.aclose()
+        await live.aclose()
