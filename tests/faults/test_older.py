@@ -165,6 +165,20 @@ async def test_an_end_that_was_lost(server: Restartable) -> None:
     assert await history(server) == before
 
 
+async def test_an_end_that_is_being_sent_again_while_its_session_is_let_go(server: Restartable) -> None:
+    async with waiting.a_lane(server.url) as (lane, _):
+        await say(lane, 5)
+        server.remember()
+        lane.end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flushed()
+        before = await history(server)
+        go_back(server)
+        lane.repair(Cursor.parse("1-6"))  # as the check does
+        lane.close()  # as the host does, once it has cleaned up
+        await stands(server, "1-7")
+    assert [place for place, _, _ in await history(server)] == [place for place, _, _ in before]
+
+
 async def test_a_claim_that_was_lost(server: Restartable) -> None:
     async with AsyncAgentClient.from_url(server.url) as client:
         session = await client.start("demo", "hello", "s")

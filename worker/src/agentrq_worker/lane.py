@@ -50,6 +50,8 @@ class Lane:
         """Why nothing more can be written (``fenced``, ``closed``, …); None while all is well."""
         self.on_lost: Callable[[str], None] = lambda _: None
         self.ended = False
+        self._has_ended = False
+        """Whether the end was in Redis once: if Redis lost it, the publisher writes it again."""
         self.written_at = time.monotonic()
         self.unknown_to_redis = False
         """Redis came back without this session, or with an older one: it is given back before the next write."""
@@ -202,7 +204,7 @@ class Lane:
             if entry.kind == "s":
                 self._last_status = entry
             if entry.kind == "e":
-                self.ended = True
+                self.ended = self._has_ended = True
             elif entry.fields:
                 self.state |= entry.fields
         while len(self._recent) > 1 and self._recent_bytes > KEPT_BYTES:
@@ -254,10 +256,10 @@ class Lane:
 
     def close(self) -> None:
         """Forget what waits; of an ended session, the publisher goes on looking after the end for a while."""
-        if not self.ended:
+        if self.lost is not None or not self._has_ended:
             self.lost = self.lost or "closed"
             self._open = False
-        self.waiting.clear()
+            self.waiting.clear()
         self._drained.set()
 
     def _json(self, kind: str, content: Any, parent_id: str | None) -> bytes:
