@@ -62,12 +62,17 @@ def is_outage(error: BaseException) -> bool:
 def masked(url: str) -> str:
     """The URL as it may be shown: its password as ``***``, in the address and in the query."""
     if "://" not in url:  # no URL: what was meant as one may begin anywhere
-        return re.sub(r".*@", "***@", url)
+        return re.sub(r".*@", "***@", url) if "@" in url else _without_password(url)
     # Greedy up to the last @: a password that was not quoted may hold any character.
     shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
-    if "@" not in url:  # what stands where a port should and is none may be a password whose host was forgotten
-        shown = re.sub(r"(://(?!\[)[^:/]*):(?!\d*(?:[/?,]|$))[^/?]*", r"\1:***", shown)
+    if "@" not in url:
+        shown = _without_password(shown)
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
+
+
+def _without_password(url: str) -> str:
+    """What stands where a port could and is none may be a password whose host was forgotten. (IPv6 is no port.)"""
+    return re.sub(r"(://|\[[\da-fA-F:.]*\])|:(?!\d*(?:[/?,]|$))[^?]*", lambda found: found[1] or ":***", url)
 
 
 def hide_arguments(url: str) -> bool:
