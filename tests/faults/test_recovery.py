@@ -95,6 +95,25 @@ async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_wor
     assert first.process.poll() is None
 
 
+async def test_a_session_that_ended_while_its_worker_was_frozen_leaves_no_runner(
+    client: AsyncAgentClient, start_worker: Start, raw: Any
+) -> None:
+    first = start_worker(*FAST, "--name", "first")
+    session = await client.start("demo", "hello")
+    await until(session, "idle")
+    runner = runner_of(raw, session.id)
+    first.freeze()
+    while raw.exists("agentrq:worker:first"):
+        await asyncio.sleep(0.05)
+    await session.stop()
+    start_worker(*FAST, "--name", "second")
+    assert (await session.wait(20)).status == "done"
+    first.thaw()
+    assert gone(runner)
+    first.wait_log("superseded")
+    check_stream(raw, session.id)
+
+
 async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60", on_interrupt="continue")

@@ -141,8 +141,11 @@ class Maintenance:
                 break
         self._closed = {sid: start for sid, start in self._closed.items() if sid in known}
         self._troubled = {sid: until for sid, until in self._troubled.items() if sid in known}
+        self._orphans = {sid: orphan for sid, orphan in self._orphans.items() if sid not in self._ownership.sessions}
 
     def _is_due(self, sid: bytes, start: float) -> bool:
+        if sid.decode() in self._ownership.sessions:
+            return False  # the publisher looks after it
         return self._closed.get(sid) != start and self._troubled.get(sid, 0.0) <= time.monotonic()
 
     async def _forget(self, members: list[bytes]) -> None:

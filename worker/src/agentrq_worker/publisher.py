@@ -54,6 +54,7 @@ class Publisher:
         self._own = Dedicated(client)
         self._script = client.register_script(scripts.SOURCES["write"])
         self._restore = client.register_script(scripts.SOURCES["restore"])
+        self._compare = client.register_script(scripts.SOURCES["check"])
         self._common = (settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
         self._lanes: set[Lane] = set()
         self._dirty: deque[Lane] = deque()
@@ -213,36 +214,36 @@ class Publisher:
         for at in range(0, len(lanes), CHECK_LANES):
             part = lanes[at : at + CHECK_LANES]
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S), self._client.pipeline(transaction=False) as pipeline:
-                    for lane in part:
-                        pipeline.hmget(lane.keys[0], "epoch", "token", "cursor", "status")
-                    answers = await pipeline.execute(raise_on_error=False)
-                for lane, answer in zip(part, answers, strict=True):
-                    if not (isinstance(answer, Exception) or lane.waiting or lane.lost):
-                        await self._look_safely(lane, answer)
+                step = steps.check([(lane.keys[0], lane.token, f"{lane.epoch}-{lane.written}") for lane in part])
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    answers = await self._compare(keys=step.keys, args=step.args)
+                for position, *seen in answers:
+                    lane = part[position - 1]
+                    if not (lane.waiting or lane.lost):
+                        await self._look_safely(lane, steps.texts(seen))
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
                     log.error("what Redis has of the sessions here cannot be looked at: %s", error)
                 return  # looked at again in the next round
 
-    async def _look_safely(self, lane: Lane, answer: Any) -> None:
+    async def _look_safely(self, lane: Lane, seen: list[str]) -> None:
         """A state that somebody else wrote garbage into costs its session, not the worker."""
         try:
-            await self._look(lane, *answer)
-        except (ValueError, TypeError) as error:
+            await self._look(lane, *seen)
+        except ValueError as error:
             self._unreadable(lane, error)
 
     def _unreadable(self, lane: Lane, error: Exception) -> None:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)
         lane.lose("unreadable")
 
-    async def _look(self, lane: Lane, epoch: bytes | None, token: bytes | None, cursor: bytes, status: bytes) -> None:
-        if epoch is None or int(epoch) < lane.epoch:
-            if not (epoch is None and lane.ended):  # an ended session may have been removed
+    async def _look(self, lane: Lane, epoch: str, token: str, cursor: str, status: str) -> None:
+        if not epoch or int(epoch) < lane.epoch:
+            if epoch or not lane.ended:  # an ended session may have been removed
                 lane.repair(await self._give_back(lane))
-        elif int(epoch) > lane.epoch or steps.text(token or b"") != lane.token:
-            if steps.text(status) not in (Status.DONE, Status.ERROR):
-                lane.lose("fenced")
+        elif int(epoch) > lane.epoch or token != lane.token:
+            # Its own end took the token too; that of a session that others ended leaves a runner here.
+            lane.lose("ended" if status in (Status.DONE, Status.ERROR) else "fenced")
         else:
             place = Cursor.parse(cursor)
             if (place.seq if place.epoch == lane.epoch else 0) < lane.written:

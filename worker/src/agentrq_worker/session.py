@@ -249,15 +249,6 @@ class Session:
         if at_once or not self._talk.busy:
             self._finish(Outcome(None, handed_over=True))
 
-    @property
-    def epoch(self) -> int:
-        """The epoch of the claim."""
-        return self._lane.epoch
-
-    def supersede(self, why: str) -> None:
-        """Another worker owns the session, or it is gone: write nothing more and end the runner."""
-        self._lane.lose(why)
-
     # -- what it reacts to
 
     def _superseded(self, why: str) -> None:

@@ -112,6 +112,12 @@ def restore(keys: Keys, session_id: str, epoch: int, token: str, fields: dict[st
     return Step("restore", session_keys(keys, session_id), (epoch, token, *pairs))
 
 
+def check(places: Iterable[tuple[str, str, str]]) -> Step:
+    """The step that finds which sessions do not stand as their owner believes: keys of states, tokens, cursors."""
+    keys, tokens, cursors = zip(*places, strict=True)
+    return Step("check", keys, tuple(part for pair in zip(tokens, cursors, strict=True) for part in pair))
+
+
 class Run(msgspec.Struct, array_like=True, gc=False):
     """Events of one kind (as in write.lua) with consecutive places, ``seq`` the first one's: one JSON for each.
 

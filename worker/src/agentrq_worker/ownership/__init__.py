@@ -1,4 +1,4 @@
-"""Who owns which session: claims under the worker's lease, and the loss of what others took over.
+"""Who owns which session: looked up, claimed under the worker's lease, ended where nobody owns it.
 
 The lease is lease.py's, what clients send to the sessions inboxes.py's. Does not own what a command means (session.py).
 """
@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import redis.asyncio
 
-from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError
 from agentrq.wire import scripts, steps
 from agentrq.wire.codec import encode
@@ -98,48 +97,19 @@ class Ownership:
     # -- what is owned
 
     async def keep(self) -> None:
-        """Renew the lease on every beat; after a stall find out which sessions were taken over.
+        """Renew the lease on every beat. Raises `NameTaken` where another process has taken the name meanwhile.
 
-        Raises `NameTaken` where another process has taken the name meanwhile.
+        Which sessions others took over in a stall, the publisher finds.
         """
         beaten = time.monotonic()
         while True:
             await self.lease.renew()
             gap, beaten = time.monotonic() - beaten, time.monotonic()
-            stalled = gap > self._settings.lease_s / 2
-            if stalled:
-                log.warning("stalled for %.1f s: checking which sessions are still owned here", gap)
-            if stalled or self.beats % 4 == 3:
-                await until_answered(self._check_owned)
+            if gap > self._settings.lease_s / 2:
+                log.warning("stalled for %.1f s: others may have taken sessions over", gap)
             self.beats += 1
             self.inboxes.look_at_all()
             await asyncio.sleep(self._settings.beat_s)
-
-    async def _check_owned(self) -> None:
-        owned = list(self.sessions.items())
-        for at in range(0, len(owned), 500):
-            part = owned[at : at + 500]
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for sid, _ in part:
-                    pipeline.hmget(self._keys.state(sid), "epoch", "token", "status")
-                answers = await pipeline.execute(raise_on_error=False)
-            for (sid, session), answer in zip(part, answers, strict=True):
-                if sid not in self.sessions:
-                    continue
-                if isinstance(answer, Exception) and is_outage(answer):
-                    raise answer
-                try:
-                    if self._taken_over(session, *answer):
-                        session.supersede("fenced")
-                except (ValueError, TypeError) as error:  # garbage, or no hash: its session's loss and nobody else's
-                    log.error("session %s: its state cannot be read: %s", sid, error)
-                    session.supersede("unreadable")
-
-    def _taken_over(self, session: Session, epoch: bytes | None, token: bytes | None, status: bytes | None) -> bool:
-        # An older epoch, or none: Redis came back without ours, and the publisher gives it back.
-        if epoch is None or int(epoch) < session.epoch:
-            return False
-        return token != self.token.encode() and status not in (b"done", b"error")
 
     # -- claims
 
