@@ -28,7 +28,6 @@ from agentrq_worker.history import cut_turn, read_kept
 from agentrq_worker.ownership.calls import until_answered
 from agentrq_worker.ownership.inboxes import Inboxes
 from agentrq_worker.ownership.lease import Lease, NameTaken
-from agentrq_worker.session import Session
 from agentrq_worker.settings import Settings
 
 __all__ = ["Claim", "Look", "NameTaken", "Ownership"]
