@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentrq_worker.runner import landlock
+from agentrq_worker.runner import landlock, seccomp
 from agentrq_worker.runner.confine import CannotConfine, Home, complaint, confine
 from agentrq_worker.runner.confined import CANNOT
 from agentrq_worker.settings import Sandbox
@@ -26,7 +28,12 @@ def run(
     sandbox: Sandbox, code: str, cwd: Path, env: dict[str, str] | None = None, popen: Any = None, **given: Any
 ) -> subprocess.CompletedProcess[str]:
     """``code`` in a confined Python."""
-    argv = [sys.executable, "-I", "-S", "-c", code]
+    return confined_run(sandbox, [sys.executable, "-I", "-S", "-c", code], cwd, env, popen, **given)
+
+
+def confined_run(
+    sandbox: Sandbox, argv: list[str], cwd: Path, env: dict[str, str] | None = None, popen: Any = None, **given: Any
+) -> subprocess.CompletedProcess[str]:
     confined = confine(sandbox, argv, {"PATH": os.environ["PATH"], **(env or {})}, **given)
     with confined.plan:
         return subprocess.run(
@@ -170,6 +177,73 @@ def test_further_directories_are_held_to_the_roots_where_they_really_are(tmp_pat
     assert (done.returncode, done.stdout) == (CANNOT, "")
     refused = complaint(done.returncode, done.stderr)
     assert refused == (True, f"The sandbox cannot be enforced: {tmp_path}/outside is not under policy.roots")
+
+
+CONNECTING = """
+import os, socket, sys
+port, allowed = map(int, sys.argv[1:])
+def plain(to): socket.create_connection(("127.0.0.1", to))
+def fast(to): socket.socket().sendto(b"x", socket.MSG_FASTOPEN, ("127.0.0.1", to))
+def fast_by_message(to): socket.socket().sendmsg([b"x"], [], socket.MSG_FASTOPEN, ("127.0.0.1", to))
+def fast_later(to):
+    sock = socket.socket()
+    sock.setsockopt(socket.IPPROTO_TCP, 30, 1)  # TCP_FASTOPEN_CONNECT
+    sock.connect(("127.0.0.1", to))
+    sock.send(b"x")
+def multipath(to):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    sock.connect(("127.0.0.1", to))
+def mapped(to): socket.socket(socket.AF_INET6).connect(("::ffff:127.0.0.1", to))
+def other(to): socket.socket(43, socket.SOCK_STREAM).connect(("127.0.0.1", to))  # AF_SMC
+def tried(what, to):
+    try:
+        what(to)
+    except OSError as error:
+        return error.strerror
+    return "DONE"
+for way in (plain, fast, fast_by_message, fast_later, multipath, mapped, other):
+    print(way.__name__, tried(way, port))
+print(tried(plain, allowed), tried(lambda _: os.system("true"), 0))
+"""
+
+
+@attack(
+    "connecting by TCP without connect(2), which is all that landlock sees: Fast Open, multipath TCP, SMC, io_uring",
+    "no such thing here: a filter (seccomp) answers as a kernel without them would",
+)
+@needs_landlock
+def test_no_way_around_connect(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as redis, socket.create_server(("127.0.0.1", 0)) as allowed:
+        ports = [server.getsockname()[1] for server in (redis, allowed)]
+        argv = [sys.executable, "-I", "-S", "-c", CONNECTING, *map(str, ports)]
+        sandbox = Sandbox(kind="landlock", home="worker", connect=[ports[1]])
+        done = confined_run(sandbox, argv, tmp_path)
+        *tries, rest = done.stdout.splitlines() or [done.stderr]
+        assert len(tries) == 7
+        assert not [way for way in tries if "DONE" in way]
+        assert rest == "DONE DONE"
+        redis.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            redis.accept()
+
+
+@needs_landlock
+def test_io_uring_is_not_there_where_connections_are_held(tmp_path: Path) -> None:
+    code = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.syscall(425, 1, bytes(120)), ctypes.get_errno())
+"""
+    done = run(Sandbox(kind="landlock", home="worker", connect=[443]), code, tmp_path)
+    assert done.stdout == f"-1 {errno.ENOSYS}\n", done.stderr
+
+
+@needs_landlock
+def test_a_machine_without_a_filter_holds_no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp, "_ARCHITECTURES", {})
+    with pytest.raises(CannotConfine, match=r"sandbox\.connect: not on this kind of machine"):
+        confine(Sandbox(kind="landlock", connect=[443]), ["true"], {"PATH": os.environ["PATH"]})
+    confine(LANDLOCK, ["true"], {"PATH": os.environ["PATH"]}).plan.close()
 
 
 def test_a_kernel_without_landlock_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

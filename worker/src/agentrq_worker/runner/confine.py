@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from agentrq_worker.runner import landlock, proc
+from agentrq_worker.runner import landlock, proc, seccomp
 from agentrq_worker.runner.confined import CANNOT, NOT_FOUND, REFUSED
 from agentrq_worker.settings import Sandbox
 
@@ -127,6 +127,8 @@ def confine(
         if sandbox.connect is not None and found < landlock.NEEDED_FOR_TCP:
             needed = f"version {landlock.NEEDED_FOR_TCP} (Linux 6.7)"
             raise CannotConfine(f"sandbox.connect: this kernel's landlock has version {found}, {needed} is needed")
+        if sandbox.connect is not None and not seccomp.known():
+            raise CannotConfine(f"sandbox.connect: not on this kind of machine ({os.uname().machine})")
         own = [program, os.path.realpath(program)] if program else []
         files = {
             "read": [*SYSTEM, *own, *_interpreter(), *read, *sandbox.read],

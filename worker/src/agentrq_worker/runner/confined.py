@@ -12,7 +12,7 @@ import os
 import resource
 import sys
 
-from agentrq_worker.runner import landlock
+from agentrq_worker.runner import landlock, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def apply(plan: dict[str, Any]) -> None:
         write += [_opened(path, files["roots"]) for path in files["workspace"]]
         landlock.no_capabilities()
         landlock.restrict(read, write, files["connect"])
+        if files["connect"] is not None:
+            seccomp.connect_only_by_connect()
         for descriptor in (*read, *write):
             os.close(descriptor)
 
