@@ -215,7 +215,7 @@ class Publisher:
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_S), self._client.pipeline(transaction=False) as pipeline:
                     for lane in part:
-                        pipeline.hmget(lane.keys[0], "epoch", "token", "cursor", "status")
+                        pipeline.hmget(lane.keys[0], "epoch", "token", "cursor", "status", "createdAt")
                     answers = await pipeline.execute(raise_on_error=False)
                 for lane, answer in zip(part, answers, strict=True):
                     if not (isinstance(answer, Exception) or lane.waiting or lane.lost):
@@ -236,8 +236,12 @@ class Publisher:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)
         lane.lose("unreadable")
 
-    async def _look(self, lane: Lane, epoch: bytes | None, token: bytes | None, cursor: bytes, status: bytes) -> None:
-        if epoch is None or int(epoch) < lane.epoch:
+    async def _look(
+        self, lane: Lane, epoch: bytes | None, token: bytes | None, cursor: bytes, status: bytes, created: bytes | None
+    ) -> None:
+        if epoch is not None and lane.ended and steps.text(created or b"") != str(lane.state.get("createdAt", "")):
+            self._lanes.discard(lane)  # removed since, and its id used again: this is another session
+        elif epoch is None or int(epoch) < lane.epoch:
             if not (epoch is None and lane.ended):  # an ended session may have been removed
                 lane.repair(await self._give_back(lane))
         elif int(epoch) > lane.epoch or steps.text(token or b"") != lane.token:
