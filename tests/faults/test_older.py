@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -18,6 +19,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker import lane as lanes
 from agentrq_worker import publisher as publishers
 from agentrq_worker.lane import Lane
+from agentrq_worker.publisher import Publisher
 from tests.faults import waiting
 from tests.faults.restarts import Restartable
 from tests.faults.writing import Seen, claimed, publishing, seen
@@ -206,3 +208,41 @@ async def test_a_removed_session_stays_removed(server: Restartable) -> None:
         await publisher._check()
         with redis.Redis.from_url(server.url) as raw:
             assert not raw.exists(STATE, EVENTS)
+
+
+@pytest.mark.parametrize("how", ["queued", "claimed by the same worker"])
+async def test_an_id_that_is_used_again_is_another_session(
+    server: Restartable, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The old one's owner does not take it for a Redis that came back older, and sends nothing again."""
+    looks = 0
+    check = Publisher._check
+
+    async def counted(publisher: Publisher) -> None:
+        nonlocal looks
+        await check(publisher)
+        looks += 1
+
+    monkeypatch.setattr(Publisher, "_check", counted)
+    async with (
+        AsyncAgentClient.from_url(server.url) as client,
+        publishing(server.url, waiting.SETTINGS) as (publisher, ownership),
+    ):
+        session = await client.start("demo", "hello", "s")
+        lane = await claimed(publisher, ownership, "s")
+        await say(lane, 20)
+        lane.end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flushed()
+        lane.close()
+        await session.remove()
+        session = await client.start("demo", "another", "s")
+        expected = ["0-1"]
+        if how != "queued":
+            await claimed(publisher, ownership, "s")
+            expected.append("1-1")
+        looks = 0
+        await waiting.true(lambda: looks >= 2)
+        with redis.Redis.from_url(server.url) as raw:
+            entries: Any = raw.xrange(EVENTS)
+        assert [place.decode() for place, _ in entries] == expected
+        assert (await session.state()).cursor == expected[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rq.registry import FinishedJobRegistry
 
-from agentrq import AsyncAgentClient, SessionExists, SessionNotFound
+from agentrq import AsyncAgentClient, SessionExists, SessionNotFound, operations
+from agentrq.operations import Operation
 from agentrq.rq_commands import RESULT_TTL_S
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
@@ -131,6 +133,42 @@ async def test_remove_leaves_nothing(redis_url: str, raw: redis.Redis) -> None:
         await client.start("demo", "hello", "s")  # the id is free again
         with pytest.raises(SessionExists):
             await client.start("demo", "hello", "s")
+
+
+async def _one_beside_another(client: AsyncAgentClient, first: Operation[Any], at: int, second: Operation[Any]) -> bool:
+    """Run an operation, and a second one whole after so many of its steps; False where it had no more than those."""
+    answer, taken = None, 0
+    with contextlib.suppress(SessionExists):
+        while True:
+            if taken == at:
+                with contextlib.suppress(SessionExists):
+                    await client.run(second)
+            try:
+                request = first.send(answer)
+            except StopIteration:
+                return taken > at
+            answer, taken = await client._perform(request), taken + 1
+    return taken > at
+
+
+@pytest.mark.parametrize("first", ["remove", "start"])
+async def test_an_id_is_used_again_while_it_is_removed(redis_url: str, raw: redis.Redis, first: str) -> None:
+    """Whatever the order of their steps: a session that exists is in the index and has its job."""
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        moment, more = 0, True
+        while more:
+            raw.flushall()
+            await (await client.start("demo", "hello", "s")).stop()
+            remove = operations.remove(client.context, "s")
+            start = operations.start(client.context, "demo", "hello", "s", {})
+            pair = (remove, start) if first == "remove" else (start, remove)
+            more = await _one_beside_another(client, pair[0], moment, pair[1])
+            if raw.hget(KEYS.state("s"), "status") == b"queued":
+                assert raw.zscore(KEYS.sessions, "s"), f"not in the index, after {moment} steps"
+                assert raw.hget("rq:job:s", "status") == b"queued", f"no job, after {moment} steps"
+                assert raw.lrange("rq:queue:agentrq", 0, -1) == [b"s"]
+            moment += 1
+        assert moment > 2
 
 
 async def test_a_forgotten_session_leaves_the_index(redis_url: str, raw: redis.Redis) -> None:

@@ -109,3 +109,33 @@ def test_a_reader_gives_up_in_time_and_not_while_suspended(redis_url: str, raw: 
         clock.ahead += 2
         client.run(watch.check())
         assert ended(raw) == (b"error", b"lost")
+
+
+async def test_an_expired_session_leaves_the_index(
+    redis_url: str, client: AsyncAgentClient, raw: redis.Redis, clock: Clock
+) -> None:
+    """Also in the eyes of a worker that saw it closed long before; and its id, used again, is looked after again."""
+    jobs, settings = Jobs(), Settings(name="w", retention_s=3600)
+    async with connect_async(redis_url) as connection:
+        maintenance = Maintenance(connection, Ownership(connection, connection, settings), settings, jobs)
+        session = await client.start("demo", "hello", "again")
+        raw.zadd("agentrq:sessions", {"again": 1})
+        await session.stop()
+        await maintenance.look()
+        raw.delete(*raw.keys("agentrq:{again}:*"))  # as time does
+        await client.start("demo", "hello", "again")
+        assert raw.zscore("agentrq:sessions", "again") != 1
+        raw.delete("rq:queue:agentrq", "rq:job:again")
+        await maintenance.look()
+        clock.ahead += 10
+        await maintenance.look()
+        assert jobs.enqueued == ["again"]
+        await client.session("again").stop()
+        raw.zadd("agentrq:sessions", {"again": 1})
+        await maintenance.look()
+        raw.delete(*raw.keys("agentrq:{again}:*"))
+        await maintenance.look()
+        assert raw.zcard("agentrq:sessions") == 1  # nothing is asked of it before its time
+        clock.ahead += 3601
+        await maintenance.look()
+        assert raw.zcard("agentrq:sessions") == 0

@@ -21,7 +21,7 @@ from agentrq.wire.ids import check_session_id, is_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
 from agentrq.wire.messages import Receipt
 from agentrq.wire.state import Inner, State, read_inner, read_state
-from agentrq.wire.status import Reason, Status
+from agentrq.wire.status import ENDED, Reason, Status
 from agentrq.wire.steps import Step
 
 
@@ -84,7 +84,9 @@ def start(
     outcome = yield steps.open_session(context.keys, sid, provider, prompt, options, new_id(), context.queue)
     if steps.text(outcome) == "exists":
         raise SessionExists(sid)
-    yield Batch(enqueue(context.queue, sid, provider, prompt, options), atomic=True)
+    # Once more: of an id that was used before the index may have the old start, or have dropped it in between.
+    indexed = ("ZADD", context.keys.sessions, steps.now_ms(), sid)
+    yield Batch([indexed, *enqueue(context.queue, sid, provider, prompt, options)], atomic=True)
     return sid
 
 
@@ -235,13 +237,16 @@ class OwnerWatch:
 def remove(context: Context, session_id: str) -> Operation[bool]:
     """Delete an ended session; False while it lives (stop it first, wait for the end, then remove again)."""
     check_session_id(session_id)
+    (status,) = yield Batch([("HGET", context.keys.state(session_id), "status")])
+    if status is not None:
+        if steps.text(status) not in ENDED:
+            return False
+        # The state goes last: from then on the id is free, and what is named after it may be another session's.
+        yield Batch([("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)])
     outcome = steps.text((yield steps.remove(context.keys, session_id)))
-    if outcome == "live":
-        return False
-    yield Batch([("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)])
     if outcome == "missing":
         raise SessionNotFound(session_id)
-    return True
+    return outcome == "removed"
 
 
 def receipt(context: Context, session_id: str, command_id: str) -> Operation[Receipt | None]:

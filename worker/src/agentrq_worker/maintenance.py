@@ -48,6 +48,13 @@ class Jobs(Protocol):
         """Close the job of a session that has ended, if nobody did."""
 
 
+class _Closed(NamedTuple):
+    """An ended session with nothing left to do until it expires: its start, and when that will be (monotonic)."""
+
+    start: float
+    until: float
+
+
 class _Orphan(NamedTuple):
     since: float
     cursor: str
@@ -82,7 +89,7 @@ class Maintenance:
         self._settings = settings
         self._keys = settings.keys
         self._jobs = jobs
-        self._closed: dict[bytes, float] = {}  # ended sessions with nothing left to do → their start
+        self._closed: dict[bytes, _Closed] = {}
         self._troubled: dict[bytes, float] = {}  # sessions whose keys make trouble → when they are looked at again
         self._orphans: dict[str, _Orphan] = {}
         self._leases: dict[bytes, bytes | None] = {}
@@ -139,14 +146,17 @@ class Maintenance:
             await self._page([entry for entry in sids if self._is_due(*entry)])
             if len(members) < PAGE:
                 break
-        self._closed = {sid: start for sid, start in self._closed.items() if sid in known}
+        self._closed = {sid: closed for sid, closed in self._closed.items() if sid in known}
         self._troubled = {sid: until for sid, until in self._troubled.items() if sid in known}
         self._orphans = {sid: orphan for sid, orphan in self._orphans.items() if sid not in self._ownership.sessions}
 
     def _is_due(self, sid: bytes, start: float) -> bool:
         if sid.decode() in self._ownership.sessions:
             return False  # the publisher looks after it
-        return self._closed.get(sid) != start and self._troubled.get(sid, 0.0) <= time.monotonic()
+        now, closed = time.monotonic(), self._closed.get(sid)
+        if closed is not None and closed.start == start and closed.until > now:
+            return False
+        return self._troubled.get(sid, 0.0) <= now
 
     async def _forget(self, members: list[bytes]) -> None:
         log.warning("%d names in %s are no session ids and are dropped", len(members), self._keys.sessions)
@@ -203,7 +213,7 @@ class Maintenance:
             look = await self._ownership.look(row.session_id)
             if look is not None and look.state.ended:
                 await self._jobs.conclude(look.inner.job_id or row.session_id, look)
-        self._closed[row.session_id.encode()] = row.start
+        self._closed[row.session_id.encode()] = _Closed(row.start, time.monotonic() + self._settings.retention_s)
 
     async def _lease(self, worker: bytes | None) -> bytes | None:
         if worker is None:

@@ -237,8 +237,10 @@ class Publisher:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)
         lane.lose("unreadable")
 
-    async def _look(self, lane: Lane, epoch: str, token: str, cursor: str, status: str) -> None:
-        if not epoch or int(epoch) < lane.epoch:
+    async def _look(self, lane: Lane, epoch: str, token: str, cursor: str, status: str, created: str) -> None:
+        if epoch and lane.ended and created != str(lane.state.get("createdAt", "")):
+            self._lanes.discard(lane)  # removed since, and its id used again: this is another session
+        elif not epoch or int(epoch) < lane.epoch:
             if epoch or not lane.ended:  # an ended session may have been removed
                 lane.repair(await self._give_back(lane))
         elif int(epoch) > lane.epoch or token != lane.token:

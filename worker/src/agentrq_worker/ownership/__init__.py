@@ -138,7 +138,10 @@ class Ownership:
         step = steps.open_session(
             self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id
         )
-        return steps.text(await self.run(step))
+        outcome = steps.text(await self.run(step))
+        if outcome == "created":  # of an id that was used before the index may have the old start
+            await until_answered(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}))
+        return outcome
 
     async def claim(self, look: Look) -> Claim | None:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""

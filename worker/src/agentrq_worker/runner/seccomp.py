@@ -1,8 +1,8 @@
-"""A seccomp(2) filter for what landlock(7) does not see of TCP: ways to connect that are no connect(2). Owns the numbers.
+"""A seccomp(2) filter for what landlock(7) does not see of TCP: ways to connect that are no connect(2).
 
-Data that opens its connection itself (TCP Fast Open), multipath TCP, which falls back to the plain one, SMC likewise,
-and io_uring, whose system calls no filter sees. Programs are answered as by a kernel that has none of these, so they do
-without. Runs in the process that becomes the runner; imports little, as landlock.py.
+Owns the numbers. Those ways: data that opens its connection itself (TCP Fast Open), multipath TCP, which falls back to
+the plain one, SMC likewise, and io_uring, whose system calls no filter sees. Programs are answered as by a kernel that
+has none of these, so they do without. Runs in the process that becomes the runner; imports little, as landlock.py.
 """
 
 from __future__ import annotations
