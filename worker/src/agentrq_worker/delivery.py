@@ -7,7 +7,6 @@ session's (session.py).
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -44,8 +43,8 @@ class Delivery(Asked):
         super().__init__(claimed, options, lane, worker_policy, write, over)
         self._claimed = claimed
         self._start_policy = start_policy
-        self._prompts: deque[Waiting] = deque()
-        self._late: deque[str] = deque()
+        self._prompts: list[Waiting] = []
+        self._late: list[str] = []
         """Prompts that came too late for the turn they were to join: their receipts are written, they go first."""
         self._early: list[Waiting] = []
 
@@ -151,11 +150,11 @@ class Delivery(Asked):
         if self._late and not self.ending:
             self._move(Status.IDLE)
             self._move(Status.RUNNING, {"turn": 1})
-            self._begin_turn(self._late.popleft())
+            self._begin_turn(self._late.pop(0))
             return True
         if not self._prompts or self.leaving or self.ending:
             return False
-        waiting = self._prompts.popleft()
+        waiting = self._prompts.pop(0)
         self._hand_over(waiting.command.text or "", waiting.command.command_id, waiting)
         return True
 
