@@ -16,7 +16,18 @@ import pytest
 import redis
 import redis.asyncio
 
-from agentrq import AgentClient, AgentRQError, AsyncAgentClient, Message, SessionNotFound, StreamTrimmed
+from agentrq import (
+    AgentClient,
+    AgentRQError,
+    AsyncAgentClient,
+    AsyncSession,
+    Message,
+    Session,
+    SessionNotFound,
+    State,
+    StreamTrimmed,
+    operations,
+)
 from agentrq import connection as connections
 from agentrq import live as lives
 from agentrq import subscription as subscriptions
@@ -236,6 +247,88 @@ async def test_trimmed_while_it_slept(redis_url: str) -> None:
         with pytest.raises(StreamTrimmed) as raised:
             await read()
         assert raised.value.after == "1-6"
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+@pytest.mark.parametrize("ended", [False, True])
+async def test_who_waits_does_not_mind_what_is_trimmed(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str, ended: bool
+) -> None:
+    """More than is kept comes between the first look of a `wait` and its reading."""
+    loop, settings = asyncio.get_running_loop(), Settings(name="w", max_events=10)
+    async with a_lane(redis_url, settings=settings) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
+        skipped = False
+
+        async def flood() -> None:
+            say(lane, 50)
+            if ended:
+                end(lane)
+            await lane.flushed()
+
+        def skip(reader: subscriptions.Reader, through: Any) -> None:
+            nonlocal skipped
+            gone(reader, through)
+            skipped = True
+            if not ended:
+                loop.call_soon_threadsafe(end, lane)
+
+        async def look(session: AsyncSession) -> State:
+            found = await client.run(operations.state(client.context, session.id))
+            if not skipped:
+                await flood()
+            return found
+
+        def look_sync(session: Session) -> State:
+            found = other.run(operations.state(other.context, session.id))
+            if not skipped:
+                asyncio.run_coroutine_threadsafe(flood(), loop).result(15)
+            return found
+
+        gone = subscriptions.Reader._gone
+        monkeypatch.setattr(subscriptions.Reader, "_gone", skip)
+        monkeypatch.setattr(AsyncSession, "state", look)
+        monkeypatch.setattr(Session, "state", look_sync)
+        with AgentClient.from_url(redis_url) as other:
+            async with asyncio.timeout(30):
+                if how == "async":
+                    state = await client.session("s").wait(20)
+                else:
+                    state = await loop.run_in_executor(None, other.session("s").wait, 20)
+        assert skipped
+        assert state.status == "done"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_receipt_among_what_is_trimmed(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """It is found where it is kept; where it is not, that is said."""
+    loop, settings = asyncio.get_running_loop(), Settings(name="w", max_events=10)
+    async with a_lane(redis_url, settings=settings) as (lane, _):
+
+        async def flood() -> None:
+            entries: Any = raw.xrange(Keys().inbox("s"))
+            say(lane, 45 if kept else 0)
+            lane.receipt("c", "interrupt", "applied", None, entries[0][0])
+            say(lane, 5 if kept else 50)
+            await lane.flushed()
+
+        def reader(*args: Any, **named: Any) -> subscriptions.Reader:
+            asyncio.run_coroutine_threadsafe(flood(), loop).result(15)
+            return subscriptions.Reader(*args, **named)
+
+        monkeypatch.setattr(_sync, "Reader", reader)
+        with AgentClient.from_url(redis_url) as client:
+
+            def interrupt() -> Any:
+                return client.session("s").interrupt(wait=True, command_id="c", timeout=20)
+
+            waits = loop.run_in_executor(None, interrupt)
+            if kept:
+                assert (await waits).outcome == "applied"
+            else:
+                with pytest.raises(AgentRQError, match="keeps the receipt of c no more"):
+                    await waits
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])

@@ -46,17 +46,25 @@ def _cursor(value: Any) -> Cursor:
 
 
 class Reader:
-    """Where one reader of one session stands, and what it is to be given next."""
+    """Where one reader of one session stands, and what it is to be given next.
 
-    def __init__(self, keys: Keys, session_id: str, after: str | Cursor | None, *, deltas: bool = False) -> None:
+    ``skips``: it goes on behind what was trimmed and sets `skipped`, for who waits for something and wants no history.
+    """
+
+    def __init__(
+        self, keys: Keys, session_id: str, after: str | Cursor | None, *, deltas: bool = False, skips: bool = False
+    ) -> None:
         self.session_id = session_id
         self.cursor = ORIGIN if after is None else after if isinstance(after, Cursor) else Cursor.parse(after)
         self.behind = True
         """The stream has to be read before live events count."""
         self.ended = False
+        self.skipped = False
+        """Whether events were passed over; whoever has seen to it says False again."""
         self._anchored = after is not None
         self._keys = keys
         self._deltas = deltas
+        self._skips = skips
         self._page = 100
 
     def page(self) -> Batch:
@@ -78,7 +86,7 @@ class Reader:
         if status is None:
             raise SessionNotFound(self.session_id)
         if self._anchored and _cursor(trimmed) > self.cursor:
-            raise StreamTrimmed(self.session_id, str(self.cursor), text(trimmed))
+            self._gone(trimmed)
         events: list[Event] = []
         size = 0
         for place, fields in entries:
@@ -99,8 +107,13 @@ class Reader:
         self.ended = not self.behind and text(status) in _ENDS
         if self.ended and not events and _cursor(newest) > self.cursor:
             # Page and state are of one moment: what the state speaks of is gone, and no more will come.
-            raise StreamTrimmed(self.session_id, str(self.cursor), text(newest))
+            self._gone(newest)
         return events
+
+    def _gone(self, through: Any) -> None:
+        if not self._skips:
+            raise StreamTrimmed(self.session_id, str(self.cursor), text(through))
+        self.skipped = True
 
     def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> Event:
         """A placeholder for what cannot be read, so that nobody takes it for a hole."""

@@ -46,7 +46,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
     async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
         """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
         requests = OpenRequests((await self.state()).cursor)
-        async for event in self.events():
+        async for event in self._client.follow(Reader(self._client.context.keys, self.id, None, skips=True)):
             for request in requests.see(event):
                 answer = callback(request)
                 if inspect.isawaitable(answer):
@@ -69,14 +69,14 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
     async def wait(self, timeout: float | None = None) -> State:
         """As `Session.wait`."""
-        cursor = (await self.state()).cursor
         try:
             async with asyncio.timeout(timeout):
-                async for _ in self.events(cursor):
+                cursor = (await self.state()).cursor
+                async for _ in self._client.follow(Reader(self._client.context.keys, self.id, cursor, skips=True)):
                     pass
+                return await self.state()
         except TimeoutError:
             raise timed_out(f"Session {self.id}", timeout) from None
-        return await self.state()
 
     def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Event]:
         """As `Session.events`."""
@@ -100,9 +100,15 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
             return applied(known)
         try:
             async with asyncio.timeout(timeout):
-                async for event in self.events(before):
+                reader = Reader(context.keys, self.id, before, skips=True)
+                async for event in self._client.follow(reader):
                     if isinstance(event, Receipt) and event.command_id == command.command_id:
                         return applied(event)
+                    if reader.skipped:
+                        reader.skipped = False
+                        known = await self._client.run(operations.receipt(context, self.id, command.command_id))
+                        if known is not None:
+                            return applied(known)
         except TimeoutError:
             raise timed_out(f"The receipt of {command.command_id}", timeout) from None
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")

@@ -47,7 +47,7 @@ class Session(Commands[str, Receipt]):
         `answer`), or None to leave it to somebody else. Who answered first wins: a late answer is no error.
         """
         requests = OpenRequests(self.state().cursor)
-        for event in self._follow(None, None):
+        for event in self._follow(None, None, skips=True):
             for request in requests.see(event):
                 answer = callback(request)
                 if answer is not None:
@@ -68,7 +68,7 @@ class Session(Commands[str, Receipt]):
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait for the session's end; answers its state. Raises `TimeoutError` after ``timeout`` seconds."""
-        for _ in self._follow(self.state().cursor, timeout):
+        for _ in self._follow(self.state().cursor, timeout, skips=True):
             pass
         return self.state()
 
@@ -90,13 +90,21 @@ class Session(Commands[str, Receipt]):
         before, known = self._client.run(operations.send_awaited(self._client.context, self.id, command))
         if known is not None:
             return applied(known)
-        for event in self._follow(before, timeout):
+        reader = Reader(self._client.context.keys, self.id, before, skips=True)
+        for event in self._client.follow(reader, timeout):
             if isinstance(event, Receipt) and event.command_id == command.command_id:
                 return applied(event)
+            if reader.skipped:
+                reader.skipped = False
+                known = self._client.run(operations.receipt(self._client.context, self.id, command.command_id))
+                if known is not None:
+                    return applied(known)
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
 
-    def _follow(self, after: str | Cursor | None, timeout: float | None, *, deltas: bool = False) -> Iterator[Event]:
-        reader = Reader(self._client.context.keys, self.id, after, deltas=deltas)
+    def _follow(
+        self, after: str | Cursor | None, timeout: float | None, *, deltas: bool = False, skips: bool = False
+    ) -> Iterator[Event]:
+        reader = Reader(self._client.context.keys, self.id, after, deltas=deltas, skips=skips)
         return self._client.follow(reader, timeout)
 
 
