@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from agentrq import AsyncAgentClient
@@ -269,6 +270,33 @@ async def test_numbers_at_their_ends(client: AsyncAgentClient, worker: Worker, r
         assert len([line for line in second.log if f"{sid}: " in line]) < 6
     assert not [line for line in second.log if "Traceback" in line]
     assert all(len(line) < 2000 for line in worker.log + second.log)
+
+
+@attack(
+    "a stream that takes no event any more, under a session that runs",
+    "the session ends, told once, in its state if not in its stream; its runner with it",
+)
+@pytest.mark.parametrize("how", ["full", "no stream"])
+async def test_a_stream_spoilt_while_its_session_runs(
+    client: AsyncAgentClient, worker: Worker, raw: Any, how: str
+) -> None:
+    neighbour = await client.start("demo", "/echo neighbour")
+    session = await client.start("demo", "/echo hi")
+    await until(session, "idle")
+    runner = psutil.Process(int(raw.hget(KEYS.state(session.id), "pid")))
+    if how == "full":
+        last = str(2**64 - 1)
+        raw.xadd(KEYS.events(session.id), {"message": "{}"}, id=f"{last}-{last}")
+    else:
+        raw.delete(KEYS.events(session.id))
+        raw.set(KEYS.events(session.id), "x")
+    await session.prompt("/echo b")
+    await eventually(lambda: raw.hget(KEYS.state(session.id), "status") == b"error")
+    assert b"cannot be written" in raw.hget(KEYS.state(session.id), "error")
+    await eventually(lambda: not runner.is_running())
+    await eventually(lambda: raw.hget(f"rq:job:{session.id}", "status") == b"failed")
+    await serves(client, neighbour)
+    assert not [line for line in worker.log if "Traceback" in line]
 
 
 @attack(

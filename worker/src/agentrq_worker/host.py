@@ -10,6 +10,8 @@ import logging
 from collections import Counter
 from typing import Any, Final
 
+import redis
+
 from agentrq.connection import connect_async
 from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
@@ -18,7 +20,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Outcome
 from agentrq_worker.maintenance import Jobs, Maintenance
 from agentrq_worker.metrics import serve
-from agentrq_worker.ownership import Claim, Look, Ownership
+from agentrq_worker.ownership import SPOILT, Claim, Look, Ownership
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.runner import proc
 from agentrq_worker.runner.guardian import Guardian, sweep
@@ -108,6 +110,8 @@ class Host:
         finally:
             self.ownership.inboxes.drop(session)
             lane.close()
+        if lane.lost in ("refused", "unreadable"):  # nobody else has it, and it would seem to run for ever
+            await self._abandon(session.id, f"{SPOILT}: {lane.lost}")
         if outcome.handed_over:
             await self._stop_if_asked(session.id)
         if outcome.status is not None:
@@ -125,9 +129,12 @@ class Host:
             raise
 
     async def _abandon(self, session_id: str, error: str) -> None:
-        look = await self.ownership.look(session_id)
-        if look is not None and look.inner.token == self.ownership.token:
-            await self.ownership.finish(look, Status.ERROR, Reason.FAILED, error)
+        try:
+            look = await self.ownership.look(session_id)
+            if look is not None and look.inner.token == self.ownership.token:
+                await self.ownership.finish(look, Status.ERROR, Reason.FAILED, error)
+        except redis.ResponseError as refused:
+            log.error("session %s: its end cannot be written: %s", session_id, refused)
 
     def drain(self, *, at_once: bool) -> None:
         """Hand all sessions over: idle ones now, busy ones when their turn is over, or all of them at once."""

@@ -30,7 +30,7 @@ from agentrq_worker.ownership.inboxes import Inboxes
 from agentrq_worker.ownership.lease import Lease, NameTaken
 from agentrq_worker.settings import Settings
 
-__all__ = ["Claim", "Look", "NameTaken", "Ownership"]
+__all__ = ["SPOILT", "Claim", "Look", "NameTaken", "Ownership"]
 
 log = logging.getLogger(__name__)
 
