@@ -13,6 +13,7 @@ import pytest
 from agentrq import AgentClient, AsyncAgentClient, Message, StatusEvent
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import MOVES, Status
+from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -103,8 +104,7 @@ async def test_a_session_that_ended_while_its_worker_was_frozen_leaves_no_runner
     await until(session, "idle")
     runner = runner_of(raw, session.id)
     first.freeze()
-    while raw.exists("agentrq:worker:first"):
-        await asyncio.sleep(0.05)
+    await eventually(lambda: not raw.exists("agentrq:worker:first"), "the lease of a frozen worker")
     await session.stop()
     start_worker(*FAST, "--name", "second")
     assert (await session.wait(20)).status == "done"

@@ -161,7 +161,7 @@ class Hub:
         try:
             async with asyncio.timeout(PING_S):
                 await getattr(pubsub, verb)(*channels)
-        except Exception as error:  # noqa: BLE001 - redis-py's PubSub raises AttributeError where it is closed meanwhile
+        except (redis.RedisError, OSError, AttributeError) as error:  # the last from a PubSub that is closed meanwhile
             log.info("%s failed, the connection is made anew: %s", verb, error)
             await pubsub.aclose()
 

@@ -19,7 +19,7 @@ from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payl
 from agentrq.wire.ids import NEWEST_POSSIBLE, ORIGIN, Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent
-from agentrq.wire.status import Status
+from agentrq.wire.status import ENDED
 from agentrq.wire.steps import text
 
 log = logging.getLogger("agentrq.subscription")
@@ -33,7 +33,6 @@ MAX_WAITING_BYTES: Final = 4 << 20
 """Hints a slow reader lets wait; past that they are dropped and it reads the stream instead."""
 
 
-_ENDS: Final = frozenset({str(Status.DONE), str(Status.ERROR)})
 _MALFORMED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -104,7 +103,7 @@ class Reader:
         self.behind = len(entries) == self._page
         if size:
             self._page = max(1, min(MAX_PAGE, self._page * 4, len(entries) * PAGE_BYTES // size))
-        self.ended = not self.behind and text(status) in _ENDS
+        self.ended = not self.behind and text(status) in ENDED
         if self.ended and not events and _cursor(newest) > self.cursor:
             # Page and state are of one moment: what the state speaks of is gone, and no more will come.
             self._gone(newest)
@@ -134,7 +133,7 @@ class Reader:
             events = self._fresh([decode_status_payload(payload)])
         except _MALFORMED as error:
             return self._unread(error)
-        if events and isinstance(events[0], StatusEvent) and events[0].status in _ENDS:
+        if events and isinstance(events[0], StatusEvent) and events[0].status in ENDED:
             self.ended = True
         return events
 

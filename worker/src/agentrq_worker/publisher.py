@@ -19,7 +19,7 @@ from agentrq.connection import is_outage
 from agentrq.dedicated import Dedicated
 from agentrq.wire import scripts, steps
 from agentrq.wire.ids import Cursor
-from agentrq.wire.status import Status
+from agentrq.wire.status import ENDED
 from agentrq_worker.easing import Easing
 from agentrq_worker.lane import KEPT_S, Lane
 from agentrq_worker.settings import Settings
@@ -245,7 +245,7 @@ class Publisher:
                 lane.repair(await self._give_back(lane))
         elif int(epoch) > lane.epoch or token != lane.token:
             # Its own end took the token too; that of a session that others ended leaves a runner here.
-            lane.lose("ended" if status in (Status.DONE, Status.ERROR) else "fenced")
+            lane.lose("ended" if status in ENDED else "fenced")
         else:
             place = Cursor.parse(cursor)
             if (place.seq if place.epoch == lane.epoch else 0) < lane.written:

@@ -46,7 +46,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
     async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
         """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
         requests = OpenRequests((await self.state()).cursor)
-        async for event in self._client.follow(Reader(self._client.context.keys, self.id, None, skips=True)):
+        async for event in self._follow(None, skips=True):
             for request in requests.see(event):
                 answer = callback(request)
                 if inspect.isawaitable(answer):
@@ -71,8 +71,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         """As `Session.wait`."""
         try:
             async with asyncio.timeout(timeout):
-                cursor = (await self.state()).cursor
-                async for _ in self._client.follow(Reader(self._client.context.keys, self.id, cursor, skips=True)):
+                async for _ in self._follow((await self.state()).cursor, skips=True):
                     pass
                 return await self.state()
         except TimeoutError:
@@ -80,13 +79,11 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
     def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Event]:
         """As `Session.events`."""
-        return self._client.follow(Reader(self._client.context.keys, self.id, after, deltas=deltas))
+        return self._follow(after, deltas=deltas)
 
     async def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Message]:
         """As `Session.messages`."""
-        async with contextlib.aclosing(self._client.follow(Reader(
-            self._client.context.keys, self.id, after, deltas=deltas
-        ))) as events:  # fmt: skip
+        async with contextlib.aclosing(self._follow(after, deltas=deltas)) as events:
             async for event in events:
                 if isinstance(event, Message):
                     yield event
@@ -112,6 +109,11 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         except TimeoutError:
             raise timed_out(f"The receipt of {command.command_id}", timeout) from None
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
+
+    def _follow(
+        self, after: str | Cursor | None, *, deltas: bool = False, skips: bool = False
+    ) -> AsyncGenerator[Event, None]:
+        return self._client.follow(Reader(self._client.context.keys, self.id, after, deltas=deltas, skips=skips))
 
 
 class AsyncAgentClient:
