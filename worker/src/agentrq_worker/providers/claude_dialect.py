@@ -12,6 +12,7 @@ Closing stdin alone lets the running tool and every background task end first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,8 @@ _ASKING: Final = frozenset({"default", "manual", "plan", "dontAsk"})
 """The permission modes that allow nothing of themselves which a policy could deny."""
 
 _WORK: Final = frozenset({"text", "thinking", "text_delta", "thinking_delta", "tool_call"})
+_PLAIN: Final = _WORK | {"tool_result"}
+"""Types that mean nothing more to a turn that is known to be under way."""
 
 
 class _Answer(msgspec.Struct):
@@ -126,9 +129,11 @@ class ClaudeDialect(Dialect):
         """Ends turn, tools and background tasks within a tenth of a second; an older CLI only knows the first."""
         return self._control("interrupt") + self._control("end_session")
 
-    def receive(self, line: bytes) -> list[Said]:
+    def receive(self, line: bytes) -> Sequence[Said]:
         """What one line means."""
         drafts = self._adapter.receive(line)
+        if len(drafts) == 1 and self._working and drafts[0].type in _PLAIN:  # nearly every line
+            return drafts
         if not drafts:
             return self._response(line) if b'"control_response"' in line else []
         said: list[Said] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, cast
 
@@ -29,8 +30,9 @@ ABSENT = Raw(b"")
 """The default of a member that is passed through: told from every JSON value by its length."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_QUOTE = 34
-_BRACKET = 91
+_QUOTE = (ord('"'),)
+_BRACKET = (ord("["),)
+_first_byte = struct.Struct("B").unpack_from  # half the cost of a memoryview
 
 
 class Unread(NamedTuple):
@@ -123,7 +125,7 @@ def passed_or(raw: Raw, default: Any) -> Any:
 
 def is_text(raw: Raw) -> bool:
     """True for a JSON string."""
-    return bool(raw) and memoryview(raw)[0] == _QUOTE
+    return len(raw) > 0 and _first_byte(raw) == _QUOTE
 
 
 def text_or_unset(raw: Raw) -> Any:
@@ -133,7 +135,7 @@ def text_or_unset(raw: Raw) -> Any:
 
 def list_or_unset(raw: Raw) -> Any:
     """The JSON array as it came; absent if it is none."""
-    return raw if len(raw) > 0 and memoryview(raw)[0] == _BRACKET else UNSET
+    return raw if len(raw) > 0 and _first_byte(raw) == _BRACKET else UNSET
 
 
 def value(raw: Raw) -> Any:
