@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def reply_to(dialect: ClaudeDialect, answer: Any, request_id: str = "r1") -> Any
     return said["response"]["response"]
 
 
-def others(said: list[Said]) -> list[Said]:
+def others(said: Sequence[Said]) -> list[Said]:
     return [each for each in said if not isinstance(each, Draft)]
 
 
