@@ -82,6 +82,7 @@ class ServerProcess:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
+            "rdbcompression": "no",  # a rewrite of the AOF would compress for as long as it writes, on a core of two
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
         }

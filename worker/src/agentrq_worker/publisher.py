@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 BATCH_EVENTS: Final = 512
 BATCH_BYTES: Final = 96 * 1024
 """A call has to fit into the socket in one go: what does not, waits for the loop to come round again."""
+SECOND_BYTES: Final = 2 * BATCH_BYTES
+"""What waits, written or not, before a second call is under way: Redis never waits then for the next to be made."""
 TURN_EVENTS: Final = 64
 """Events of one session in a row before the next session has its turn: a backlog starves nobody."""
 CALL_TIMEOUT_S: Final = 15.0
@@ -42,7 +44,10 @@ CHECK_LANES: Final = 500
 
 
 class Publisher:
-    """Writes the lanes of one worker: one call in flight, the next takes all that came meanwhile."""
+    """Writes the lanes of one worker: one call in flight, the next takes all that came meanwhile.
+
+    A second one is under way while much waits (SECOND_BYTES), for other sessions than the first.
+    """
 
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.keys = settings.keys
@@ -51,7 +56,6 @@ class Publisher:
         """Since when (monotonic) Redis takes nothing; None while it does."""
         self.events_written = 0
         self._client = client
-        self._own = Dedicated(client)
         self._script = client.register_script(scripts.SOURCES["write"])
         self._restore = client.register_script(scripts.SOURCES["restore"])
         self._compare = client.register_script(scripts.SOURCES["check"])
@@ -59,8 +63,9 @@ class Publisher:
         self._lanes: set[Lane] = set()
         self._dirty: deque[Lane] = deque()
         self._queued: set[Lane] = set()
+        """Those in ``_dirty``, and those that a call under way or a look has: it alone touches what waits in them."""
         self._work = asyncio.Event()
-        self._check_is_due = False
+        self._much_work = asyncio.Event()
         self._easing = Easing(self.shares)
 
     def open(self, session_id: str, cursor: Cursor, token: str) -> Lane:
@@ -76,43 +81,42 @@ class Publisher:
             self._queued.add(lane)
             self._dirty.append(lane)
             self._work.set()
+            if self.shares.memory > SECOND_BYTES:
+                self._much_work.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
-        self._check_later()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._write_from(0, self._work), name="writer")
+            group.create_task(self._write_from(SECOND_BYTES, self._much_work), name="second writer")
+            group.create_task(self._check_now_and_then(), name="check of what Redis has")
+
+    async def _write_from(self, least: int, work: asyncio.Event) -> None:
+        """Write while more than ``least`` bytes wait here, all sessions and calls under way together."""
+        own = Dedicated(self._client)
         try:
             while True:
-                if self._check_is_due:
-                    await self._check()
-                    self._check_later()
-                batch = self._collect()
+                batch = self._collect() if not least or self.shares.memory > least else None
                 if batch:
-                    await self._write(batch)
+                    await self._write(batch, own)
                 else:
-                    self._work.clear()
-                    await self._work.wait()
+                    work.clear()
+                    await work.wait()
         finally:
-            await self._own.aclose()
-
-    def _check_later(self) -> None:
-        """By a timer of the loop: a bound on each wait for work would cost more than the wait."""
-        self._check_is_due = False
-        asyncio.get_running_loop().call_later(CHECK_S, self._let_check)
-
-    def _let_check(self) -> None:
-        self._check_is_due = True
-        self._work.set()
+            await own.aclose()
 
     def _collect(self) -> list[tuple[Lane, list[Entry]]]:
         """The next batch: lanes in turn, bounded in events and bytes."""
         batch: list[tuple[Lane, list[Entry]]] = []
         events = size = 0
+        turn = max(TURN_EVENTS, 2 * BATCH_EVENTS // (len(self._dirty) or 1))
         for _ in range(len(self._dirty)):
             lane = self._dirty.popleft()
-            self._queued.discard(lane)
-            room = min(BATCH_EVENTS - events, TURN_EVENTS if self._dirty else BATCH_EVENTS)
+            room = min(BATCH_EVENTS - events, turn)
             entries = lane.waiting.front(room, BATCH_BYTES - size)
-            if entries:
+            if not entries:
+                self._queued.discard(lane)
+            else:
                 batch.append((lane, entries))
                 for entry in entries:
                     events += len(entry.jsons)
@@ -121,17 +125,17 @@ class Publisher:
                 break
         return batch
 
-    async def _write(self, batch: list[tuple[Lane, list[Entry]]]) -> None:
+    async def _write(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated) -> None:
         """Write a batch, however long Redis is away."""
         failures = 0
         while True:
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
-                    answer = await self._call(batch)
+                    answer = await self._call(batch, own)
                 break
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
-                    await self._refused(batch, error)
+                    await self._refused(batch, own, error)
                     return
                 if self.away_since is None:
                     self.away_since = time.monotonic()
@@ -146,9 +150,10 @@ class Publisher:
                 self._settle(lane, entries, outcome, cursor)
             except ValueError as error:
                 self._unreadable(lane, error)
+            self._release(lane)
         self._easing.look()
 
-    async def _call(self, batch: list[tuple[Lane, list[Entry]]]) -> list[str]:
+    async def _call(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated) -> list[str]:
         for lane, _ in batch:
             if lane.unknown_to_redis:
                 try:
@@ -164,7 +169,7 @@ class Publisher:
                 if entry.fields:
                     fields |= entry.fields
             args += steps.write_part(lane.session_id, lane.epoch, lane.token, lane.channels, fields, entries)
-        return steps.texts(await self._own.script(self._script, keys, args))
+        return steps.texts(await own.script(self._script, keys, args))
 
     async def _give_back(self, lane: Lane) -> Cursor:
         step = steps.restore(self.keys, lane.session_id, lane.epoch, lane.token, lane.state)
@@ -174,15 +179,16 @@ class Publisher:
         log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
         return Cursor.parse(cursor)
 
-    async def _refused(self, batch: list[tuple[Lane, list[Entry]]], error: Exception) -> None:
+    async def _refused(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated, error: Exception) -> None:
         """Redis refuses the call itself: find the session it is about, so that the others go on."""
         if len(batch) > 1:
             for part in batch:
-                await self._write([part])
+                await self._write([part], own)
             return
         lane = batch[0][0]
         log.error("session %s: Redis refuses its events: %s", lane.session_id, error)
         lane.lose("refused")
+        self._release(lane)
 
     def _settle(self, lane: Lane, entries: list[Entry], outcome: str, cursor: str) -> None:
         if lane.lost is not None:
@@ -197,10 +203,19 @@ class Publisher:
         else:
             log.warning("session %s: superseded (%s, the stream stands at %s)", lane.session_id, outcome, cursor)
             lane.lose(outcome)
+
+    def _release(self, lane: Lane) -> None:
+        """A call, or a look, has done with a lane: it is free for the next one."""
+        self._queued.discard(lane)
         if lane.waiting:
             self.wake(lane)
 
     # -- does Redis still have it?
+
+    async def _check_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            await self._check()
 
     async def _check(self) -> None:
         """Find what Redis lost of sessions that have nothing to write now: it came back older, or without them."""
@@ -212,14 +227,14 @@ class Publisher:
         for lane in lanes:
             lane.forget(now - KEPT_S)
         for at in range(0, len(lanes), CHECK_LANES):
-            part = lanes[at : at + CHECK_LANES]
+            part = [(lane, lane.written) for lane in lanes[at : at + CHECK_LANES]]
             try:
-                step = steps.check([(lane.keys[0], lane.token, f"{lane.epoch}-{lane.written}") for lane in part])
+                step = steps.check([(lane.keys[0], lane.token, f"{lane.epoch}-{place}") for lane, place in part])
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     answers = await self._compare(keys=step.keys, args=step.args)
                 for position, *seen in answers:
-                    lane = part[position - 1]
-                    if not (lane.waiting or lane.lost):
+                    lane, place = part[position - 1]
+                    if not (lane.waiting or lane.lost or lane in self._queued) and lane.written == place:
                         await self._look_safely(lane, steps.texts(seen))
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
@@ -228,10 +243,13 @@ class Publisher:
 
     async def _look_safely(self, lane: Lane, seen: list[str]) -> None:
         """A state that somebody else wrote garbage into costs its session, not the worker."""
+        self._queued.add(lane)
         try:
             await self._look(lane, *seen)
         except ValueError as error:
             self._unreadable(lane, error)
+        finally:
+            self._release(lane)
 
     def _unreadable(self, lane: Lane, error: Exception) -> None:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)

@@ -1,0 +1,159 @@
+"""How many calls of one worker are under way at Redis, and that no session is in two of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis
+
+from agentrq import AsyncAgentClient
+from agentrq.wire.messages import Text
+from agentrq_worker import publisher as publishers
+from agentrq_worker.draft import Draft
+from agentrq_worker.lane import Lane
+from agentrq_worker.publisher import Publisher
+from tests.faults.waiting import SETTINGS
+from tests.faults.writing import claimed, publishing
+
+SESSIONS = 8
+
+
+class Calls:
+    """What is under way: the sessions of each call, how often, and how many calls at once at most."""
+
+    def __init__(self) -> None:
+        self.now: list[set[str]] = []
+        self.most = self.made = 0
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        call = Publisher._call
+
+        async def watched(publisher: Publisher, batch: Any, own: Any) -> list[str]:
+            sessions = {lane.session_id for lane, _ in batch}
+            assert not any(sessions & others for others in self.now)
+            self.now.append(sessions)
+            self.made += 1
+            self.most = max(self.most, len(self.now))
+            try:
+                return await call(publisher, batch, own)
+            finally:
+                self.now.remove(sessions)
+
+        monkeypatch.setattr(Publisher, "_call", watched)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    calls.watch(monkeypatch)
+    return calls
+
+
+@contextlib.asynccontextmanager
+async def lanes(url: str) -> AsyncIterator[tuple[Publisher, list[Lane]]]:
+    async with AsyncAgentClient.from_url(url) as client:
+        for number in range(SESSIONS):
+            await client.start("demo", "hello", f"s-{number}")
+    async with asyncio.timeout(60), publishing(url, SETTINGS) as (publisher, owner):
+        yield publisher, [await claimed(publisher, owner, f"s-{number}") for number in range(SESSIONS)]
+
+
+def say(lane: Lane, first: int, count: int, size: int) -> None:
+    lane.messages([Draft("text", Text(f"{number} " + "x" * size)) for number in range(first, first + count)])
+
+
+def whole(raw: Any, lane: Lane, count: int) -> None:
+    """So many messages after what the claim wrote, in order."""
+    found = [entry.decode() for entry, fields in raw.xrange(lane.keys[1]) if b"message" in fields]
+    first = lane.written - count + 1
+    assert found == [f"{lane.epoch}-{seq}" for seq in range(first, first + count)]
+
+
+async def test_the_second_call_comes_when_much_waits(redis_url: str, raw: redis.Redis, calls: Calls) -> None:
+    async with lanes(redis_url) as (publisher, all_lanes):
+        for first in range(0, 300, 50):
+            for lane in all_lanes:
+                say(lane, first, 50, 2000)
+            await asyncio.sleep(0)
+        for lane in all_lanes:
+            await lane.flushed()
+            whole(raw, lane, 300)
+        assert calls.most == 2
+        assert publisher.shares.memory == 0
+        assert publisher.events_written == 300 * SESSIONS
+
+
+async def test_what_comes_while_little_waits_is_for_the_next_call(redis_url: str, calls: Calls) -> None:
+    async with lanes(redis_url) as (_, all_lanes):
+        for number in range(400):
+            say(all_lanes[number % SESSIONS], number, 1, 100)
+            await asyncio.sleep(0)
+        for lane in all_lanes:
+            await lane.flushed()
+        assert calls.most == 1
+        assert calls.made < 200  # what came meanwhile went together
+
+
+async def test_a_session_that_is_looked_after_is_in_no_call(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis comes back without a quiet session, which begins to say much while it is given back."""
+    monkeypatch.setattr(publishers, "SECOND_BYTES", 1)
+    monkeypatch.setattr(publishers, "CHECK_S", 0.01)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    give_back = Publisher._give_back
+
+    async def slowly(publisher: Publisher, lane: Lane) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await give_back(publisher, lane)
+
+    monkeypatch.setattr(Publisher, "_give_back", slowly)
+    async with lanes(redis_url) as (_, all_lanes):
+        quiet, other = all_lanes[0], all_lanes[1]
+        say(quiet, 0, 10, 100)
+        await quiet.flushed()
+        raw.delete(*quiet.keys)
+        await begun.wait()
+        say(quiet, 10, 200, 1000)
+        say(other, 0, 200, 1000)
+        await other.flushed()
+        assert not raw.exists(quiet.keys[1])
+        go_on.set()
+        await quiet.flushed()
+        whole(raw, quiet, 211)  # with the message that stands for the lost status of the claim
+        assert quiet.lost is None
+
+
+async def test_a_look_that_is_older_than_a_write_is_not_believed(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between Redis' answer and its reading the session went on, further than what is kept here."""
+    monkeypatch.setattr(publishers, "CHECK_S", 0.01)
+    answered, go_on, looked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    async with lanes(redis_url) as (publisher, all_lanes):
+        lane, compare = all_lanes[0], publisher._compare
+        say(lane, 0, 5, 100)
+        await lane.flushed()
+        stood = raw.hmget(lane.keys[0], "epoch", "token", "cursor", "status", "createdAt")
+
+        async def late(**call: Any) -> Any:
+            if answered.is_set():
+                looked.set()
+                return await compare(**call)
+            answered.set()
+            await go_on.wait()
+            return [[call["keys"].index(lane.keys[0]) + 1, *stood]]
+
+        monkeypatch.setattr(publisher, "_compare", late)
+        await answered.wait()
+        say(lane, 5, 500, 1000)
+        await lane.flushed()
+        go_on.set()
+        await looked.wait()
+        whole(raw, lane, 505)
+    assert "lost" not in caplog.text
