@@ -1,4 +1,4 @@
-"""How many calls of one worker are under way at Redis, and that no session is in two of them."""
+"""A worker's calls that write: what they publish, how many are under way, and that no session is in two of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
 from agentrq import AsyncAgentClient
 from agentrq.wire.messages import Text
+from agentrq.wire.status import Status
 from agentrq_worker import publisher as publishers
 from agentrq_worker.draft import Draft
 from agentrq_worker.lane import Lane
@@ -71,6 +73,29 @@ def whole(raw: Any, lane: Lane, count: int) -> None:
     found = [entry.decode() for entry, fields in raw.xrange(lane.keys[1]) if b"message" in fields]
     first = lane.written - count + 1
     assert found == [f"{lane.epoch}-{seq}" for seq in range(first, first + count)]
+
+
+@pytest.mark.parametrize("size", [10, 1500])
+@pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 64, 65, 150])
+async def test_what_is_published_is_what_is_kept(redis_url: str, raw: Any, count: int, size: int) -> None:
+    """Long messages are joined another way than short ones, in parts."""
+    async with lanes(redis_url) as (_, all_lanes):
+        lane = all_lanes[0]
+        lane.status(Status.RUNNING)
+        await lane.flushed()
+        with raw.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(lane.channels[0])
+            assert channel.get_message(timeout=5.0) is None  # the subscription itself
+            say(lane, 0, count, size)
+            await lane.flushed()
+            published: list[msgspec.Raw] = []
+            while len(published) < count:
+                told = channel.get_message(timeout=5.0)
+                assert told is not None
+                published += msgspec.json.decode(told["data"], type=list[msgspec.Raw])
+        kept = [fields[b"message"] for _, fields in raw.xrange(lane.keys[1]) if b"message" in fields]
+        assert list(map(bytes, published)) == kept
+        assert len(kept) == count
 
 
 async def test_the_second_call_comes_when_much_waits(redis_url: str, raw: redis.Redis, calls: Calls) -> None:

@@ -11,4 +11,6 @@ _LIB = (_HERE / "lib.lua").read_text("utf-8")
 NAMES: Final = ("open", "claim", "write", "send", "end", "remove", "restore", "read", "look", "check")
 SOURCES: Final[dict[str, str]] = {name: _LIB + (_HERE / f"{name}.lua").read_text("utf-8") for name in NAMES}
 """Script name → its whole source, the shared part in front."""
-SOURCES["write"] = (_HERE / "quick.lua").read_text("utf-8") + SOURCES["write"]
+_PIECES = [f"s{number}" for number in range(1, 66)]
+_JOINED = f"local function joined({','.join(_PIECES)}) return {'..'.join(_PIECES)} end\n"
+SOURCES["write"] = _JOINED + (_HERE / "quick.lua").read_text("utf-8") + SOURCES["write"]
