@@ -78,6 +78,14 @@ def test_a_troubled_recording_is_survived(case: tuple[str, list[bytes]]) -> None
     run(*case)
 
 
+@SETTINGS
+@given(troubled())
+def test_a_line_says_the_same_with_its_newline(case: tuple[str, list[bytes]]) -> None:
+    name, lines = case
+    lines = [line.replace(b"\n", b"") for line in lines]
+    assert [*map(as_json, run(name, [line + b"\n" for line in lines]))] == [*map(as_json, run(name, lines))]
+
+
 # Any object, known types above all ------------------------------------------------------------------------------
 
 SCALARS: st.SearchStrategy[Any] = (

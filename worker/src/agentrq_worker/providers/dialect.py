@@ -94,7 +94,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def receive(self, line: bytes) -> Sequence[Said]:
-        """What one line of the runner's stdout means. Never raises."""
+        """What one line of the runner's stdout means, with its newline or without. Never raises."""
 
     @abstractmethod
     def close(self, reason: str) -> list[Draft]:

@@ -109,7 +109,7 @@ def malformed(tag: str, reason: str, line: bytes) -> Unread:
 
 def _error(code: str, message: str, line: bytes) -> Unread:
     # Four bytes are the longest character: enough for the excerpt without decoding a line of megabytes.
-    excerpt = line[: 4 * EXCERPT].decode("utf-8", "replace")[:EXCERPT]
+    excerpt = line[: 4 * EXCERPT].decode("utf-8", "replace").removesuffix("\n")[:EXCERPT]
     return Unread("error", Error(message=f"{message}: {excerpt}", code=code, excerpt=excerpt))
 
 

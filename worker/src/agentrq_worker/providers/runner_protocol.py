@@ -95,7 +95,8 @@ class RunnerProtocol(Dialect):
         if kind == "agent_error":
             return [Ended(said.message if isinstance(said.message, str) and said.message else "The runner failed")]
         if kind == "agent_log":
-            return [Log(said.message if isinstance(said.message, str) else line.decode("utf-8", "replace"))]
+            whole = line.removesuffix(b"\n")
+            return [Log(said.message if isinstance(said.message, str) else whole.decode("utf-8", "replace"))]
         return self._adapter.receive(line)
 
     def close(self, reason: str) -> list[Draft]:
