@@ -16,7 +16,7 @@ from typing import Any, Final
 from msgspec import UNSET, Raw
 
 from agentrq.wire import steps
-from agentrq.wire.codec import encode
+from agentrq.wire.codec import encode, encoder
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
@@ -99,8 +99,8 @@ class Lane:
         # The way of nearly all that a worker reads: what is looked up, is once for all of them.
         if not self._open:
             return
-        middles, join, seq = dict[str, bytes](), b"".join, self._seq
-        live, first, jsons = False, seq + 1, list[bytes]()
+        middles, join, seq, deltas = dict[str, bytes](), b"".join, self._seq, self._deltas
+        live, first, jsons, head, encode_clean = False, seq + 1, list[bytes](), self._live, encoder.encode
         for draft in drafts:
             kind, parent_id = draft.type, draft.parent_id
             middle = middles.get(kind) if parent_id is None else None
@@ -112,8 +112,12 @@ class Lane:
                 self._say(live, first, jsons)
                 live, first, jsons = not live, seq + 1, []
             if live:
-                self._deltas += 1
-                jsons.append(join((self._live, b"%d" % self._deltas, middle, encode(draft.content), b"}")))
+                deltas += 1
+                try:
+                    piece = encode_clean(draft.content)
+                except UnicodeEncodeError:
+                    piece = encode(draft.content)  # the function around it costs as much as what it calls
+                jsons.append(join((head, b"%d" % deltas, middle, piece, b"}")))
             else:
                 seq += 1
                 place = b"%d" % seq
@@ -124,7 +128,7 @@ class Lane:
                     jsons.append(join((self._cursor, place, self._head, place, middle, b'{"text":', text, b"}}")))
                 else:
                     jsons.append(join((self._cursor, place, self._head, place, middle, encode(content), b"}")))
-        self._seq = seq
+        self._seq, self._deltas = seq, deltas
         self._say(live, first, jsons)
         self._wake(self)
 
