@@ -1,7 +1,8 @@
 """Figure 7: from the runner's write of a line to the reader's ``async for``, at 10 and 50 messages a second a session.
 
 The runner puts the time into the line, the reader compares; both see the same monotonic clock. The peer is a worker
-that awaits one pipeline of XADD and PUBLISH a message, with a redis-py reader.
+that awaits one pipeline of XADD and PUBLISH a message, with a redis-py reader; told beside it, the same worker with its
+writes in a script that asks whose the session is: what the promise costs that a replaced worker writes nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
         reader = await on.reader(sessions, timed=True)
         argv = native.flood(on.corpora["small"])
         plain_worker = await on.helper("benchmarks.peers.plain_worker", "pipeline", on.url, str(SESSIONS), *argv)
+        fenced_worker = await on.helper("benchmarks.peers.plain_worker", "fenced", on.url, str(SESSIONS), *argv)
         plain_reader = await on.helper("benchmarks.peers.plain_reader", on.url, "timed", str(SESSIONS), ready=True)
         for number in range(rounds + 1):
             for per_second in (10, 50):
@@ -35,13 +37,13 @@ async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
                     continue
                 took = seconds if number else 1
                 prompt, wanted = f"pace {per_second} {took}", SESSIONS * per_second * took
-                for who, process in (("ours", worker), ("peer", plain_worker)):
+                for who, process in (("ours", worker), ("peer", plain_worker), ("fenced", fenced_worker)):
                     had = cpu(process.system)
                     if who == "ours":
                         await on.prompt(sessions, prompt)
                         said = await reader.round()
                     else:
-                        plain_worker.say(prompt)
+                        process.say(prompt)
                         said = await plain_reader.round()
                     assert said["count"] == wanted, said
                     if number:  # the first round warms up
@@ -59,6 +61,10 @@ async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
                 rows.append(told(7, measure, us(peer), us(ours), f"{ours / peer:.3g}×"))
             else:
                 rows.append(at_most(7, measure, us(peer), us(ours), ours / peer, goal))
+        ours, fenced = median["ours", rate, "p50"], median["fenced", rate, "p50"]
+        rows.append(
+            told(7, f"× {rate}: p50 against the same peer, fenced", us(fenced), us(ours), f"{ours / fenced:.3g}×")
+        )
         ours, peer = median["ours", rate, "cpu"], median["peer", rate, "cpu"]
         rows.append(told(7, f"× {rate}: CPU a message: worker", us(peer), us(ours), f"{ours / peer:.3g}×"))
     return rows, []

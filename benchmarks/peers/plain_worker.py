@@ -1,7 +1,8 @@
 """The plain way to the same end: ``readline``, ``json``, and redis-py, for each message.
 
-``plain_worker await|pipeline URL SESSIONS ARGV…``: one process hosts all runners. "await": ``await xadd`` and
-``await publish``; "pipeline": both in one pipeline, awaited. Each line on stdin is a prompt for every runner.
+``plain_worker await|pipeline|fenced URL SESSIONS ARGV…``: one process hosts all runners. "await": ``await xadd`` and
+``await publish``; "pipeline": both in one pipeline, awaited; "fenced": both in a script that asks first whose the
+session is, as a worker must that another may have replaced. Each line on stdin is a prompt for every runner.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ import redis.asyncio
 from benchmarks.peers.dict_code import Normaliser
 
 MOST = 100_000
+FENCED = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 'fenced' end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], ARGV[3], 'message', ARGV[4])
+redis.call('PUBLISH', ARGV[5], ARGV[4])
+redis.call('HSET', KEYS[1], 'cursor', ARGV[3])
+return 'ok'
+"""
 
 
 def _dumps(value: object) -> bytes:
@@ -24,12 +32,18 @@ def _dumps(value: object) -> bytes:
 async def _session(client: redis.asyncio.Redis, mode: str, name: str, process: asyncio.subprocess.Process) -> None:
     assert process.stdout
     read = Normaliser(name, json.loads, _dumps).line
-    stream, channel = f"plain:{name}:events", f"plain:{name}:messages"
+    state, stream, channel = f"plain:{name}:state", f"plain:{name}:{mode}:events", f"plain:{name}:messages"
+    fenced, number = client.register_script(FENCED), 0
+    if mode == "fenced":
+        await client.hset(state, "token", "mine")
     while line := await process.stdout.readline():
         for _, message in read(line):
             if mode == "await":
                 await client.xadd(stream, {"message": message}, maxlen=MOST, approximate=True)
                 await client.publish(channel, message)
+            elif mode == "fenced":
+                number += 1
+                assert await fenced([state, stream], ["mine", MOST, f"1-{number}", message, channel]) == b"ok"
             else:
                 async with client.pipeline(transaction=False) as pipeline:
                     pipeline.xadd(stream, {"message": message}, maxlen=MOST, approximate=True)
