@@ -1,7 +1,8 @@
 """The floor of publishing: ready-made payloads by the product's own script, and nothing else.
 
 ``floor URL SESSIONS``; each number on stdin is a count of messages to publish, answered with the seconds it took and
-the CPU seconds of this process. Follows the argument order of agentrq's wire/scripts/write.lua.
+the CPU seconds of this process. As the product under such a load it has two calls under way, for half of the sessions
+each. Follows the argument order of agentrq's wire/scripts/write.lua.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ async def main() -> None:
     keys = Keys("floor")
     read = Normaliser("01993b1e-7c1f-7000-8000-0123456789ab", json.loads, _dumps).line
     payloads = [read(line)[0][1] for line in CORPORA["small"][:BATCH]]
-    names = [f"s{number}" for number in range(sessions)]
-    session_keys = [key for name in names for key in steps.session_keys(keys, name)]
-    for name in names:
-        await client.hset(keys.state(name), mapping={"epoch": 1, "token": "t", "cursor": "1-0", "status": "running"})
-    heads = [(name, 1, "t", (keys.messages_channel(name), keys.status_channel(name))) for name in names]
-    seq, share = 0, BATCH // sessions
-    loop = asyncio.get_running_loop()
-    print("ready", flush=True)
-    while said := await loop.run_in_executor(None, sys.stdin.readline):
-        began, cpu = time.monotonic(), time.process_time()
-        for _ in range(int(said) // (share * sessions)):
+    halves = []
+    for half in (range(0, sessions, 2), range(1, sessions, 2)):
+        names = [f"s{number}" for number in half]
+        for name in names:
+            place = {"epoch": 1, "token": "t", "cursor": "1-0", "status": "running"}
+            await client.hset(keys.state(name), mapping=place)
+        heads = [(name, 1, "t", (keys.messages_channel(name), keys.status_channel(name))) for name in names]
+        halves.append((heads, [key for name in names for key in steps.session_keys(keys, name)]))
+
+    async def publish(heads: list[Any], session_keys: list[str], seq: int, calls: int) -> int:
+        share = BATCH // len(heads)
+        for _ in range(calls):
             args: list[Any] = [100_000, 256 << 20, 86_400_000, 1_763_793_000_123]
             for at, head in enumerate(heads):
                 ready = payloads[at * share : (at + 1) * share]
@@ -50,6 +52,15 @@ async def main() -> None:
             answer = await script(keys=session_keys, args=args)
             assert answer[0] == b"ok", answer
             seq += share
+        return seq
+
+    seq = 0
+    loop = asyncio.get_running_loop()
+    print("ready", flush=True)
+    while said := await loop.run_in_executor(None, sys.stdin.readline):
+        began, cpu = time.monotonic(), time.process_time()
+        calls = int(said) // (2 * BATCH)
+        seq, _ = await asyncio.gather(*(publish(heads, part, seq, calls) for heads, part in halves))
         print(json.dumps({"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}), flush=True)
     await client.aclose()
 
