@@ -98,7 +98,7 @@ async def test_what_is_published_is_what_is_kept(redis_url: str, raw: Any, count
         assert len(kept) == count
 
 
-async def test_the_second_call_comes_when_much_waits(redis_url: str, raw: redis.Redis, calls: Calls) -> None:
+async def test_more_calls_are_under_way_when_much_waits(redis_url: str, raw: redis.Redis, calls: Calls) -> None:
     async with lanes(redis_url) as (publisher, all_lanes):
         for first in range(0, 300, 50):
             for lane in all_lanes:
@@ -107,7 +107,7 @@ async def test_the_second_call_comes_when_much_waits(redis_url: str, raw: redis.
         for lane in all_lanes:
             await lane.flushed()
             whole(raw, lane, 300)
-        assert calls.most == 2
+        assert calls.most == publishers.WRITERS
         assert publisher.shares.memory == 0
         assert publisher.events_written == 300 * SESSIONS
 
@@ -127,7 +127,7 @@ async def test_a_session_that_is_looked_after_is_in_no_call(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis comes back without a quiet session, which begins to say much while it is given back."""
-    monkeypatch.setattr(publishers, "SECOND_BYTES", 1)
+    monkeypatch.setattr(publishers, "MUCH_BYTES", 1)
     monkeypatch.setattr(publishers, "CHECK_S", 0.01)
     begun, go_on = asyncio.Event(), asyncio.Event()
     give_back = Publisher._give_back

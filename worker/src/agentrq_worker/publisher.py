@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 BATCH_EVENTS: Final = 512
 BATCH_BYTES: Final = 96 * 1024
 """A call has to fit into the socket in one go: what does not, waits for the loop to come round again."""
-SECOND_BYTES: Final = 2 * BATCH_BYTES
-"""What waits, written or not, before a second call is under way: Redis never waits then for the next to be made."""
+WRITERS: Final = 3
+"""Calls under way while much waits: Redis has the next two to do while this loop reads, and makes another."""
+MUCH_BYTES: Final = 2 * BATCH_BYTES
+"""What waits, written or not, before there is more than one call under way."""
 TURN_EVENTS: Final = 64
 """Events of one session in a row before the next session has its turn: a backlog starves nobody."""
 CALL_TIMEOUT_S: Final = 15.0
@@ -46,7 +48,7 @@ CHECK_LANES: Final = 500
 class Publisher:
     """Writes the lanes of one worker: one call in flight, the next takes all that came meanwhile.
 
-    A second one is under way while much waits (SECOND_BYTES), for other sessions than the first.
+    More are while much waits (MUCH_BYTES), each for other sessions.
     """
 
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
@@ -81,14 +83,15 @@ class Publisher:
             self._queued.add(lane)
             self._dirty.append(lane)
             self._work.set()
-            if self.shares.memory > SECOND_BYTES:
+            if self.shares.memory > MUCH_BYTES:
                 self._much_work.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write_from(0, self._work), name="writer")
-            group.create_task(self._write_from(SECOND_BYTES, self._much_work), name="second writer")
+            for number in range(2, WRITERS + 1):
+                group.create_task(self._write_from(MUCH_BYTES, self._much_work), name=f"writer {number}")
             group.create_task(self._check_now_and_then(), name="check of what Redis has")
 
     async def _write_from(self, least: int, work: asyncio.Event) -> None:
