@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import redis
 from rq import Queue
 from rq.exceptions import DequeueTimeout
-from rq.suspension import is_suspended
+from rq.suspension import WORKERS_SUSPENDED, is_suspended
 from rq.timeouts import TimerDeathPenalty
 
 from agentrq.rq_commands import SERIALIZER
@@ -156,16 +156,29 @@ class Taking:
             time.sleep(DEQUEUE_S)
             return [], None
         taken, error = self._take_one(queue, wait)
-        while taken and error is None and len(taken) < most:
-            more, error = self._take_one(queue, False)
-            if not more:
-                break
-            taken += more
-        if taken and is_suspended(self._connection):
+        if not taken:
+            return taken, error
+        held, more = self._standing(queue)
+        if more and not held and error is None:
+            while len(taken) < most and error is None:
+                another, error = self._take_one(queue, False)
+                if not another:
+                    break
+                taken += another
+            held, _ = self._standing(queue)
+        if held:
             for job, origin in reversed(taken):
                 self._books.put_back(job, origin)
             return [], error
         return taken, error
+
+    def _standing(self, queue: Queue) -> tuple[bool, bool]:
+        """Whether `rq suspend` holds, and whether more waits in the queue, in one round trip."""
+        with self._connection.pipeline(transaction=False) as pipeline:
+            pipeline.exists(WORKERS_SUSPENDED)
+            pipeline.llen(queue.key)
+            held, waiting = pipeline.execute()
+        return held > 0, waiting > 0
 
     def _take_one(self, queue: Queue, wait: bool) -> Taken:
         try:

@@ -119,6 +119,7 @@ class RunnerProcess:
         self._stdin.begin()
         self._stdout.begin()
         self._stderr.begin()
+        self._loop.call_soon(self._tree.look_at_leader)
 
     # -- its pipes
 
