@@ -22,11 +22,12 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.lane import Lane
+from agentrq_worker.providers.claude import ClaudeAdapter
 from agentrq_worker.providers.dialects import make_dialect
 from agentrq_worker.spool import Shares
 from benchmarks import corpus
 from benchmarks.peers.dict_code import Normaliser
-from benchmarks.report import Row, at_least, us
+from benchmarks.report import Row, at_least, told, us
 
 FIGURES: Final = (1,)
 _CORPORA: Final[dict[str, tuple[Callable[[int], bytes], int]]] = {
@@ -94,6 +95,17 @@ def _say_the_same(ways: Mapping[str, _Way], lines: list[bytes]) -> None:
     assert said[0] == said[1] == said[2] != [], "product and peers say different things"
 
 
+def _least(lines: list[bytes]) -> float:
+    """The floor: CPU time of a line that is decoded to the adapter's types, and checked to be UTF-8, and no more."""
+    decode = ClaudeAdapter._decoder.decode
+    began = time.process_time()
+    for line in lines:
+        if not line.isascii():
+            str(line, "utf-8")
+        decode(line)
+    return (time.process_time() - began) / len(lines)
+
+
 def _timed(way: _Way, lines: list[bytes]) -> float:
     """CPU time a line. In pieces of about a read, so that nobody pays for holding everything at once."""
     at_once, spent = max(1, 65536 // len(lines[0])), 0.0
@@ -118,13 +130,18 @@ def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
         }
         sample = [make(number).strip().replace(b"########", b"%08d" % 0) for number in range(count)]
         _say_the_same(ways, sample[:50])
-        times: dict[str, list[float]] = {way: [] for way in ways}
+        times: dict[str, list[float]] = {way: [] for way in (*ways, "least")}
         for number in range(1, rounds + 1):
             lines = [line.replace(b"00000000", b"%08d" % number) for line in sample]  # every id is new
             for way, path in ways.items():
                 times[way].append(_timed(path, lines))
+            times["least"].append(_least(lines))
         ours = statistics.median(times["agentrq"])
         for peer, goal in (("json", 4.5), ("orjson", 1.5)):
             theirs = statistics.median(times[peer])
             rows.append(at_least(1, f"{name}, a line, against {peer}", us(theirs), us(ours), theirs / ours, goal))
+        least = statistics.median(times["least"])
+        most = statistics.median(times["json"]) / least
+        rows.append(told(1, f"{name}, decoded and checked alone", us(least), us(ours),
+                         f"{ours / least:.3g}× (json {most:.3g}×)"))  # fmt: skip
     return rows, []

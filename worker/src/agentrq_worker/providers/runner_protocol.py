@@ -31,6 +31,7 @@ class _Line(msgspec.Struct, gc=False):
 
 _TYPE: Final = b'{"type":"'
 _OWN: Final = (b'{"type":"agent_', b'{"type":"ready"', b'{"type":"pong"')
+_HEAD: Final = max(map(len, _OWN))
 _decode = msgspec.json.Decoder(_Line).decode
 
 
@@ -51,6 +52,8 @@ class RunnerProtocol(Dialect):
         self._make = make
         self._adapter = make(adapter, total)
         self._introduced = False
+        self._foreign = b""
+        """How the last line began that is an agent's own: most lines begin like the one before."""
 
     def command(self, program: list[str], options: Options) -> list[str]:
         """The program as it is: it is told its options in the first query."""
@@ -74,7 +77,11 @@ class RunnerProtocol(Dialect):
         """What one line means."""
         # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
         # nearly every line, it spares decoding an agent's line twice.
-        if line.startswith(_TYPE) and not line.startswith(_OWN):
+        head = line[:_HEAD]
+        if head == self._foreign:
+            return self._adapter.receive(line)
+        if head.startswith(_TYPE) and not head.startswith(_OWN):
+            self._foreign = head
             return self._adapter.receive(line)
         try:
             said = _decode(line)
