@@ -14,7 +14,7 @@ from msgspec import to_builtins
 
 from agentrq import rq_commands
 from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded, SessionExists, SessionNotFound
-from agentrq.wire import steps
+from agentrq.wire import scripts, steps
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
@@ -80,14 +80,20 @@ def start(
     check_text("provider", provider)
     check_text("prompt", prompt)
     # The index comes first: a state that no index names would never be seen again.
-    yield Batch([("ZADD", context.keys.sessions, "NX", steps.now_ms(), sid)])
-    outcome = yield steps.open_session(context.keys, sid, provider, prompt, options, new_id(), context.queue)
+    first = ("ZADD", context.keys.sessions, "NX", steps.now_ms(), sid)
+    opening = steps.open_session(context.keys, sid, provider, prompt, options, new_id(), context.queue)
+    _, outcome = yield Batch([first, _as_command(opening)])
     if steps.text(outcome) == "exists":
         raise SessionExists(sid)
     # Once more: of an id that was used before the index may have the old start, or have dropped it in between.
     indexed = ("ZADD", context.keys.sessions, steps.now_ms(), sid)
     yield Batch([indexed, *enqueue(context.queue, sid, provider, prompt, options)], atomic=True)
     return sid
+
+
+def _as_command(step: Step) -> tuple[Any, ...]:
+    """A step among other commands: with its source, as nobody can load a script in the midst of a batch."""
+    return "EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args
 
 
 def enqueue(queue: str, session_id: str, provider: str, prompt: str, options: Options) -> list[tuple[Any, ...]]:
