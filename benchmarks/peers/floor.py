@@ -1,8 +1,8 @@
 """The floor of publishing: ready-made payloads by the product's own script, and nothing else.
 
 ``floor URL SESSIONS``; each number on stdin is a count of messages to publish, answered with the seconds it took and
-the CPU seconds of this process. As the product under such a load it has two calls under way, for half of the sessions
-each. Follows the argument order of agentrq's wire/scripts/write.lua.
+the CPU seconds of this process. Two calls are under way, for half of the sessions each, as a flood has several
+under way in the product. Follows the argument order of agentrq's wire/scripts/write.lua.
 """
 
 from __future__ import annotations

@@ -20,13 +20,12 @@ streams = st.lists(
 
 def reference(stream: bytes, max_line: int) -> list[bytes | LineTooLong]:
     out: list[bytes | LineTooLong] = []
-    for line in stream.split(b"\n"):
-        if len(line) > max_line:
-            out.append(LineTooLong(len(line)))
-        elif line.strip():
-            out.append(line + b"\n")
-    if out and stream and not stream.endswith(b"\n") and isinstance(out[-1], bytes) and stream.split(b"\n")[-1].strip():
-        out[-1] = stream.split(b"\n")[-1]
+    *ended, last = stream.split(b"\n")
+    for text, newline in [*((line, b"\n") for line in ended), (last, b"")]:
+        if len(text) > max_line:
+            out.append(LineTooLong(len(text)))
+        elif text.strip():
+            out.append(text + newline)
     return out
 
 

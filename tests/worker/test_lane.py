@@ -12,6 +12,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Text, TextDelta
 from agentrq_worker.draft import Draft
 from agentrq_worker.lane import Lane
+from agentrq_worker.providers import lines
 from agentrq_worker.spool import Shares
 
 
@@ -26,7 +27,7 @@ def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: Lan
         Draft("text_delta", TextDelta("b", "b", 1)),
         Draft("text", Text("ab", "b")),
         Draft("text_delta", TextDelta("c", "b2", 0)),
-        Draft("text", Text(msgspec.Raw(b'"c"'), "b2")),  # type: ignore[arg-type]
+        Draft("text", Text(lines.passed(msgspec.Raw(b'"c"')), "b2")),
     ]
     lane.messages(drafts[:3])
     lane.messages(drafts[3:])

@@ -79,10 +79,10 @@ def start(
     options = make_options(given)
     check_text("provider", provider)
     check_text("prompt", prompt)
-    # The index comes first: a state that no index names would never be seen again.
-    first = ("ZADD", context.keys.sessions, "NX", steps.now_ms(), sid)
+    # In one step: a state that no index names would never be seen again.
+    index = ("ZADD", context.keys.sessions, "NX", steps.now_ms(), sid)
     opening = steps.open_session(context.keys, sid, provider, prompt, options, new_id(), context.queue)
-    _, outcome = yield Batch([first, _as_command(opening)], atomic=True)
+    _, outcome = yield Batch([index, _as_command(opening)], atomic=True)
     if steps.text(outcome) == "exists":
         raise SessionExists(sid)
     # Once more: of an id that was used before the index may have the old start, or have dropped it in between.

@@ -89,17 +89,17 @@ class Publisher:
     async def run(self) -> None:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write_from(0, self._work), name="writer")
+            group.create_task(self._write_from(-1, self._work), name="writer")
             for number in range(2, WRITERS + 1):
                 group.create_task(self._write_from(MUCH_BYTES, self._much_work), name=f"writer {number}")
             group.create_task(self._check_now_and_then(), name="check of what Redis has")
 
     async def _write_from(self, least: int, work: asyncio.Event) -> None:
-        """Write while more than ``least`` bytes wait here, all sessions and calls under way together."""
+        """Write while more than ``least`` bytes of memory wait, all sessions and calls under way together."""
         own = Dedicated(self._client)
         try:
             while True:
-                batch = self._collect() if not least or self.shares.memory > least else None
+                batch = self._collect() if self.shares.memory > least else None
                 if batch:
                     await self._write(batch, own)
                 else:

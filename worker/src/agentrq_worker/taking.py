@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import redis
 from rq import Queue
 from rq.exceptions import DequeueTimeout
-from rq.suspension import WORKERS_SUSPENDED, is_suspended
+from rq.suspension import WORKERS_SUSPENDED
 from rq.timeouts import TimerDeathPenalty
 
 from agentrq.rq_commands import SERIALIZER
@@ -152,14 +152,15 @@ class Taking:
 
     def _take_starts(self, most: int, queue: Queue, wait: bool) -> Taken:
         """``rq suspend`` holds starts, those too that come while a dequeue waits for one."""
-        if is_suspended(self._connection):
+        held, _ = self._standing(queue)
+        if held:
             time.sleep(DEQUEUE_S)
             return [], None
         taken, error = self._take_one(queue, wait)
         if not taken:
             return taken, error
         held, more = self._standing(queue)
-        if more and not held and error is None:
+        if more and not held and most > 1:
             while len(taken) < most and error is None:
                 another, error = self._take_one(queue, False)
                 if not another:

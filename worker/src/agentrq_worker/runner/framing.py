@@ -67,12 +67,11 @@ class LineFramer:
         return line if size <= self._max_line else LineTooLong(size)
 
     def _keep(self, piece: bytes) -> None:
-        if self._size <= self._max_line:
-            if self._size + len(piece) <= self._max_line:
-                self._line.write(piece)
-            else:
-                self._line = BytesIO()
         self._size += len(piece)
+        if self._size <= self._max_line:
+            self._line.write(piece)
+        else:
+            self._line = BytesIO()
 
     def _take(self, end: bytes) -> bytes | LineTooLong:
         size = self._size + len(end) - end.endswith(b"\n")

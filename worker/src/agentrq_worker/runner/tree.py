@@ -24,7 +24,7 @@ class Tree:
         self.reaped = False
         """The leader's number may be another's from now on: nothing is signalled any more."""
         self._leader = leader
-        self._starttime: int | None = None
+        self._starttime = 0  # not known yet
         self._mark = mark
         self._tag = proc.tag_of(mark)
         self._seen: set[tuple[int, int]] = set()
@@ -37,7 +37,7 @@ class Tree:
 
     def look_at_leader(self) -> None:
         """Note when the leader began. While it begins, reading that waits for it: a start is not to wait for both."""
-        if self._starttime is None and not self.reaped:
+        if not self._starttime and not self.reaped:
             self._starttime = proc.starttime(self._leader)
 
     def signal_group(self, number: int) -> None:
@@ -77,6 +77,6 @@ class Tree:
         # Unreaped as the leader is, its number is nobody else's, neither as a pid nor as a session.
         if self._leader in (process.pid, process.session) or process.ident in self._seen:
             return True
-        if process.starttime < (self._starttime or 0) or process.pid in proc.MANAGED:
+        if process.starttime < self._starttime or process.pid in proc.MANAGED:
             return False
         return proc.read_tag(process.pid) == self._tag or proc.read_mark(process.pid) == self._mark

@@ -13,4 +13,6 @@ SOURCES: Final[dict[str, str]] = {name: _LIB + (_HERE / f"{name}.lua").read_text
 """Script name → its whole source, the shared part in front."""
 _PIECES = [f"s{number}" for number in range(1, 66)]
 _JOINED = f"local function joined({','.join(_PIECES)}) return {'..'.join(_PIECES)} end\n"
-SOURCES["write"] = _JOINED + (_HERE / "quick.lua").read_text("utf-8") + SOURCES["write"]
+for _name in ("quick", "publish"):
+    SOURCES["write"] = (_HERE / f"{_name}.lua").read_text("utf-8") + SOURCES["write"]
+SOURCES["write"] = _JOINED + SOURCES["write"]

@@ -1,8 +1,7 @@
 -- quick: the way of nearly all calls of write (see there), in front of it: a session that is running, and one run of
 -- messages that follows what its stream has. What is anything else is left to write. Flat, and before the shared
 -- functions are made, because Redis spends more on Lua than on its commands when an event comes alone.
--- Before it stands `joined`, which makes one string of 65.
-local call, ok, left = redis.call, {}, false
+local ok, left = {}, false
 do
   local max_events, max_bytes, at = tonumber(ARGV[1]), tonumber(ARGV[2]), 5
   for s = 1, #KEYS, 4 do
@@ -20,22 +19,7 @@ do
         if quick then
           local events, prefix = KEYS[s + 1], epoch .. '-'
           for i = 0, count - 1 do call('XADD', events, prefix .. (from + i), 'message', ARGV[first + i]) end
-          if count == 1 then
-            call('PUBLISH', ARGV[at + 4], '[' .. ARGV[first] .. ']')
-          elseif bytes - before < count * 1024 then
-            call('PUBLISH', ARGV[at + 4], '[' .. table.concat(ARGV, ',', first, beyond - 1) .. ']')
-          else
-            -- table.concat makes long strings more than once, and Valkey's Lua hashes each from end to end.
-            for from = first, beyond - 1, 32 do
-              local pieces, n = {'['}, 1
-              for i = from, math.min(from + 31, beyond - 1) do
-                pieces[n + 1], pieces[n + 2], n = ARGV[i], ',', n + 2
-              end
-              pieces[n] = ']'
-              for i = n + 1, 65 do pieces[i] = '' end
-              call('PUBLISH', ARGV[at + 4], joined(unpack(pieces)))
-            end
-          end
+          publish(ARGV[at + 4], ARGV, first, beyond - 1, bytes - before)
           ok[s] = prefix .. (from + count - 1)
           call('HSET', KEYS[s], 'cursor', ok[s], 'streamBytes', bytes, 'updatedAt', ARGV[4])
         end

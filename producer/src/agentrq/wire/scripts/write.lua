@@ -28,16 +28,20 @@ local function write(keys, base, beyond)
   if seen[4] == 'done' or seen[4] == 'error' then return 'ended', seen[3] end
   local stand_epoch, last = place(seen[3])
   if stand_epoch ~= tonumber(epoch) then last = 0 end
-  local bytes, cursor, array, fresh, repeated = tonumber(seen[5] or '0'), seen[3], {}, false, false
+  local bytes, cursor, array, size, fresh, repeated = tonumber(seen[5] or '0'), seen[3], {}, 0, false, false
   local prefix = epoch .. '-'
   if seen[6] ~= ARGV[1] or seen[7] ~= ARGV[2] then
     redis.call('HSET', keys[1], 'maxEvents', ARGV[1], 'maxEventBytes', ARGV[2])
   end
 
-  local function publish()
+  local function say(json)
+    array[#array + 1], size = json, size + #json
+  end
+
+  local function publish_said()
     if #array > 0 then
-      call('PUBLISH', messages, '[' .. table.concat(array, ',') .. ']')
-      array = {}
+      publish(messages, array, 1, #array, size)
+      array, size = {}, 0
     end
   end
 
@@ -51,14 +55,14 @@ local function write(keys, base, beyond)
     for i = 0, count - 1 do
       local json, seq = ARGV[e + 3 + i], from + i
       if kind == 'd' then
-        if not repeated then array[#array + 1] = json end
+        if not repeated then say(json) end
       elseif seq <= last then
         repeated = true
       else
         repeated = false
         if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end
         if kind == 'e' then
-          publish()
+          publish_said()
           set_fields()
           redis.call('HSET', keys[1], 'streamBytes', string.format('%.0f', bytes))
           return 'ok', finish(keys, sid, statuses, tonumber(epoch), last, json, retention)
@@ -66,9 +70,9 @@ local function write(keys, base, beyond)
         last, fresh, cursor = seq, true, prefix .. string.format('%.0f', seq)
         if kind == 'm' or kind == 'g' then
           bytes = bytes + append(keys[2], cursor, 'message', json)
-          array[#array + 1] = json
+          say(json)
         else
-          publish()
+          publish_said()
           bytes = bytes + append(keys[2], cursor, kind == 's' and 'status' or 'receipt', json)
           redis.call('PUBLISH', statuses, json)
           if kind == 'r' then
@@ -80,7 +84,7 @@ local function write(keys, base, beyond)
     end
     e = e + 3 + count + (kind == 'r' and 2 or 0)
   end
-  publish()
+  publish_said()
   if fresh then
     local dropped
     -- In its first epoch a stream has at most one more entry than places: no need to ask how many.
