@@ -142,6 +142,24 @@ async def test_rq_info_suspend_and_stop(
     assert "idle" in shown
 
 
+async def test_copies_of_a_job_in_one_burst(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+    """An enqueue whose answer was lost is made again: one worker takes all the copies and runs the session once."""
+    sessions = [await client.start("demo", "hello", f"s-{number}") for number in range(4)]
+    for session in sessions:
+        raw.lpush("rq:queue:agentrq", *[session.id] * 3)
+    worker = start_worker()
+    for session in sessions:
+        await until(session, "idle")
+        await session.stop()
+        assert (await session.wait(30)).status == "done"
+        events = [event async for event in session.events()]
+        statuses = [event.status for event in events if isinstance(event, StatusEvent)]
+        assert (statuses.count("starting"), statuses.count("idle")) == (1, 1)
+        assert len(contents(events, "prompt")) == 1
+    assert "not claimed: taken" in "".join(worker.log)
+    await eventually(lambda: not stuck(raw), "nothing stuck in RQ")
+
+
 async def test_schedule_dependencies_and_other_workers(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
 ) -> None:

@@ -171,6 +171,23 @@ async def test_an_id_is_used_again_while_it_is_removed(redis_url: str, raw: redi
         assert moment == {"remove": 4, "start": 2}[first]
 
 
+async def test_a_claim_is_of_the_session_that_was_seen(redis_url: str, raw: redis.Redis) -> None:
+    """Not of another by the same id, which looks the same to the epoch and the token."""
+    async with AsyncAgentClient.from_url(redis_url) as client, publishing(redis_url, waiting.SETTINGS) as (_, owner):
+        session = await client.start("demo", "hello", "s")
+        seen = await owner.look("s")
+        await session.stop()
+        await session.remove()
+        await client.start("demo", "another", "s")
+        again = await owner.look("s")
+        assert seen is not None
+        assert again is not None
+        assert await owner.claim(seen) is None
+        claim = await owner.claim(again)
+        assert claim is not None
+        assert claim.claimed.prompt == "another"
+
+
 async def test_a_forgotten_session_leaves_the_index(redis_url: str, raw: redis.Redis) -> None:
     async with AsyncAgentClient.from_url(redis_url) as client:
         await client.start("demo", "hello", "s")

@@ -159,7 +159,9 @@ class Writer:
         return cls(url, session_id).claim()
 
     def claim(self) -> "Writer":
-        step = steps.claim(KEYS, self.sid, "fake-worker", "token", self.epoch, "token" if self.epoch else "")
+        nonce = steps.text(self.redis.hget(KEYS.state(self.sid), "nonce"))
+        seen = (self.epoch, "token" if self.epoch else "", nonce)
+        step = steps.claim(KEYS, self.sid, "fake-worker", "token", f"claim-{self.epoch}", *seen)
         outcome, epoch, cursor = steps.texts(self._scripts["claim"](keys=list(step.keys), args=list(step.args)))
         assert outcome == "claimed"
         self.epoch, self.seq = int(epoch), int(cursor.partition("-")[2])

@@ -97,12 +97,17 @@ def open_session(
     )
 
 
-def claim(keys: Keys, session_id: str, worker: str, token: str, seen_epoch: int, seen_token: str) -> Step:
-    """The step by which a worker becomes the owner of a session it saw at an epoch with a token."""
+def claim(
+    keys: Keys, session_id: str, worker: str, token: str, nonce: str, seen_epoch: int, seen_token: str, seen_nonce: str
+) -> Step:
+    """The step by which a worker becomes the owner of a session it saw at an epoch with a token and its start's nonce.
+
+    ``nonce`` is this claim's own: by it a repeat is known.
+    """
     return Step(
         "claim",
         session_keys(keys, session_id),
-        (worker, token, seen_epoch, seen_token, keys.status_channel(session_id), session_id),
+        (worker, token, nonce, seen_epoch, seen_token, seen_nonce, keys.status_channel(session_id), session_id),
     )
 
 

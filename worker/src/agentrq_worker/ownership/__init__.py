@@ -150,7 +150,8 @@ class Ownership:
         if inner.stop:
             await self.finish(look, Status.DONE, Reason.STOPPED, "")
             return None
-        step = steps.claim(self._keys, sid, self.lease.name, self.token, state.epoch, inner.token)
+        seen = (state.epoch, inner.token, inner.nonce)
+        step = steps.claim(self._keys, sid, self.lease.name, self.token, secrets.token_hex(8), *seen)
         try:
             outcome, _, cursor = steps.texts(await self.run(step))
         except redis.ResponseError as error:
