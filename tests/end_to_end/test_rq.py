@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +23,8 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from agentrq import AsyncAgentClient, CommandRejected, Message, StatusEvent
+from agentrq.wire import steps
+from agentrq.wire.keys import Keys
 from tests.faults.deaths import LIGHT_PROVIDER
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
 from tests.sessions import contents, until
@@ -158,6 +161,25 @@ async def test_copies_of_a_job_in_one_burst(client: AsyncAgentClient, start_work
         assert len(contents(events, "prompt")) == 1
     assert "not claimed: taken" in "".join(worker.log)
     await eventually(lambda: not stuck(raw), "nothing stuck in RQ")
+
+
+async def test_a_start_is_looked_at_as_it_is_dequeued(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
+    """Its session is read with what the dequeue asks anyhow; by itself only until Redis knows the script."""
+    raw.set(Keys().maintenance_lock(), "nobody's", px=60_000)
+    raw.script_flush()
+    start_worker()
+    looks = []
+    for sid in ("first", "second"):
+        with raw.monitor() as monitor:
+            await until(await client.start("demo", "hello", sid), "idle")
+            raw.echo("over")
+            said = (monitor.next_command()["command"] for _ in itertools.count())
+            commands = list(itertools.takewhile(lambda command: command != "ECHO over", said))
+        look = steps.look(Keys(), sid)
+        looks.append(sum(f"1 {look.keys[0]} {look.args[0]} " in command for command in commands))
+    assert looks == [3, 1]  # the script is not there; it is still not there; it is
 
 
 async def test_schedule_dependencies_and_other_workers(

@@ -143,7 +143,7 @@ class SessionWorker(BaseWorker):
         self._jobs = Jobs(self, self._books, self._rq, self._host, self.settings.queue)
         self._taking = Taking(
             self._connection_for_queues, self._jobs, self._books, self._upkeep, self._rq, self._stopping,
-            self.settings.max_sessions,
+            self.settings.keys, self.settings.max_sessions,
         )  # fmt: skip
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._on_signal)

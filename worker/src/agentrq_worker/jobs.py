@@ -61,8 +61,8 @@ class Jobs:
         self._queue = queue
         self._live: dict[str, _Live] = {}
 
-    async def handle(self, job: SessionJob, queue: Queue) -> None:
-        """One job, whatever it holds."""
+    async def handle(self, job: SessionJob, queue: Queue, seen: Any = None) -> None:
+        """One job, whatever it holds; ``seen`` as in `taking.Job`."""
         job.origin = queue.name
         try:
             name, arguments = _read(job)
@@ -71,7 +71,7 @@ class Jobs:
             elif queue.name != self._queue:
                 await self._rq(self._books.move_to_starts, job, queue)
             else:
-                await self._start(job, queue, arguments)
+                await self._start(job, queue, arguments, seen)
         except AgentRQError as error:
             log.warning("job %s: %s", job.id, error)
             await self._fail(job, queue, error)
@@ -125,10 +125,12 @@ class Jobs:
 
     # -- starts
 
-    async def _start(self, job: SessionJob, queue: Queue, arguments: dict[str, Any]) -> None:
+    async def _start(self, job: SessionJob, queue: Queue, arguments: dict[str, Any], seen: Any) -> None:
         given = arguments.get("session_id")
         sid = check_session_id(job.id if given is None else given)
-        look = await self._host.ownership.look(sid)
+        look = self._host.ownership.unowned(sid, seen) if sid == job.id and seen is not None else None
+        if look is None:
+            look = await self._host.ownership.look(sid)
         if look is None:
             provider, prompt, options = _start_arguments(arguments, job)
             await self._host.ownership.open(sid, provider, prompt, options, job.id)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import logging
 import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import redis
 from rq import Queue
@@ -21,6 +22,8 @@ from rq.suspension import WORKERS_SUSPENDED
 from rq.timeouts import TimerDeathPenalty
 
 from agentrq.rq_commands import SERIALIZER
+from agentrq.wire import scripts, steps
+from agentrq.wire.keys import Keys
 from agentrq_worker.bookkeeping import Bookkeeping
 from agentrq_worker.jobs import Jobs
 from agentrq_worker.rq_job import SessionJob
@@ -33,9 +36,18 @@ DEQUEUE_S: Final = 1
 """How long one BLMOVE waits: the longest that a worker which is to end goes on dequeueing."""
 YIELD_S: Final = 0.2
 """How long a start is left to workers that have more room than this one."""
+_LOOK: Final = hashlib.sha1(scripts.SOURCES["look"].encode(), usedforsecurity=False).hexdigest()
+"""How Redis names a script that anybody has run before."""
 
 
-Job: TypeAlias = tuple[SessionJob, Queue]
+class Job(NamedTuple):
+    """A job that was dequeued; ``seen`` is the answer to `steps.look` at the session of a start, None if not known."""
+
+    job: SessionJob
+    queue: Queue
+    seen: Any = None
+
+
 Taken: TypeAlias = tuple[list[Job], Exception | None]
 """What a dequeue brought, and what ended it."""
 
@@ -51,6 +63,7 @@ class Taking:
         upkeep: Upkeep,
         rq: RqThread,
         stopping: asyncio.Event,
+        keys: Keys,
         most: int,
     ) -> None:
         """``connection`` is for blocking reads, ``most`` how many sessions may run at once."""
@@ -61,6 +74,7 @@ class Taking:
         self._upkeep = upkeep
         self._rq = rq
         self._stopping = stopping
+        self._keys = keys
         self._most = most
         self._slots = asyncio.Semaphore(most)
         self._troubled: set[str] = set()
@@ -90,8 +104,8 @@ class Taking:
                 while slots < most and not self._slots.locked():
                     await self._slots.acquire()
                     slots += 1
-                for job, origin in await self._take(queue, functools.partial(self._take_starts, slots), most >= 0):
-                    task = group.create_task(self._handle(job, origin), name=f"job {job.id}")
+                for taken in await self._take(queue, functools.partial(self._take_starts, slots), most >= 0):
+                    task = group.create_task(self._handle(taken), name=f"job {taken.job.id}")
                     self.running.add(task)
                     task.add_done_callback(self._done)
                     slots -= 1
@@ -102,8 +116,8 @@ class Taking:
     async def commands(self, queue: Queue) -> None:
         """Take the other commands, full or not, one after the other: that keeps their order in one worker."""
         while not self._stopping.is_set():
-            for job, origin in await self._take(queue, self._take_one, True):
-                await self._handle(job, origin)
+            for taken in await self._take(queue, self._take_one, True):
+                await self._handle(taken)
 
     async def _slot(self) -> bool:
         try:
@@ -117,12 +131,12 @@ class Taking:
         self.running.discard(task)
         self._slots.release()
 
-    async def _handle(self, job: SessionJob, queue: Queue) -> None:
-        self._upkeep.in_hand.add(job.id)
+    async def _handle(self, taken: Job) -> None:
+        self._upkeep.in_hand.add(taken.job.id)
         try:
-            await self._jobs.handle(job, queue)
+            await self._jobs.handle(*taken)
         finally:
-            self._upkeep.in_hand.discard(job.id)
+            self._upkeep.in_hand.discard(taken.job.id)
 
     async def _take(self, queue: Queue, dequeue: Callable[[Queue, bool], Taken], wait: bool) -> list[Job]:
         """One dequeue; empty when nothing came or it was dealt with. An outage costs a log line."""
@@ -135,7 +149,7 @@ class Taking:
         else:
             self._troubled.discard(queue.name)
         if self._stopping.is_set():
-            for job, origin in reversed(taken):
+            for job, origin, _ in reversed(taken):
                 await self._rq(self._books.put_back, job, origin)
             return []
         return taken
@@ -152,34 +166,46 @@ class Taking:
 
     def _take_starts(self, most: int, queue: Queue, wait: bool) -> Taken:
         """``rq suspend`` holds starts, those too that come while a dequeue waits for one."""
-        held, _ = self._standing(queue)
+        held, _, _ = self._standing(queue, [])
         if held:
             time.sleep(DEQUEUE_S)
             return [], None
         taken, error = self._take_one(queue, wait)
         if not taken:
             return taken, error
-        held, more = self._standing(queue)
+        held, more, taken = self._standing(queue, taken)
         if more and not held and most > 1:
-            while len(taken) < most and error is None:
+            others: list[Job] = []
+            while len(taken) + len(others) < most and error is None:
                 another, error = self._take_one(queue, False)
                 if not another:
                     break
-                taken += another
-            held, _ = self._standing(queue)
+                others += another
+            held, _, others = self._standing(queue, others)
+            taken += others
         if held:
-            for job, origin in reversed(taken):
+            for job, origin, _ in reversed(taken):
                 self._books.put_back(job, origin)
             return [], error
         return taken, error
 
-    def _standing(self, queue: Queue) -> tuple[bool, bool]:
-        """Whether `rq suspend` holds, and whether more waits in the queue, in one round trip."""
+    def _standing(self, queue: Queue, taken: list[Job]) -> tuple[bool, bool, list[Job]]:
+        """Whether `rq suspend` holds, whether more waits in the queue, and the sessions of the jobs, in one round trip.
+
+        A session that is not seen here, as one whose job has another id, is looked at by itself (jobs.py).
+        """
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.exists(WORKERS_SUSPENDED)
             pipeline.llen(queue.key)
-            held, waiting = pipeline.execute()
-        return held > 0, waiting > 0
+            for each in taken:
+                step = steps.look(self._keys, each.job.id)
+                pipeline.evalsha(_LOOK, len(step.keys), *step.keys, *step.args)
+            held, waiting, *answers = pipeline.execute(raise_on_error=False)
+        for answer in (held, waiting):
+            if isinstance(answer, Exception):
+                raise answer
+        seen = [None if isinstance(answer, Exception) else answer for answer in answers]
+        return held > 0, waiting > 0, [each._replace(seen=it) for each, it in zip(taken, seen, strict=True)]
 
     def _take_one(self, queue: Queue, wait: bool) -> Taken:
         try:
@@ -188,9 +214,9 @@ class Taking:
             return [], None
         except Exception as error:  # noqa: BLE001 - told on the loop, with what was taken before it
             return [], error
-        return [] if taken is None else [taken], None
+        return [] if taken is None else [Job(*taken)], None
 
-    def _dequeue(self, queue: Queue, wait: bool) -> Job | None:
+    def _dequeue(self, queue: Queue, wait: bool) -> tuple[SessionJob, Queue] | None:
         """On the queue's own thread. One queue means BLMOVE, which cannot lose a job."""
         timeout = DEQUEUE_S if wait else None
         taken: Any = Queue.dequeue_any([queue], timeout, self._connection, SessionJob, SERIALIZER, TimerDeathPenalty)

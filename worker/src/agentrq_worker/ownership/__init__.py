@@ -75,6 +75,17 @@ class Claim(NamedTuple):
     """The state's fields as they are known here."""
 
 
+def _read_look(session_id: str, answer: Any) -> Look | None:
+    """The session by the answer to `steps.look`, as if nobody owned it."""
+    try:
+        raw = steps.look_answer(answer)
+    except ValueError as error:
+        log.error("session %s: %s", session_id, error)
+        return None
+    state = read_state(session_id, raw)
+    return None if state is None else Look(state, read_inner(raw), False)
+
+
 class Ownership:
     """This worker's lease and what it owns under it."""
 
@@ -116,21 +127,19 @@ class Ownership:
         """The session as it is now; None when there is none (or its state is unreadable)."""
 
         async def read() -> Look | None:
-            try:
-                raw = steps.look_answer(await self._once(steps.look(self._keys, session_id)))
-            except ValueError as error:
-                log.error("session %s: %s", session_id, error)
-                return None
-            state = read_state(session_id, raw)
-            if state is None:
-                return None
-            inner, owned = read_inner(raw), False
-            if inner.token and state.worker:
-                owned = await self._client.get(self._keys.worker(state.worker)) == inner.token.encode()
-            return Look(state, inner, owned)
+            look = _read_look(session_id, await self._once(steps.look(self._keys, session_id)))
+            if look is not None and look.inner.token and look.state.worker:
+                lease = await self._client.get(self._keys.worker(look.state.worker))
+                return look._replace(owned=lease == look.inner.token.encode())
+            return look
 
         found: Look | None = await until_answered(read)
         return found
+
+    def unowned(self, session_id: str, answer: Any) -> Look | None:
+        """The session by the answer to `steps.look`; None where that does not say all, as of one that has an owner."""
+        look = _read_look(session_id, answer)
+        return look if look is not None and not look.inner.token else None
 
     async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
         """Give a start that came without a state one; answers ``created`` or ``exists``."""
