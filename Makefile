@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Two to four test processes: fewer wait for each other's servers, more only compete for the processors.
-TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n < 2 ? 2 : n > 4 ? 4 : n )))
+# Two test processes a processor, up to eight: the tests wait more than they compute.
+TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 8 : 2 * n )))
 # The agents whose CLIs `make test-agents` installs (requirements/agents.json).
 AGENTS ?= claude codex gemini opencode
 # pip of $(PYTHON) installs into .venv: works where Debian has left ensurepip out.

@@ -145,6 +145,7 @@ async def test_a_worker_freezes_in_a_burst_of_starts(
         await stopped_whole(session)
     assert {(await session.state()).worker for session in sessions} >= {"second"}
     await eventually(lambda: not stuck(raw))
+    assert not [line for line in first.log + second.log if "its worker did not close it" in line]
     assert (first.terminate(), second.terminate()) == (0, 0)
     await eventually(lambda: not leftovers({first.pid, second.pid}))
 

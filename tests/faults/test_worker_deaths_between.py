@@ -129,6 +129,39 @@ async def test_between_end_and_closing(
     await eventually(lambda: not stuck(raw))
 
 
+@pytest.mark.parametrize("then", ["runs", "stopped", "removed"])
+async def test_a_job_marked_started_after_its_session_was_taken(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: SessionWorker, then: str
+) -> None:
+    """A worker that stood still writes into RQ's record what was true before; letting go, it makes that good."""
+    session = await client.start("demo", "/echo hi")
+    job = dequeue(doomed, backend_queue(raw))
+    await claim(doomed, redis_url, session.id)
+    start_worker(*FAST)
+    await until(session, "idle")
+    if then != "runs":
+        await session.stop()
+        await session.wait(20)
+        await eventually(lambda: not stuck(raw))
+    if then == "removed":
+        await session.remove()
+    books = Bookkeeping(doomed, doomed.queues[0])
+    execution = books.prepare(job)
+    async with connect_async(redis_url) as redis_client:
+        look = await Ownership(redis_client, redis_client, doomed.settings).look(session.id)
+    books.let_go(job, execution, requeue=False)
+    books.set_right(job.id, look)
+    if then == "removed":
+        assert not raw.exists(f"rq:job:{session.id}")
+        return
+    if then == "runs":
+        assert raw.hget(f"rq:job:{session.id}", "worker_name") == b"living"
+        await session.stop()
+        await session.wait(20)
+    assert (await result_of(raw, session.id))[0] == "finished"
+    assert not stuck(raw)
+
+
 async def test_a_stop_while_it_recovers(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
 ) -> None:

@@ -110,6 +110,19 @@ class Bookkeeping:
             pipeline.execute()
         self._forget(execution)
 
+    def set_right(self, job_id: str, look: Look | None) -> None:
+        """After `let_go` of a session that others took: what `prepare` wrote may be later than what they wrote."""
+        key = SessionJob.key_for(job_id)
+        if self._connection.hget(key, "worker_name") != self._worker.name.encode():
+            return
+        if look is None:  # removed, its job too
+            if not self._connection.hexists(key, "created_at"):
+                self._connection.delete(key)
+        elif look.state.ended:
+            self.conclude(job_id, look, "it was marked started here after its end")
+        elif look.owned and look.state.worker:
+            self._connection.hset(key, "worker_name", look.state.worker)
+
     def _requeue(self, job: SessionJob, queue: Queue, pipeline: Pipeline) -> None:
         """In front; nobody runs it meanwhile, so that RQ refuses a stop instead of sending it to who is gone."""
         job.worker_name = None
@@ -208,14 +221,14 @@ class Bookkeeping:
             pipeline.execute()
         return "enqueued"
 
-    def conclude(self, job_id: str, look: Look) -> None:
+    def conclude(self, job_id: str, look: Look, why: str = "its worker did not close it") -> None:
         """Close the job of an ended session that was left ``started``, or still waits in its queue."""
         job = self.fetch(job_id)
         if job is None or is_later(job, look.state):
             return
         queue, status = self.queue(job.origin), job.get_status(refresh=False)
         if status is JobStatus.STARTED:
-            log.warning("job %s: its worker did not close it", job_id)
+            log.warning("job %s: %s", job_id, why)
         elif status is not JobStatus.QUEUED:
             return
         self._connection.lrem(queue.key, 0, job_id)

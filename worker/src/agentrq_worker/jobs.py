@@ -180,6 +180,8 @@ class Jobs:
         books = self._books
         if outcome.status is None:
             await self._rq(books.let_go, job, execution, outcome.handed_over)
+            if not outcome.handed_over:
+                await self._rq(books.set_right, job.id, await self._host.ownership.look(live.session_id))
         elif outcome.status is Status.ERROR:
             await self._rq(books.fail, job, queue, execution, outcome.error or "failed")
         elif live.stopped:
