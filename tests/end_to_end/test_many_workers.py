@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from click.testing import CliRunner
@@ -67,6 +68,8 @@ async def idle_sessions(
     await asyncio.gather(*(idle_after(session, 1) for session in sessions))
     spread = Counter(state.worker for state in await client.states())
     await eventually(lambda: raw.zcard("rq:wip:agentrq") == count)
+    for host in hosts:
+        assert len(psutil.Process(host.pid).net_connections("all")) < 30  # whatever many starts at once took
     await asyncio.gather(*(session.prompt("0") for session in sessions))
     await asyncio.gather(*(idle_after(session, 2) for session in sessions))
     await asyncio.gather(*(session.stop() for session in sessions))

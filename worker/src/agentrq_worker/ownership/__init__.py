@@ -25,7 +25,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
 from agentrq_worker.claimed import Claimed, CutTurn
 from agentrq_worker.history import cut_turn, read_kept
-from agentrq_worker.ownership.calls import until_answered
+from agentrq_worker.ownership.calls import FewAtOnce
 from agentrq_worker.ownership.inboxes import Inboxes
 from agentrq_worker.ownership.lease import Lease, NameTaken
 from agentrq_worker.settings import Settings
@@ -97,6 +97,7 @@ class Ownership:
         self._client = client
         self._settings = settings
         self._keys = settings.keys
+        self._calls = FewAtOnce()
         self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
 
     @property
@@ -133,7 +134,7 @@ class Ownership:
                 return look._replace(owned=lease == look.inner.token.encode())
             return look
 
-        found: Look | None = await until_answered(read)
+        found: Look | None = await self._calls.until_answered(read)
         return found
 
     def unowned(self, session_id: str, answer: Any) -> Look | None:
@@ -143,13 +144,17 @@ class Ownership:
 
     async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
         """Give a start that came without a state one; answers ``created`` or ``exists``."""
-        await until_answered(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True))
+        await self._calls.until_answered(
+            lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True)
+        )
         step = steps.open_session(
             self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id
         )
         outcome = steps.text(await self.run(step))
         if outcome == "created":  # of an id that was used before the index may have the old start
-            await until_answered(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}))
+            await self._calls.until_answered(
+                lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()})
+            )
         return outcome
 
     async def claim(self, look: Look) -> Claim | None:
@@ -232,7 +237,9 @@ class Ownership:
         sid = look.state.session_id
         seen, retention = (str(look.state.epoch), look.inner.token), str(int(self._settings.retention_s * 1000))
         args = [*seen, status.value, reason.value, error, str(steps.now_ms()), retention]
-        await until_answered(lambda: self._client.eval(_SPOILT, 4, *steps.session_keys(self._keys, sid), *args))
+        await self._calls.until_answered(
+            lambda: self._client.eval(_SPOILT, 4, *steps.session_keys(self._keys, sid), *args)
+        )
 
     async def send(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
@@ -240,7 +247,7 @@ class Ownership:
 
     async def run(self, step: Step) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
-        return await until_answered(lambda: self._once(step))
+        return await self._calls.until_answered(lambda: self._once(step))
 
     async def _once(self, step: Step) -> Any:
         return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))

@@ -1,8 +1,9 @@
-"""Calls to Redis that have to succeed: bounded, and made again until it answers. Knows nothing of what they do."""
+"""Calls to Redis that have to succeed: bounded, made again until it answers, few at once. Knows not what they do."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import redis
 from agentrq.connection import is_outage
 
 CALL_TIMEOUT_S: Final = 10.0
+AT_ONCE: Final = 8
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -26,3 +28,18 @@ async def until_answered(call: Callable[[], Any]) -> Any:
                 raise
             await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
             failures += 1
+
+
+class FewAtOnce:
+    """`until_answered` for calls of which AT_ONCE are under way: a burst is not to open a connection for each."""
+
+    def __init__(self) -> None:
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def until_answered(self, call: Callable[[], Any]) -> Any:
+        """As the function."""
+        return await until_answered(functools.partial(self._in_turn, call))
+
+    async def _in_turn(self, call: Callable[[], Any]) -> Any:
+        async with self._room:
+            return await call()

@@ -7,6 +7,7 @@ RLIMIT_RTTIME, which every child inherits, ``env -i`` included, and which limits
 Without /proc all of these find nothing, and callers are left with the process group.
 """
 
+import functools
 import os
 import resource
 import secrets
@@ -225,9 +226,14 @@ def end_all(find: Callable[[], list[Stat]], rounds: int = 100) -> int:
     return len(ending.ended)
 
 
+@functools.cache
+def _identity(pid: int) -> str:
+    return f"{pid}.{starttime(pid)}"
+
+
 def make_mark(session_id: str) -> str:
     """A new mark: ``<worker pid>.<worker starttime>.<token>:<session id>``, the worker being this process."""
-    return f"{os.getpid()}.{starttime(os.getpid())}.{secrets.token_hex(6)}:{session_id}"
+    return f"{_identity(os.getpid())}.{secrets.token_hex(6)}:{session_id}"
 
 
 def parse_mark(mark: str) -> Mark | None:

@@ -119,7 +119,6 @@ class RunnerProcess:
         self._stdin.begin()
         self._stdout.begin()
         self._stderr.begin()
-        self._loop.call_soon(self._tree.look_at_leader)
 
     # -- its pipes
 

@@ -35,11 +35,6 @@ class Tree:
         """How many processes besides the leader were killed here."""
         return sum(pid != self._leader for pid, _ in self._ending.ended)
 
-    def look_at_leader(self) -> None:
-        """Note when the leader began. While it begins, reading that waits for it: a start is not to wait for both."""
-        if not self._starttime and not self.reaped:
-            self._starttime = proc.starttime(self._leader)
-
     def signal_group(self, number: int) -> None:
         """Send a signal to the leader's process group, while its number is surely its own."""
         if not self.reaped:
@@ -67,7 +62,11 @@ class Tree:
 
     def members(self) -> list[proc.Stat]:
         """Look for them; who was seen once is known when its parents have ended."""
-        members = proc.kin(proc.family(self._leader), self._is_own)
+        table = proc.family(self._leader)
+        if not self._starttime and (leader := table.get(self._leader)):
+            # Not before it is needed: of a process that is just beginning, reading it waits.
+            self._starttime = leader.starttime
+        members = proc.kin(table, self._is_own)
         self._seen.update(process.ident for process in members)
         if len(members) > 1:
             proc.reap_strays()  # lest a tree that forks fast makes the next look slower
