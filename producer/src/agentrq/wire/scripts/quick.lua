@@ -8,7 +8,9 @@ do
     local beyond, epoch, quick = at + 1 + tonumber(ARGV[at]), ARGV[at + 2], false
     if ARGV[at + 6] == '0' and ARGV[at + 7] == 'm' then
       local from, count, first = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), at + 10
-      if first + count == beyond and from + count <= max_events and epoch == '1' then
+      -- In its first epoch a stream has no more entries than the next place: no need to ask.
+      if first + count == beyond
+        and (epoch == '1' and from or call('XLEN', KEYS[s + 1])) + count <= max_events then
         local seen = call('HMGET', KEYS[s], 'epoch', 'token', 'status', 'cursor', 'streamBytes', 'maxEvents',
           'maxEventBytes')
         local before = tonumber(seen[5] or '0')

@@ -1,0 +1,138 @@
+"""What one script does in two ways: quick.lua writes what write.lua alone would have written."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any, NamedTuple
+
+import redis
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from agentrq.wire import scripts, steps
+from agentrq.wire.keys import Keys
+from agentrq.wire.steps import Run
+
+KEYS = Keys("agentrq")
+TOKEN = "0123456789abcdef"
+RETENTION_MS, NOW_MS = 60_000, 1_700_000_000_000
+
+
+class Case(NamedTuple):
+    """A session as it stands, its caps, and what is to be written of it."""
+
+    epoch: int
+    writers_epoch: int
+    token: str
+    status: str
+    last: int
+    kept: int
+    """How many entries the stream has: the newest of the ``last``, then such as are of an earlier epoch."""
+    caps: tuple[int, int]
+    caps_known: bool
+    runs: list[tuple[str, int, list[int]]]
+    """Kind, first place as counted from the next one, sizes."""
+    fields: dict[str, str]
+
+
+def _run(kinds: str) -> st.SearchStrategy[tuple[str, int, list[int]]]:
+    sizes = st.lists(st.sampled_from([1, 40, 300, 1500]), min_size=1, max_size=6)
+    return st.tuples(st.sampled_from(kinds), st.sampled_from([0, 0, 0, -2, -1, 1]), sizes)
+
+
+# Running sessions that are their writer's own, or all but one thing of that.
+WHOLE = st.builds(
+    Case,
+    epoch=st.sampled_from([1, 2, 12]),
+    writers_epoch=st.just(0),
+    token=st.just(TOKEN),
+    status=st.just("running"),
+    last=st.integers(0, 8),
+    kept=st.integers(1, 10),
+    caps=st.tuples(st.sampled_from([5, 9, 100]), st.sampled_from([500, 3000, 1 << 30])),
+    caps_known=st.just(True),
+    runs=st.lists(_run("m"), min_size=1, max_size=1) | st.lists(_run("mgsd"), min_size=1, max_size=3),
+    fields=st.just({}),
+)
+OTHERWISE = st.sampled_from([
+    {"writers_epoch": -1}, {"writers_epoch": 1}, {"token": "another"}, {"status": "idle"}, {"status": "done"},
+    {"status": ""}, {"caps_known": False}, {"fields": {"numTurns": "3"}},
+])  # fmt: skip
+CASES = WHOLE | st.builds(lambda case, other: case._replace(**other), WHOLE, OTHERWISE)
+
+
+def _made(sid: str, case: Case, raw: redis.Redis) -> tuple[tuple[str, ...], list[Any]]:
+    """The session in Redis, and its keys and arguments for the script."""
+    keys = steps.session_keys(KEYS, sid)
+    if case.status:
+        state: dict[Any, Any] = {
+            "epoch": case.epoch, "token": TOKEN, "status": case.status, "cursor": f"{case.epoch}-{case.last}",
+            "streamBytes": 50 * case.kept,
+        }  # fmt: skip
+        if case.caps_known:
+            state |= {"maxEvents": case.caps[0], "maxEventBytes": case.caps[1]}
+        raw.hset(keys[0], mapping=state)
+        places = [f"{case.epoch}-{seq}" for seq in range(1, case.last + 1)]
+        for place in [*(f"0-{seq}" for seq in range(1, case.kept - case.last + 1)), *places][-case.kept :]:
+            raw.xadd(keys[1], {"message": b"%50d" % 0}, id=place)
+    runs, seq = [], case.last + 1
+    for kind, offset, sizes in case.runs:
+        jsons = [
+            b'{"n":"%d %s"}' % (seq + n, b"x" * size) for n, size in enumerate(sizes[:1] if kind == "g" else sizes)
+        ]
+        runs.append(Run(kind, seq + offset, jsons))
+        seq += 0 if kind == "d" else offset + len(jsons)
+    channels = (KEYS.messages_channel(sid), KEYS.status_channel(sid))
+    epoch = max(1, case.epoch + case.writers_epoch)
+    return keys, steps.write_part(sid, epoch, case.token, channels, case.fields, runs)
+
+
+def _written(raw: redis.Redis, source: str, cases: list[Case]) -> tuple[Any, ...]:
+    """The script's answer, all that Redis holds after it, all that was published on each channel."""
+    raw.flushdb()
+    keys: list[str] = []
+    args: list[Any] = [*cases[0].caps, RETENTION_MS, NOW_MS]
+    for number, case in enumerate(cases):
+        some_keys, some_args = _made(f"s{number}", case, raw)
+        keys += some_keys
+        args += some_args
+    said: dict[bytes, list[bytes]] = {}
+    with raw.pubsub(ignore_subscribe_messages=True) as pubsub:
+        pubsub.psubscribe("*")
+        answer = raw.eval(source, len(keys), *keys, *args)
+        raw.publish("end", "")
+        while (told := pubsub.get_message(timeout=5.0)) is None or told["channel"] != b"end":
+            if told is not None:
+                said.setdefault(told["channel"], []).append(told["data"])
+    held = [
+        raw.hgetall(key) if raw.type(key) == b"hash" else (raw.xrange(key), raw.xinfo_stream(key)["last-generated-id"])
+        for key in sorted(raw.keys())
+    ]
+    return answer, sorted(raw.keys()), held, said
+
+
+def test_the_quick_way_is_a_way_of_writing(raw: redis.Redis) -> None:
+    folder = resources.files(scripts)
+    publish, quick, write = ((folder / f"{name}.lua").read_text() for name in ("publish", "quick", "write"))
+    both = scripts.SOURCES["write"]
+    assert both.count(quick) == 1
+    alone = both.replace(quick, "local ok = {}\n")
+    assert publish in alone
+    assert write in alone
+    ways = set[bool]()
+    plain = Case(2, 0, TOKEN, "running", 3, 3, (100, 1 << 30), True, [("m", 0, [5])], {})
+
+    @settings(max_examples=250)
+    @given(st.lists(CASES, min_size=1, max_size=3))
+    @example([plain])
+    @example([plain._replace(epoch=1)])
+    @example([plain._replace(epoch=1), plain._replace(status="idle"), plain])
+    @example([plain._replace(caps=(4, 1 << 30)), plain._replace(caps=(3, 1 << 30))])
+    def same(cases: list[Case]) -> None:
+        assert _written(raw, both, cases) == _written(raw, alone, cases)
+        quickly: Any = _written(raw, quick_alone, cases)[0]
+        ways.add(bool(quickly))
+
+    quick_alone = both[: both.index(quick) + len(quick)] + "return {}"
+    same()
+    assert ways == {True, False}
