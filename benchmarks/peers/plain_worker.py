@@ -32,7 +32,8 @@ def _dumps(value: object) -> bytes:
 async def _session(client: redis.asyncio.Redis, mode: str, name: str, process: asyncio.subprocess.Process) -> None:
     assert process.stdout
     read = Normaliser(name, json.loads, _dumps).line
-    state, stream, channel = f"plain:{name}:state", f"plain:{name}:{mode}:events", f"plain:{name}:messages"
+    state, stream = f"plain:{name}:state", f"plain:{name}:{mode}:events"
+    channel = f"{'fenced' if mode == 'fenced' else 'plain'}:{name}:messages"
     fenced, number = client.register_script(FENCED), 0
     if mode == "fenced":
         await client.hset(state, "token", "mine")
