@@ -1,7 +1,8 @@
 """Figure 6: the flood of figure 3 against a worker on Bun, for three corpora, and both workers' memory.
 
 Each side has its own reader: agentrq's client; redis-py with json for Bun. Bun runs in both of its modes ("free" and
-"bounded", see the program) and the faster one counts, with its own memory.
+"bounded", see the program) and the faster one counts, with its own memory. Told beside it, what any worker on RQ begins
+with: a Python that has imported asyncio, redis-py and RQ, and does nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import statistics
+import sys
 from collections import defaultdict
 from typing import Final
 
@@ -20,6 +22,7 @@ from benchmarks.stage import Helper, Stage, cpu, stage
 FIGURES: Final = (6,)
 RUNNERS: Final = 4
 _GOALS: Final = {"deltas": 1.1, "texts": 1.2, "mixed": 1.3}
+_BARE: Final = "import asyncio, redis.asyncio, rq.worker; print('ready', flush=True); input()"
 _COUNTS: Final = {"deltas": 120_000, "texts": 60_000, "mixed": 24_000, "small": 120_000}
 
 
@@ -64,6 +67,10 @@ async def _corpus(kind: str, program: str, quick: bool) -> tuple[list[Row], list
                 memory[mode] = max(memory.get(mode, 0), peak(peer))
                 await on.close(peers_reader, peer)
         memory["agentrq"] = peak(worker)
+        bare = await Helper.start(sys.executable, "-c", _BARE)
+        on.helpers.append(bare)
+        await bare.hear()
+        memory["bare"] = peak(bare)
     medians = {name: statistics.median(found) for name, found in rates.items()}
     spent = {name: statistics.median(found) * 1e6 for name, found in costs.items()}
     progress(f"{kind}: {medians} {spent} {memory}")
@@ -77,6 +84,9 @@ async def _corpus(kind: str, program: str, quick: bool) -> tuple[list[Row], list
         told(6, f"{kind}: CPU a message: worker", f"{spent[fast]:.3g} us", f"{spent['agentrq']:.3g} us"),
         at_most(6, f"{kind}: worker's peak memory", f"{memory[fast] / 2**20:.0f} MiB",
                 f"{memory['agentrq'] / 2**20:.0f} MiB", memory["agentrq"] / memory[fast], 0.25),
+        told(6, f"{kind}: the same of a Python that has imported what RQ's worker does",
+             f"{memory[fast] / 2**20:.0f} MiB", f"{memory['bare'] / 2**20:.0f} MiB",
+             f"{memory['bare'] / memory[fast]:.3g}×"),
     ]  # fmt: skip
     return rows, [f"6, {kind}: {missed:.1%} of the live-only deltas did not reach our reader"] if missed else []
 
