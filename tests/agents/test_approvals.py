@@ -17,6 +17,7 @@ from tests.agents.conftest import SETTINGS
 from tests.agents.following import PATIENCE_S, collect, first, statuses
 from tests.agents.installing import place
 from tests.fakes.model_server import ModelServer
+from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -67,8 +68,7 @@ def config(tmp_path: Path, home: Path, model: ModelServer) -> Path:
 async def kept(directory: Path, words: str) -> None:
     """Wait until the agent has written these words into its own transcript: what is not there it cannot resume."""
     async with asyncio.timeout(PATIENCE_S):
-        while not any(words in path.read_text() for path in directory.rglob("*.jsonl")):
-            await asyncio.sleep(0.05)
+        await eventually(lambda: any(words in path.read_text() for path in directory.rglob("*.jsonl")))
 
 
 @pytest.mark.parametrize("decision", ["allow", "deny"])

@@ -14,6 +14,7 @@ from agentrq import AsyncAgentClient, Message
 from tests.agents.following import collect, first, statuses, story
 from tests.agents.installing import place
 from tests.fakes.model_server import ModelServer
+from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -157,8 +158,7 @@ async def test_a_stop_in_mid_tool_leaves_nothing(client: AsyncAgentClient, start
     session = await client.start("codex", "[[bash:sleep 62.3]]")
     await first(session, "tool_call")
     async with asyncio.timeout(30):
-        while not running("sleep 62.3"):
-            await asyncio.sleep(0.05)
+        await eventually(lambda: running("sleep 62.3"))
     await session.stop()
     assert (await session.wait(30)).reason == "stopped"
     assert running("sleep 62.3") == []

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from rq import Queue
-from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from agentrq import AsyncAgentClient, CommandRejected, InvalidOption, Receipt
 from agentrq.errors import AgentRQError, InboxFull, SessionEnded
 from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES
 from tests.end_to_end.test_commands import asked, fake_claude
+from tests.rq_checks import result_of
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -260,11 +260,9 @@ async def test_jobs_that_ask_too_much(client: AsyncAgentClient, start_worker: St
     nonsense = starts.enqueue("agentrq.start", None, "demo", "/echo hi", {"approvals": {"rules": [{"tol": "x"}]}})
     for job, says in ((huge, "prompt"), (nonsense, "approvals")):
         async with asyncio.timeout(30):
-            while Job.fetch(job.id, raw, JSONSerializer).get_status() != "failed":
-                await asyncio.sleep(0.05)
-        failed = Job.fetch(job.id, raw, JSONSerializer).latest_result()
-        assert failed is not None
-        assert f"InvalidOption: Invalid option {says!r}" in str(failed.exc_string)
+            status, error = await result_of(raw, job.id)
+        assert status == "failed"
+        assert f"InvalidOption: Invalid option {says!r}" in str(error)
     with pytest.raises(InvalidOption, match="approvals"):
         await client.start("demo", "x", approvals={"rules": [{"tol": "x"}]})
     with pytest.raises(CommandRejected, match="no such request"):
