@@ -67,10 +67,8 @@ async def _corpus(kind: str, program: str, quick: bool) -> tuple[list[Row], list
                 memory[mode] = max(memory.get(mode, 0), peak(peer))
                 await on.close(peers_reader, peer)
         memory["agentrq"] = peak(worker)
-        bare = await Helper.start(sys.executable, "-c", _BARE)
-        on.helpers.append(bare)
-        await bare.hear()
-        memory["bare"] = peak(bare)
+        if kind == "texts":
+            memory["bare"] = await _bare_memory(on)
     medians = {name: statistics.median(found) for name, found in rates.items()}
     spent = {name: statistics.median(found) * 1e6 for name, found in costs.items()}
     progress(f"{kind}: {medians} {spent} {memory}")
@@ -85,10 +83,17 @@ async def _corpus(kind: str, program: str, quick: bool) -> tuple[list[Row], list
         at_most(6, f"{kind}: worker's peak memory", f"{memory[fast] / 2**20:.0f} MiB",
                 f"{memory['agentrq'] / 2**20:.0f} MiB", memory["agentrq"] / memory[fast], 0.25),
     ]  # fmt: skip
-    if kind == "texts":
+    if "bare" in memory:
         measure, bare = "the same of a Python that has imported what RQ's worker does", memory["bare"]
         rows.append(told(6, measure, "", f"{bare / 2**20:.0f} MiB", f"{bare / memory[fast]:.3g}×"))
     return rows, [f"6, {kind}: {missed:.1%} of the live-only deltas did not reach our reader"] if missed else []
+
+
+async def _bare_memory(on: Stage) -> float:
+    helper = await Helper.start(sys.executable, "-c", _BARE)
+    on.helpers.append(helper)
+    await helper.hear()
+    return peak(helper)
 
 
 async def _bun(on: Stage, program: str, mode: str, argv: list[str]) -> Helper:
