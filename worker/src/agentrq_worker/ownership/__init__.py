@@ -97,7 +97,7 @@ class Ownership:
         self._client = client
         self._settings = settings
         self._keys = settings.keys
-        self._calls = FewAtOnce()
+        self._until_answered = FewAtOnce()
         self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
 
     @property
@@ -134,7 +134,7 @@ class Ownership:
                 return look._replace(owned=lease == look.inner.token.encode())
             return look
 
-        found: Look | None = await self._calls.until_answered(read)
+        found: Look | None = await self._until_answered(read)
         return found
 
     def unowned(self, session_id: str, answer: Any) -> Look | None:
@@ -144,7 +144,7 @@ class Ownership:
 
     async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
         """Give a start that came without a state one; answers ``created`` or ``exists``."""
-        await self._calls.until_answered(
+        await self._until_answered(
             lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True)
         )
         step = steps.open_session(
@@ -152,9 +152,7 @@ class Ownership:
         )
         outcome = steps.text(await self.run(step))
         if outcome == "created":  # of an id that was used before the index may have the old start
-            await self._calls.until_answered(
-                lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()})
-            )
+            await self._until_answered(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}))
         return outcome
 
     async def claim(self, look: Look) -> Claim | None:
@@ -237,9 +235,7 @@ class Ownership:
         sid = look.state.session_id
         seen, retention = (str(look.state.epoch), look.inner.token), str(int(self._settings.retention_s * 1000))
         args = [*seen, status.value, reason.value, error, str(steps.now_ms()), retention]
-        await self._calls.until_answered(
-            lambda: self._client.eval(_SPOILT, 4, *steps.session_keys(self._keys, sid), *args)
-        )
+        await self._until_answered(lambda: self._client.eval(_SPOILT, 4, *steps.session_keys(self._keys, sid), *args))
 
     async def send(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
@@ -247,7 +243,7 @@ class Ownership:
 
     async def run(self, step: Step) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
-        return await self._calls.until_answered(lambda: self._once(step))
+        return await self._until_answered(lambda: self._once(step))
 
     async def _once(self, step: Step) -> Any:
         return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))

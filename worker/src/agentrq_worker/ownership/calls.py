@@ -1,4 +1,4 @@
-"""Calls to Redis that have to succeed: bounded, made again until it answers, few at once. Knows not what they do."""
+"""Calls to Redis that have to succeed: bounded, and made again until it answers. Knows nothing of what they do."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import redis
 from agentrq.connection import is_outage
 
 CALL_TIMEOUT_S: Final = 10.0
-AT_ONCE: Final = 8
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
+AT_ONCE: Final = 8
+"""How many of the calls that sessions make, each for itself, are under way in a worker."""
 
 
 async def until_answered(call: Callable[[], Any]) -> Any:
@@ -31,12 +32,12 @@ async def until_answered(call: Callable[[], Any]) -> Any:
 
 
 class FewAtOnce:
-    """`until_answered` for calls of which AT_ONCE are under way: a burst is not to open a connection for each."""
+    """`until_answered`, AT_ONCE calls at once: a burst of starts is not to open a connection for each."""
 
     def __init__(self) -> None:
         self._room = asyncio.Semaphore(AT_ONCE)
 
-    async def until_answered(self, call: Callable[[], Any]) -> Any:
+    async def __call__(self, call: Callable[[], Any]) -> Any:
         """As the function."""
         return await until_answered(functools.partial(self._in_turn, call))
 
