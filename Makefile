@@ -58,7 +58,7 @@ test-agents: install  ## sessions of real agent CLIs, pinned and from npm, again
 	$(BIN)/python -m tests.agents.isolated $(BIN)/pytest -m agents tests/agents
 
 test-faults: install  ## the long tier: kills, outages and soaks
-	$(BIN)/pytest -n $(TEST_PROCESSES) -m long --timeout 1800
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m long --timeout 1800 -o faulthandler_timeout=2400
 
 soak: install  ## SOAK_MINUTES (15) of sessions at work while their workers die at random
 	@$(BIN)/python -m tests.faults.soak

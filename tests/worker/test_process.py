@@ -447,7 +447,7 @@ async def test_end_tree_works_without_a_subreaper(monkeypatch: pytest.MonkeyPatc
 
 async def test_without_proc_the_group_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proc, "AVAILABLE", False)
-    monkeypatch.setattr(proc, "family", lambda leader: {})
+    monkeypatch.setattr(proc, "family", lambda *_: {})
     async with runner("sh", "-c", "sleep 1000 & echo $!; exit 0") as r:
         child = await r.child()
         await r.process.wait()

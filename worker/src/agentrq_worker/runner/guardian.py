@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from agentrq_worker.runner import proc
+from agentrq_worker.runner import ending, proc
 
 # Isolated and without site-packages: starts fast, and nothing in the worker's surroundings can break it.
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from agentrq_worker.runner.guardian import main; main()"
@@ -112,12 +112,15 @@ def end_worker(worker: tuple[int, int]) -> int:
             return False
         return proc.read_tag(process.pid) >> 32 == tag or proc.read_mark(process.pid).startswith(prefix)
 
-    return proc.end_all(lambda: proc.kin(proc.snapshot(), is_own), rounds=600)
+    def find(on_sight: proc.OnSight) -> list[proc.Stat]:
+        return proc.kin(proc.snapshot(lambda process: is_own(process) and on_sight(process)), is_own)
+
+    return ending.end_all(find, rounds=600)
 
 
 def sweep() -> int:
     """End what workers left behind that are no longer there; returns how many. Blocks shortly."""
-    return proc.end_all(_leftovers)
+    return ending.end_all(lambda _: _leftovers())
 
 
 def _leftovers(known: Signs | None = None) -> list[proc.Stat]:

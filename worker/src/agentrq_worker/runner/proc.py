@@ -12,7 +12,6 @@ import os
 import resource
 import secrets
 import signal
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ MANAGED: set[int] = set()
 
 _LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # CONFIG_PROC_CHILDREN
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
+_MANY = 32
 _TAGGED = 1 << 60  # microseconds: far above any real limit
 _subreaper = False
 
@@ -90,11 +90,23 @@ def starttime(pid: int) -> int:
     return stat.starttime if stat else 0
 
 
-def snapshot() -> dict[int, Stat]:
+OnSight = Callable[[Stat], object]
+"""Called by a look with each process as soon as it is seen."""
+
+
+def _nothing(_: Stat) -> None:
+    pass
+
+
+def snapshot(on_sight: OnSight = _nothing) -> dict[int, Stat]:
     """Every process. Costs some 15 microseconds a process of the machine."""
+    table: dict[int, Stat] = {}
     pids = [int(name) for name in os.listdir("/proc") if name.isdigit()] if AVAILABLE else []
-    # The newest first: they are the likeliest to be gone soon.
-    return {pid: stat for pid in sorted(pids, reverse=True) if (stat := read_stat(pid))}
+    for pid in sorted(pids, reverse=True):  # the newest first: they are the likeliest to be gone soon
+        if stat := read_stat(pid):
+            table[pid] = stat
+            on_sight(stat)
+    return table
 
 
 def children(pid: int) -> list[int]:
@@ -106,14 +118,14 @@ def children(pid: int) -> list[int]:
     return [int(child) for tid in threads for child in _read(f"/proc/{pid}/task/{tid}/children").split()]
 
 
-def family(leader: int) -> dict[int, Stat]:
+def family(leader: int, on_sight: OnSight = _nothing) -> dict[int, Stat]:
     """``leader``, its descendants, and all strays of this process with theirs: every process that can be the leader's.
 
     A sub-reaper's strays are its own children, so this reads a few files and not the whole of /proc. Where this process
     is no sub-reaper, or the kernel lists no children, it is a full `snapshot`.
     """
     if not (_subreaper and _LISTS_CHILDREN):
-        return snapshot()
+        return snapshot(on_sight)
     table: dict[int, Stat] = {}
     waiting = [leader]
     for _ in range(10):
@@ -121,34 +133,51 @@ def family(leader: int) -> dict[int, Stat]:
             pid = waiting.pop()  # the newest first, as above
             if pid not in table and (stat := read_stat(pid)):
                 table[pid] = stat
-                waiting += children(pid)
+                on_sight(stat)
+                waiting += children(pid) if stat.alive else ()
         # Only now the strays, and again after theirs: whose parent ended during the walk has moved to this list.
-        waiting = [pid for pid in children(os.getpid()) if pid not in table and pid not in MANAGED]
+        waiting = [pid for pid in _strays() if pid not in table]
         if not waiting:
             break
     return table
+
+
+def _strays() -> list[int]:
+    strays = children(os.getpid())
+    if len(strays) > len(MANAGED) + _MANY:  # a tree that forks fast leaves thousands of dead, each slow to look at
+        reap_strays()
+        strays = children(os.getpid())
+    return [pid for pid in strays if pid not in MANAGED]
+
+
+def foreign() -> set[int]:
+    """Sessions that hold no runner's process: the kernel threads' and this process's own.
+
+    A runner begins a session of its own, and none can join another.
+    """
+    return {0, os.getsid(0)}
 
 
 def kin(table: Mapping[int, Stat], is_own: Callable[[Stat], bool]) -> list[Stat]:
     """The processes of ``table`` that ``is_own`` names, their descendants, and all in the sessions of these.
 
     Zombies are among them: one that was not there before shows that something went on between two looks.
-    Never this process nor anything in its session: a runner begins a session of its own, and none can join another.
+    Never anything in a `foreign` session.
     """
     by_parent: dict[int, list[Stat]] = {}
     by_session: dict[int, list[Stat]] = {}
     for stat in table.values():
         by_parent.setdefault(stat.ppid, []).append(stat)
         by_session.setdefault(stat.session, []).append(stat)
-    foreign = {0, os.getsid(0)}  # 0: kernel threads
+    others = foreign()
     found: dict[int, Stat] = {}
     for candidate in table.values():
-        if candidate.pid in found or candidate.session in foreign or not is_own(candidate):
+        if candidate.pid in found or candidate.session in others or not is_own(candidate):
             continue
         waiting = [candidate]
         while waiting:
             stat = waiting.pop()
-            if stat.pid not in found and stat.session not in foreign:
+            if stat.pid not in found and stat.session not in others:
                 found[stat.pid] = stat
                 waiting += by_parent.get(stat.pid, ())
                 waiting += by_session[stat.session]
@@ -175,55 +204,6 @@ def send(process: Stat, number: int) -> bool:
         if handle >= 0:
             os.close(handle)
     return True
-
-
-class Ending:
-    """Ends every process that ``find`` finds. ``ended`` holds (pid, starttime) of those that were sent SIGKILL."""
-
-    def __init__(self, find: Callable[[], list[Stat]]) -> None:
-        self._find = find
-        self._known: set[tuple[int, int]] = set()
-        self.ended: set[tuple[int, int]] = set()
-
-    def round(self) -> bool:
-        """Freeze what is found until a look shows nothing new, then kill it all; True when there was nothing (left).
-
-        Frozen processes start no others, so a tree that forks fast does not outrun the search. Does not wait: a killed
-        process may still be found for some milliseconds, so call again, after a pause, until True.
-        """
-        for _ in range(50):
-            found = self._find()
-            fresh = [process for process in found if process.ident not in self._known]
-            if not fresh:
-                break
-            for process in fresh:
-                self._known.add(process.ident)
-                if process.alive:
-                    send(process, signal.SIGSTOP)
-        alive = [process for process in found if process.alive]
-        for process in alive:
-            if send(process, signal.SIGKILL):
-                self.ended.add(process.ident)
-        return not alive and not fresh
-
-
-def pauses(rounds: int) -> Iterator[float]:
-    """The pauses between rounds of an ending, in seconds: short at first, 0.1 at most."""
-    return (min(0.001 * 2**number, 0.1) for number in range(rounds))
-
-
-def end_all(find: Callable[[], list[Stat]], rounds: int = 100) -> int:
-    """End all that ``find`` finds, blocking (0.1 s a round at most); returns how many. Five empty looks end it.
-
-    Five, because to whoever is not their parent, processes that live for less than a look are easily not there.
-    """
-    ending, quiet = Ending(find), 0
-    for pause in pauses(rounds):
-        quiet = quiet + 1 if ending.round() else 0
-        if quiet == 5:
-            break
-        time.sleep(pause)
-    return len(ending.ended)
 
 
 @functools.cache
@@ -332,10 +312,10 @@ def reap_strays(keep: Iterable[int] = ()) -> int:
     own, reaped, kept = os.getsid(0), 0, MANAGED.union(keep)
     strays = children(os.getpid()) if _LISTS_CHILDREN else [s.pid for s in snapshot().values() if s.ppid == os.getpid()]
     for pid in strays:
-        stat = read_stat(pid) if pid not in kept else None
-        if stat and stat.state == "Z" and stat.session != own:
-            try:
+        try:
+            # Two system calls and no look at /proc: a tree that forks fast leaves thousands of dead.
+            if pid not in kept and os.getsid(pid) != own:
                 reaped += os.waitpid(pid, os.WNOHANG)[0] == pid
-            except ChildProcessError:
-                pass  # somebody was faster
+        except (ChildProcessError, ProcessLookupError):
+            pass  # somebody was faster
     return reaped

@@ -9,8 +9,10 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Mapping
 
 from agentrq_worker.runner import proc
+from agentrq_worker.runner.ending import Ending, pauses
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class Tree:
         self._mark = mark
         self._tag = proc.tag_of(mark)
         self._seen: set[tuple[int, int]] = set()
-        self._ending = proc.Ending(self.members)
+        self._ending = Ending(self._find)
 
     @property
     def others_ended(self) -> int:
@@ -54,7 +56,7 @@ class Tree:
 
     async def end(self) -> None:
         """Kill what is left, the leader included. Bounded: after some 5 s what cannot be killed is logged, given up."""
-        for pause in proc.pauses(_ROUNDS):
+        for pause in pauses(_ROUNDS):
             if self.kill():
                 return
             await asyncio.sleep(pause)
@@ -62,7 +64,16 @@ class Tree:
 
     def members(self) -> list[proc.Stat]:
         """Look for them; who was seen once is known when its parents have ended."""
-        table = proc.family(self._leader)
+        return self._of(proc.family(self._leader))
+
+    def _find(self, on_sight: proc.OnSight) -> list[proc.Stat]:
+        def look(process: proc.Stat) -> None:
+            if process.alive and self._is_own(process):
+                on_sight(process)
+
+        return self._of(proc.family(self._leader, look))
+
+    def _of(self, table: Mapping[int, proc.Stat]) -> list[proc.Stat]:
         if not self._starttime and (leader := table.get(self._leader)):
             # Not before it is needed: of a process that is just beginning, reading it waits.
             self._starttime = leader.starttime
