@@ -11,7 +11,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type tests test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test bytecode lint type tests test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,10 +38,14 @@ lint: install  ## ruff and the import contracts
 type: install  ## mypy, strict
 	$(BIN)/mypy producer/src worker/src tests
 
-tests: install  ## the tests alone
+# By hand, once: where Python is told to write no bytecode, each of a thousand processes would compile all of it.
+bytecode: install
+	@$(BIN)/python -m compileall -q producer/src worker/src tests benchmarks
+
+tests: bytecode  ## the tests alone
 	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
 
-test-acl: install  ## the end-to-end tests under the ACL profiles: default user off, gateway; then producer and reader apart
+test-acl: bytecode  ## the end-to-end tests under the ACL profiles: default user off, gateway; then producer and reader apart
 	$(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
 	AGENTRQ_TEST_ACL=split $(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
 
@@ -57,16 +61,16 @@ test-agents: install  ## sessions of real agent CLIs, pinned and from npm, again
 	$(BIN)/python -m tests.agents.installing $(AGENTS)
 	$(BIN)/python -m tests.agents.isolated $(BIN)/pytest -m agents tests/agents
 
-test-faults: install  ## the long tier: kills, outages and soaks
+test-faults: bytecode  ## the long tier: kills, outages and soaks
 	$(BIN)/pytest -n $(TEST_PROCESSES) -m long --timeout 1800 -o faulthandler_timeout=2400
 
-soak: install  ## SOAK_MINUTES (15) of sessions at work while their workers die at random
+soak: bytecode  ## SOAK_MINUTES (15) of sessions at work while their workers die at random
 	@$(BIN)/python -m tests.faults.soak
 
-bench: install  ## speed against what people would use instead; keeps benchmarks/RESULTS.md
+bench: bytecode  ## speed against what people would use instead; keeps benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
-bench-quick: install  ## the same in under a minute, coarsely; keeps nothing
+bench-quick: bytecode  ## the same in under a minute, coarsely; keeps nothing
 	$(BIN)/python -m benchmarks --quick
 
 wheels: install  ## both wheels, in dist/

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 READY_S = 60.0
 END_S = 60.0
 
@@ -19,6 +21,14 @@ END_S = 60.0
 def resident(pid: int) -> int:
     """Bytes of a process's memory."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Worker:

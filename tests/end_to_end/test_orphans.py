@@ -19,7 +19,7 @@ from agentrq import AsyncAgentClient, AsyncSession
 from agentrq_worker.runner import proc
 from tests.rq_checks import eventually
 from tests.sessions import until
-from tests.workers import Worker
+from tests.workers import Worker, alive
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5", "--stop-grace-s", "0.3")
@@ -85,8 +85,8 @@ def sleepers(worker: Worker) -> list[psutil.Process]:
 
 async def all_gone(processes: list[psutil.Process]) -> None:
     """Waits for their ends; how long these take on a busy machine is the soak's figure (``make soak``)."""
-    _, alive = await asyncio.to_thread(psutil.wait_procs, processes, timeout=GONE_S)
-    assert not [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    _, left = await asyncio.to_thread(psutil.wait_procs, processes, timeout=GONE_S)
+    assert not any(map(alive, left))
 
 
 async def in_full(
@@ -135,7 +135,7 @@ async def test_ends_of_sessions(client: AsyncAgentClient, start_worker: Start, r
     await all_gone(family)
     # Nothing but the guardian is left, and no zombie.
     await eventually(lambda: len(tree(worker)) == 1)
-    assert tree(worker)[0].status() != psutil.STATUS_ZOMBIE
+    assert alive(tree(worker)[0])
 
 
 @pytest.mark.usefixtures("launcher")
@@ -187,7 +187,7 @@ async def test_zombies_do_not_pile_up(
     worker = start_worker(*FAST)
     session = await client.start("orphans", "go")
     await until(session, "idle")
-    await eventually(lambda: not [process for process in tree(worker) if process.status() == psutil.STATUS_ZOMBIE])
+    await eventually(lambda: all(map(alive, tree(worker))))
     await session.stop()
     await session.wait(20)
 

@@ -26,7 +26,7 @@ from agentrq_worker.runner import proc
 from tests.faults.proxy import Plan, Proxy
 from tests.rq_checks import eventually, stuck
 from tests.sessions import contents
-from tests.workers import Worker
+from tests.workers import Worker, alive
 
 LIGHT: Final = Path(__file__).parents[1] / "fakes" / "light.sh"
 LIGHT_PROVIDER: Final = f'[providers.light]\ncommand = ["sh", "{LIGHT}"]\n'
@@ -56,10 +56,8 @@ def leftovers(workers: set[int]) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         mark = proc.parse_mark(proc.read_mark(process.pid))
-        if mark is not None and mark.worker[0] in workers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+        if mark is not None and mark.worker[0] in workers and alive(process):
+            found.append(process)
     return found
 
 

@@ -15,7 +15,7 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.status import MOVES, Status
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
-from tests.workers import Worker
+from tests.workers import Worker, alive
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5")
@@ -41,8 +41,8 @@ def runner_of(raw: Any, session_id: str) -> psutil.Process:
 
 
 def gone(*processes: psutil.Process) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=10)
-    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    _, left = psutil.wait_procs(processes, timeout=10)
+    return not any(map(alive, left))
 
 
 @pytest.mark.parametrize("busy", [False, True])

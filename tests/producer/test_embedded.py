@@ -19,6 +19,7 @@ from agentrq import embedded, server_process
 from agentrq.embedded import EmbeddedServer, attach, try_lock
 from agentrq.errors import EmbeddedServerError
 from agentrq.server_process import ServerProcess, find_server, runtime_dir, socket_path
+from tests.workers import alive
 
 LIMIT_S = 20.0
 USER = """
@@ -56,13 +57,6 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-
-
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:

@@ -14,6 +14,7 @@ import pytest
 from agentrq_worker.runner import proc
 from agentrq_worker.runner.pipes import STDERR_LINE
 from agentrq_worker.runner.process import RunnerProcess
+from tests.workers import alive
 
 ENV = {"PATH": os.environ["PATH"]}
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -113,7 +114,7 @@ def is_gone(pid: int) -> bool:
 
 def runs(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return alive(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return False
 
