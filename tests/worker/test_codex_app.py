@@ -122,7 +122,7 @@ def test_a_prompt_waits_for_the_handshake_and_the_first_init_for_a_prompt() -> N
         ({}, "never", "danger-full-access"),
         ({"permission_mode": "default"}, "on-request", "workspace-write"),
         ({"permission_mode": "plan"}, "never", "read-only"),
-        ({"approvals": "ask"}, "untrusted", "read-only"),
+        ({"approvals": "ask"}, "untrusted", "workspace-write"),
         ({"approvals": "ask", "permission_mode": "plan"}, "never", "read-only"),
     ],
 )

@@ -26,7 +26,9 @@ MODES: Final = {
     "auto": ("on-request", "workspace-write"),
     "dontAsk": ("never", "workspace-write"),
     "plan": ("never", "read-only"),
-    "untrusted": ("untrusted", "read-only"),
+    # Not read-only: codex 0.169 runs what was allowed in its sandbox first, and on a busy machine it often takes that
+    # sandbox's refusal for the command's own answer, instead of running it again outside.
+    "untrusted": ("untrusted", "workspace-write"),
 }
 """Permission modes as codex's approval policy and sandbox."""
 
