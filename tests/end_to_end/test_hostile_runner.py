@@ -89,6 +89,20 @@ async def test_hostile(
     assert all(len(line) < 10_000 for line in worker.log)
 
 
+@attack("a runner closes its stdout and lives on", "ended after 10 s with the cause: it could not say when it is done")
+async def test_a_mute_one(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+    config.write_text(f"{config.read_text()}{PROBE}")
+    start_worker("--stop-grace-s", "0")
+    session = await client.start("probe", "import os, time\nsay('bye')\nos.close(1)\ntime.sleep(1000)")
+    await until(session, "running")
+    pids = tree((await session.state()).pid or 0)
+    state = await session.wait(60)
+    assert (state.status, state.reason) == ("error", "failed")
+    assert state.error == "The runner closed its stdout and did not end"
+    await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert [content.text for content in contents([event async for event in session.events()], "text")] == ["bye"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_RECOVERIES: Final = 3
 DRAIN_OUTPUT_S: Final = 2.0
 """How long a survivor may hold the runner's stdout open after the runner's end before it is closed here."""
+MUTE_S: Final = 10.0
+"""How long a runner that has closed its stdout may live on: it can say nothing more, not even that its turn is over."""
 INTERRUPT_S: Final = 10.0
 """How long a turn that ran over its time may take to end once it is interrupted; then the session ends."""
 LOOK_AT_TIME_S: Final = 0.5
@@ -56,6 +58,7 @@ class Session:
         self._over = asyncio.Event()
         self._stopping = False
         self._stderr_second, self._stderr_lines = 0.0, 0
+        self._mute: asyncio.TimerHandle | None = None
         lane.on_lost = self._superseded
         lane.on_full = self._hold_reading
 
@@ -80,6 +83,8 @@ class Session:
         finally:
             if self._process is not None:
                 await self._process.aclose()
+            if self._mute is not None:
+                self._mute.cancel()
         if self.outcome is not None and self._lane.lost is None:
             self._talk.end(self.outcome, self._process.returncode if self._process else None)
             await self._lane.flushed()
@@ -297,6 +302,9 @@ class Session:
 
     def _read_end(self) -> None:
         self._lines(self._framer.close())
+        if self.outcome is None and self._lane.lost is None:  # its exit is seen apart, now or soon
+            error = "The runner closed its stdout and did not end"
+            self._mute = asyncio.get_running_loop().call_later(MUTE_S, self._fail, error)
 
     def _lines(self, lines: list[bytes | LineTooLong]) -> None:
         redact = self._launch.redactor.line if self._launch is not None and self._launch.redactor else None
