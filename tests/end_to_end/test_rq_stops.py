@@ -13,8 +13,9 @@ from rq.exceptions import InvalidJobOperation
 from rq.serializers import JSONSerializer
 
 from agentrq import AsyncAgentClient
+from tests.end_to_end.test_isolation import PROBE
 from tests.rq_checks import eventually, result_of, stuck
-from tests.sessions import until
+from tests.sessions import contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
@@ -52,3 +53,35 @@ async def test_a_stop_by_rq(client: AsyncAgentClient, start_worker: Start, raw: 
     assert (await idle.wait(20)).reason == "stopped"
     assert (await result_of(raw, idle.id))[0] == "stopped"
     await eventually(lambda: not stuck(raw))
+
+
+async def test_a_stop_by_rq_while_its_session_is_handed_over(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
+) -> None:
+    config.write_text(f"{config.read_text()}{PROBE}")
+    first = start_worker("--stop-grace-s", "2", "--name", "first")
+    session = await client.start("probe", "say('up'); result(); import time; time.sleep(1000)")
+    await until(session, "idle")
+    first.process.terminate()
+    first.wait_log("told to end")
+    send_stop_job_command(raw, session.id, serializer=JSONSerializer)
+    start_worker(*FAST, "--name", "second")
+    assert (await session.wait(30)).reason == "stopped"
+    assert (await result_of(raw, session.id))[0] == "stopped"
+    await eventually(lambda: not stuck(raw))
+
+
+async def test_a_stop_by_rq_that_came_too_late(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
+) -> None:
+    """The runner had said that it is over: the session is completed, and so is its job."""
+    config.write_text(f"{config.read_text()}{PROBE}")
+    start_worker("--stop-grace-s", "2", "--name", "first")
+    over = 'import sys, time; sys.stdout.write(\'{"type":"agent_stopped"}\\n\'); sys.stdout.flush(); time.sleep(1000)'
+    session = await client.start("probe", f"say('up'); {over}")
+    async for event in session.events():
+        if contents([event], "text"):
+            break
+    send_stop_job_command(raw, session.id, serializer=JSONSerializer)
+    state = await session.wait(30)
+    assert (await result_of(raw, session.id))[0] == ("stopped" if state.reason == "stopped" else "finished")

@@ -32,6 +32,12 @@ def say(text: object) -> None:
     )
 
 
+def result() -> None:
+    """The turn's end."""
+    put({"type": "result", "subtype": "success", "is_error": False, "duration_ms": 1, "num_turns": 1, "result": "",
+         "total_cost_usd": 0.0, "usage": {"input_tokens": 1, "output_tokens": 1}})  # fmt: skip
+
+
 def main() -> None:
     for line in sys.stdin:
         given = json.loads(line)
@@ -41,12 +47,11 @@ def main() -> None:
             continue
         sys.stdout.write('{"type":"agent_started"}\n')
         try:
-            exec(given["prompt"], {"say": say, "put": put, "given": given})
+            exec(given["prompt"], {"say": say, "put": put, "result": result, "given": given})
         except BaseException as error:  # noqa: BLE001 - whatever it tried
             say(f"{type(error).__name__}: {error}")
             traceback.print_exc()
-        put({"type": "result", "subtype": "success", "is_error": False, "duration_ms": 1, "num_turns": 1, "result": "",
-             "total_cost_usd": 0.0, "usage": {"input_tokens": 1, "output_tokens": 1}})  # fmt: skip
+        result()
 
 
 main()

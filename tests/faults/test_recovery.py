@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from agentrq import AgentClient, AsyncAgentClient, Message, StatusEvent
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import MOVES, Status
+from tests.end_to_end.test_isolation import PROBE
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker, alive
@@ -213,3 +215,16 @@ async def test_a_reader_notices_that_nobody_is_left(
             with AgentClient.from_url(redis_url) as other:
                 state = await asyncio.to_thread(other.session(session.id).wait, 40)
     assert (state.status, state.reason) == ("error", "lost")
+
+
+async def test_a_last_turn_is_the_last_though_its_worker_dies_before_it_says_so(
+    client: AsyncAgentClient, start_worker: Start, config: Path
+) -> None:
+    config.write_text(f"{config.read_text()}{PROBE}")
+    first = start_worker(*FAST, "--name", "first", "--stop-grace-s", "100")
+    session = await client.start("probe", "say('up'); result(); import time; time.sleep(1000)", max_turns=1)
+    await until(session, "idle")  # and its runner does not end
+    first.kill()
+    start_worker(*FAST, "--name", "second")
+    state = await session.wait(30)
+    assert (state.status, state.reason, state.num_turns) == ("done", "max_turns", 1)

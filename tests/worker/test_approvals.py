@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from typing import Any
+
 import pytest
+from hypothesis import given, strategies
 
 from agentrq.errors import InvalidOption
-from agentrq.wire.approvals import ASK, InvalidPolicy, read_policy
+from agentrq.wire.approvals import ASK, InvalidPolicy, read_policy, words
 from agentrq.wire.commands import make_options, parse_option
 from agentrq_worker.approvals import decide, same_call
 from agentrq_worker.providers.answers import Gist, answers_to, form, gist
@@ -40,6 +44,34 @@ RULES = read_policy(
 )
 def test_rules(name: str, given: object, decision: str) -> None:
     assert RULES.decide(name, given) == decision
+
+
+@given(strategies.text("ab'\"\\\\ \\t\\n$;é"))
+def test_words_are_those_of_a_shell(text: str) -> None:
+    try:
+        expected = shlex.split(text)[:3]
+    except ValueError:
+        return  # a quote that is not closed, perhaps behind the third word
+    assert words(text, 3) == expected
+
+
+@pytest.mark.parametrize("text", ["'a", 'b "', "c\\"])
+def test_without_its_quote_there_are_no_words(text: str) -> None:
+    assert words(text, 3) == []
+
+
+def test_a_long_command_costs_no_more_than_its_length() -> None:
+    """Looked at by shlex.split, these took minutes, and the whole worker stood still."""
+    rules = [{"command": "rm *", "decision": "deny"}, {"command": "echo *", "decision": "allow"}]
+
+    def decide_on(command: str, *rules: Any) -> str:
+        return read_policy({"default": "ask", "rules": list(rules)}).decide("Bash", {"command": command})
+
+    assert decide_on("bash -c 'echo " + "a" * 100_000 + "'", *rules) == "allow"
+    assert decide_on("bash -c 'rm " + "a" * 100_000 + "'", *rules) == "deny"
+    # Longer than any that can be run: only the safe is assumed.
+    assert decide_on("bash -c 'echo " + "a" * 5_000_000 + "'", rules[1]) == "ask"
+    assert decide_on("bash -c 'echo " + "a" * 5_000_000 + "'", *rules) == "deny"
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,13 @@ def test_max_turns_ends_the_session() -> None:
     assert talk.outcomes == [Outcome(Status.DONE, Reason.MAX_TURNS)]
 
 
+def test_max_turns_ends_a_session_that_is_to_leave() -> None:
+    talk = Talk(max_turns=1).begin().say(Alive())
+    talk.talk.leaving = True
+    talk.say(cost(1))
+    assert talk.outcomes[0] == Outcome(Status.DONE, Reason.MAX_TURNS)
+
+
 EVENTS: dict[str, Callable[[Talk], Any]] = {
     "alive": lambda talk: talk.say(Alive()),
     "text": lambda talk: talk.say(Draft("text", Text("x"))),

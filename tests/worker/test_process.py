@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from agentrq_worker.runner import proc
+from agentrq_worker.runner import pipes, proc
 from agentrq_worker.runner.pipes import STDERR_LINE
 from agentrq_worker.runner.process import RunnerProcess
 from tests.workers import alive
@@ -217,6 +217,21 @@ async def test_a_line_of_a_megabyte() -> None:
         await r.until(lambda: r.ends)
         assert r.output == b"x" * 1_000_000 + b"\n"
         assert await r.process.wait() == 0
+
+
+async def test_what_takes_long_to_take_in_is_read_in_smaller_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipes, "_TURN_S", 0.0)  # everything takes too long
+    async with runner("sh", "-c", "head -c 300000 /dev/zero") as r:
+        sizes: list[int] = []
+
+        def take(chunk: bytes) -> None:
+            sizes.append(len(chunk))
+            r.on_chunk(chunk)
+
+        monkeypatch.setattr(r.process._stdout, "_on_chunk", take)
+        await r.until(lambda: r.ends)
+        assert len(r.output) == 300_000
+        assert max(sizes[1:]) == 1024
 
 
 async def test_pausing_holds_the_runner_and_loses_nothing() -> None:

@@ -171,11 +171,11 @@ class Conversation(Delivery):
         self._lane.message("cost", cost, None, fields)
         self.busy = False
         self.turn_began = None
-        if self.leaving and not self._late:
-            self._finish(Outcome(None, handed_over=True))
         most = self._options.max_turns
         if most is not None and isinstance(total, SessionTotal) and total.num_turns >= most:
             self._finish(Outcome(Status.DONE, Reason.MAX_TURNS))
+        if self.leaving and not self._late:
+            self._finish(Outcome(None, handed_over=True))
         if not self._next_turn() and self.status is not Status.IDLE:
             self.idle_since = time.monotonic()
             self._move(Status.IDLE)

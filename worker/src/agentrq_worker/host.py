@@ -155,22 +155,23 @@ class Host:
         if outcome == "full":
             raise InboxFull(session_id, MAX_INBOX)
         if command.command == "stop":
-            await self._stop_ownerless(session_id)
+            await self.stop_ownerless(session_id)
         elif outcome == "ended":
             look = await self.ownership.look(session_id)
             raise SessionEnded(session_id, look.state.status if look else "ended")
 
-    async def _stop_ownerless(self, session_id: str) -> None:
-        """Carry out a stop where no live worker does."""
+    async def stop_ownerless(self, session_id: str) -> bool:
+        """Carry out a stop where no live worker does; whether it was carried out here."""
         outcome = "changed"
         while outcome == "changed":
             look = await self.ownership.look(session_id)
             if look is None or look.owned or look.state.ended:
-                return
+                return False
             outcome = await self.ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+        return outcome == "ok"
 
     async def _stop_if_asked(self, session_id: str) -> None:
         """A stop that came while its session was handed over: nobody would see it before the next owner."""
         look = await self.ownership.look(session_id)
         if look is not None and look.inner.stop:
-            await self._stop_ownerless(session_id)
+            await self.stop_ownerless(session_id)

@@ -22,7 +22,7 @@ from agentrq.errors import AgentRQError, InvalidOption, SessionExists, SessionNo
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import FUNCTIONS, START, Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id
-from agentrq.wire.status import Status
+from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import now_ms
 from agentrq_worker.bookkeeping import Bookkeeping, is_later
 from agentrq_worker.claimed import Outcome
@@ -158,13 +158,13 @@ class Jobs:
             async with asyncio.TaskGroup() as group:
                 preparing = group.create_task(self._prepare(job), name=f"prepare {job.id}")
                 outcome = await self._host.run_session(claim)
+            execution = preparing.result()
+            if execution is None:
+                execution = await self._rq(self._books.prepare, job)
+            await self._conclude(job, queue, execution, live, outcome)
         finally:
             if self._live.get(job.id) is live:  # superseded here, it may be claimed here again before it has ended
                 del self._live[job.id]
-        execution = preparing.result()
-        if execution is None:
-            execution = await self._rq(self._books.prepare, job)
-        await self._conclude(job, queue, execution, live, outcome)
 
     async def _prepare(self, job: SessionJob) -> Execution | None:
         """``started``, while the session begins; RQ's trouble with it is no reason to end the session."""
@@ -178,13 +178,17 @@ class Jobs:
         self, job: SessionJob, queue: Queue, execution: Execution, live: _Live, outcome: Outcome
     ) -> None:
         books = self._books
+        if outcome.handed_over and live.stopped and await self._host.stop_ownerless(live.session_id):
+            outcome = Outcome(Status.DONE, Reason.STOPPED)
         if outcome.status is None:
             await self._rq(books.let_go, job, execution, outcome.handed_over)
             if not outcome.handed_over:
                 await self._rq(books.set_right, job.id, await self._host.ownership.look(live.session_id))
+            elif live.stopped:  # meanwhile: until then RQ took a stop
+                await self._host.stop_ownerless(live.session_id)
         elif outcome.status is Status.ERROR:
             await self._rq(books.fail, job, queue, execution, outcome.error or "failed")
-        elif live.stopped:
+        elif live.stopped and outcome.reason is Reason.STOPPED:
             await self._rq(books.fail, job, queue, execution, STOPPED, stopped=True)
         else:
             await self._rq(books.succeed, job, queue, execution, await self._host.final_state(live.session_id))
@@ -194,12 +198,13 @@ class Jobs:
     def stop_job(self, job_id: str) -> None:
         """RQ's stop-job: the session ends, its job is ``stopped``."""
         live = self._live.get(job_id)
-        session = self._host.ownership.sessions.get(live.session_id) if live is not None else None
-        if live is None or session is None:
+        if live is None:
             log.warning("RQ asks to stop job %s, which does not run here", job_id)
             return
         live.stopped = True
-        session.stop()
+        session = self._host.ownership.sessions.get(live.session_id)
+        if session is not None:
+            session.stop()
 
     def stop_execution(self, execution_id: str) -> None:
         """RQ's stop-execution, as `stop_job`."""

@@ -134,6 +134,10 @@ class Session:
             error = f"Its worker was lost {claimed.recoveries} times in a row (max_recoveries {most})"
             self._finish(Outcome(Status.ERROR, Reason.LOST, error))
             return True
+        turns = self._options.max_turns
+        if claimed.recovering and turns is not None and claimed.total.num_turns >= turns:
+            self._finish(Outcome(Status.DONE, Reason.MAX_TURNS))  # its worker was lost before it could say so
+            return True
         return False
 
     async def _until_over(self) -> None:

@@ -7,7 +7,8 @@ that matches decides. Globs are those of `fnmatch`: ``*`` also matches ``/``.
 
 from __future__ import annotations
 
-import shlex
+import functools
+import re
 from fnmatch import fnmatchcase
 from posixpath import join, normpath
 from typing import Any, Final, Literal, get_args
@@ -19,6 +20,13 @@ _PATHS: Final = ("file_path", "path", "notebook_path")
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish"})
 _OPERATORS: Final = frozenset(";&|<>()`$\n")
 """With these a shell makes several commands of one, or other words of those that stand there."""
+_LONGEST: Final = 128 * 1024
+"""Characters of a command that globs are compared with: Linux takes no longer argument (MAX_ARG_STRLEN)."""
+# As shlex.split, whose time grows with the square of a word's length.
+_WORD: Final = re.compile(r"""(?:[^ \t\r\n'"\\]++|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.)++""", re.DOTALL)
+_PIECE: Final = re.compile(r"""'([^']*+)'|"((?:[^"\\]++|\\.)*+)"|\\(.)|([^'"\\]++)""", re.DOTALL)
+_SPACE: Final = re.compile(r"[ \t\r\n]*+")
+_ESCAPED: Final = re.compile(r"""\\(["\\])""")
 
 
 class InvalidPolicy(ValueError):
@@ -30,6 +38,7 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=Tr
 
     One that allows has to match every path of a call, and matches no command that makes several, unless its glob has
     the same operators; one that denies or asks matches by any of the paths, and what a shell is given with ``-c`` too.
+    Of a command over 128 Ki characters only the safe is assumed: none that allows matches it, every other does.
     """
 
     decision: Decision
@@ -58,6 +67,8 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=Tr
         command = members.get("command")
         if not isinstance(command, str):
             return False
+        if len(command) > _LONGEST:
+            return self.decision != "allow"
         words = _unwrapped(command)
         if self.decision == "allow" and not _OPERATORS.intersection(words) <= _OPERATORS.intersection(self.command):
             return False
@@ -105,13 +116,38 @@ def _paths(members: dict[str, Any]) -> list[str]:
     return [path for path in found if isinstance(path, str)]
 
 
+@functools.lru_cache(maxsize=1)  # every rule asks for it
 def _unwrapped(command: str) -> str:
     """The command that a shell is given with ``-c``; any other as it is."""
     shell, _, rest = command.partition(" ")
     if shell.rpartition("/")[2] not in _SHELLS:
         return command
-    try:
-        words = shlex.split(rest)
-    except ValueError:
-        return command
-    return words[1] if len(words) == 2 and words[0] in ("-c", "-lc") else command
+    found = words(rest, 3)
+    return found[1] if len(found) == 2 and found[0] in ("-c", "-lc") else command
+
+
+def words(text: str, most: int) -> list[str]:
+    """The first ``most`` words as a shell takes them; none where a quote is not closed."""
+    words: list[str] = []
+    at = _end(_SPACE, text, 0)
+    while at < len(text) and len(words) < most:
+        end = _end(_WORD, text, at)
+        if end == at:
+            return []
+        words.append("".join(map(_unquoted, _PIECE.finditer(text, at, end))))
+        at = _end(_SPACE, text, end)
+    return words
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return at if found is None else found.end()
+
+
+def _unquoted(piece: re.Match[str]) -> str:
+    single, double, escaped, bare = piece.groups()
+    return (
+        _ESCAPED.sub(r"\1", double)
+        if double is not None
+        else next(part for part in (single, escaped, bare) if part is not None)
+    )

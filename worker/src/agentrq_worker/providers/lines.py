@@ -61,6 +61,8 @@ def rescue(
     """
     if not line.strip():
         return None
+    if line.lstrip()[:1] != b"{":  # at once: a program that takes the wrong way prints many such lines
+        return not_an_object(line)
     clean = line
     try:
         try:
@@ -70,7 +72,7 @@ def rescue(
             clean = _repair(line)
             probe = _probe(clean)
     except RecursionError:
-        return malformed("line", "nested too deeply", line) if line.lstrip()[:1] == b"{" else not_an_object(line)
+        return malformed("line", "nested too deeply", line)
     except ValueError:
         return not_an_object(line)
     tag = value(probe.type)

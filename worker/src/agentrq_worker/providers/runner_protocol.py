@@ -50,6 +50,7 @@ class RunnerProtocol(Dialect):
         self._session_id = session_id
         self._options = options
         self._make = make
+        self._name = adapter
         self._adapter = make(adapter, total)
         self._introduced = False
         self._foreign = b""
@@ -95,8 +96,7 @@ class RunnerProtocol(Dialect):
         if kind in _SWALLOWED:
             return []
         if kind == "agent_started":
-            self._choose(said.adapter)
-            return [_ALIVE]
+            return [*self._choose(said.adapter), _ALIVE]
         if kind == "agent_stopped":
             return [Ended()]
         if kind == "agent_error":
@@ -110,10 +110,14 @@ class RunnerProtocol(Dialect):
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""
         return self._adapter.close(reason)
 
-    def _choose(self, name: Any) -> None:
-        """A runner that plays another agent's part says whose (`replay`)."""
-        if isinstance(name, str):
-            try:
-                self._adapter = self._make(name, self._adapter.total)
-            except UnknownAdapter:
-                pass  # a name of a newer protocol: the adapter in use reads on
+    def _choose(self, name: Any) -> list[Draft]:
+        """A runner that plays another agent's part says whose (`replay`); what the one before left open is closed."""
+        if not isinstance(name, str) or name == self._name:
+            return []
+        before = self._adapter
+        try:
+            self._adapter = self._make(name, before.total)
+        except UnknownAdapter:
+            return []  # a name of a newer protocol: the adapter in use reads on
+        self._name = name
+        return before.close()

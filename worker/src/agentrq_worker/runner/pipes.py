@@ -5,11 +5,16 @@ Owns what is unsent, what is held back and what is kept of stderr. Does not own 
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from typing import IO
 
 READ_SIZE = 65536
 """Bytes a read: what a pipe holds by default; larger reads cost an allocation and bring no more."""
+_LEAST_READ = 1024
+_TURN_S = 0.02
+"""What is read at once should be dealt with in about this time: others wait for the loop meanwhile. A read of short
+lines that each make a message takes ten times as long, so the next ones are smaller."""
 
 STDERR_LINE = 8192
 """Bytes of a stderr line handed on; the rest of the line is dropped."""
@@ -91,6 +96,7 @@ class Stdout:
         self._loop = loop
         self._on_chunk, self._on_end = on_chunk, on_end
         self._paused = False
+        self._size = READ_SIZE
         # Made for who waits: an event takes 0.8 KiB.
         self._resumed: asyncio.Event | None = None
         self._ended: asyncio.Event | None = None
@@ -122,13 +128,19 @@ class Stdout:
         if self._pipe is None:
             return False
         try:
-            data = os.read(self._pipe.fileno(), READ_SIZE)
+            data = os.read(self._pipe.fileno(), self._size)
         except BlockingIOError:
             return False
         except OSError:
             data = b""
         if data:
+            began = time.monotonic()
             self._on_chunk(data)
+            took = time.monotonic() - began
+            if took > _TURN_S:
+                self._size = max(_LEAST_READ, int(len(data) * _TURN_S / took))
+            elif self._size < READ_SIZE:
+                self._size = min(2 * self._size, READ_SIZE)
         else:
             self.end()
         return bool(data)
@@ -163,6 +175,7 @@ class Stdout:
                 await self._resumed.wait()
         if self._pipe is None:
             return True
+        self._size = READ_SIZE
         for _ in range(_LARGEST_PIPE // READ_SIZE):
             if not self._read():
                 break
