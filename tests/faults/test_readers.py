@@ -505,24 +505,108 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
     assert deaths >= 4
 
 
-async def test_a_subscription_that_is_closed_while_a_reader_leaves(redis_url: str) -> None:
-    """Two readers leave at once while the connection fails: one's failure closes it under the other."""
+async def test_who_leaves_does_not_connect_again(redis_url: str) -> None:
+    """The connection is cut and the pump, which reads it, does not know yet: to make it anew is the pump's alone."""
     live = connect_async(redis_url, blocking=True)
     hub = lives.Hub(live, Keys())
     try:
-        async with asyncio.timeout(30), hub.subscribed("stays"), hub.subscribed("other"):
-            await waiting.true(lambda: hub._pubsub is not None)
-            pubsub = hub._pubsub
-            await pubsub.connection.disconnect()
-            connection, pubsub.connection = pubsub.connection, None  # as its aclose leaves it
-
-            async def closed_meanwhile(*_: object) -> None:
-                pubsub.connection = None
-
-            pubsub.connection_pool.get_connection = closed_meanwhile
-            await hub._tell("unsubscribe", ["nothing"])
-            del pubsub.connection_pool.get_connection
-            await connection.disconnect()
+        async with asyncio.timeout(30), hub.subscribed("stays") as inbox:
+            async with hub.subscribed("leaves"):
+                await waiting.true(lambda: hub._pubsub is not None)
+                connection = hub._pubsub.connection
+                connection._writer.transport.abort()
+                inbox.take(subscriptions.Reader(Keys(), "stays", None))
+            assert not connection.is_connected
+            await waiting.true(lambda: hub._pubsub is not None and hub._pubsub.connection.is_connected)
+            await waiting.true(lambda: inbox.behind)
     finally:
         await hub.aclose()
         await live.aclose()
+
+
+# -- how long somebody waits
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_a_network_that_stands_still_while_somebody_waits(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Nobody waits beyond his time by more than one answer may take; and it is `TimeoutError`, as documented."""
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(_asyncio, "ANSWER_TIMEOUT_S", 0.5)
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        await client.start("demo", "hello", "s")
+    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, asyncio.timeout(30):
+        if how == "async":
+            async with AsyncAgentClient.from_url(network.url) as client:
+                session = client.session("s")
+                await session.state()
+                network.freeze()
+                with pytest.raises(TimeoutError, match=r"Session s took longer than 0\.2 s"):
+                    await session.wait(0.2)
+                with pytest.raises(TimeoutError, match=r"The receipt of .* took longer than 0\.2 s"):
+                    await session.interrupt(wait=True, timeout=0.2)
+                with pytest.raises(redis.TimeoutError, match=r"did not answer within 0\.5 s"):
+                    await session.wait()
+        else:
+            with AgentClient.from_url(network.url) as other:
+                named = other.session("s")
+                await asyncio.to_thread(named.state)
+                network.freeze()
+                with pytest.raises(TimeoutError, match=r"Session s took longer than 0\.2 s"):
+                    await asyncio.to_thread(named.wait, 0.2)
+                with pytest.raises(TimeoutError, match=r"The receipt of .* took longer than 0\.2 s"):
+                    await asyncio.to_thread(named.interrupt, wait=True, timeout=0.2)
+                with pytest.raises(redis.TimeoutError):
+                    await asyncio.to_thread(named.wait)
+
+
+async def test_no_time_is_enough_for_what_has_ended(redis_url: str) -> None:
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        session = await client.start("demo", "hello", "s")
+        with pytest.raises(TimeoutError):
+            await session.wait(0)
+        await session.stop()
+        assert (await session.wait(0)).reason == "stopped"
+    with AgentClient.from_url(redis_url) as other:
+        state = await asyncio.to_thread(other.session("s").wait, 0)
+        assert state.reason == "stopped"
+
+
+async def test_pages_that_take_too_long_are_asked_for_in_smaller_ones(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    perform = AsyncAgentClient._perform
+
+    async def slow(self: AsyncAgentClient, request: Any) -> Any:
+        for command in getattr(request, "commands", ()):
+            if command[0] == "XRANGE":
+                asked.append(command[-1])
+                if command[-1] > 5:
+                    raise redis.TimeoutError("a slow link")
+        return await perform(self, request)
+
+    monkeypatch.setattr(AsyncAgentClient, "_perform", slow)
+    async with asyncio.timeout(30), a_lane(redis_url) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
+        say(lane, 20)
+        end(lane)
+        await lane.flushed()
+        sequence: list[Seen] = []
+        await follow(client, sequence)
+    whole(sequence, 22)
+    assert asked[:3] == [100, 10, 1]
+
+
+def test_pieces_of_a_text_that_came_whole_are_left_out() -> None:
+    """They came as a hint while the page that has the text was read."""
+    content = b'{"text":"Hello","blockId":"b1"}'
+    head = b'{"cursor":"1-1","sessionId":"s","id":"1-1","type":"text","timestamp":1,"content":' + content + b"}"
+    reader = subscriptions.Reader(Keys(), "s", None, deltas=True)
+    found = reader.from_stream([[(b"1-1", {b"message": head})], (b"running", b"1-1", None)])
+    assert len(found) == 1
+    for block, expected in (("b1", 0), ("b2", 1)):
+        delta = {"text": "Hel", "blockId": block, "offset": 0}
+        piece = {"sessionId": "s", "id": "1-d1", "type": "text_delta", "timestamp": 1, "content": delta}
+        assert len(reader.from_messages(json.dumps([piece]).encode())) == expected

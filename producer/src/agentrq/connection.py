@@ -190,7 +190,8 @@ def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redi
     ``blocking``: for reads that wait for something to come, up to `CONNECT_TIMEOUT_S` or for as long as they say.
     Raises `BadUrl`; connects only when first used.
     """
-    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries)
+    # What was not answered in time is not asked again: whoever waits has waited long enough.
+    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries, (redis.ConnectionError,))
 
     def make() -> redis.Redis:
         if url.startswith("sentinel://"):

@@ -120,7 +120,7 @@ class Hub:
                 # The one task that no group owns: it lives while this client has readers, and the last one ends it.
                 self._pump = asyncio.get_running_loop().create_task(self._run(), name="agentrq-live")
             elif new:
-                await self._tell("subscribe", new)
+                await self._tell("SUBSCRIBE", new)
             else:
                 inbox.acknowledged()
             yield inbox
@@ -138,7 +138,7 @@ class Hub:
         if not self._readers:
             await self._disconnect()
         elif left:
-            await self._tell("unsubscribe", left)
+            await self._tell("UNSUBSCRIBE", left)
 
     async def aclose(self) -> None:
         """End the connection for good; readers that wait are woken and find it `closed`."""
@@ -155,15 +155,16 @@ class Hub:
             await asyncio.gather(pump, return_exceptions=True)
 
     async def _tell(self, verb: str, channels: list[str]) -> None:
-        pubsub = self._pubsub
-        if pubsub is None:
+        connection = None if self._pubsub is None else self._pubsub.connection
+        if connection is None or not connection.is_connected:
             return  # between connections: the pump subscribes to all that is wanted when it is back
         try:
             async with asyncio.timeout(PING_S):
-                await getattr(pubsub, verb)(*channels)
-        except (redis.RedisError, OSError, AttributeError) as error:  # the last from a PubSub that is closed meanwhile
+                # Not by the PubSub: it would connect again by itself, here, while the pump reads.
+                await connection.send_command(verb, *channels)
+        except (redis.RedisError, OSError) as error:
             log.info("%s failed, the connection is made anew: %s", verb, error)
-            await pubsub.aclose()
+            await connection.disconnect(nowait=True)
 
     async def _run(self) -> None:
         failures = 0
@@ -202,7 +203,7 @@ class Hub:
                         raise redis.ConnectionError("no answer to PING on the subscription")
                     if silent >= PING_S and not reading.done():
                         async with asyncio.timeout(PING_S):
-                            await pubsub.ping()
+                            await pubsub.connection.send_command("PING")
         except ExceptionGroup as group_of_one:
             raise group_of_one.exceptions[0] from None
 

@@ -153,7 +153,7 @@ def states(context: Context) -> Operation[list[State]]:
             elif not raw and started < steps.now_ms() - 60_000:  # a start adds its id before its state
                 gone.append(sid)
     if gone:
-        yield Batch([("ZREM", context.keys.sessions, *gone)])
+        yield Batch([("ZREM", context.keys.sessions, *gone)], apart=True)  # who may only read leaves it to others
     return found
 
 

@@ -65,6 +65,8 @@ class Reader:
         self._deltas = deltas
         self._skips = skips
         self._page = 100
+        self._whole: deque[Any] = deque(maxlen=64)
+        """Blocks whose whole text came from the stream: their pieces may still wait among the hints."""
 
     def page(self) -> Batch:
         """The commands of the next read: events after the cursor and, of the same moment, the state."""
@@ -78,6 +80,11 @@ class Reader:
             ],
             atomic=True,
         )
+
+    def shrink(self) -> bool:
+        """A page did not come in time: ask for less the next time. False where it was one event."""
+        less, self._page = self._page > 1, max(1, self._page // 10)
+        return less
 
     def from_stream(self, answers: Sequence[Any]) -> list[Event]:
         """The events of a page. Raises `StreamTrimmed` if some before them are gone, `SessionNotFound`."""
@@ -97,6 +104,8 @@ class Reader:
                 event = self._unreadable(text(place), fields, error)
             if event is not None:
                 events.append(event)
+                if self._deltas and isinstance(event, Message) and event.type in ("text", "thinking"):
+                    self._whole.append(event.content.block_id)  # type: ignore[union-attr]
         if entries:
             self.cursor = Cursor.parse(entries[-1][0])
         self._anchored = self._anchored or bool(entries)
@@ -155,7 +164,7 @@ class Reader:
                 following = f"{epoch}-{seq + 1}"
                 fresh.append(event)
             elif cursor is None:
-                if self._deltas:
+                if self._deltas and event.content.block_id not in self._whole:  # type: ignore[union-attr]
                     fresh.append(event)
             elif Cursor.parse(cursor) > (epoch, seq):
                 self.behind = True

@@ -29,6 +29,18 @@ from agentrq.wire.state import State
 from agentrq.wire.steps import Step
 
 
+@contextlib.asynccontextmanager
+async def _bounded(what: str, timeout: float | None) -> AsyncIterator[None]:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise timed_out(what, timeout) from None
+
+
 class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receipt]]):
     """One session, seen through an `AsyncAgentClient`: `Session`, awaited. Making it does no IO."""
 
@@ -69,13 +81,15 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
     async def wait(self, timeout: float | None = None) -> State:
         """As `Session.wait`."""
-        try:
-            async with asyncio.timeout(timeout):
-                async for _ in self._follow((await self.state()).cursor, skips=True):
+        if timeout is not None and timeout <= 0 and (state := await self.state()).ended:
+            return state
+        async with _bounded(f"Session {self.id}", timeout):
+            state = await self.state()
+            if not state.ended:
+                async for _ in self._follow(state.cursor, skips=True):
                     pass
-                return await self.state()
-        except TimeoutError:
-            raise timed_out(f"Session {self.id}", timeout) from None
+                state = await self.state()
+            return state
 
     def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Event]:
         """As `Session.events`."""
@@ -92,22 +106,19 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         context = self._client.context
         if not wait:
             return await self._client.run(operations.send(context, self.id, command))
-        before, known = await self._client.run(operations.send_awaited(context, self.id, command))
-        if known is not None:
-            return applied(known)
-        try:
-            async with asyncio.timeout(timeout):
-                reader = Reader(context.keys, self.id, before, skips=True)
-                async for event in self._client.follow(reader):
-                    if isinstance(event, Receipt) and event.command_id == command.command_id:
-                        return applied(event)
-                    if reader.skipped:
-                        reader.skipped = False
-                        known = await self._client.run(operations.receipt(context, self.id, command.command_id))
-                        if known is not None:
-                            return applied(known)
-        except TimeoutError:
-            raise timed_out(f"The receipt of {command.command_id}", timeout) from None
+        async with _bounded(f"The receipt of {command.command_id}", timeout):
+            before, known = await self._client.run(operations.send_awaited(context, self.id, command))
+            if known is not None:
+                return applied(known)
+            reader = Reader(context.keys, self.id, before, skips=True)
+            async for event in self._client.follow(reader):
+                if isinstance(event, Receipt) and event.command_id == command.command_id:
+                    return applied(event)
+                if reader.skipped:
+                    reader.skipped = False
+                    known = await self._client.run(operations.receipt(context, self.id, command.command_id))
+                    if known is not None:
+                        return applied(known)
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
 
     def _follow(
@@ -175,13 +186,19 @@ class AsyncAgentClient:
 
     async def _perform(self, request: Step | Batch) -> Any:
         # On Python 3.11 the sockets have no timeout of their own (see connection.py).
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            if isinstance(request, Step):
-                return await self._scripts[request.script](keys=list(request.keys), args=list(request.args))
-            async with self._redis.pipeline(transaction=request.atomic) as pipeline:
-                for command in request.commands:
-                    pipeline.execute_command(*command)
-                return await pipeline.execute(raise_on_error=not request.apart)
+        limit = asyncio.timeout(ANSWER_TIMEOUT_S)
+        try:
+            async with limit:
+                if isinstance(request, Step):
+                    return await self._scripts[request.script](keys=list(request.keys), args=list(request.args))
+                async with self._redis.pipeline(transaction=request.atomic) as pipeline:
+                    for command in request.commands:
+                        pipeline.execute_command(*command)
+                    return await pipeline.execute(raise_on_error=not request.apart)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise redis.TimeoutError(f"Redis did not answer within {ANSWER_TIMEOUT_S:g} s") from None
 
     async def follow(self, reader: Reader) -> AsyncGenerator[Event, None]:
         """Run a reader: replay, then live."""
@@ -208,6 +225,7 @@ class AsyncAgentClient:
                         reader.behind = silent
                         events = inbox.take(reader)
                 except (redis.RedisError, OSError) as error:
-                    await asyncio.sleep(away.wait(error))
+                    if not (isinstance(error, redis.TimeoutError) and reader.shrink()):
+                        await asyncio.sleep(away.wait(error))
                 for event in events:
                     yield event

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from agentrq.connection import is_outage
@@ -34,6 +36,19 @@ class Away:
             raise error
         self._failures += 1
         return BACKOFF_S[min(self._failures, len(BACKOFF_S)) - 1]
+
+
+@contextlib.contextmanager
+def bounded(what: str, timeout: float | None) -> Iterator[None]:
+    """What fails because Redis is away until ``timeout`` seconds are over raises `TimeoutError`."""
+    began = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        late = timeout is not None and time.monotonic() - began >= timeout
+        if not late or not is_outage(error) or isinstance(error, TimeoutError):
+            raise
+        raise timed_out(what, timeout) from error
 
 
 def closed() -> AgentRQError:

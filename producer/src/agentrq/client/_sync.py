@@ -13,7 +13,7 @@ import redis
 from agentrq import operations
 from agentrq.asking import OpenRequests, Request
 from agentrq.client._commands import Commands
-from agentrq.client._shared import Away, applied, closed, timed_out
+from agentrq.client._shared import Away, applied, bounded, closed, timed_out
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
@@ -67,10 +67,19 @@ class Session(Commands[str, Receipt]):
             self._client.run(operations.remove(self._client.context, self.id))
 
     def wait(self, timeout: float | None = None) -> State:
-        """Wait for the session's end; answers its state. Raises `TimeoutError` after ``timeout`` seconds."""
-        for _ in self._follow(self.state().cursor, timeout, skips=True):
-            pass
-        return self.state()
+        """Wait for the session's end; answers its state. Raises `TimeoutError` after ``timeout`` seconds.
+
+        A Redis that stands still is noticed later: a call waits up to `agentrq.connection.ANSWER_TIMEOUT_S` for it.
+        """
+        began = time.monotonic()
+        with bounded(f"Session {self.id}", timeout):
+            state = self.state()
+            if state.ended:
+                return state
+            left = None if timeout is None else timeout - (time.monotonic() - began)
+            for _ in self._follow(state.cursor, left, skips=True):
+                pass
+            return self.state()
 
     def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Event]:
         """Every event after a cursor (default: from the oldest kept), then live, until the session has ended.
@@ -87,18 +96,21 @@ class Session(Commands[str, Receipt]):
     def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
         if not wait:
             return self._client.run(operations.send(self._client.context, self.id, command))
-        before, known = self._client.run(operations.send_awaited(self._client.context, self.id, command))
-        if known is not None:
-            return applied(known)
-        reader = Reader(self._client.context.keys, self.id, before, skips=True)
-        for event in self._client.follow(reader, timeout):
-            if isinstance(event, Receipt) and event.command_id == command.command_id:
-                return applied(event)
-            if reader.skipped:
-                reader.skipped = False
-                known = self._client.run(operations.receipt(self._client.context, self.id, command.command_id))
-                if known is not None:
-                    return applied(known)
+        began = time.monotonic()
+        with bounded(f"The receipt of {command.command_id}", timeout):
+            before, known = self._client.run(operations.send_awaited(self._client.context, self.id, command))
+            if known is not None:
+                return applied(known)
+            reader = Reader(self._client.context.keys, self.id, before, skips=True)
+            left = None if timeout is None else timeout - (time.monotonic() - began)
+            for event in self._client.follow(reader, left):
+                if isinstance(event, Receipt) and event.command_id == command.command_id:
+                    return applied(event)
+                if reader.skipped:
+                    reader.skipped = False
+                    known = self._client.run(operations.receipt(self._client.context, self.id, command.command_id))
+                    if known is not None:
+                        return applied(known)
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
 
     def _follow(
@@ -212,7 +224,9 @@ class AgentClient:
                     self._check_open()  # closed by another thread: redis-py then fails in many ways
                     if not isinstance(error, redis.RedisError | OSError):
                         raise
-                    delay = away.wait(error, deadline)
+                    delay = (
+                        0.0 if isinstance(error, redis.TimeoutError) and reader.shrink() else away.wait(error, deadline)
+                    )
                     if pubsub is not None:
                         pubsub.close()
                         pubsub = None

@@ -13,7 +13,7 @@ import msgspec
 
 from agentrq.errors import InvalidOption
 from agentrq.wire.approvals import InvalidPolicy, read_policy
-from agentrq.wire.codec import encode
+from agentrq.wire.codec import encode, encoder
 
 START: Final = "agentrq.start"
 FUNCTIONS: Final = {
@@ -55,6 +55,7 @@ _ANNOTATIONS = typing.get_type_hints(Options)
 _AT_LEAST = {"max_turns": 1, "max_recoveries": 0}
 _POSITIVE = ("max_budget_usd", "timeout_s", "turn_timeout_s", "idle_timeout_s")
 WIRE_NAMES: Final = dict(zip(Options.__struct_fields__, Options.__struct_encode_fields__, strict=True))
+_SURROGATE: Final = "has a lone surrogate, which no UTF-8 can carry"
 _FIELD_OF: Final = {wire: field for field, wire in WIRE_NAMES.items()}
 
 
@@ -64,12 +65,21 @@ def make_options(given: dict[str, Any]) -> Options:
     Raises `InvalidOption` naming the field.
     """
     values: dict[str, Any] = {}
+    size = 0
     for name, value in given.items():
         field = _FIELD_OF.get(name, name)
         if field not in _ANNOTATIONS:
             raise InvalidOption(name, "unknown; options are " + ", ".join(Options.__struct_fields__))
         if value is not None:
             values[field] = _convert(name, field, value)
+            try:
+                size += len(encoder.encode(values[field]))
+            except UnicodeEncodeError:
+                raise InvalidOption(name, _SURROGATE) from None
+    if size > MAX_PROMPT_BYTES:
+        raise InvalidOption(
+            "options", f"have {size} bytes, over {MAX_PROMPT_BYTES}: put them in a file of the workspace"
+        )
     return Options(**values)
 
 
@@ -138,7 +148,7 @@ def check_text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidOption(name, "Expected a text that is not empty")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidOption(name, "has a lone surrogate, which no UTF-8 can carry")
+        raise InvalidOption(name, _SURROGATE)
     if len(value) > MAX_PROMPT_BYTES or len(encode(value)) > MAX_PROMPT_BYTES:
         raise InvalidOption(name, f"is over {MAX_PROMPT_BYTES} bytes: put it in a file of the workspace")
     return value
