@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -36,3 +39,17 @@ async def test_metrics(client: AsyncAgentClient, start_worker: Callable[..., Wor
     assert figures["agentrq_redis_away_seconds"] == "0.0"
     with pytest.raises(HTTPError, match="404"):
         urlopen(f"http://127.0.0.1:{port}/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("port", "code", "says"), [(None, 5, "Address already in use"), (70000, 2, "70000 is no port")]
+)
+def test_a_port_that_cannot_be_had(redis_url: str, port: int | None, code: int, says: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["--redis", redis_url, "--metrics-port", str(port or taken.getsockname()[1])]
+        done = subprocess.run(
+            [sys.executable, "-m", "agentrq_worker", *words], capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 import agentrq
@@ -29,10 +32,18 @@ def test_a_password_in_the_query_is_masked() -> None:
     assert masked("redis://h/0?db=1&password=hunter2&x=y") == "redis://h/0?db=1&password=***&x=y"
 
 
-@pytest.mark.parametrize("url", ["", "nonsense", "http://h", "redis://h:notaport", "sentinel://h", "redis://h/0?db=x"])
-def test_bad_urls_are_one_clear_error(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "nonsense", "http://h", "redis://h:notaport", "sentinel://h", "redis://h/0?db=x",
+        "redis://h/0?nobody=1", "redis://h/0?encoding=none", "redis://h/0?decode_responses=True", "redis://h/0?retry=5",
+        "redis://a..b/0", f"redis://{'a' * 64}/0",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("make", [connect, connect_async])
+def test_bad_urls_are_one_clear_error(make: Callable[[str], Any], url: str) -> None:
     with pytest.raises(BadUrl):
-        connect(url)
+        make(url)
 
 
 def test_every_public_name_is_there() -> None:

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 import redis
@@ -42,6 +42,9 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 20.0
 HEALTH_CHECK_S = 20
 MAX_CONNECTIONS = 64
+MAX_FOLLOWING = 1024
+"""Sessions that threads follow at once by one synchronous client: each has a connection."""
+_NOT_BY_URL = ("decode_responses", "encoding", "encoding_errors", "retry", "retry_on_error")
 
 T = TypeVar("T")
 
@@ -134,7 +137,16 @@ def _parts_of_sentinel(url: str) -> tuple[list[tuple[str, int]], str, dict[str, 
 
 def _guarded(url: str, make: Callable[[], T]) -> T:
     try:
-        return make()
+        query = parse_qs(urlsplit(url).query)
+        if refused := [name for name in _NOT_BY_URL if name in query]:
+            raise BadUrl(f"{masked(url)}: {refused[0]} cannot be set by the URL")
+        client = make()
+        # Tried here, or redis-py would stumble over it only when it connects.
+        pool = client.connection_pool  # type: ignore[attr-defined]
+        pool.connection_kwargs.get("host", "").encode("idna")
+        if not url.startswith("sentinel://"):
+            pool.connection_class(**pool.connection_kwargs)
+        return client
     except BadUrl:
         raise
     except (ValueError, TypeError, KeyError) as error:
@@ -202,7 +214,7 @@ def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redi
             )
             return client
         pool = redis.BlockingConnectionPool.from_url(
-            url, max_connections=MAX_CONNECTIONS, retry=retry, **_common(blocking, False)
+            url, max_connections=MAX_FOLLOWING if blocking else MAX_CONNECTIONS, retry=retry, **_common(blocking, False)
         )
         return redis.Redis.from_pool(pool)
 

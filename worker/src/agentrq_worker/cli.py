@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,12 @@ def serve(settings: Settings, url: str) -> None:
         _fail(EXIT_USAGE, str(error))
     except (redis.RedisError, OSError) as error:
         _fail(EXIT_UNREACHABLE, f"Redis not reachable at {masked(url)}: {error}")
+    if settings.metrics_port is not None:
+        try:
+            with socket.create_server(("127.0.0.1", settings.metrics_port)):
+                pass
+        except OSError as error:
+            _fail(EXIT_REFUSED, f"metrics_port {settings.metrics_port}: {error.strerror}")
     sys.setswitchinterval(SWITCH_S)
     try:
         SessionWorker(settings, url).work()

@@ -207,6 +207,8 @@ def _checked(name: str, value: Any, source: str, *, strict: bool) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and not (0 if name in _MAY_BE_ZERO else 1e-3) <= value < 2**53:
         raise InvalidSetting(f"{source}: {value} is out of range")
+    if name == "metrics_port" and value > 65535:
+        raise InvalidSetting(f"{source}: {value} is no port")
     if name == "approvals":
         try:
             read_policy(value)

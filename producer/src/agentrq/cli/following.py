@@ -65,7 +65,12 @@ def _start(
     client: AgentClient, provider: str, prompt: str, session_id: str | None, cwd: str | None, options: dict[str, Any]
 ) -> Session:
     if cwd is not None:
-        options = options | {"cwd": os.path.abspath(cwd)}  # the worker's own directory is another
+        try:
+            options = options | {"cwd": os.path.abspath(cwd)}  # the worker's own directory is another
+        except FileNotFoundError:
+            raise click.UsageError(
+                "--cwd: the directory that this was called in is gone: give an absolute path"
+            ) from None
     return client.start(provider, prompt, session_id, **options)
 
 
