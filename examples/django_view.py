@@ -27,16 +27,21 @@ def client() -> AgentClient:
 
 @csrf_exempt
 def sessions(request: HttpRequest) -> JsonResponse:
-    wanted = json.loads(request.body)
     try:
+        wanted = json.loads(request.body)
         session = client().start(wanted["provider"], wanted["prompt"], cwd=wanted.get("cwd"))
     except AgentRQError as error:
         return JsonResponse({"error": str(error)}, status=409)
+    except (ValueError, KeyError) as error:
+        return JsonResponse({"error": f"provider and prompt are needed: {error}"}, status=400)
     return JsonResponse({"sessionId": session.id}, status=201)
 
 
 def session(request: HttpRequest, session_id: str) -> JsonResponse:
-    return JsonResponse(to_wire(client().session(session_id).state()))
+    try:
+        return JsonResponse(to_wire(client().session(session_id).state()))
+    except AgentRQError as error:
+        return JsonResponse({"error": str(error)}, status=404)
 
 
 urlpatterns = [path("sessions", sessions), path("sessions/<str:session_id>", session)]

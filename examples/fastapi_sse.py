@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Header, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import Body, FastAPI, Header, HTTPException, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from agentrq import AgentRQError, AsyncAgentClient, SessionNotFound
 from agentrq.wire.codec import encode
+from agentrq.wire.ids import Cursor
 
 
 @asynccontextmanager
@@ -40,14 +41,18 @@ async def start(
 
 
 @app.get("/sessions/{session_id}/events")
-async def events(
-    request: Request, session_id: str, last_event_id: Annotated[str | None, Header()] = None
-) -> StreamingResponse:
+async def events(request: Request, session_id: str, last_event_id: Annotated[str | None, Header()] = None) -> Response:
     session = request.app.state.client.session(session_id)
-    await session.state()  # 404 before the stream begins
+    state = await session.state()  # 404 before the stream begins
+    try:
+        after = Cursor.parse(last_event_id) if last_event_id else None
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    if state.ended and last_event_id == state.cursor:
+        return Response(status_code=204)  # else an EventSource would ask again for ever
 
     async def stream() -> AsyncIterator[bytes]:
-        async for event in session.events(last_event_id):
+        async for event in session.events(after):
             yield b"id: %s\ndata: %s\n\n" % (event.cursor.encode(), encode(event))
 
     return StreamingResponse(stream(), media_type="text/event-stream")

@@ -83,6 +83,15 @@ def read_events(port: int, session_id: str, until: str, after: str | None = None
     return events
 
 
+def read_status(port: int, session_id: str, after: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", f"/sessions/{session_id}/events", headers={"Last-Event-ID": after})
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 def test_fastapi(redis_url: str, start_worker: Start, tmp_path: Path) -> None:
     start_worker()
     port = free_port()
@@ -99,6 +108,8 @@ def test_fastapi(redis_url: str, start_worker: Start, tmp_path: Path) -> None:
         third = read_events(port, session_id, "done", after=second[-1][0])
         assert call(port, "POST", f"/sessions/{session_id}/prompts", {"text": "late"})[0] == 409
         assert call(port, "POST", "/sessions/nobody/prompts", {"text": "hello"})[0] == 404
+        assert read_status(port, session_id, third[-1][0]) == 204
+        assert read_status(port, session_id, "nonsense") == 400
     with AgentClient.from_url(redis_url) as client:
         assert [place for place, _ in first + second + third] == [e.cursor for e in client.session(session_id).events()]
 
@@ -114,6 +125,8 @@ def test_django(redis_url: str, start_worker: Start) -> None:
             client.session(made["sessionId"]).wait(30)
         status, state = call(port, "GET", f"/sessions/{made['sessionId']}")
         assert (status, state["status"], state["error"]) == (200, "error", "Exit code: 4")
+        assert call(port, "GET", "/sessions/nobody")[0] == 404
+        assert call(port, "POST", "/sessions", {"prompt": "x"})[0] == 400
 
 
 @pytest.mark.filterwarnings("default")
