@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -339,6 +340,21 @@ def test_an_endless_text_is_cut_and_not_kept_for_ever() -> None:
     talk = Talk().ready().turn().hear(*[say("x" * 400_000)] * 8).over()
     assert sum(len(found["text"]) for found in talk.of("text")) == 3_200_000
     assert len(talk.of("text")) > 1
+
+
+def test_a_call_that_is_over_keeps_nothing_of_what_it_brought() -> None:
+    talk = Talk().ready().turn()
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            line = update(
+                "tool_call", toolCallId=f"t{number}", title="x", status="completed", rawOutput="x" * 1_000_000
+            )
+            assert len(talk.dialect.receive(json.dumps({"jsonrpc": "2.0", **line}).encode())) == 2
+        del line
+        assert tracemalloc.get_traced_memory()[0] < 3_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_calls_and_results() -> None:

@@ -195,6 +195,7 @@ class AcpAdapter(RpcAdapter):
             self._unsaid[call_id] = call
         if status in ENDED:
             self._result(call_id, call.output(), ENDED[status], call.parent, drafts)
+            call.forget()
         return drafts
 
     def _say(self, call: Call) -> list[Draft]:

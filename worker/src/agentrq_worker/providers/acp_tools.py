@@ -28,6 +28,10 @@ class Call:
         self._name = ""
         self._title = ""
         self._kind = ""
+        self.forget()
+
+    def forget(self) -> None:
+        """It is over: let go of what may be megabytes, long before the turn is."""
         self._input = lines.ABSENT
         self._output = lines.ABSENT
         self._content = lines.ABSENT
