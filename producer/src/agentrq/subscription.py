@@ -53,6 +53,8 @@ class Reader:
     def __init__(
         self, keys: Keys, session_id: str, after: str | Cursor | None, *, deltas: bool = False, skips: bool = False
     ) -> None:
+        if after is not None and not isinstance(after, str | Cursor):
+            raise ValueError(f"Expected a cursor (EPOCH-SEQ), got {after!r}")
         self.session_id = session_id
         self.cursor = ORIGIN if after is None else after if isinstance(after, Cursor) else Cursor.parse(after)
         self.behind = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from agentrq.errors import EmbeddedServerError
 from agentrq_worker.intake import SessionWorker
 from agentrq_worker.ownership import NameTaken
 from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
+
+log = logging.getLogger(__name__)
 
 _HELP = {
     "prefix": "Prefix of all keys and channels.",
@@ -73,6 +76,17 @@ def configure_logging(level: str) -> None:
         logging.getLogger(chatty).setLevel(max(number or 0, logging.WARNING))
 
 
+def allow_files(sessions: int) -> None:
+    """Raise this process's soft limit of open files to what so many sessions take: three pipes and a pidfd each."""
+    needed = 256 + 5 * sessions
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < needed:
+            log.warning("max_sessions %d needs some %d open files, the limit is %d (ulimit -n)", sessions, needed, most)
+
+
 def serve(settings: Settings, url: str) -> None:
     """Run a worker on a Redis that answers; ends the process with the documented exit code."""
     try:
@@ -88,6 +102,7 @@ def serve(settings: Settings, url: str) -> None:
                 pass
         except OSError as error:
             _fail(EXIT_REFUSED, f"metrics_port {settings.metrics_port}: {error.strerror}")
+    allow_files(settings.max_sessions)
     sys.setswitchinterval(SWITCH_S)
     try:
         SessionWorker(settings, url).work()
