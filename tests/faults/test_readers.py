@@ -610,3 +610,9 @@ def test_pieces_of_a_text_that_came_whole_are_left_out() -> None:
         delta = {"text": "Hel", "blockId": block, "offset": 0}
         piece = {"sessionId": "s", "id": "1-d1", "type": "text_delta", "timestamp": 1, "content": delta}
         assert len(reader.from_messages(json.dumps([piece]).encode())) == expected
+
+
+@pytest.mark.parametrize("after", ["nonsense", 5, (0, 1), b"0-1"])
+def test_what_is_no_cursor_is_a_value_error(redis_url: str, after: Any) -> None:
+    with AgentClient.from_url(redis_url) as client, pytest.raises(ValueError, match="cursor"):
+        client.session("s").events(after)
