@@ -610,6 +610,8 @@ def test_pieces_of_a_text_that_came_whole_are_left_out() -> None:
         delta = {"text": "Hel", "blockId": block, "offset": 0}
         piece = {"sessionId": "s", "id": "1-d1", "type": "text_delta", "timestamp": 1, "content": delta}
         assert len(reader.from_messages(json.dumps([piece]).encode())) == expected
+    strange = {"sessionId": "s", "id": "x", "type": "novelty", "timestamp": 1, "content": {"a": 1}}
+    assert len(reader.from_messages(json.dumps([strange]).encode())) == 1
 
 
 @pytest.mark.parametrize("after", ["nonsense", 5, (0, 1), b"0-1"])

@@ -18,7 +18,7 @@ from agentrq.operations import Batch
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
 from agentrq.wire.ids import NEWEST_POSSIBLE, ORIGIN, Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent
+from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent, Text, TextDelta, Thinking, ThinkingDelta
 from agentrq.wire.status import ENDED
 from agentrq.wire.steps import text
 
@@ -106,8 +106,8 @@ class Reader:
                 event = self._unreadable(text(place), fields, error)
             if event is not None:
                 events.append(event)
-                if self._deltas and isinstance(event, Message) and event.type in ("text", "thinking"):
-                    self._whole.append(event.content.block_id)  # type: ignore[union-attr]
+                if self._deltas and isinstance(event, Message) and isinstance(event.content, Text | Thinking):
+                    self._whole.append(event.content.block_id)
         if entries:
             self.cursor = Cursor.parse(entries[-1][0])
         self._anchored = self._anchored or bool(entries)
@@ -166,13 +166,17 @@ class Reader:
                 following = f"{epoch}-{seq + 1}"
                 fresh.append(event)
             elif cursor is None:
-                if self._deltas and event.content.block_id not in self._whole:  # type: ignore[union-attr]
+                if self._deltas and not self._came_whole(event):
                     fresh.append(event)
             elif Cursor.parse(cursor) > (epoch, seq):
                 self.behind = True
                 break
         self.cursor = Cursor(epoch, seq)
         return fresh
+
+    def _came_whole(self, event: Event) -> bool:
+        content = event.content if isinstance(event, Message) else None
+        return isinstance(content, TextDelta | ThinkingDelta) and content.block_id in self._whole
 
 
 class Mailbox:
