@@ -46,7 +46,7 @@ MAX_FOLLOWING = 1024
 """Sessions that threads follow at once by one synchronous client: each has a connection."""
 _NOT_BY_URL = ("decode_responses", "encoding", "encoding_errors", "retry", "retry_on_error")
 
-T = TypeVar("T")
+T = TypeVar("T", redis.Redis, redis.asyncio.Redis)
 
 
 class BadUrl(ValueError):
@@ -142,7 +142,7 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
             raise BadUrl(f"{masked(url)}: {refused[0]} cannot be set by the URL")
         client = make()
         # Tried here, or redis-py would stumble over it only when it connects.
-        pool = client.connection_pool  # type: ignore[attr-defined]
+        pool = client.connection_pool
         pool.connection_kwargs.get("host", "").encode("idna")
         if not url.startswith("sentinel://"):
             pool.connection_class(**pool.connection_kwargs)

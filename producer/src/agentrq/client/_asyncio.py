@@ -202,7 +202,7 @@ class AsyncAgentClient:
 
     async def follow(self, reader: Reader) -> AsyncGenerator[Event, None]:
         """Run a reader: replay, then live."""
-        away, watch = Away(), OwnerWatch(self.context, reader.session_id)
+        away, watch = Away(reader), OwnerWatch(self.context, reader.session_id)
         inbox, silent = None, False
         async with contextlib.AsyncExitStack() as subscription:
             while not reader.ended:
@@ -225,7 +225,6 @@ class AsyncAgentClient:
                         reader.behind = silent
                         events = inbox.take(reader)
                 except (redis.RedisError, OSError) as error:
-                    if not (isinstance(error, redis.TimeoutError) and reader.shrink()):
-                        await asyncio.sleep(away.wait(error))
+                    await asyncio.sleep(away.wait(error))
                 for event in events:
                     yield event

@@ -7,9 +7,12 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+import redis
+
 from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError, CommandRejected
 from agentrq.live import BACKOFF_S
+from agentrq.subscription import Reader
 from agentrq.wire.messages import Receipt
 
 OUTAGE_S: Final = 600.0
@@ -19,7 +22,8 @@ OUTAGE_S: Final = 600.0
 class Away:
     """One reader's outages. Before its first answer it raises at once: then the address may be wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._began = False
         self._failures = 0
         self._since: float | None = None
@@ -30,6 +34,8 @@ class Away:
 
     def wait(self, error: Exception, deadline: float | None = None) -> float:
         """The seconds to wait before the next try; raises the error where there is none."""
+        if isinstance(error, redis.TimeoutError) and self._reader.shrink():
+            return 0.0
         now = time.monotonic()
         self._since = self._since or now
         if not self._began or not is_outage(error) or now - self._since > OUTAGE_S or (deadline and now >= deadline):
@@ -39,14 +45,16 @@ class Away:
 
 
 @contextlib.contextmanager
-def bounded(what: str, timeout: float | None) -> Iterator[None]:
-    """What fails because Redis is away until ``timeout`` seconds are over raises `TimeoutError`."""
-    began = time.monotonic()
+def bounded(what: str, timeout: float | None) -> Iterator[float | None]:
+    """Gives the moment (monotonic) at which ``timeout`` seconds are over, None for never.
+
+    What fails after it for want of time, or because Redis is away, raises `TimeoutError`.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
     try:
-        yield
+        yield deadline
     except Exception as error:
-        late = timeout is not None and time.monotonic() - began >= timeout
-        if not late or not is_outage(error) or isinstance(error, TimeoutError):
+        if deadline is None or time.monotonic() < deadline or not is_outage(error):
             raise
         raise timed_out(what, timeout) from error
 

@@ -13,7 +13,7 @@ import redis
 from agentrq import operations
 from agentrq.asking import OpenRequests, Request
 from agentrq.client._commands import Commands
-from agentrq.client._shared import Away, applied, bounded, closed, timed_out
+from agentrq.client._shared import Away, applied, bounded, closed
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
@@ -71,13 +71,11 @@ class Session(Commands[str, Receipt]):
 
         A Redis that stands still is noticed later: a call waits up to `agentrq.connection.ANSWER_TIMEOUT_S` for it.
         """
-        began = time.monotonic()
-        with bounded(f"Session {self.id}", timeout):
+        with bounded(f"Session {self.id}", timeout) as deadline:
             state = self.state()
             if state.ended:
                 return state
-            left = None if timeout is None else timeout - (time.monotonic() - began)
-            for _ in self._follow(state.cursor, left, skips=True):
+            for _ in self._follow(state.cursor, deadline, skips=True):
                 pass
             return self.state()
 
@@ -96,14 +94,12 @@ class Session(Commands[str, Receipt]):
     def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
         if not wait:
             return self._client.run(operations.send(self._client.context, self.id, command))
-        began = time.monotonic()
-        with bounded(f"The receipt of {command.command_id}", timeout):
+        with bounded(f"The receipt of {command.command_id}", timeout) as deadline:
             before, known = self._client.run(operations.send_awaited(self._client.context, self.id, command))
             if known is not None:
                 return applied(known)
             reader = Reader(self._client.context.keys, self.id, before, skips=True)
-            left = None if timeout is None else timeout - (time.monotonic() - began)
-            for event in self._client.follow(reader, left):
+            for event in self._client.follow(reader, deadline):
                 if isinstance(event, Receipt) and event.command_id == command.command_id:
                     return applied(event)
                 if reader.skipped:
@@ -114,10 +110,10 @@ class Session(Commands[str, Receipt]):
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
 
     def _follow(
-        self, after: str | Cursor | None, timeout: float | None, *, deltas: bool = False, skips: bool = False
+        self, after: str | Cursor | None, deadline: float | None, *, deltas: bool = False, skips: bool = False
     ) -> Iterator[Event]:
         reader = Reader(self._client.context.keys, self.id, after, deltas=deltas, skips=skips)
-        return self._client.follow(reader, timeout)
+        return self._client.follow(reader, deadline)
 
 
 class AgentClient:
@@ -187,17 +183,16 @@ class AgentClient:
                 pipeline.execute_command(*command)
             return pipeline.execute(raise_on_error=not request.apart)
 
-    def follow(self, reader: Reader, timeout: float | None) -> Iterator[Event]:
-        """Run a reader: replay, then live. ``timeout`` in seconds bounds the whole."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        away, watch = Away(), OwnerWatch(self.context, reader.session_id)
+    def follow(self, reader: Reader, deadline: float | None) -> Iterator[Event]:
+        """Run a reader: replay, then live. Raises `TimeoutError` at ``deadline`` (monotonic)."""
+        away, watch = Away(reader), OwnerWatch(self.context, reader.session_id)
         keys, mailbox, pubsub, silent = self.context.keys, Mailbox(), None, False
         try:
             while not reader.ended:
                 self._check_open()
                 left = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
                 if left <= 0:
-                    raise timed_out(f"Session {reader.session_id}", timeout)
+                    raise TimeoutError
                 events: list[Event] = []
                 try:
                     if reader.behind:
@@ -224,9 +219,7 @@ class AgentClient:
                     self._check_open()  # closed by another thread: redis-py then fails in many ways
                     if not isinstance(error, redis.RedisError | OSError):
                         raise
-                    delay = (
-                        0.0 if isinstance(error, redis.TimeoutError) and reader.shrink() else away.wait(error, deadline)
-                    )
+                    delay = away.wait(error, deadline)
                     if pubsub is not None:
                         pubsub.close()
                         pubsub = None

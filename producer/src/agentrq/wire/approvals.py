@@ -128,15 +128,15 @@ def _unwrapped(command: str) -> str:
 
 def words(text: str, most: int) -> list[str]:
     """The first ``most`` words as a shell takes them; none where a quote is not closed."""
-    words: list[str] = []
+    found: list[str] = []
     at = _end(_SPACE, text, 0)
-    while at < len(text) and len(words) < most:
+    while at < len(text) and len(found) < most:
         end = _end(_WORD, text, at)
         if end == at:
             return []
-        words.append("".join(map(_unquoted, _PIECE.finditer(text, at, end))))
+        found.append("".join(map(_unquoted, _PIECE.finditer(text, at, end))))
         at = _end(_SPACE, text, end)
-    return words
+    return found
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
@@ -146,8 +146,4 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 def _unquoted(piece: re.Match[str]) -> str:
     single, double, escaped, bare = piece.groups()
-    return (
-        _ESCAPED.sub(r"\1", double)
-        if double is not None
-        else next(part for part in (single, escaped, bare) if part is not None)
-    )
+    return _ESCAPED.sub(r"\1", double) if double else single or escaped or bare or ""

@@ -59,9 +59,10 @@ def rescue(
     it came when its type is none of ``tags``, an error ``malformed`` (a type that is known) or ``invalid_json``
     (no JSON object); or None for a blank line. Without ``tags`` (None) a line's type does not matter.
     """
-    if not line.strip():
+    begun = line.lstrip()
+    if not begun:
         return None
-    if line.lstrip()[:1] != b"{":  # at once: a program that takes the wrong way prints many such lines
+    if not begun.startswith(b"{"):  # at once: a program that takes the wrong way prints many such lines
         return not_an_object(line)
     clean = line
     try:

@@ -113,7 +113,14 @@ def end_worker(worker: tuple[int, int]) -> int:
         return proc.read_tag(process.pid) >> 32 == tag or proc.read_mark(process.pid).startswith(prefix)
 
     def find(on_sight: proc.OnSight) -> list[proc.Stat]:
-        return proc.kin(proc.snapshot(lambda process: is_own(process) and on_sight(process)), is_own)
+        own = set()
+
+        def look(process: proc.Stat) -> None:
+            if is_own(process):
+                own.add(process.ident)
+                on_sight(process)
+
+        return proc.kin(proc.snapshot(look), lambda process: process.ident in own)
 
     return ending.end_all(find, rounds=600)
 

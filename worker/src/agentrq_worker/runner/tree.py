@@ -69,6 +69,7 @@ class Tree:
     def _find(self, on_sight: proc.OnSight) -> list[proc.Stat]:
         def look(process: proc.Stat) -> None:
             if process.alive and self._is_own(process):
+                self._seen.add(process.ident)
                 on_sight(process)
 
         return self._of(proc.family(self._leader, look))
