@@ -230,7 +230,7 @@ async def _leak(url: str, sessions: int) -> tuple[Counter[str], int, int]:
         async with asyncio.TaskGroup() as group:
             for number in range(sessions):
                 group.create_task(one(number))
-        assert len(owner.inboxes._read_to) == 0
+        assert len(owner.inboxes._after) == 0
         await waiting.true(lambda: not publisher._dirty)
         assert publisher.shares.memory == publisher.shares.disk == 0
     with redis.Redis.from_url(url) as raw:

@@ -36,7 +36,9 @@ from agentrq_worker.upkeep import CLEAN_S, Upkeep
 
 log = logging.getLogger(__name__)
 
-RQ_BEAT_S: Final = 15.0
+RQ_BEAT_S: Final = 30.0
+"""As often as RQ's own workers say that they and their jobs live."""
+FROZEN_S: Final = 15.0
 UPKEEP_S: Final = 1.0
 _SERVER_VERSION: Final = "__rq_redis_server_version"
 """Where RQ keeps the server's version. Told 7 (agentrq needs it), RQ spares the INFO, and where that is forbidden
@@ -126,7 +128,7 @@ class SessionWorker(BaseWorker):
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
         """RQ's thread ends on what is no `redis.ConnectionError`, a timeout for one; here it goes on."""
-        if time.monotonic() - self._commands_lost > RQ_BEAT_S:
+        if time.monotonic() - self._commands_lost > FROZEN_S:
             log.info("RQ's commands: connection lost, made anew: %s", exc)
         self._commands_lost = time.monotonic()
         time.sleep(0.5)
@@ -238,7 +240,7 @@ class SessionWorker(BaseWorker):
         cleaned = beaten = time.monotonic()
         while True:
             gap, beaten = time.monotonic() - beaten, time.monotonic()
-            if gap > RQ_BEAT_S:  # frozen, or Redis away: first of all RQ is told what lives
+            if gap > FROZEN_S:  # frozen, or Redis away: first of all RQ is told what lives
                 await self._upkept(self._upkeep.beat)
                 cleaned = time.monotonic()
             await self._upkept(self._upkeep.share, self._taking.free)

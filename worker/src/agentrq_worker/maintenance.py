@@ -139,11 +139,13 @@ class Maintenance:
         # Page by page: whoever leaves meanwhile moves another out of this round, not out of the next.
         for at in itertools.count(0, PAGE):
             members: Any = await self._client.zrange(self._keys.sessions, at, at + PAGE - 1, withscores=True)
-            sids = [(sid, start) for sid, start in members if is_session_id(sid)]
-            if len(sids) < len(members):
-                await self._forget([sid for sid, _ in members if not is_session_id(sid)])
-            known.update(sid for sid, _ in sids)
-            await self._page([entry for entry in sids if self._is_due(*entry)])
+            known.update(sid for sid, _ in members)
+            # After those that run here looks the publisher.
+            others = [entry for entry in members if entry[0].decode("ascii", "replace") not in self._ownership.sessions]
+            strange = [sid for sid, _ in others if not is_session_id(sid)]
+            if strange:
+                await self._forget(strange)
+            await self._page([entry for entry in others if entry[0] not in strange and self._is_due(*entry)])
             if len(members) < PAGE:
                 break
         self._closed = {sid: closed for sid, closed in self._closed.items() if sid in known}
@@ -151,8 +153,6 @@ class Maintenance:
         self._orphans = {sid: orphan for sid, orphan in self._orphans.items() if sid not in self._ownership.sessions}
 
     def _is_due(self, sid: bytes, start: float) -> bool:
-        if sid.decode() in self._ownership.sessions:
-            return False  # the publisher looks after it
         now, closed = time.monotonic(), self._closed.get(sid)
         if closed is not None and closed.start == start and closed.until > now:
             return False

@@ -40,7 +40,7 @@ TURN_EVENTS: Final = 64
 """Events of one session in a row before the next session has its turn: a backlog starves nobody."""
 CALL_TIMEOUT_S: Final = 15.0
 BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
-CHECK_S: Final = 2.0
+CHECK_S: Final = 2.5
 """How often it is looked whether Redis still has what it took, in seconds."""
 CHECK_LANES: Final = 500
 

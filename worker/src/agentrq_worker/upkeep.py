@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import redis
 from rq import Queue, worker_registration
 from rq.executions import ExecutionRegistry
 from rq.job import Job, JobStatus
-from rq.registry import ScheduledJobRegistry, clean_registries
+from rq.registry import ScheduledJobRegistry, StartedJobRegistry, clean_registries
 from rq.scheduler import RQScheduler
 from rq.utils import current_timestamp, now
 from rq.worker import BaseWorker, WorkerStatus
@@ -79,20 +79,22 @@ class Upkeep:
             pipeline.hdel(worker.key, "death")  # a worker that stood still for long was taken for dead
             worker.set_state(WorkerStatus.BUSY if executions else WorkerStatus.IDLE, pipeline=pipeline)
             worker_registration.register(worker, pipeline)
+            expiry, registries = current_timestamp() + RQ_LEASE_S, dict[str, dict[str, int]]()
             for execution in executions:
                 # In full and not only what changes: it may have expired while Redis was away.
-                execution.last_heartbeat = now()
+                execution.last_heartbeat = worker.last_heartbeat
                 execution.save(RQ_LEASE_S, pipeline)
-                ExecutionRegistry(execution.job_id, connection=self._connection).add(execution, RQ_LEASE_S, pipeline)
-                execution.job.started_job_registry.add_execution(execution, pipeline, RQ_LEASE_S)
-                execution.job.heartbeat(now(), RQ_LEASE_S, pipeline=pipeline, xx=True)
-                pipeline.sadd(worker.executions_key, execution.composite_key)
+                ExecutionRegistry(execution.job_id, self._connection).add(execution, RQ_LEASE_S, pipeline)
+                registries.setdefault(execution.job.origin, {})[execution.composite_key] = expiry
+                execution.job.heartbeat(worker.last_heartbeat, RQ_LEASE_S, pipeline=pipeline, xx=True)
+            for name, members in registries.items():
+                pipeline.zadd(StartedJobRegistry(name, self._connection).key, members)
+                pipeline.sadd(worker.executions_key, *members)
             worker.heartbeat(RQ_LEASE_S, pipeline=pipeline)
-            pipeline.execute()
-        with self._connection.pipeline(transaction=False) as pipeline:
+            done = len(pipeline)
             for execution in executions:
                 pipeline.hget(execution.job.key, "status")
-            statuses = pipeline.execute()
+            statuses = pipeline.execute()[done:]
         for execution, status in zip(executions, statuses, strict=True):
             if status != b"started":
                 self._put_right(execution.job)
@@ -146,8 +148,11 @@ class Upkeep:
     def put_back_stranded(self) -> None:
         """Back into their queue with jobs that were dequeued and not begun: their worker died in between."""
         seen: dict[tuple[str, str], float] = {}
-        for queue in self._worker.queues:
-            ids: Any = self._connection.lrange(queue.intermediate_queue_key, 0, PAGE - 1)
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for queue in self._worker.queues:
+                pipeline.lrange(queue.intermediate_queue_key, 0, PAGE - 1)
+            found = pipeline.execute()
+        for queue, ids in zip(self._worker.queues, found, strict=True):
             for raw in ids:
                 job_id = raw.decode("utf-8", "replace")
                 if job_id.encode() != raw:
@@ -187,8 +192,11 @@ class Upkeep:
     def schedule(self) -> None:
         """Enqueue what ``enqueue_at`` and retries with an interval have due, if no other scheduler has the lock."""
         queues = self._worker.queues
-        if not any(self._connection.zcard(queue.scheduled_job_registry.key) for queue in queues):
-            return
+        with self._connection.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.zcard(queue.scheduled_job_registry.key)
+            if not any(pipeline.execute()):
+                return
         if self._scheduler is None:
             self._scheduler = RQScheduler(
                 [queue.name for queue in queues], self._connection, logging_level=logging.WARNING, serializer=SERIALIZER

@@ -29,8 +29,8 @@ class Step(NamedTuple):
     """One call of a script: its name in `agentrq.wire.scripts.SOURCES`, keys and arguments."""
 
     script: str
-    keys: tuple[str, ...]
-    args: tuple[Any, ...]
+    keys: Sequence[str]
+    args: Sequence[Any]
 
 
 def now_ms() -> int:
@@ -117,10 +117,9 @@ def restore(keys: Keys, session_id: str, epoch: int, token: str, fields: dict[st
     return Step("restore", session_keys(keys, session_id), (epoch, token, *pairs))
 
 
-def check(places: Iterable[tuple[str, str, str]]) -> Step:
+def check(places: Sequence[tuple[str, str, str]]) -> Step:
     """The step that finds which sessions do not stand as their owner believes: keys of states, tokens, cursors."""
-    keys, tokens, cursors = zip(*places, strict=True)
-    return Step("check", keys, tuple(part for pair in zip(tokens, cursors, strict=True) for part in pair))
+    return Step("check", [key for key, _, _ in places], [part for _, *pair in places for part in pair])
 
 
 class Run(msgspec.Struct, array_like=True, gc=False):
@@ -178,7 +177,13 @@ def look_answer(answer: Any) -> dict[bytes, bytes]:
 
 
 def read(
-    streams: Sequence[str], starts: Sequence[str], field: str, *, most: int, largest: int, backwards: bool = False
+    streams: Sequence[str],
+    starts: Sequence[str | bytes],
+    field: str,
+    *,
+    most: int,
+    largest: int,
+    backwards: bool = False,
 ) -> Step:
     """The step that reads entries of streams, each from its start on: ``most`` at most, none over ``largest`` bytes."""
     way = ("XREVRANGE", "-") if backwards else ("XRANGE", "+")
@@ -190,9 +195,10 @@ def entries(answer: Any) -> tuple[list[tuple[bytes, bytes | int]], bool]:
 
     And whether there may be more. Raises ValueError for a stream that cannot be read.
     """
-    if isinstance(answer, bytes):
-        raise ValueError(text(answer))
-    return list(zip(answer[1::2], answer[2::2], strict=True)), bool(answer[0])
+    _, more, *found = answer
+    if isinstance(more, bytes):
+        raise ValueError(text(more))
+    return list(zip(found[::2], found[1::2], strict=True)), bool(more)
 
 
 def send(keys: Keys, session_id: str, command: Command) -> Step:

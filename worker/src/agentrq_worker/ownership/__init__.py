@@ -209,8 +209,8 @@ class Ownership:
         async def read(end: str, count: int) -> list[tuple[bytes, bytes | int]]:
             events = [self._keys.events(session_id)]
             step = steps.read(events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True)
-            (answer,) = await self.run(step)
-            return steps.entries(answer)[0]
+            answers = await self.run(step)
+            return steps.entries(answers[0])[0] if answers else []
 
         try:
             return await cut_turn(read, read_kept(kept))

@@ -20,7 +20,10 @@ from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
+INBOXES: Final = 500
+"""Read in one call."""
 PAGE: Final = 100
+"""Entries of one inbox that are read at once."""
 LONGEST_ID: Final = 64
 
 
@@ -35,7 +38,7 @@ class Inboxes:
         self._settings = settings
         self._keys = settings.keys
         self._script = client.register_script(scripts.SOURCES["read"])
-        self._read_to: dict[str, bytes] = {}
+        self._after: dict[str, bytes] = {}  # where the next read begins
         self._woken: set[str] = set()
         self._unreadable: set[str] = set()  # told once
         self._wake = asyncio.Event()
@@ -43,7 +46,7 @@ class Inboxes:
     def add(self, session: Session) -> None:
         """Deliver this session's commands from now on, those that wait already first."""
         self.sessions[session.id] = session
-        self._read_to.pop(session.id, None)  # of a claim before, whose session may still be ending here
+        self._after.pop(session.id, None)  # of a claim before, whose session may still be ending here
         self._woken.add(session.id)
         self._wake.set()
 
@@ -51,7 +54,7 @@ class Inboxes:
         """Deliver nothing more to this session."""
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
-            self._read_to.pop(session.id, None)
+            self._after.pop(session.id, None)
         self._unreadable.discard(session.id)
 
     def look_at_all(self) -> None:
@@ -65,16 +68,17 @@ class Inboxes:
             await self._wake.wait()
             self._wake.clear()
             woken, self._woken = [sid for sid in self._woken if sid in self.sessions], set()
-            for at in range(0, len(woken), PAGE):
-                await until_answered(functools.partial(self._read, woken[at : at + PAGE]))
+            for at in range(0, len(woken), INBOXES):
+                await until_answered(functools.partial(self._read, woken[at : at + INBOXES]))
 
     async def _read(self, woken: list[str]) -> None:
         readers = [self.sessions.get(sid) for sid in woken]
         inboxes = [self._keys.inbox(sid) for sid in woken]
-        starts = [f"({self._read_to[sid].decode()}" if sid in self._read_to else "-" for sid in woken]
+        starts = [self._after.get(sid, b"-") for sid in woken]
         step = steps.read(inboxes, starts, "command", most=PAGE, largest=LONGEST)
         answers = await self._script(keys=list(step.keys), args=list(step.args))
-        for sid, reader, answer in zip(woken, readers, answers, strict=True):
+        for answer in answers:
+            sid, reader = woken[answer[0] - 1], readers[answer[0] - 1]
             if reader is None or self.sessions.get(sid) is not reader:
                 continue  # it left, or was claimed anew: that one begins at the inbox's beginning
             try:
@@ -85,7 +89,7 @@ class Inboxes:
                     self._unreadable.add(sid)
                 continue
             for entry, data in entries:
-                self._read_to[sid] = entry
+                self._after[sid] = b"(" + entry
                 self._deliver_one(sid, entry, data)
             if more:
                 self._woken.add(sid)

@@ -2,15 +2,16 @@
 -- KEYS  streams
 -- ARGV  'XRANGE' or 'XREVRANGE', the far end ('+' or '-'), field, most entries of a stream, most bytes of an entry,
 --       most bytes in all; then where to begin in each stream
--- Answers for each stream an error's text, or {1 where there may be more (else 0), id, value, id, value, …}: the value
--- of that field, '' where an entry has none, its size in bytes (an integer) where it is too large.
+-- Answers for each stream that is not empty {position in KEYS, an error's text} or {position, 1 where there may be more
+-- (else 0), id, value, id, value, …}: the value of that field, '' where an entry has none, its size in bytes (an integer)
+-- where it is too large.
 local most, largest, left = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local function entries(key, from)
-  local found = {0}
+local function entries(at, key, from)
+  local found = {at, 0}
   for _ = 1, most do
     local page = redis.pcall(ARGV[1], key, from, ARGV[2], 'COUNT', 1)
-    if page.err then return page.err end
+    if page.err then return {at, page.err} end
     if not page[1] then return found end
     if left <= 0 then break end
     local id, fields, value = page[1][1], page[1][2], ''
@@ -21,10 +22,13 @@ local function entries(key, from)
     found[#found + 1], found[#found + 2] = id, value
     from = '(' .. id
   end
-  found[1] = 1
+  found[2] = 1
   return found
 end
 
 local answers = {}
-for i, key in ipairs(KEYS) do answers[i] = entries(key, ARGV[6 + i]) end
+for i, key in ipairs(KEYS) do
+  local found = entries(i, key, ARGV[6 + i])
+  if found[2] ~= 0 or found[3] then answers[#answers + 1] = found end
+end
 return answers
