@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from agentrq import AgentRQError, AsyncAgentClient, SessionNotFound
+from agentrq import AgentRQError, AsyncAgentClient, SessionNotFound, StreamTrimmed
 from agentrq.wire.codec import encode
 from agentrq.wire.ids import Cursor
 
@@ -52,8 +52,11 @@ async def events(request: Request, session_id: str, last_event_id: Annotated[str
         return Response(status_code=204)  # else an EventSource would ask again for ever
 
     async def stream() -> AsyncIterator[bytes]:
-        async for event in session.events(after):
-            yield b"id: %s\ndata: %s\n\n" % (event.cursor.encode(), encode(event))
+        try:
+            async for event in session.events(after):
+                yield b"id: %s\ndata: %s\n\n" % (event.cursor.encode(), encode(event))
+        except StreamTrimmed as error:  # the browser asks again, behind what is not kept any more
+            yield b"event: trimmed\nid: %s\ndata: {}\n\n" % error.trimmed_through.encode()
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from agentrq import AgentClient, StatusEvent
+from agentrq.wire.keys import Keys
 from tests.end_to_end.test_commands import fake_claude
 from tests.workers import Worker
 
@@ -110,8 +112,14 @@ def test_fastapi(redis_url: str, start_worker: Start, tmp_path: Path) -> None:
         assert call(port, "POST", "/sessions/nobody/prompts", {"text": "hello"})[0] == 404
         assert read_status(port, session_id, third[-1][0]) == 204
         assert read_status(port, session_id, "nonsense") == 400
-    with AgentClient.from_url(redis_url) as client:
-        assert [place for place, _ in first + second + third] == [e.cursor for e in client.session(session_id).events()]
+        with AgentClient.from_url(redis_url) as client:
+            places = [event.cursor for event in client.session(session_id).events()]
+        assert [place for place, _ in first + second + third] == places
+        with redis.Redis.from_url(redis_url) as raw:
+            raw.xtrim(Keys().events(session_id), maxlen=1, approximate=False)
+            raw.hset(Keys().state(session_id), "trimmedThrough", places[-2])
+        assert read_events(port, session_id, "done", after=places[0]) == [(places[-2], {})]
+        assert read_events(port, session_id, "done", after=places[-2]) == third[-1:]
 
 
 def test_django(redis_url: str, start_worker: Start) -> None:

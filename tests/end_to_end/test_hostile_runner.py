@@ -89,6 +89,20 @@ async def test_hostile(
     assert all(len(line) < 10_000 for line in worker.log)
 
 
+@attack("a runner closes its stdin and lives on; it is sent a prompt", "ended after 10 s with the cause")
+async def test_a_deaf_one(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+    config.write_text(f"{config.read_text()}{PROBE}")
+    start_worker("--stop-grace-s", "0")
+    session = await client.start("probe", "import os, time\nos.close(0)\nresult()\ntime.sleep(1000)")
+    await until(session, "idle")
+    pids = tree((await session.state()).pid or 0)
+    await session.prompt("for nobody")
+    state = await session.wait(60)
+    assert (state.status, state.reason) == ("error", "failed")
+    assert state.error == "The runner closed its stdin and did not end"
+    await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
 @attack("a runner closes its stdout and lives on", "ended after 10 s with the cause: it could not say when it is done")
 async def test_a_mute_one(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
     config.write_text(f"{config.read_text()}{PROBE}")

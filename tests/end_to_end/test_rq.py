@@ -283,6 +283,16 @@ async def test_a_job_canceled_in_rq(client: AsyncAgentClient, start_worker: Star
     assert (await session.wait(20)).reason == "stopped"
     assert (await forgotten.wait(20)).reason == "completed"
     assert fetch(raw, session.id).get_status() == "canceled"
+    # Of what runs, RQ cannot cancel anything: it is stopped, and then its job is where its end put it.
+    stopped, late = await client.start("demo", "/echo on"), await client.start("demo", "/sleep 60", timeout_s=2)
+    await until(stopped, "idle")
+    for running in (stopped, late):
+        fetch(raw, running.id).cancel()
+    await stopped.stop()
+    assert ((await stopped.wait(20)).reason, (await late.wait(20)).reason) == ("stopped", "timeout")
+    await eventually(lambda: [fetch(raw, it.id).get_status() for it in (stopped, late)] == ["finished", "failed"])
+    canceled = backend_queue(raw).canceled_job_registry
+    await eventually(lambda: not {stopped.id, late.id} & set(canceled.get_job_ids()))
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from agentrq.wire.messages import (
 from agentrq.wire.status import MOVES, Reason, Status
 from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
+from agentrq_worker.delivery import MOST_UNSENT
 from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Refused, Said, Write
 from agentrq_worker.publisher import Lane, Publisher
@@ -176,6 +177,18 @@ def test_modes_of_a_prompt_in_a_turn(mode: str, can: bool) -> None:
         assert talk.written[-1] == "interrupt"
         talk.say(cost())
         assert talk.written[-1] == "prompt now"
+
+
+def test_a_runner_that_does_not_read_gets_no_more() -> None:
+    talk = Talk().begin().say(Alive())
+    talk.talk.unsent = lambda: MOST_UNSENT + 1
+    written = list(talk.written)
+    steered = talk.command("prompt", text="now", mode="steer")
+    changed = talk.command("set_model", text="large")
+    why = "the runner does not read its stdin"
+    assert talk.receipts() == [(steered, "rejected", why), (changed, "rejected", why)]
+    assert talk.written == written
+    assert len(talk.of_type("prompt")) == 1
 
 
 @pytest.mark.parametrize("mode", ["queue", "steer", "interrupt"])

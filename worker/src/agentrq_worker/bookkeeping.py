@@ -77,7 +77,9 @@ class Bookkeeping:
         if job.result_ttl is None:
             job.result_ttl = RESULT_TTL_S
         self._worker._finalize_success(job, queue, execution, result)
-        queue.failed_job_registry.remove(job)  # where a second start by this id, or RQ's own upkeep, may have put it
+        # Where a second start by this id, RQ's own upkeep, or a cancel of what ran may have put it.
+        queue.failed_job_registry.remove(job)
+        queue.canceled_job_registry.remove(job)
         self._forget(execution)
 
     def fail(
@@ -99,6 +101,7 @@ class Bookkeeping:
         self._worker.handle_job_failure(job, queue, exc_string=error, execution=execution)
         if self._connection.hget(job.key, "status") == b"started":
             raise NotPersisted(f"job {job.id}: its failure is not recorded yet")
+        queue.canceled_job_registry.remove(job)
         self._forget(execution)
 
     def let_go(self, job: SessionJob, execution: Execution, requeue: bool) -> None:

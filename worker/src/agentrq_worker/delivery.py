@@ -24,6 +24,8 @@ from agentrq_worker.providers.answers import decision, gist
 from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.publisher import Lane
 
+MOST_UNSENT: Final = 64 << 20
+"""Bytes that may wait for a runner to read its stdin; what comes then is refused."""
 _SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
 
 
@@ -47,6 +49,8 @@ class Delivery(Asked):
         self._late: list[str] = []
         """Prompts that came too late for the turn they were to join: their receipts are written, they go first."""
         self._early: list[Waiting] = []
+        self.unsent: Callable[[], int] = lambda: 0
+        """How many bytes wait for the runner to read its stdin."""
 
     def deliver(self, waiting: Waiting) -> None:
         """One command from the inbox, in order; its receipt is written when it is applied or rejected."""
@@ -134,6 +138,8 @@ class Delivery(Asked):
     ) -> None:
         """Give the runner a command, or reject it for the reason the dialect has."""
         try:
+            if self.unsent() > MOST_UNSENT:
+                raise Refused("the runner does not read its stdin")
             data = lines()
         except Refused as refused:
             self._receipt(waiting, "rejected", str(refused))

@@ -30,7 +30,8 @@ DEFAULT_MAX_RECOVERIES: Final = 3
 DRAIN_OUTPUT_S: Final = 2.0
 """How long a survivor may hold the runner's stdout open after the runner's end before it is closed here."""
 MUTE_S: Final = 10.0
-"""How long a runner that has closed its stdout may live on: it can say nothing more, not even that its turn is over."""
+"""How long a runner that has closed its stdout may live on: it can say nothing more, not even that its turn is over.
+So long, too, one that has closed its stdin, once something was to be written to it: a prompt then is lost."""
 INTERRUPT_S: Final = 10.0
 """How long a turn that ran over its time may take to end once it is interrupted; then the session ends."""
 LOOK_AT_TIME_S: Final = 0.5
@@ -59,6 +60,7 @@ class Session:
         self._stopping = False
         self._stderr_second, self._stderr_lines = 0.0, 0
         self._mute: asyncio.TimerHandle | None = None
+        self._talk.unsent = self._unsent
         lane.on_lost = self._superseded
         lane.on_full = self._hold_reading
 
@@ -107,6 +109,7 @@ class Session:
                     mark=self._mark,
                     on_chunk=self._read,
                     on_stdout_end=self._read_end,
+                    on_stdin_broken=lambda: self._end_of("stdin"),
                     on_stderr_line=self._log_stderr,
                 )
         except CannotLaunch as error:
@@ -282,6 +285,9 @@ class Session:
         if self._process is not None:
             self._process.write(data)
 
+    def _unsent(self) -> int:
+        return 0 if self._process is None else self._process.unsent
+
     def _hold_reading(self, hold: bool) -> None:
         if self._process is not None:
             (self._process.pause_reading if hold else self._process.resume_reading)()
@@ -306,8 +312,12 @@ class Session:
 
     def _read_end(self) -> None:
         self._lines(self._framer.close())
-        if self.outcome is None and self._lane.lost is None:  # its exit is seen apart, now or soon
-            error = "The runner closed its stdout and did not end"
+        self._end_of("stdout")
+
+    def _end_of(self, pipe: str) -> None:
+        """The runner has closed one of its ends; its exit is seen apart, now or soon."""
+        if self._mute is None and self.outcome is None and self._lane.lost is None:
+            error = f"The runner closed its {pipe} and did not end"
             self._mute = asyncio.get_running_loop().call_later(MUTE_S, self._fail, error)
 
     def _lines(self, lines: list[bytes | LineTooLong]) -> None:

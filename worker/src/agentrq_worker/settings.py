@@ -214,6 +214,8 @@ def _checked(name: str, value: Any, source: str, *, strict: bool) -> Any:
             read_policy(value)
         except InvalidPolicy as error:
             raise InvalidSetting(f"{source}: {error}") from None
+    if name in ("prefix", "queue") and not value:
+        raise InvalidSetting(f"{source}: is empty")
     if name == "name" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", value):
         raise InvalidSetting(f"{source}: use 1 to 100 of A-Z a-z 0-9 _ . -")
     return value

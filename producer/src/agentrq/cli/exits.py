@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -50,6 +52,9 @@ _CODES: Final[dict[type[AgentRQError], int]] = {
 """Every other error of agentrq is a refusal: the request was understood, and the answer is no."""
 
 
+_UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def explain(error: Exception) -> tuple[int, str] | None:
     """An error's exit code and line; None for one that is no user's matter (a bug: let it show itself)."""
     if isinstance(error, CommandFailed):
@@ -58,6 +63,8 @@ def explain(error: Exception) -> tuple[int, str] | None:
         return USAGE, _usage(error)
     if isinstance(error, click.ClickException):
         return FAILED, error.format_message()
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:  # click's own words, a help for one
+        return FAILED, f"Cannot write to stdout: {error.strerror}"
     if isinstance(error, AgentRQError):
         return _CODES.get(type(error), REFUSED), str(error)
     return None
@@ -73,6 +80,16 @@ def _usage(error: click.UsageError) -> str:
 
 
 def say(message: str) -> None:
-    """One line on stderr, headed by the program's name."""
+    """One line on stderr, headed by the program's name. Where it cannot be written, the exit code says the rest."""
     if sys.stderr is not None:
-        click.echo(f"agentrq: {one_line(message)}", err=True)
+        try:
+            click.echo(f"agentrq: {one_line(message)}", err=True)
+        except OSError:
+            abandon(sys.stderr)
+
+
+def abandon(stream: TextIO) -> None:
+    """Send what a stream has buffered nowhere: the interpreter's own flush at its end would fail once more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

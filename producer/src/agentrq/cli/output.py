@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
-from agentrq.cli.exits import FAILED, CommandFailed, StdoutClosed
+from agentrq.cli.exits import FAILED, CommandFailed, StdoutClosed, abandon
 from agentrq.wire.codec import encode
 
 
@@ -26,14 +25,7 @@ def put_bytes(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
-        _abandon()
+        abandon(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise StdoutClosed from None
         raise CommandFailed(FAILED, f"Cannot write to stdout: {error.strerror}") from None
-
-
-def _abandon() -> None:
-    """Send what is buffered nowhere: the interpreter's own flush at its end would fail once more."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

@@ -28,9 +28,11 @@ _LARGEST_PIPE = 1 << 20  # /proc/sys/fs/pipe-max-size
 class Stdin:
     """What is sent to the runner, now or as it reads."""
 
-    def __init__(self, pipe: IO[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pipe: IO[bytes], loop: asyncio.AbstractEventLoop, on_broken: Callable[[], None]) -> None:
+        """``on_broken`` is told, once, that the runner has closed its end and what was written is lost."""
         self._pipe: IO[bytes] | None = pipe
         self._loop = loop
+        self._on_broken = on_broken
         self._unsent: list[memoryview] = []
         self._ending = False
 
@@ -38,6 +40,11 @@ class Stdin:
         """Make it ready for use."""
         assert self._pipe
         os.set_blocking(self._pipe.fileno(), False)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the runner has not read yet, what its pipe holds not counted."""
+        return sum(map(len, self._unsent))
 
     def write(self, data: bytes) -> None:
         """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that reads no more is no error."""
@@ -66,8 +73,9 @@ class Stdin:
                 self._unsent.pop(0)
         except BlockingIOError:
             return
-        except OSError:  # broken pipe: its exit tells the rest
+        except OSError:  # broken pipe: as a rule its exit tells the rest
             self.drop()
+            self._on_broken()
             return
         self._loop.remove_writer(self._pipe.fileno())
         if self._ending:

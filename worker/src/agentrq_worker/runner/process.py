@@ -24,7 +24,7 @@ _KILLED = 5.0  # seconds for a killed runner to be gone; it can be longer only i
 _POLL = 0.02  # seconds between looks where the system has no pidfd
 
 
-def _nothing(_: object) -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -44,6 +44,7 @@ class RunnerProcess:
         mark: str,
         on_chunk: Callable[[bytes], None],
         on_stdout_end: Callable[[], None],
+        on_stdin_broken: Callable[[], None],
         on_stderr_line: Callable[[str], None],
         on_exit: Callable[[int], None],
     ) -> None:
@@ -56,7 +57,7 @@ class RunnerProcess:
         assert popen.stdin
         assert popen.stdout
         assert popen.stderr
-        self._stdin = Stdin(popen.stdin, self._loop)
+        self._stdin = Stdin(popen.stdin, self._loop, on_stdin_broken)
         self._stdout = Stdout(popen.stdout, self._loop, on_chunk, on_stdout_end)
         self._stderr = Stderr(popen.stderr, self._loop, on_stderr_line)
         self._tree = Tree(popen.pid, mark)
@@ -75,13 +76,15 @@ class RunnerProcess:
         pass_fds: Sequence[int] = (),
         on_chunk: Callable[[bytes], None],
         on_stdout_end: Callable[[], None],
+        on_stdin_broken: Callable[[], None] = _nothing,
         on_stderr_line: Callable[[str], None] = _nothing,
         on_exit: Callable[[int], None] = _nothing,
     ) -> Self:
         """Start ``argv`` (found in ``env``'s PATH) with exactly ``env`` and the mark (`proc.make_mark`).
 
-        ``on_chunk`` gets stdout as it comes (at most 64 KiB), ``on_stdout_end`` its end, once; ``on_stderr_line`` each
-        line of stderr without newline; ``on_exit`` the return code. All are called on the loop and must not raise.
+        ``on_chunk`` gets stdout as it comes (at most 64 KiB), ``on_stdout_end`` its end, once; ``on_stdin_broken``
+        is called once if what was written cannot reach it; ``on_stderr_line`` gets each line of stderr without newline;
+        ``on_exit`` the return code. All are called on the loop and must not raise.
         Raises what `subprocess.Popen` does: FileNotFoundError (program or ``cwd``), PermissionError,
         NotADirectoryError, other OSError; ValueError (a NUL in an argument, a ``mark`` that is none).
         """
@@ -103,7 +106,7 @@ class RunnerProcess:
             )
         proc.MANAGED.add(popen.pid)
         # Nothing is awaited from here on: a cancellation cannot come between the process and its owner.
-        self = cls(popen, mark, on_chunk, on_stdout_end, on_stderr_line, on_exit)
+        self = cls(popen, mark, on_chunk, on_stdout_end, on_stdin_broken, on_stderr_line, on_exit)
         try:
             self._register()
         except BaseException:
@@ -125,6 +128,11 @@ class RunnerProcess:
     def write(self, data: bytes) -> None:
         """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that reads no more is no error."""
         self._stdin.write(data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the runner to read its stdin."""
+        return self._stdin.unsent
 
     def close_stdin(self) -> None:
         """End stdin once all that was written has been sent."""
