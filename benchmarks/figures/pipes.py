@@ -88,10 +88,25 @@ for _ in range(total // line):
 """
 
 
+def _writer(line: int, total: int) -> list[str]:
+    """A runner that writes lines of so many bytes in pieces of 4 KB."""
+    return [sys.executable, "-I", "-S", "-c", _LONG_LINES, str(line), str(total)]
+
+
 def _long_lines(line: int, total: int) -> float:
-    """CPU time a byte for lines of so many bytes that a runner writes in pieces of 4 KB."""
-    argv = [sys.executable, "-I", "-S", "-c", _LONG_LINES, str(line), str(total)]
-    return asyncio.run(_ours(argv, b"", total // line)) / line
+    """CPU time a byte."""
+    return asyncio.run(_ours(_writer(line, total), b"", total // line)) / line
+
+
+def _placed(line: int, total: int) -> float:
+    """The floor: the same bytes, each read at once to where it stays, in one buffer that all lines share."""
+    buffer, at = memoryview(bytearray(line)), 0
+    with subprocess.Popen(_writer(line, total), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        began = time.process_time()
+        while got := os.readv(process.stdout.fileno(), [buffer[at : at + 65536]]):
+            at = (at + got) % line
+        return (time.process_time() - began) / total
 
 
 def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
@@ -113,9 +128,15 @@ def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
             rows.append(at_least(2, f"{kind}, CPU a line, against readline", us(peer), us(mine), peer / mine, 3))
             rows.append(told(2, f"{kind}, the same bytes read and thrown away", us(least), us(mine),
                              f"{mine / least:.3g}× (readline {peer / least:.3g}×)"))  # fmt: skip
-    long, short = zip(*((_long_lines(8 << 20, 64 << 20), _long_lines(1 << 20, 64 << 20)) for _ in range(rounds + 2)),
-                      strict=True)  # fmt: skip
-    a, b = statistics.median(long), statistics.median(short)
-    shown = (f"{b * 1e9:.3f} ns/B at 1 MB", f"{a * 1e9:.3f} ns/B at 8 MB")
-    rows.append(at_most(2, "an 8 MB line in 4 KB pieces against 1 MB lines, a byte", *shown, a / b, 1.2))
+    total, sizes = 64 << 20, (1 << 20, 8 << 20)
+    times = [[way(size, total) for way in (_long_lines, _placed) for size in sizes] for _ in range(rounds + 2)]
+    a, b, least_a, least_b = (statistics.median(each) for each in zip(*times, strict=True))
+    rows.append(at_most(2, "an 8 MB line in 4 KB pieces against 1 MB lines, a byte", _a_byte(a, 1), _a_byte(b, 8),
+                        b / a, 1.2))  # fmt: skip
+    rows.append(told(2, "the same bytes read into one buffer made before", _a_byte(least_a, 1), _a_byte(least_b, 8),
+                     f"{least_b / least_a:.3g}×"))  # fmt: skip
     return rows, []
+
+
+def _a_byte(seconds: float, size: int) -> str:
+    return f"{seconds * 1e9:.3f} ns/B at {size} MB"

@@ -4,7 +4,8 @@
      "flood N"            N lines of FILE, over and over, as fast as they are read
      "pace RATE SECONDS"  RATE lines a second, each with the time it was written at (monotonic clock, ns)
    and then the line that ends a turn. The first query is answered with an init line before. In FILE every ######## is
-   replaced by the number of the round through it, so that no id comes twice. Ends at the end of stdin or on a stop. */
+   replaced by the number of the round through it, so that no id comes twice. FILE is read when lines of it are first asked
+   for: a start is no more than a process. Ends at the end of stdin or on a stop. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -89,13 +90,15 @@ int main(int count, char **arguments) {
   int begun = 0;
   long number;
   double rate, seconds;
-  if (count > 1) load(arguments[1]);
   while (fgets(line, sizeof line, stdin)) {
     if (strstr(line, "\"type\":\"stop\"")) break;
     char *prompt = strstr(line, "\"prompt\":\"");
     if (!prompt) continue;
     if (!begun++) put(init, sizeof init - 1);
-    if (sscanf(prompt + 10, "flood %ld", &number) == 1) flood(number);
+    if (sscanf(prompt + 10, "flood %ld", &number) == 1) {
+      if (number > 0 && !text) load(arguments[count - 1]);
+      flood(number);
+    }
     else if (sscanf(prompt + 10, "pace %lf %lf", &rate, &seconds) == 2) pace(rate, seconds);
     char end[400];
     put(end, snprintf(end, sizeof end,

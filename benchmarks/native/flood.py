@@ -56,9 +56,6 @@ def pace(rate: float, seconds: float) -> None:
 def main() -> None:
     lines: list[bytes] = []
     begun, cycle = False, 0
-    if len(sys.argv) > 1:
-        with open(sys.argv[1], "rb") as file:
-            lines = file.readlines()
     for line in sys.stdin:
         said = json.loads(line)
         if said["type"] == "stop":
@@ -70,6 +67,9 @@ def main() -> None:
             put(json.dumps(INIT).encode() + b"\n")
         kind, *numbers = said["prompt"].split()
         if kind == "flood":
+            if numbers != ["0"] and not lines:
+                with open(sys.argv[1], "rb") as file:
+                    lines = file.readlines()
             cycle = flood(lines, int(numbers[0]), cycle)
         elif kind == "pace":
             pace(float(numbers[0]), float(numbers[1]))

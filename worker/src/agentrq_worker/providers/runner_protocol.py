@@ -53,7 +53,7 @@ class RunnerProtocol(Dialect):
         self._name = adapter
         self._adapter = make(adapter, total)
         self._introduced = False
-        self._foreign = b""
+        self._foreign = b"\n"  # no line begins so
         """How the last line began that is an agent's own: most lines begin like the one before."""
 
     def command(self, program: list[str], options: Options) -> list[str]:
@@ -78,10 +78,10 @@ class RunnerProtocol(Dialect):
         """What one line means."""
         # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
         # nearly every line, it spares decoding an agent's line twice.
-        head = line[:_HEAD]
-        if head == self._foreign:
+        if line.startswith(self._foreign):
             return self._adapter.receive(line)
-        if head.startswith(_TYPE) and not head.startswith(_OWN):
+        head = line[:_HEAD]
+        if len(head) == _HEAD and head.startswith(_TYPE) and not head.startswith(_OWN):
             self._foreign = head
             return self._adapter.receive(line)
         try:
