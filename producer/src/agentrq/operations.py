@@ -14,14 +14,14 @@ from msgspec import to_builtins
 
 from agentrq import rq_commands
 from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded, SessionExists, SessionNotFound
-from agentrq.wire import scripts, steps
+from agentrq.wire import steps
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
 from agentrq.wire.messages import Receipt
 from agentrq.wire.state import Inner, State, read_inner, read_state
-from agentrq.wire.status import ENDED, Reason, Status
+from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import Step
 
 
@@ -79,21 +79,13 @@ def start(
     options = make_options(given)
     check_text("provider", provider)
     check_text("prompt", prompt)
-    # In one step: a state that no index names would never be seen again.
-    index = ("ZADD", context.keys.sessions, "NX", steps.now_ms(), sid)
-    opening = steps.open_session(context.keys, sid, provider, prompt, options, new_id(), context.queue)
-    _, outcome = yield Batch([index, _as_command(opening)], atomic=True)
-    if steps.text(outcome) == "exists":
+    # In one step: a state that no index names, or no job, would be a start that nobody sees.
+    index = ("ZADD", context.keys.sessions, steps.now_ms(), sid)
+    also = [index, *enqueue(context.queue, sid, provider, prompt, options)]
+    opening = steps.open_session(context.keys, sid, provider, prompt, options, new_id(), context.queue, also=also)
+    if steps.text((yield opening)) == "exists":
         raise SessionExists(sid)
-    # Once more: of an id that was used before the index may have the old start, or have dropped it in between.
-    indexed = ("ZADD", context.keys.sessions, steps.now_ms(), sid)
-    yield Batch([indexed, *enqueue(context.queue, sid, provider, prompt, options)], atomic=True)
     return sid
-
-
-def _as_command(step: Step) -> tuple[Any, ...]:
-    """A step among other commands: with its source, as nobody can load a script in the midst of a batch."""
-    return "EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args
 
 
 def enqueue(queue: str, session_id: str, provider: str, prompt: str, options: Options) -> list[tuple[Any, ...]]:
@@ -243,13 +235,9 @@ class OwnerWatch:
 def remove(context: Context, session_id: str) -> Operation[bool]:
     """Delete an ended session; False while it lives (stop it first, wait for the end, then remove again)."""
     check_session_id(session_id)
-    (status,) = yield Batch([("HGET", context.keys.state(session_id), "status")])
-    if status is not None:
-        if steps.text(status) not in ENDED:
-            return False
-        # The state goes last: from then on the id is free, and what is named after it may be another session's.
-        yield Batch([("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)])
-    outcome = steps.text((yield steps.remove(context.keys, session_id)))
+    # In one step: from then on the id is free, and what is named after it may be another session's.
+    also = [("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)]
+    outcome = steps.text((yield steps.remove(context.keys, session_id, also)))
     if outcome == "missing":
         raise SessionNotFound(session_id)
     return outcome == "removed"

@@ -62,10 +62,12 @@ def open_session(
     nonce: str,
     queue: str,
     job_id: str | None = None,
+    also: Iterable[Sequence[Any]] = (),
 ) -> Step:
     """The step that gives a new session its state and first event.
 
-    ``queue`` is RQ's queue that its start comes by; ``job_id`` that of RQ's job, if not the session id.
+    ``queue`` is RQ's queue that its start comes by; ``job_id`` that of RQ's job, if not the session id. ``also``:
+    commands that are carried out with it, where the session is new.
     """
     timestamp = now_ms()
     event = StatusEvent(cursor="0-1", session_id=session_id, status=Status.QUEUED, timestamp=timestamp)
@@ -93,7 +95,7 @@ def open_session(
     return Step(
         "open",
         session_keys(keys, session_id),
-        (keys.status_channel(session_id), encode(event), nonce, *pairs),
+        (keys.status_channel(session_id), encode(event), nonce, len(pairs), *pairs, *_counted(also)),
     )
 
 
@@ -222,6 +224,10 @@ def end(
     )
 
 
-def remove(keys: Keys, session_id: str) -> Step:
-    """The step that deletes an ended session's keys."""
-    return Step("remove", session_keys(keys, session_id), ())
+def remove(keys: Keys, session_id: str, also: Iterable[Sequence[Any]] = ()) -> Step:
+    """The step that deletes an ended session's keys; ``also``: commands that are carried out with it, if it does."""
+    return Step("remove", session_keys(keys, session_id), _counted(also))
+
+
+def _counted(commands: Iterable[Sequence[Any]]) -> list[Any]:
+    return [word for command in commands for word in (len(command), *command)]

@@ -11,6 +11,15 @@ local function now()
   return time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
 end
 
+-- Commands that a step brings with it, from an argument on: for each the count of its words, then the words.
+local function also(at)
+  while ARGV[at] do
+    local last = at + tonumber(ARGV[at])
+    redis.call(unpack(ARGV, at + 1, last))
+    at = last + 1
+  end
+end
+
 -- One event into the stream; answers its size in bytes.
 local function append(events, cursor, field, json)
   redis.call('XADD', events, cursor, field, json)

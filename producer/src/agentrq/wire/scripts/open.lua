@@ -1,6 +1,7 @@
 -- open: a new session's state and its first event, `queued` at 0-1.
 -- KEYS  state, events, inbox, commands
--- ARGV  status channel, status JSON, nonce, then field, value, …
+-- ARGV  status channel, status JSON, nonce, count of state arguments, field, value, …, then the commands that are part
+--       of it (see also): its place in the index, its job in RQ's queue
 -- Answers 'created' (again for a repeat with the same nonce) or 'exists'.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   if redis.call('HGET', KEYS[1], 'nonce') == ARGV[3] then return 'created' end
@@ -8,7 +9,9 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 append(KEYS[2], '0-1', 'status', ARGV[2])
+local last = 4 + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'nonce', ARGV[3], 'status', 'queued', 'epoch', 0, 'cursor', '0-1',
-  'streamBytes', #ARGV[2], unpack(ARGV, 4))
+  'streamBytes', #ARGV[2], unpack(ARGV, 5, last))
+also(last + 1)
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 'created'

@@ -1,5 +1,6 @@
 -- remove: an ended session's keys, at once.
 -- KEYS  state, events, inbox, commands
+-- ARGV  the commands that are part of it (see also): out of the index, and RQ's job
 -- Answers 'removed', 'missing' or 'live' (nothing was deleted: stop it first).
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then
@@ -8,4 +9,5 @@ if not status then
 end
 if status ~= 'done' and status ~= 'error' then return 'live' end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+also(1)
 return 'removed'
