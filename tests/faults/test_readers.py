@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -413,28 +417,46 @@ async def test_garbage_in_the_stream_keeps_its_place(redis_url: str, raw: redis.
 # -- connections that are there and say nothing
 
 
+@asynccontextmanager
+async def following(how: str, redis_url: str, live_url: str, sequence: list[Seen]) -> AsyncIterator[None]:
+    """A reader whose hints come by another way, until it has seen the end. Closed whatever happens: a thread would
+    follow on."""
+    async with contextlib.AsyncExitStack() as stack:
+        reading: Coroutine[Any, Any, None]
+        if how == "async":
+            client = AsyncAgentClient(connect_async(redis_url), connect_async(live_url, blocking=True))
+            stack.push_async_callback(client.aclose)
+            reading = follow(client, sequence)
+        else:
+            other = AgentClient(connect(redis_url), connect(live_url, blocking=True, retries=0))
+            stack.callback(other.close)
+            reading = asyncio.to_thread(follow_sync, other, sequence)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            group.create_task(reading)
+            yield
+
+
 @pytest.mark.parametrize("how", ["async", "sync"])
 async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
-    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, a_lane(redis_url) as (lane, _):
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-            if how == "async":
-                client = AsyncAgentClient(connect_async(redis_url), connect_async(network.url, blocking=True))
-                group.create_task(follow(client, sequence))
-            else:
-                other = AgentClient(connect(redis_url), connect(network.url, blocking=True, retries=0))
-                group.create_task(asyncio.to_thread(follow_sync, other, sequence))
-            await waiting.true(lambda: len(sequence) == 2 and network.connections == 1)
-            network.freeze()
+    async with (
+        Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network,
+        a_lane(redis_url) as (lane, _),
+        following(how, redis_url, network.url, sequence),
+    ):
+        await waiting.true(lambda: len(sequence) == 2 and network.connections == 1)
+        network.freeze()
+        last = 2
+        while network.connections == 1:  # what came before its subscription stood, it does not miss in silence
             say(lane, 1)
-            await waiting.true(lambda: network.connections > 1)
-            network.thaw()
-            end(lane)
-        await client.aclose() if how == "async" else other.close()
-    whole(sequence, 3)
+            last += 1
+            await waiting.true(lambda: len(sequence) == last)  # noqa: B023
+        network.thaw()
+        end(lane)
+    whole(sequence, last)
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
@@ -449,19 +471,33 @@ async def test_a_network_that_stands_still_at_connect(
     sequence: list[Seen] = []
     async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, a_lane(redis_url) as (lane, _):
         network.freeze()
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-            if how == "async":
-                client = AsyncAgentClient(connect_async(redis_url), connect_async(network.url, blocking=True))
-                group.create_task(follow(client, sequence))
-            else:
-                other = AgentClient(connect(redis_url), connect(network.url, blocking=True, retries=0))
-                group.create_task(asyncio.to_thread(follow_sync, other, sequence))
+        async with following(how, redis_url, network.url, sequence):
             await waiting.true(lambda: len(sequence) == 2 and network.connections > 1)
             say(lane, 1)
             await waiting.true(lambda: len(sequence) == 3)
             end(lane)
-        await client.aclose() if how == "async" else other.close()
     whole(sequence, 3)
+
+
+async def test_hints_that_cannot_be_had_are_asked_for_seldom(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens where the hints come from: each try is followed by a look at the stream, and a longer pause."""
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        time.sleep(min(seconds, 0.01))
+
+    monkeypatch.setattr(_sync, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    sequence: list[Seen] = []
+    async with a_lane(redis_url) as (lane, _), following("sync", redis_url, "unix:///nobody/here", sequence):
+        await waiting.true(lambda: len(pauses) >= 8)
+        say(lane, 1)
+        await waiting.true(lambda: len(sequence) == 3)
+        end(lane)
+    whole(sequence, 3)
+    assert pauses[:8] == [0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0]
 
 
 # -- readers that are killed

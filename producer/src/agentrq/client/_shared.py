@@ -28,9 +28,11 @@ class Away:
         self._failures = 0
         self._since: float | None = None
 
-    def over(self) -> None:
-        """Redis answered."""
-        self._began, self._failures, self._since = True, 0, None
+    def over(self, *, heard: bool = True) -> None:
+        """Redis answered; ``heard``: hints can be had too, else it is asked less and less often for them."""
+        self._began, self._since = True, None
+        if heard:
+            self._failures = 0
 
     def wait(self, error: Exception, deadline: float | None = None) -> float:
         """The seconds to wait before the next try; raises the error where there is none."""

@@ -204,7 +204,7 @@ class AgentClient:
                             pubsub.close()
                             pubsub = None
                         silent = False
-                        away.over()
+                        away.over(heard=pubsub is not None)
                     elif pubsub is None:
                         pubsub = self._live.pubsub()
                         pubsub.subscribe(
