@@ -206,12 +206,12 @@ def test_no_profile_lets_anybody_in_by_itself(guarded: Guarded) -> None:
 
 def test_the_command_prints_them() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "agentrq.cli", "acl", "--prefix", "p", "--queue", "q", "worker", "reader"],
+        [sys.executable, "-m", "agentrq", "acl", "--prefix", "p", "--queue", "q", "worker", "reader"],
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert run.stdout.splitlines() == [profile(role, prefix="p", queue="q") for role in ("worker", "reader")]
     bad = subprocess.run(
-        [sys.executable, "-m", "agentrq.cli", "acl", "--prefix", "p* ~*"],
+        [sys.executable, "-m", "agentrq", "acl", "--prefix", "p* ~*"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (bad.returncode, bad.stdout) == (2, "")

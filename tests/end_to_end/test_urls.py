@@ -102,9 +102,9 @@ async def test_tls(tls_port: int, certificate: Path, config: Path, guarded: Serv
     finally:
         worker.close()
     assert PASSWORD not in "".join(worker.log)
-    for module in ("agentrq_worker", "agentrq.cli"):
+    for module in ("agentrq_worker", "agentrq"):
         done = subprocess.run(
-            [sys.executable, "-m", module, *(["list"] if module == "agentrq.cli" else [])],
+            [sys.executable, "-m", module, *(["list"] if module == "agentrq" else [])],
             env=os.environ | {"AGENTRQ_REDIS_URL": url.partition("?")[0]}, capture_output=True, text=True, timeout=60,
             check=False,
         )  # fmt: skip
@@ -143,7 +143,7 @@ async def test_the_password_is_shown_nowhere(guarded: ServerProcess, config: Pat
         f"redis://h:{PASSWORD}/0", f"sentinel://:{PASSWORD}@127.0.0.1:1/service", f"redis://h/0?password={PASSWORD}&db=x",
     ]  # fmt: skip
     for each in wrong:
-        for words in (["agentrq_worker"], ["agentrq.cli", "list"], ["agentrq.cli", "attach", "s"]):
+        for words in (["agentrq_worker"], ["agentrq", "list"], ["agentrq", "attach", "s"]):
             done = subprocess.run(
                 [sys.executable, "-m", *words, "--redis", each], capture_output=True, text=True, timeout=60, check=False
             )

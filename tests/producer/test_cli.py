@@ -350,6 +350,25 @@ def test_no_server_to_embed_is_one_line_and_4(tmp_path: Path) -> None:
     assert "Cannot use the data directory" in only_line(done.stderr)
 
 
+INTERRUPTED = """
+import sys
+
+class AtClick:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, AtClick())
+from agentrq.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback() -> None:
+    done = run_python(INTERRUPTED)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 # -- the worker's commands
 
 

@@ -21,7 +21,7 @@ from agentrq.wire import scripts, steps
 from agentrq.wire.keys import Keys
 
 LIMIT_S = 30.0
-COMMAND = (sys.executable, "-m", "agentrq.cli")
+COMMAND = (sys.executable, "-m", "agentrq")
 KEYS = Keys()
 
 

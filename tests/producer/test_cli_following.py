@@ -236,7 +236,7 @@ def test_ctrl_c_detaches_quietly(url: str, terminal: bool) -> None:
 
 def test_a_closed_pipe_ends_it_quietly(url: str) -> None:
     everything(url, "head").end("error", "failed", error="x")
-    shell = f"set -o pipefail; {sys.executable} -m agentrq.cli attach head | head -1"
+    shell = f"set -o pipefail; {sys.executable} -m agentrq attach head | head -1"
     for _ in range(3):
         with following("bash", "-c", shell, url=url) as follower:
             code, printed, said = follower.finish()
@@ -263,14 +263,14 @@ def test_a_reader_that_goes_while_we_follow(url: str) -> None:
 
 def test_a_full_disk_is_one_line(url: str) -> None:
     everything(url, "disk").end("done", "completed")
-    with following("bash", "-c", f"{sys.executable} -m agentrq.cli attach disk >/dev/full", url=url) as follower:
+    with following("bash", "-c", f"{sys.executable} -m agentrq attach disk >/dev/full", url=url) as follower:
         code, _, said = follower.finish()
     assert code == 1
     assert only_line(said) == "Cannot write to stdout: No space left on device"
 
 
 def test_a_stdout_that_was_never_open(url: str) -> None:
-    with following("bash", "-c", f"{sys.executable} -m agentrq.cli list >&-", url=url) as follower:
+    with following("bash", "-c", f"{sys.executable} -m agentrq list >&-", url=url) as follower:
         assert follower.finish() == (0, "", "")
 
 

@@ -1,0 +1,22 @@
+"""The command ``agentrq``, and ``python -m agentrq``: quiet when it is interrupted before it has been loaded.
+
+Owns nothing else: the command line is agentrq.cli's.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Load the command line and run it."""
+    try:
+        from agentrq.cli import main as run  # noqa: PLC0415 - it takes a tenth of a second, in which Ctrl-C may come
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

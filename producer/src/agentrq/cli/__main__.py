@@ -1,5 +1,0 @@
-"""``python -m agentrq.cli``."""
-
-from agentrq.cli import main
-
-main()
