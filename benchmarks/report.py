@@ -110,8 +110,9 @@ def keep(rows: list[Row], notes: list[str], about: dict[str, str], quick: bool) 
     mode = "python -m benchmarks" + (" --quick" if quick else "")
     parts = [
         "# Results of the last run",
-        f"`{mode}`. Every ratio is one of medians of rounds in which product and peer took turns. A row without a goal "
-        "tells what is behind the row above it: the floor under any way of doing the same, or where the time goes.",
+        f"`{mode}`. Every ratio is one of medians of rounds in which product and peer took turns. Most rows "
+        "without a goal tell what is behind the row above: the least that any way of doing the same takes, or where "
+        "the time goes.",
         "\n".join(f"- {name}: {value}" for name, value in about.items()),
         table(rows),
     ]

@@ -99,7 +99,7 @@ def _long_lines(line: int, total: int) -> float:
 
 
 def _placed(line: int, total: int) -> float:
-    """The floor: the same bytes, each read at once to where it stays, in one buffer that all lines share."""
+    """For comparison: the same bytes, each read at once to where it stays, in one buffer that all lines share."""
     buffer, at = memoryview(bytearray(line)), 0
     with subprocess.Popen(_writer(line, total), stdout=subprocess.PIPE) as process:
         assert process.stdout
@@ -129,7 +129,7 @@ def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
             rows.append(told(2, f"{kind}, the same bytes read and thrown away", us(least), us(mine),
                              f"{mine / least:.3g}× (readline {peer / least:.3g}×)"))  # fmt: skip
     total, sizes = 64 << 20, (1 << 20, 8 << 20)
-    times = [[way(size, total) for way in (_long_lines, _placed) for size in sizes] for _ in range(rounds + 2)]
+    times = [[way(size, total) for way in (_long_lines, _placed) for size in sizes] for _ in range(2 * rounds)]
     a, b, least_a, least_b = (statistics.median(each) for each in zip(*times, strict=True))
     rows.append(at_most(2, "an 8 MB line in 4 KB pieces against 1 MB lines, a byte", _a_byte(a, 1), _a_byte(b, 8),
                         b / a, 1.2))  # fmt: skip

@@ -90,13 +90,14 @@ int main(int count, char **arguments) {
   int begun = 0;
   long number;
   double rate, seconds;
+  if (count < 2) return 2;
   while (fgets(line, sizeof line, stdin)) {
     if (strstr(line, "\"type\":\"stop\"")) break;
     char *prompt = strstr(line, "\"prompt\":\"");
     if (!prompt) continue;
     if (!begun++) put(init, sizeof init - 1);
     if (sscanf(prompt + 10, "flood %ld", &number) == 1) {
-      if (number > 0 && !text) load(arguments[count - 1]);
+      if (number > 0 && !text) load(arguments[1]);
       flood(number);
     }
     else if (sscanf(prompt + 10, "pace %lf %lf", &rate, &seconds) == 2) pace(rate, seconds);

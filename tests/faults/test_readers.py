@@ -500,6 +500,22 @@ async def test_hints_that_cannot_be_had_are_asked_for_seldom(
     assert pauses[:8] == [0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 2.0]
 
 
+def test_a_wait_is_over_in_time_though_no_hint_can_be_had(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(_sync, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    with AgentClient(connect(redis_url), connect("unix:///nobody/here", blocking=True, retries=0)) as client:
+        session = client.start("demo", "hello", "s")
+        with pytest.raises(TimeoutError):
+            session.wait(0.5)
+    assert len(pauses) > 2
+    assert sum(pauses) <= 0.5
+
+
 # -- readers that are killed
 
 

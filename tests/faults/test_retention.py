@@ -171,6 +171,25 @@ async def test_an_id_is_used_again_while_it_is_removed(redis_url: str, raw: redi
         assert moment == 2  # both are one step
 
 
+async def test_what_redis_refuses_can_be_tried_again(redis_url: str, raw: redis.Redis) -> None:
+    """A script does not take back what it did before it failed."""
+    async with AsyncAgentClient.from_url(redis_url) as client:
+        raw.set(KEYS.sessions, "of another kind")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            await client.start("demo", "hello", "s")
+        assert not raw.exists(*OF_A_SESSION)
+        raw.delete(KEYS.sessions)
+        session = await client.start("demo", "hello", "s")
+        await session.stop()
+        raw.set("rq:failed:agentrq", "of another kind")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            await session.remove()
+        assert (await session.state()).ended
+        raw.delete("rq:failed:agentrq")
+        await session.remove()
+        assert not raw.exists(*OF_A_SESSION, KEYS.sessions, "rq:job:s")
+
+
 async def test_a_claim_is_of_the_session_that_was_seen(redis_url: str, raw: redis.Redis) -> None:
     """Not of another by the same id, which looks the same to the epoch and the token."""
     async with AsyncAgentClient.from_url(redis_url) as client, publishing(redis_url, waiting.SETTINGS) as (_, owner):

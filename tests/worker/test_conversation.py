@@ -28,7 +28,7 @@ from agentrq.wire.messages import (
 from agentrq.wire.status import MOVES, Reason, Status
 from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
-from agentrq_worker.delivery import MOST_UNSENT
+from agentrq_worker.delivery import DEAF, MOST_UNSENT
 from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Refused, Said, Write
 from agentrq_worker.publisher import Lane, Publisher
@@ -183,10 +183,9 @@ def test_a_runner_that_does_not_read_gets_no_more() -> None:
     talk = Talk().begin().say(Alive())
     talk.talk.unsent = lambda: MOST_UNSENT + 1
     written = list(talk.written)
-    steered = talk.command("prompt", text="now", mode="steer")
-    changed = talk.command("set_model", text="large")
-    why = "the runner does not read its stdin"
-    assert talk.receipts() == [(steered, "rejected", why), (changed, "rejected", why)]
+    commands = [talk.command("prompt", text="now", mode=mode) for mode in ("queue", "steer", "interrupt")]
+    commands.append(talk.command("set_model", text="large"))
+    assert talk.receipts() == [(command, "rejected", DEAF) for command in commands]
     assert talk.written == written
     assert len(talk.of_type("prompt")) == 1
 

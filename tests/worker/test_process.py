@@ -316,6 +316,7 @@ async def test_stdin_reaches_the_runner_and_ends() -> None:
         r.process.write(b"not sent")
         await r.until(lambda: r.ends)
         assert r.output == b"a" + big + b"z"
+        assert r.process.unsent == 0
         assert await r.process.wait() == 0
 
 
@@ -325,6 +326,7 @@ async def test_writing_to_one_that_does_not_read_does_not_block() -> None:
         for _ in range(50):
             r.process.write(b"x" * 100_000)
         assert r.process.returncode is None
+        assert 4_000_000 < r.process.unsent < 5_000_000  # the rest is in its pipe
         assert await r.process.stop(grace=0) == -signal.SIGTERM
         r.process.write(b"too late")
         r.process.close_stdin()

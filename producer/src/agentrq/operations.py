@@ -142,7 +142,7 @@ def states(context: Context) -> Operation[list[State]]:
             known = read_state(sid, raw)
             if known is not None:
                 found.append(known)
-            elif not raw and started < steps.now_ms() - 60_000:  # a start adds its id before its state
+            elif not raw and started < steps.now_ms() - 60_000:  # it may be just beginning
                 gone.append(sid)
     if gone:
         yield Batch([("ZREM", context.keys.sessions, *gone)], apart=True)  # who may only read leaves it to others

@@ -25,7 +25,8 @@ from agentrq_worker.providers.dialect import Refused
 from agentrq_worker.publisher import Lane
 
 MOST_UNSENT: Final = 64 << 20
-"""Bytes that may wait for a runner to read its stdin; what comes then is refused."""
+"""Bytes that may wait for a runner to read its stdin; commands that come then are refused."""
+DEAF: Final = "the runner does not read its stdin"
 _SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
 
 
@@ -84,7 +85,9 @@ class Delivery(Asked):
         """Queued by default; the other modes act on a turn under way, if there is one."""
         command = waiting.command
         text = command.text or ""
-        if self.busy and command.mode == "steer":
+        if self.unsent() > MOST_UNSENT:
+            self._receipt(waiting, "rejected", DEAF)
+        elif self.busy and command.mode == "steer":
             self._apply(waiting, lambda: self._speaker().steer(text), Prompt(text, command.command_id))
         elif self.busy and command.mode == "interrupt":
             try:
@@ -139,7 +142,7 @@ class Delivery(Asked):
         """Give the runner a command, or reject it for the reason the dialect has."""
         try:
             if self.unsent() > MOST_UNSENT:
-                raise Refused("the runner does not read its stdin")
+                raise Refused(DEAF)
             data = lines()
         except Refused as refused:
             self._receipt(waiting, "rejected", str(refused))

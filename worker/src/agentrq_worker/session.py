@@ -16,6 +16,7 @@ from typing import Final
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Claimed, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
+from agentrq_worker.delivery import MOST_UNSENT
 from agentrq_worker.launch import CannotLaunch, Launch, prepare, why_not_spawned, with_defaults
 from agentrq_worker.publisher import Lane
 from agentrq_worker.runner.confine import complaint
@@ -157,6 +158,8 @@ class Session:
 
     async def _watch_exit(self, process: RunnerProcess) -> None:
         code = await process.wait()
+        if self._mute is not None:  # it did end
+            self._mute.cancel()
         self._talk.ending = True  # what it said last may end a turn, but it reads no further prompt
         await process.drain_output(DRAIN_OUTPUT_S)
         if code == 0:
@@ -284,6 +287,8 @@ class Session:
     def _write(self, data: bytes) -> None:
         if self._process is not None:
             self._process.write(data)
+            if self._process.unsent > 2 * MOST_UNSENT:  # commands are refused before; what an agent asks for is not
+                self._fail("The runner does not read its stdin")
 
     def _unsent(self) -> int:
         return 0 if self._process is None else self._process.unsent
@@ -316,9 +321,15 @@ class Session:
 
     def _end_of(self, pipe: str) -> None:
         """The runner has closed one of its ends; its exit is seen apart, now or soon."""
-        if self._mute is None and self.outcome is None and self._lane.lost is None:
-            error = f"The runner closed its {pipe} and did not end"
-            self._mute = asyncio.get_running_loop().call_later(MUTE_S, self._fail, error)
+        lives = self._process is not None and self._process.returncode is None
+        if lives and self._mute is None and self.outcome is None and self._lane.lost is None:
+            self._mute = asyncio.get_running_loop().call_later(MUTE_S, self._still_there, pipe)
+
+    def _still_there(self, pipe: str) -> None:
+        if self._process is not None and self._process.reading_paused:  # it may wait for us
+            self._mute = asyncio.get_running_loop().call_later(MUTE_S, self._still_there, pipe)
+        else:
+            self._fail(f"The runner closed its {pipe} and did not end")
 
     def _lines(self, lines: list[bytes | LineTooLong]) -> None:
         redact = self._launch.redactor.line if self._launch is not None and self._launch.redactor else None

@@ -30,9 +30,8 @@ def main() -> None:
     """Run the command line of this process and exit."""
     if sys.stdout is None:  # closed before we began
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process is
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal's encoding has not every character of a help
-            stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding has not every character of a help
+        sys.stdout.reconfigure(errors="replace")
     # JSON has no place for bytes that are no UTF-8.
     arguments = [os.fsencode(argument).decode("utf-8", "replace") for argument in sys.argv[1:]]
     sys.exit(_run(arguments))

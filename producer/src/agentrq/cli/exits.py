@@ -63,7 +63,7 @@ def explain(error: Exception) -> tuple[int, str] | None:
         return USAGE, _usage(error)
     if isinstance(error, click.ClickException):
         return FAILED, error.format_message()
-    if isinstance(error, OSError) and error.errno in _UNWRITABLE:  # click's own words, a help for one
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:  # a help, by click
         return FAILED, f"Cannot write to stdout: {error.strerror}"
     if isinstance(error, AgentRQError):
         return _CODES.get(type(error), REFUSED), str(error)

@@ -224,7 +224,7 @@ class AgentClient:
                         pubsub.close()
                         pubsub = None
                     reader.behind = True
-                    time.sleep(delay)
+                    time.sleep(delay if deadline is None else min(delay, max(0.0, deadline - time.monotonic())))
                 yield from events
         finally:
             if pubsub is not None:

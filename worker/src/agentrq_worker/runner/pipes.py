@@ -35,22 +35,20 @@ class Stdin:
         self._on_broken = on_broken
         self._unsent: list[memoryview] = []
         self._ending = False
+        self.unsent = 0
+        """Bytes that the runner has not read yet, what its pipe holds not counted."""
 
     def begin(self) -> None:
         """Make it ready for use."""
         assert self._pipe
         os.set_blocking(self._pipe.fileno(), False)
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that the runner has not read yet, what its pipe holds not counted."""
-        return sum(map(len, self._unsent))
-
     def write(self, data: bytes) -> None:
         """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that reads no more is no error."""
         if self._pipe is None or self._ending or not data:
             return
         self._unsent.append(memoryview(data))
+        self.unsent += len(data)
         if len(self._unsent) == 1:
             self._send()
             if self._unsent:
@@ -67,6 +65,7 @@ class Stdin:
         try:
             while self._unsent:
                 sent = os.write(self._pipe.fileno(), self._unsent[0])
+                self.unsent -= sent
                 if sent < len(self._unsent[0]):
                     self._unsent[0] = self._unsent[0][sent:]
                     return
@@ -84,6 +83,7 @@ class Stdin:
     def drop(self) -> None:
         """Close it now; what was not sent is lost."""
         self._unsent.clear()
+        self.unsent = 0
         if self._pipe:
             self._loop.remove_writer(self._pipe.fileno())
             self._pipe.close()
@@ -108,6 +108,11 @@ class Stdout:
         # Made for who waits: an event takes 0.8 KiB.
         self._resumed: asyncio.Event | None = None
         self._ended: asyncio.Event | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read for now."""
+        return self._paused
 
     def begin(self) -> None:
         """Read from now on."""

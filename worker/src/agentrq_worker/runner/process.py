@@ -142,6 +142,11 @@ class RunnerProcess:
         """Read no more of stdout until `resume_reading`; the runner blocks once the pipe is full. Idempotent."""
         self._stdout.pause()
 
+    @property
+    def reading_paused(self) -> bool:
+        """Whether stdout is not read for now: the runner may wait for that."""
+        return self._stdout.paused
+
     def resume_reading(self) -> None:
         """Undo `pause_reading`. Idempotent."""
         self._stdout.resume()

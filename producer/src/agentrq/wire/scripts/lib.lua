@@ -1,4 +1,5 @@
--- What the scripts share; put in front of each of them. Touches only keys its callers were given.
+-- What the scripts share; put in front of each of them. Touches only keys its callers were given, `also` apart: its
+-- commands name RQ's keys and the index, which in a cluster would lie elsewhere.
 -- A session's keys come in this order everywhere: state, events, inbox, commands.
 
 local function place(cursor)

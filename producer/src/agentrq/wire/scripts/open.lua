@@ -7,11 +7,12 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   if redis.call('HGET', KEYS[1], 'nonce') == ARGV[3] then return 'created' end
   return 'exists'
 end
+-- First what may be refused (keys of others): then nothing stands in the way of another try.
+local last = 4 + tonumber(ARGV[4])
+also(last + 1)
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
 append(KEYS[2], '0-1', 'status', ARGV[2])
-local last = 4 + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'nonce', ARGV[3], 'status', 'queued', 'epoch', 0, 'cursor', '0-1',
   'streamBytes', #ARGV[2], unpack(ARGV, 5, last))
-also(last + 1)
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 'created'

@@ -8,6 +8,6 @@ if not status then
   return 'missing'
 end
 if status ~= 'done' and status ~= 'error' then return 'live' end
+also(1)  -- first: it may be refused, and then all is to be there for another try
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-also(1)
 return 'removed'
