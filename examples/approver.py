@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from agentrq import AsyncAgentClient
+from agentrq import AgentRQError, AsyncAgentClient
 from agentrq.wire.messages import ApprovalRequest, Question
 
 
@@ -32,7 +32,10 @@ async def decide(request: ApprovalRequest | Question) -> Any:
 
 async def main(session_id: str) -> None:
     async with AsyncAgentClient.from_url(os.environ["AGENTRQ_REDIS_URL"]) as client:
-        state = await client.session(session_id).ask_for_approval(decide)
+        try:
+            state = await client.session(session_id).ask_for_approval(decide)
+        except AgentRQError as error:
+            sys.exit(str(error))
         print(f"\nThe session has ended: {state.status} ({state.reason})")
 
 

@@ -32,7 +32,7 @@ def sessions(request: HttpRequest) -> JsonResponse:
         session = client().start(wanted["provider"], wanted["prompt"], cwd=wanted.get("cwd"))
     except AgentRQError as error:
         return JsonResponse({"error": str(error)}, status=409)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         return JsonResponse({"error": f"provider and prompt are needed: {error}"}, status=400)
     return JsonResponse({"sessionId": session.id}, status=201)
 

@@ -85,6 +85,9 @@ async def test_sessions_run_under_the_profiles(guarded: Guarded, worker: Worker)
             admin.zadd("agentrq:sessions", {"expired": 1})  # which a reader cannot take out
         assert [known.id for known in await reader.sessions()] == [started.id]
         await started.remove()
+        live = await producer.start("demo", "/sleep 60")
+        await until(reader.session(live.id), "running")
+        await live.remove()
         both = await gateway.start("demo", "/crash 3")
         assert (await both.wait(20)).error == "Exit code: 3"
         waiting = await gateway.start("demo", "/sleep 60")
@@ -101,7 +104,7 @@ async def test_sessions_run_under_the_profiles(guarded: Guarded, worker: Worker)
     assert info.returncode == 0, info.stdout + info.stderr
     assert "1 workers" in info.stdout
     assert worker.terminate() == 0
-    assert guarded.denied() == [("agentrq-reader", "zrem")]
+    assert guarded.denied() == [("agentrq-reader", "eval")]
     assert PASSWORD not in "".join(worker.log)
 
 

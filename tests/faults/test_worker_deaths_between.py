@@ -148,9 +148,9 @@ async def test_a_job_marked_started_after_its_session_was_taken(
     books = Bookkeeping(doomed, doomed.queues[0])
     execution = books.prepare(job)
     async with connect_async(redis_url) as redis_client:
-        look = await Ownership(redis_client, redis_client, doomed.settings).look(session.id)
+        gone, look = await Ownership(redis_client, redis_client, doomed.settings).seen(session.id)
     books.let_go(job, execution, requeue=False)
-    books.set_right(job.id, look)
+    books.set_right(job.id, look, gone)
     if then == "removed":
         assert not raw.exists(f"rq:job:{session.id}")
         return

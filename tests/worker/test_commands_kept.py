@@ -225,7 +225,9 @@ class Recorder:
 async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(redis_url: str) -> None:
     async with connect_async(redis_url) as client:
         ownership = Ownership(client, client, Settings())
-        await ownership.open("s", "demo", "x", Options(), "s")
+        assert await ownership.open("s", "demo", "x", Options(), "s") == "gone"  # no session without its job
+        await client.hset("rq:job:s", "data", "…")
+        assert await ownership.open("s", "demo", "x", Options(), "s") == "created"
         await ownership.send("s", Command("a", "prompt", text="a"))
         first, second = Recorder(), Recorder()
         ownership.inboxes.add(first)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from agentrq.wire.messages import (
     ApprovalRequest,
     ApprovalResolved,
     Cost,
+    Init,
     Question,
     SessionTotal,
     Text,
@@ -28,7 +29,6 @@ from agentrq.wire.messages import (
 from agentrq.wire.status import MOVES, Reason, Status
 from agentrq_worker.claimed import Carried, Claimed, CutTurn, Outcome, Waiting
 from agentrq_worker.conversation import Conversation
-from agentrq_worker.delivery import DEAF, MOST_UNSENT
 from agentrq_worker.draft import Draft
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Refused, Said, Write
 from agentrq_worker.publisher import Lane, Publisher
@@ -153,6 +153,18 @@ def test_prompts_wait_for_the_turn_and_keep_their_order() -> None:
     assert talk.statuses == ["running", "idle"]
 
 
+@pytest.mark.parametrize("said", [Alive(by_itself=False), Draft("init", Init(model="m"))])
+def test_a_resumed_runner_that_says_that_it_is_there_has_begun_no_turn(said: Said) -> None:
+    talk = Talk(recovering=True).begin().say(said)
+    assert talk.statuses == ["idle"]
+    talk.command("prompt", text="go on")
+    assert talk.written[-1] == "prompt go on"
+    talk.say(said, Draft("text", Text("hi"))).say(cost())
+    assert talk.statuses == ["idle", "running", "idle"]
+    talk.say(Draft("text", Text("of a task in the background")))
+    assert talk.statuses[-1] == "running"
+
+
 def test_nothing_reaches_the_runner_before_redis_has_it() -> None:
     talk = Talk()
     talk.talk.begin(talk.dialect, 7)
@@ -179,15 +191,30 @@ def test_modes_of_a_prompt_in_a_turn(mode: str, can: bool) -> None:
         assert talk.written[-1] == "prompt now"
 
 
-def test_a_runner_that_does_not_read_gets_no_more() -> None:
+def test_a_runner_that_hears_nothing_gets_no_more() -> None:
     talk = Talk().begin().say(Alive())
-    talk.talk.unsent = lambda: MOST_UNSENT + 1
+    talk.talk.deaf = lambda: "it is deaf"
     written = list(talk.written)
     commands = [talk.command("prompt", text="now", mode=mode) for mode in ("queue", "steer", "interrupt")]
-    commands.append(talk.command("set_model", text="large"))
-    assert talk.receipts() == [(command, "rejected", DEAF) for command in commands]
+    commands += [talk.command("set_model", text="large"), talk.command("interrupt")]
+    assert talk.receipts() == [(command, "rejected", "it is deaf") for command in commands]
     assert talk.written == written
     assert len(talk.of_type("prompt")) == 1
+
+
+def test_what_comes_when_the_runner_has_gone_is_not_applied() -> None:
+    """It has its receipt by the end of the session (``expired``), or by the next owner."""
+    talk = Talk().begin().say(Alive())
+    talk.talk.ending = True
+    written = list(talk.written)
+    for kind, members in (
+        ("prompt", {"text": "now", "mode": "steer"}),
+        ("interrupt", {}),
+        ("set_model", {"text": "m"}),
+    ):
+        talk.command(kind, **members)
+    assert talk.receipts() == []
+    assert talk.written == written
 
 
 @pytest.mark.parametrize("mode", ["queue", "steer", "interrupt"])

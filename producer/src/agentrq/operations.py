@@ -14,7 +14,7 @@ from msgspec import to_builtins
 
 from agentrq import rq_commands
 from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded, SessionExists, SessionNotFound
-from agentrq.wire import steps
+from agentrq.wire import scripts, steps
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
@@ -145,7 +145,9 @@ def states(context: Context) -> Operation[list[State]]:
             elif not raw and started < steps.now_ms() - 60_000:  # it may be just beginning
                 gone.append(sid)
     if gone:
-        yield Batch([("ZREM", context.keys.sessions, *gone)], apart=True)  # who may only read leaves it to others
+        step = steps.prune(context.keys, gone)
+        command = ("EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
+        yield Batch([command], apart=True)  # who may only read leaves it to others
     return found
 
 
@@ -197,11 +199,12 @@ def stop(context: Context, session_id: str, command_id: str | None = None) -> Op
 def end(context: Context, seen: Snapshot, status: Status, reason: Reason, error: str) -> Operation[str]:
     """End a session no live worker owns, unless its owner changed since it was looked at; answers the outcome."""
     sid = seen.state.session_id
-    step = steps.end(context.keys, sid, seen.state.epoch, seen.inner.token, status, reason, error, context.retention_s)
-    outcome = steps.text((yield step)[0])
-    if outcome == "ok" and seen.state.status is Status.QUEUED:
-        yield Batch(rq_commands.cancel_job(context.queue, sid))
-    return outcome
+    # In one step: from its end on the id may be another session's, whose job is not to be canceled.
+    also = rq_commands.cancel_job(context.queue, sid) if seen.state.status is Status.QUEUED else []
+    step = steps.end(
+        context.keys, sid, seen.state.epoch, seen.inner.token, status, reason, error, context.retention_s, also
+    )
+    return steps.text((yield step)[0])
 
 
 class OwnerWatch:

@@ -6,6 +6,7 @@ collected gives an asyncio client the very same job, with no second copy of RQ's
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any, Final
 
@@ -13,10 +14,21 @@ import redis
 from redis.client import Pipeline
 from rq import Queue
 from rq.job import Job
+from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
 
-SERIALIZER: Final = JSONSerializer
+
+class Utf8Json(JSONSerializer):
+    """JSON that any reader of RQ's JSON reads, without the escapes by which RQ makes up to three bytes of one."""
+
+    @staticmethod
+    def dumps(*args: Any, **kwargs: Any) -> bytes:
+        """The JSON of one value."""
+        return json.dumps(*args, ensure_ascii=False, **kwargs).encode()
+
+
+SERIALIZER: Final = Utf8Json
 """Jobs are JSON, never pickle."""
 
 RESULT_TTL_S: Final = 86_400
@@ -62,8 +74,10 @@ def start_job(queue: str, session_id: str, arguments: list[Any], *, at_front: bo
             description=f"agentrq.start({session_id}, {arguments[1]})",
         )
         rq_queue.enqueue_job(job, pipeline=pipeline, at_front=at_front)
-        # The id is free by our own state: an old job of that name must not shine through.
-        return [("DEL", job.key), *_collected(pipeline)]
+        # The id is free by our own state: an old job of that name, its end and its result, must not shine through.
+        # The push last in RQ's order comes first in ours, for all is one step: where it is refused, nothing was done.
+        *others, push = _collected(pipeline)
+        return [*delete_job(queue, session_id), push, *others]
 
 
 def cancel_job(queue: str, session_id: str) -> list[RedisCommand]:
@@ -82,9 +96,11 @@ def cancel_job(queue: str, session_id: str) -> list[RedisCommand]:
 def delete_job(queue: str, session_id: str) -> list[RedisCommand]:
     """What forgets the job of a removed session."""
     rq_queue = _queue(queue)
-    job = Job(session_id, connection=_recorder(), serializer=SERIALIZER)
     registries = (rq_queue.finished_job_registry, rq_queue.failed_job_registry, rq_queue.canceled_job_registry)
-    return [("ZREM", registry.key, session_id) for registry in registries] + [("DEL", job.key)]
+    return [
+        *(("ZREM", registry.key, session_id) for registry in registries),
+        ("DEL", job_key(session_id), Result.get_key(session_id)),
+    ]
 
 
 def job_key(session_id: str) -> str:

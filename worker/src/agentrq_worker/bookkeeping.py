@@ -20,7 +20,7 @@ from rq.job import JobStatus
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, start_job
+from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, delete_job, start_job
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
 from agentrq_worker.ownership import Look
@@ -113,13 +113,20 @@ class Bookkeeping:
             pipeline.execute()
         self._forget(execution)
 
-    def set_right(self, job_id: str, look: Look | None) -> None:
+    def forget(self, job: SessionJob, queue: Queue) -> None:
+        """The session of a job was removed: nothing of it stays."""
+        with self._connection.pipeline() as pipeline:
+            for command in delete_job(queue.name, job.id):
+                pipeline.execute_command(*command)
+            pipeline.execute()
+
+    def set_right(self, job_id: str, look: Look | None, gone: bool) -> None:
         """After `let_go` of a session that others took: what `prepare` wrote may be later than what they wrote."""
         key = SessionJob.key_for(job_id)
         if self._connection.hget(key, "worker_name") != self._worker.name.encode():
             return
         if look is None:  # removed, its job too
-            if not self._connection.hexists(key, "created_at"):
+            if gone or not self._connection.hexists(key, "created_at"):
                 self._connection.delete(key)
         elif look.state.ended:
             self.conclude(job_id, look, "it was marked started here after its end")

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 CONTINUE: Final = "You were interrupted in the middle of your work. Continue where you left off."
 _BEGINS_TURN: Final = frozenset(
-    {"init", "text", "thinking", "text_delta", "thinking_delta", "tool_call", "approval_request", "question"}
+    {"text", "thinking", "text_delta", "thinking_delta", "tool_call", "approval_request", "question"}
 )
 _PLAIN: Final = LIVE_ONLY | {
     "text", "thinking", "tool_call", "status", "compaction", "rate_limit", "error", "unknown"
@@ -122,7 +122,8 @@ class Conversation(Delivery):
     def _heed(self, said: Said) -> None:
         """What a line means beside messages."""
         if isinstance(said, Alive):
-            self._alive()
+            if said.by_itself or self.busy or self.status is not Status.IDLE:
+                self._alive()
         elif isinstance(said, Write):
             self._write(said.data)
         elif isinstance(said, Late):

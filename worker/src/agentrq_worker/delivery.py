@@ -26,7 +26,6 @@ from agentrq_worker.publisher import Lane
 
 MOST_UNSENT: Final = 64 << 20
 """Bytes that may wait for a runner to read its stdin; commands that come then are refused."""
-DEAF: Final = "the runner does not read its stdin"
 _SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
 
 
@@ -50,8 +49,8 @@ class Delivery(Asked):
         self._late: list[str] = []
         """Prompts that came too late for the turn they were to join: their receipts are written, they go first."""
         self._early: list[Waiting] = []
-        self.unsent: Callable[[], int] = lambda: 0
-        """How many bytes wait for the runner to read its stdin."""
+        self.deaf: Callable[[], str | None] = lambda: None
+        """Why the runner can be told nothing now; None while it can."""
 
     def deliver(self, waiting: Waiting) -> None:
         """One command from the inbox, in order; its receipt is written when it is applied or rejected."""
@@ -85,8 +84,8 @@ class Delivery(Asked):
         """Queued by default; the other modes act on a turn under way, if there is one."""
         command = waiting.command
         text = command.text or ""
-        if self.unsent() > MOST_UNSENT:
-            self._receipt(waiting, "rejected", DEAF)
+        if deaf := self.deaf():
+            self._receipt(waiting, "rejected", deaf)
         elif self.busy and command.mode == "steer":
             self._apply(waiting, lambda: self._speaker().steer(text), Prompt(text, command.command_id))
         elif self.busy and command.mode == "interrupt":
@@ -139,10 +138,12 @@ class Delivery(Asked):
         prompt: Prompt | None = None,
         after: Callable[[], None] | None = None,
     ) -> None:
-        """Give the runner a command, or reject it for the reason the dialect has."""
+        """Give the runner a command, or reject it for the reason that it or the dialect has."""
+        if self.ending:  # nobody is left to hear it: it expires with the session, or is the next owner's
+            return
         try:
-            if self.unsent() > MOST_UNSENT:
-                raise Refused(DEAF)
+            if deaf := self.deaf():
+                raise Refused(deaf)
             data = lines()
         except Refused as refused:
             self._receipt(waiting, "rejected", str(refused))

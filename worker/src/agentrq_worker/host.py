@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from agentrq.connection import connect_async
 from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
-from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.claimed import Outcome
 from agentrq_worker.maintenance import Jobs, Maintenance
@@ -141,11 +140,6 @@ class Host:
         self._draining = True
         for session in list(self.ownership.sessions.values()):
             session.leave(at_once=at_once)
-
-    async def final_state(self, session_id: str) -> dict[str, Any]:
-        """The state of an ended session as its job's result."""
-        look = await self.ownership.look(session_id)
-        return to_wire(look.state) if look is not None else {"sessionId": session_id}
 
     async def command(self, session_id: str, command: Command) -> None:
         """Carry out a command that RQ brought. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`."""

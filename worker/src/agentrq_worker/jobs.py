@@ -22,6 +22,7 @@ from agentrq.errors import AgentRQError, InvalidOption, SessionExists, SessionNo
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import FUNCTIONS, START, Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id
+from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import now_ms
 from agentrq_worker.bookkeeping import Bookkeeping, is_later
@@ -46,6 +47,8 @@ class _Live:
     """A start whose session runs here."""
 
     session_id: str
+    created_at: Any
+    """Its state's, which tells it from another session by its id."""
     stopped: bool = False
     """RQ was asked to stop it."""
 
@@ -133,7 +136,10 @@ class Jobs:
             look = await self._host.ownership.look(sid)
         if look is None:
             provider, prompt, options = _start_arguments(arguments, job)
-            await self._host.ownership.open(sid, provider, prompt, options, job.id)
+            if await self._host.ownership.open(sid, provider, prompt, options, job.id) == "gone":
+                log.info("job %s: it was removed after it had been taken", job.id)
+                await self._rq(self._books.drop_copy, job, queue)
+                return
             look = await self._host.ownership.look(sid)
             if look is None:
                 raise AgentRQError(f"Session {sid}: its state cannot be read")
@@ -147,13 +153,14 @@ class Jobs:
             await self._run(job, queue, claim)
         elif look is not None and look.state.ended:  # stopped while its job waited
             await self._rq(self._books.close, job, queue, look.state)
+            await self._forget_removed(job, queue, sid)
         else:
             await self._rq(self._books.drop_copy, job, queue)
 
     async def _run(self, job: SessionJob, queue: Queue, claim: Claim) -> None:
         """The session's life, with RQ's bookkeeping beside it."""
         sid = claim.claimed.session_id
-        live = self._live[job.id] = _Live(sid)
+        live = self._live[job.id] = _Live(sid, claim.state.get("createdAt"))
         try:
             async with asyncio.TaskGroup() as group:
                 preparing = group.create_task(self._prepare(job), name=f"prepare {job.id}")
@@ -183,15 +190,27 @@ class Jobs:
         if outcome.status is None:
             await self._rq(books.let_go, job, execution, outcome.handed_over)
             if not outcome.handed_over:
-                await self._rq(books.set_right, job.id, await self._host.ownership.look(live.session_id))
+                gone, look = await self._host.ownership.seen(live.session_id)
+                await self._rq(books.set_right, job.id, look, gone)
             elif live.stopped:  # meanwhile: until then RQ took a stop
                 await self._host.stop_ownerless(live.session_id)
+            return
+        gone, look = await self._host.ownership.seen(live.session_id)
+        if gone or (look is not None and look.state.created_at != live.created_at):  # its id may be used again by now
+            await self._rq(books.let_go, job, execution, False)
         elif outcome.status is Status.ERROR:
             await self._rq(books.fail, job, queue, execution, outcome.error or "failed")
         elif live.stopped and outcome.reason is Reason.STOPPED:
             await self._rq(books.fail, job, queue, execution, STOPPED, stopped=True)
         else:
-            await self._rq(books.succeed, job, queue, execution, await self._host.final_state(live.session_id))
+            result = to_wire(look.state) if look is not None else {"sessionId": live.session_id}
+            await self._rq(books.succeed, job, queue, execution, result)
+        await self._forget_removed(job, queue, live.session_id)
+
+    async def _forget_removed(self, job: SessionJob, queue: Queue, session_id: str) -> None:
+        """What was written of a job after its session had been removed, goes too."""
+        if (await self._host.ownership.seen(session_id))[0]:
+            await self._rq(self._books.forget, job, queue)
 
     # -- what RQ's commands ask
 

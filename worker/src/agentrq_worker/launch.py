@@ -174,6 +174,8 @@ def why_not_spawned(launch: Launch, error: Exception) -> str:
     """What a failed spawn means to a user."""
     if launch.cwd is not None and not os.path.isdir(launch.cwd):
         return f"Working directory not found: {launch.cwd}"
+    if isinstance(error, FileNotFoundError) and os.path.exists(launch.argv[0]):
+        return f"Runner could not be started: {launch.argv[0]}: what its first line names as interpreter is not there"
     if isinstance(error, FileNotFoundError):
         return f"Runner not found: {launch.argv[0]}"
     return f"Runner could not be started: {launch.argv[0]}: {error}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import time
 from collections import deque
 from typing import Any, Final
@@ -43,6 +44,9 @@ BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 CHECK_S: Final = 2.5
 """How often it is looked whether Redis still has what it took, in seconds."""
 CHECK_LANES: Final = 500
+TICK_S: Final = 1.0
+THAWED_S: Final = 15.0
+"""For so long after a standstill a session that Redis does not know is taken for removed, not for lost by Redis."""
 
 
 class Publisher:
@@ -69,6 +73,10 @@ class Publisher:
         self._work = asyncio.Event()
         self._much_work = asyncio.Event()
         self._easing = Easing(self.shares)
+        self._lease_s = settings.lease_s
+        self._ticked = time.monotonic()
+        self._thawed = -math.inf
+        """When this process went on after it had stood still for longer than its lease."""
 
     def open(self, session_id: str, cursor: Cursor, token: str) -> Lane:
         """A lane for a session claimed at ``cursor`` (the last event written so far) with ``token``."""
@@ -93,6 +101,20 @@ class Publisher:
             for number in range(2, WRITERS + 1):
                 group.create_task(self._write_from(MUCH_BYTES, self._much_work), name=f"writer {number}")
             group.create_task(self._check_now_and_then(), name="check of what Redis has")
+            group.create_task(self._tick(), name="standstills")
+
+    async def _tick(self) -> None:
+        while True:
+            self._stood_still()
+            await asyncio.sleep(TICK_S)
+
+    def _stood_still(self) -> bool:
+        """Whether, not long ago, others may have taken, ended and removed what this process believes to own."""
+        now = time.monotonic()
+        if now - self._ticked > self._lease_s:
+            self._thawed = now
+        self._ticked = now
+        return now - self._thawed < THAWED_S
 
     async def _write_from(self, least: int, work: asyncio.Event) -> None:
         """Write while more than ``least`` bytes of memory wait, all sessions and calls under way together."""
@@ -158,7 +180,9 @@ class Publisher:
 
     async def _call(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated) -> list[str]:
         for lane, _ in batch:
-            if lane.unknown_to_redis:
+            if lane.unknown_to_redis and self._stood_still():
+                lane.lose("removed")
+            elif lane.unknown_to_redis:
                 try:
                     await self._give_back(lane)
                 except ValueError as error:
@@ -262,7 +286,9 @@ class Publisher:
         if epoch and lane.ended and created != str(lane.state.get("createdAt", "")):
             self._lanes.discard(lane)  # removed since, and its id used again: this is another session
         elif not epoch or int(epoch) < lane.epoch:
-            if epoch or not lane.ended:  # an ended session may have been removed
+            if not epoch and self._stood_still():
+                lane.lose("removed")
+            elif epoch or not lane.ended:  # an ended session may have been removed
                 lane.repair(await self._give_back(lane))
         elif int(epoch) > lane.epoch or token != lane.token:
             # Its own end took the token too; that of a session that others ended leaves a runner here.

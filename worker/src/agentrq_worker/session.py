@@ -61,7 +61,7 @@ class Session:
         self._stopping = False
         self._stderr_second, self._stderr_lines = 0.0, 0
         self._mute: asyncio.TimerHandle | None = None
-        self._talk.unsent = self._unsent
+        self._talk.deaf = self._deaf
         lane.on_lost = self._superseded
         lane.on_full = self._hold_reading
 
@@ -290,8 +290,11 @@ class Session:
             if self._process.unsent > 2 * MOST_UNSENT:  # commands are refused before; what an agent asks for is not
                 self._fail("The runner does not read its stdin")
 
-    def _unsent(self) -> int:
-        return 0 if self._process is None else self._process.unsent
+    def _deaf(self) -> str | None:
+        process = self._process
+        if process is not None and process.stdin_broken:
+            return "the runner has closed its stdin"
+        return "the runner does not read its stdin" if process is not None and process.unsent > MOST_UNSENT else None
 
     def _hold_reading(self, hold: bool) -> None:
         if self._process is not None:

@@ -94,10 +94,15 @@ class Upkeep:
             done = len(pipeline)
             for execution in executions:
                 pipeline.hget(execution.job.key, "status")
-            statuses = pipeline.execute()[done:]
+            # A key that somebody has put another kind of value into is its job's matter alone.
+            statuses = pipeline.execute(raise_on_error=False)[done:]
         for execution, status in zip(executions, statuses, strict=True):
-            if status != b"started":
+            if status == b"started":
+                continue
+            try:
                 self._put_right(execution.job)
+            except redis.ResponseError as error:
+                log.error("job %s: RQ cannot be told that it runs here: %s", execution.job.id, error)
 
     def _put_right(self, job: Job) -> None:
         """RQ lost a living job, or its upkeep took it for abandoned, while Redis was away or the worker frozen."""

@@ -75,4 +75,5 @@ def connected(given: str | None) -> Iterator[AgentClient]:
 def redis_trouble(url: str, error: Exception) -> str:
     """One line that says which Redis, its password masked, and what is wrong."""
     what = "is not reachable" if is_outage(error) else "refuses"
-    return f"Redis at {masked(url)} {what}: {error}"
+    said = str(error).partition(" : <redis.")[0]  # a Sentinel's error goes on with every client in Python's words
+    return f"Redis at {masked(url)} {what}: {said}"

@@ -15,7 +15,7 @@ import redis.asyncio
 from agentrq import operations
 from agentrq.asking import OpenRequests, Request
 from agentrq.client._commands import Commands
-from agentrq.client._shared import Away, applied, closed, timed_out
+from agentrq.client._shared import REMOVE_AGAIN_S, Away, applied, closed, timed_out
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.live import Hub
@@ -76,8 +76,11 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         """As `Session.remove`."""
         if not await self._client.run(operations.remove(self._client.context, self.id)):
             await self.stop()
-            await self.wait(timeout)
-            await self._client.run(operations.remove(self._client.context, self.id))
+            pause = REMOVE_AGAIN_S
+            async with _bounded(f"Session {self.id}", timeout):
+                while not await self._client.run(operations.remove(self._client.context, self.id)):
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LOOK_AGAIN_S)
 
     async def wait(self, timeout: float | None = None) -> State:
         """As `Session.wait`."""

@@ -19,6 +19,10 @@ OUTAGE_S: Final = 600.0
 """How long a reader that has begun tries to reach Redis again before it raises, in seconds."""
 
 
+REMOVE_AGAIN_S: Final = 0.05
+"""The first pause before a session that was stopped is removed again; each further one is twice as long."""
+
+
 class Away:
     """One reader's outages. Before its first answer it raises at once: then the address may be wrong."""
 

@@ -13,7 +13,7 @@ import redis
 from agentrq import operations
 from agentrq.asking import OpenRequests, Request
 from agentrq.client._commands import Commands
-from agentrq.client._shared import Away, applied, bounded, closed
+from agentrq.client._shared import REMOVE_AGAIN_S, Away, applied, bounded, closed, timed_out
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, SessionEnded
 from agentrq.operations import Batch, Context, Operation, OwnerWatch, T
@@ -63,8 +63,13 @@ class Session(Commands[str, Receipt]):
         """Delete the session at once; a live one is stopped first, which may take ``timeout`` seconds."""
         if not self._client.run(operations.remove(self._client.context, self.id)):
             self.stop()
-            self.wait(timeout)
-            self._client.run(operations.remove(self._client.context, self.id))
+            # Asked again and again: who may remove need not be allowed to follow.
+            deadline, pause = time.monotonic() + timeout, REMOVE_AGAIN_S
+            while not self._client.run(operations.remove(self._client.context, self.id)):
+                if time.monotonic() + pause > deadline:
+                    raise timed_out(f"Session {self.id}", timeout)
+                time.sleep(pause)
+                pause = min(2 * pause, LOOK_AGAIN_S)
 
     def wait(self, timeout: float | None = None) -> State:
         """Wait for the session's end; answers its state. Raises `TimeoutError` after ``timeout`` seconds.

@@ -147,8 +147,10 @@ def check_text(name: str, value: object) -> str:
     """A provider's name or a prompt: a text that is neither empty nor too long; raises `InvalidOption`."""
     if not isinstance(value, str) or not value:
         raise InvalidOption(name, "Expected a text that is not empty")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidOption(name, _SURROGATE)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidOption(name, _SURROGATE) from None
     if len(value) > MAX_PROMPT_BYTES or len(encode(value)) > MAX_PROMPT_BYTES:
         raise InvalidOption(name, f"is over {MAX_PROMPT_BYTES} bytes: put it in a file of the workspace")
     return value

@@ -63,11 +63,12 @@ def open_session(
     queue: str,
     job_id: str | None = None,
     also: Iterable[Sequence[Any]] = (),
+    job_key: str | None = None,
 ) -> Step:
     """The step that gives a new session its state and first event.
 
     ``queue`` is RQ's queue that its start comes by; ``job_id`` that of RQ's job, if not the session id. ``also``:
-    commands that are carried out with it, where the session is new.
+    commands that are carried out with it, where the session is new. ``job_key``: RQ's job, without which there is none.
     """
     timestamp = now_ms()
     event = StatusEvent(cursor="0-1", session_id=session_id, status=Status.QUEUED, timestamp=timestamp)
@@ -94,7 +95,7 @@ def open_session(
     pairs = [part for pair in fields.items() for part in pair]
     return Step(
         "open",
-        session_keys(keys, session_id),
+        session_keys(keys, session_id) + ((job_key,) if job_key is not None else ()),
         (keys.status_channel(session_id), encode(event), nonce, len(pairs), *pairs, *_counted(also)),
     )
 
@@ -213,20 +214,34 @@ def send(keys: Keys, session_id: str, command: Command) -> Step:
 
 
 def end(
-    keys: Keys, session_id: str, epoch: int, token: str, status: Status, reason: Reason, error: str, retention_s: float
+    keys: Keys,
+    session_id: str,
+    epoch: int,
+    token: str,
+    status: Status,
+    reason: Reason,
+    error: str,
+    retention_s: float,
+    also: Iterable[Sequence[Any]] = (),
 ) -> Step:
-    """The step that ends a session no live worker owns."""
+    """The step that ends a session no live worker owns; ``also``: commands that are carried out with it, if it does."""
     check_move(Status.RECOVERING, status, reason)
+    channel, retention = keys.status_channel(session_id), int(retention_s * 1000)
     return Step(
         "end",
         session_keys(keys, session_id),
-        (epoch, token, session_id, keys.status_channel(session_id), status, reason, error, int(retention_s * 1000)),
+        (epoch, token, session_id, channel, status, reason, error, retention, *_counted(also)),
     )
 
 
 def remove(keys: Keys, session_id: str, also: Iterable[Sequence[Any]] = ()) -> Step:
     """The step that deletes an ended session's keys; ``also``: commands that are carried out with it, if it does."""
     return Step("remove", session_keys(keys, session_id), _counted(also))
+
+
+def prune(keys: Keys, session_ids: Sequence[str]) -> Step:
+    """The step that takes sessions which have no state out of the index."""
+    return Step("prune", [keys.sessions, *map(keys.state, session_ids)], session_ids)
 
 
 def _counted(commands: Iterable[Sequence[Any]]) -> list[Any]:

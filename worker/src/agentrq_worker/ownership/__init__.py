@@ -15,6 +15,7 @@ import msgspec
 import redis.asyncio
 
 from agentrq.errors import AgentRQError
+from agentrq.rq_commands import job_key
 from agentrq.wire import scripts, steps
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_options
@@ -137,23 +138,25 @@ class Ownership:
         found: Look | None = await self._until_answered(read)
         return found
 
+    async def seen(self, session_id: str) -> tuple[bool, Look | None]:
+        """Whether there is no such session at all (any more), and `look`, which is None for one it cannot read too."""
+        look = await self.look(session_id)
+        key = self._keys.state(session_id)
+        return look is None and not await self._until_answered(lambda: self._client.exists(key)), look
+
     def unowned(self, session_id: str, answer: Any) -> Look | None:
         """The session by the answer to `steps.look`; None where that does not say all, as of one that has an owner."""
         look = _read_look(session_id, answer)
         return look if look is not None and not look.inner.token else None
 
     async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
-        """Give a start that came without a state one; answers ``created`` or ``exists``."""
-        await self._until_answered(
-            lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}, nx=True)
-        )
+        """Give a start that came without a state one; answers ``created``, ``exists``, or ``gone`` without its job."""
+        also = [("ZADD", self._keys.sessions, steps.now_ms(), session_id)]
         step = steps.open_session(
-            self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id
-        )
-        outcome = steps.text(await self.run(step))
-        if outcome == "created":  # of an id that was used before the index may have the old start
-            await self._until_answered(lambda: self._client.zadd(self._keys.sessions, {session_id: steps.now_ms()}))
-        return outcome
+            self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id,
+            also, job_key(job_id),
+        )  # fmt: skip
+        return steps.text(await self.run(step))
 
     async def claim(self, look: Look) -> Claim | None:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""

@@ -15,7 +15,9 @@ from agentrq_worker.draft import Draft
 
 
 class Alive(NamedTuple):
-    """The runner began to work: implies ``running``."""
+    """The runner began to work: implies ``running``. Not ``by_itself``: only if it was given something."""
+
+    by_itself: bool = True
 
 
 class Ended(NamedTuple):

@@ -18,7 +18,7 @@ from agentrq_worker.providers import UnknownAdapter
 from agentrq_worker.providers.base import Adapter
 from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said
 
-_ALIVE: Final = Alive()
+_ALIVE: Final = Alive(by_itself=False)  # such a runner says so as it starts, to be resumed too
 _SWALLOWED: Final = frozenset({"ready", "pong"})
 
 

@@ -35,6 +35,8 @@ class Stdin:
         self._on_broken = on_broken
         self._unsent: list[memoryview] = []
         self._ending = False
+        self.broken = False
+        """Whether the runner closed its end before all was sent."""
         self.unsent = 0
         """Bytes that the runner has not read yet, what its pipe holds not counted."""
 
@@ -74,6 +76,7 @@ class Stdin:
             return
         except OSError:  # broken pipe: as a rule its exit tells the rest
             self.drop()
+            self.broken = True
             self._on_broken()
             return
         self._loop.remove_writer(self._pipe.fileno())

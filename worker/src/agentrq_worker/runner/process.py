@@ -130,6 +130,11 @@ class RunnerProcess:
         self._stdin.write(data)
 
     @property
+    def stdin_broken(self) -> bool:
+        """Whether the runner has closed its stdin before all was sent that was written."""
+        return self._stdin.broken
+
+    @property
     def unsent(self) -> int:
         """Bytes that wait for the runner to read its stdin."""
         return self._stdin.unsent
