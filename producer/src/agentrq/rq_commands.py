@@ -95,12 +95,14 @@ def cancel_job(queue: str, session_id: str) -> list[RedisCommand]:
 
 def delete_job(queue: str, session_id: str) -> list[RedisCommand]:
     """What forgets the job of a removed session."""
+    return [*delete_end(queue, session_id), ("DEL", job_key(session_id))]
+
+
+def delete_end(queue: str, session_id: str) -> list[RedisCommand]:
+    """What forgets how a job ended, and its result."""
     rq_queue = _queue(queue)
     registries = (rq_queue.finished_job_registry, rq_queue.failed_job_registry, rq_queue.canceled_job_registry)
-    return [
-        *(("ZREM", registry.key, session_id) for registry in registries),
-        ("DEL", job_key(session_id), Result.get_key(session_id)),
-    ]
+    return [*(("ZREM", each.key, session_id) for each in registries), ("DEL", Result.get_key(session_id))]
 
 
 def job_key(session_id: str) -> str:

@@ -20,7 +20,7 @@ from rq.job import JobStatus
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, delete_job, start_job
+from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, delete_end, delete_job, start_job
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
 from agentrq_worker.ownership import Look
@@ -113,10 +113,10 @@ class Bookkeeping:
             pipeline.execute()
         self._forget(execution)
 
-    def forget(self, job: SessionJob, queue: Queue) -> None:
-        """The session of a job was removed: nothing of it stays."""
+    def forget(self, job: SessionJob, queue: Queue, is_anothers: bool) -> None:
+        """The session of a job was removed: nothing of it stays, but for the job itself if its id is used again."""
         with self._connection.pipeline() as pipeline:
-            for command in delete_job(queue.name, job.id):
+            for command in delete_end(queue.name, job.id) if is_anothers else delete_job(queue.name, job.id):
                 pipeline.execute_command(*command)
             pipeline.execute()
 

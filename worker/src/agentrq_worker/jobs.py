@@ -153,7 +153,7 @@ class Jobs:
             await self._run(job, queue, claim)
         elif look is not None and look.state.ended:  # stopped while its job waited
             await self._rq(self._books.close, job, queue, look.state)
-            await self._forget_removed(job, queue, sid)
+            await self._forget_removed(job, queue, sid, look.state.created_at)
         else:
             await self._rq(self._books.drop_copy, job, queue)
 
@@ -205,12 +205,13 @@ class Jobs:
         else:
             result = to_wire(look.state) if look is not None else {"sessionId": live.session_id}
             await self._rq(books.succeed, job, queue, execution, result)
-        await self._forget_removed(job, queue, live.session_id)
+        await self._forget_removed(job, queue, live.session_id, live.created_at)
 
-    async def _forget_removed(self, job: SessionJob, queue: Queue, session_id: str) -> None:
-        """What was written of a job after its session had been removed, goes too."""
-        if (await self._host.ownership.seen(session_id))[0]:
-            await self._rq(self._books.forget, job, queue)
+    async def _forget_removed(self, job: SessionJob, queue: Queue, session_id: str, created_at: Any) -> None:
+        """What was written of a job after its session had been removed, goes too; what another by its id has, stays."""
+        gone, look = await self._host.ownership.seen(session_id)
+        if gone or (look is not None and look.state.created_at != created_at):
+            await self._rq(self._books.forget, job, queue, not gone)
 
     # -- what RQ's commands ask
 
