@@ -17,7 +17,17 @@ from agentrq.client import AgentClient
 from agentrq.embedded import try_lock
 from agentrq.server_process import ServerProcess
 from agentrq.wire.commands import MAX_INBOX
-from tests.producer.test_cli_base import COMMAND, LIMIT_S, Writer, following, only_line, run_cli, run_python, until
+from tests.producer.test_cli_base import (
+    COMMAND,
+    LIMIT_S,
+    Writer,
+    environment,
+    following,
+    only_line,
+    run_cli,
+    run_python,
+    until,
+)
 
 NOWHERE = "redis://somebody:se%20cret@127.0.0.1:1/0"
 OF_A_SESSION = [
@@ -95,13 +105,15 @@ def test_a_command_says_of_itself_what_the_help_says(name: str) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"], ["--version"]], ids=named)
 def test_a_help_that_cannot_be_written_is_one_line(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S)
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, timeout=LIMIT_S
+        )
     assert (done.returncode, only_line(done.stderr)) == (1, "Cannot write to stdout: No space left on device")
 
 
 def test_a_stderr_that_cannot_be_written_leaves_the_exit_code() -> None:
     with open("/dev/full", "w") as full:
-        assert subprocess.run([*COMMAND, "nonsense"], stderr=full, timeout=LIMIT_S).returncode == 2
+        assert subprocess.run([*COMMAND, "nonsense"], env=environment(), stderr=full, timeout=LIMIT_S).returncode == 2
 
 
 def test_a_terminal_that_has_not_every_character_gets_the_help() -> None:

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from agentrq.cli.exits import INTERRUPTED, OK, USAGE, StdoutClosed, explain, say
+from agentrq.cli.exits import INTERRUPTED, OK, USAGE, StdoutClosed, abandon, explain, say
 from agentrq.cli.loading import Commands
 
 
@@ -49,5 +49,7 @@ def _run(arguments: list[str]) -> int:
         explained = explain(error)
         if explained is None:
             raise
+        if isinstance(error, OSError):
+            abandon(sys.stdout)
         say(explained[1])
         return explained[0]
