@@ -96,6 +96,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Write until cancelled."""
+        self._ticked = time.monotonic()  # what came before it ran was no standstill
         async with asyncio.TaskGroup() as group:
             group.create_task(self._write_from(-1, self._work), name="writer")
             for number in range(2, WRITERS + 1):
