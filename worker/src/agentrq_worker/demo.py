@@ -26,7 +26,7 @@ PROMPT = "Look around here and tell me what you see."
 
 
 def _agentrq(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "agentrq.cli", *arguments]
+    return [sys.executable, "-m", "agentrq", *arguments]
 
 
 def _wait_ready(url: str, worker: subprocess.Popen[bytes]) -> None:
