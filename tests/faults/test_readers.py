@@ -449,12 +449,11 @@ async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: 
     ):
         await waiting.true(lambda: len(sequence) == 2 and network.connections == 1)
         network.freeze()
-        last = 2
         while network.connections == 1:  # what came before its subscription stood, it does not miss in silence
             say(lane, 1)
-            last += 1
-            await waiting.true(lambda: len(sequence) == last)  # noqa: B023
+            await waiting.true(lambda: len(sequence) == lane._seq + 1)
         network.thaw()
+        last = lane._seq + 1
         end(lane)
     whole(sequence, last)
 
@@ -479,17 +478,23 @@ async def test_a_network_that_stands_still_at_connect(
     whole(sequence, 3)
 
 
-async def test_hints_that_cannot_be_had_are_asked_for_seldom(
-    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody listens where the hints come from: each try is followed by a look at the stream, and a longer pause."""
+def noted_pauses(monkeypatch: pytest.MonkeyPatch, longest: float = 1.0) -> list[float]:
+    """The pauses that synchronous readers will make, each cut to ``longest`` seconds."""
     pauses: list[float] = []
 
     def sleep(seconds: float) -> None:
         pauses.append(seconds)
-        time.sleep(min(seconds, 0.01))
+        time.sleep(min(seconds, longest))
 
     monkeypatch.setattr(_sync, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    return pauses
+
+
+async def test_hints_that_cannot_be_had_are_asked_for_seldom(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens where the hints come from: each try is followed by a look at the stream, and a longer pause."""
+    pauses = noted_pauses(monkeypatch, longest=0.01)
     sequence: list[Seen] = []
     async with a_lane(redis_url) as (lane, _), following("sync", redis_url, "unix:///nobody/here", sequence):
         await waiting.true(lambda: len(pauses) >= 8)
@@ -501,13 +506,7 @@ async def test_hints_that_cannot_be_had_are_asked_for_seldom(
 
 
 def test_a_wait_is_over_in_time_though_no_hint_can_be_had(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        time.sleep(seconds)
-
-    monkeypatch.setattr(_sync, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    pauses = noted_pauses(monkeypatch)
     with AgentClient(connect(redis_url), connect("unix:///nobody/here", blocking=True, retries=0)) as client:
         session = client.start("demo", "hello", "s")
         with pytest.raises(TimeoutError):

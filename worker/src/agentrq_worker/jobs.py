@@ -196,7 +196,7 @@ class Jobs:
                 await self._host.stop_ownerless(live.session_id)
             return
         gone, look = await self._host.ownership.seen(live.session_id)
-        if gone or (look is not None and look.state.created_at != live.created_at):  # its id may be used again by now
+        if gone or _is_anothers(look, live.created_at):
             await self._rq(books.let_go, job, execution, False)
         elif outcome.status is Status.ERROR:
             await self._rq(books.fail, job, queue, execution, outcome.error or "failed")
@@ -210,7 +210,7 @@ class Jobs:
     async def _forget_removed(self, job: SessionJob, queue: Queue, session_id: str, created_at: Any) -> None:
         """What was written of a job after its session had been removed, goes too; what another by its id has, stays."""
         gone, look = await self._host.ownership.seen(session_id)
-        if gone or (look is not None and look.state.created_at != created_at):
+        if gone or _is_anothers(look, created_at):
             await self._rq(self._books.forget, job, queue, not gone)
 
     # -- what RQ's commands ask
@@ -248,6 +248,11 @@ class Jobs:
     async def conclude(self, job_id: str, look: Look) -> None:
         """As `maintenance.Jobs.conclude`."""
         await self._rq(self._books.conclude, job_id, look)
+
+
+def _is_anothers(look: Look | None, created_at: Any) -> bool:
+    """Whether a session that was removed meanwhile has left its id to another, which is what was seen."""
+    return look is not None and look.state.created_at != created_at
 
 
 def _is_second(job: SessionJob, look: Look) -> bool:

@@ -18,7 +18,7 @@ import redis.asyncio
 
 from agentrq.connection import is_outage
 from agentrq.rq_commands import SUSPENDED, job_key
-from agentrq.wire import scripts, steps
+from agentrq.wire import steps
 from agentrq.wire.ids import is_session_id
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership import Look, Ownership
@@ -191,8 +191,7 @@ class Maintenance:
     async def _one(self, row: _Row, job_status: Any) -> None:
         if row.status is None:
             if row.start < steps.now_ms() - FORGET_MS:
-                step = steps.prune(self._keys, [row.session_id])
-                await self._client.eval(scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
+                await self._ownership.run(steps.prune(self._keys, [row.session_id]))
             return
         owned = bool(row.token and row.worker) and await self._lease(row.worker) == row.token
         if row.ended:
