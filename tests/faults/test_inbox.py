@@ -21,7 +21,7 @@ import redis
 import redis.asyncio
 
 from agentrq import AsyncAgentClient, Event, Message, Receipt
-from agentrq.wire.messages import Error, Prompt
+from agentrq.wire.messages import Cost, Error, Prompt
 from tests.faults.test_recovery import check_moves, check_stream
 from tests.sessions import until
 from tests.workers import Worker
@@ -138,12 +138,18 @@ def restarted(start_worker: Start, name: str) -> Worker:
 
 
 async def all_received(client: AsyncAgentClient, sent: Sent) -> None:
-    left = set(sent.ids)
+    """Until every command has its receipt and the last prompt's turn is over: a stop before that may find it unread."""
+    left, in_turn = set(sent.ids), False
     async for event in client.session(sent.sid).events():
+        content = event.content if isinstance(event, Message) else None
         if isinstance(event, Receipt):
             left.discard(event.command_id)
-            if not left:
-                return
+        elif isinstance(content, Prompt):
+            in_turn = True
+        elif isinstance(content, Cost) or (isinstance(content, Error) and content.code == "turn_interrupted"):
+            in_turn = False
+        if not left and not in_turn:
+            return
     raise AssertionError(f"{sent.sid} ended without receipts of {sorted(left)}")
 
 
