@@ -556,19 +556,19 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
     assert deaths >= 4
 
 
-async def test_who_leaves_does_not_connect_again(redis_url: str) -> None:
-    """The connection is cut and the pump, which reads it, does not know yet: to make it anew is the pump's alone."""
+async def test_who_leaves_while_the_connection_is_cut(redis_url: str) -> None:
+    """The pump does not know yet: nothing is said to the old connection, and who stays is subscribed by the new."""
     live = connect_async(redis_url, blocking=True)
     hub = lives.Hub(live, Keys())
     try:
         async with asyncio.timeout(30), hub.subscribed("stays") as inbox:
             async with hub.subscribed("leaves"):
-                await waiting.true(lambda: hub._pubsub is not None)
-                connection = hub._pubsub.connection
-                connection._writer.transport.abort()
+                await waiting.true(lambda: hub._link is not None)
+                cut = hub._link
+                assert cut is not None
+                cut._transport.abort()
                 inbox.take(subscriptions.Reader(Keys(), "stays", None))
-            assert not connection.is_connected
-            await waiting.true(lambda: hub._pubsub is not None and hub._pubsub.connection.is_connected)
+            await waiting.true(lambda: hub._link not in (None, cut))
             await waiting.true(lambda: inbox.behind)
     finally:
         await hub.aclose()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import redis.asyncio
 
 from agentrq.connection import is_outage
+from agentrq.dedicated import Link
 from agentrq.subscription import Mailbox
 from agentrq.wire.keys import Keys
 
@@ -90,9 +90,27 @@ class Inbox(Mailbox):
             self._timer = None
 
 
-async def _as_it_came(response: Any) -> Any:
-    """In place of redis-py's own handler, which puts each payload into words for a debug log, whoever reads that."""
-    return response
+class _Hints(Link):
+    """The connection that hints come over."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        super().__init__(pool, connection)
+        self.heard = time.monotonic()
+        self.ended = asyncio.Event()
+        self.take: Callable[[bytes, bytes, bytes], None] = lambda *_: None
+        """Gets each push: its kind, channel and payload."""
+
+    def answered(self, answer: Any) -> None:
+        """A push, the answer to PING, or a refusal."""
+        self.heard = time.monotonic()
+        if isinstance(answer, redis.RedisError):
+            self.end(answer)
+        elif isinstance(answer, list) and len(answer) == 3:
+            self.take(*answer)
+
+    def over(self, error: redis.RedisError) -> None:
+        """It is over."""
+        self.ended.set()
 
 
 class Hub:
@@ -102,9 +120,8 @@ class Hub:
         self._client = client
         self._keys = keys
         self._readers: dict[str, list[tuple[bool, Inbox]]] = {}
-        self._pubsub: Any = None
+        self._link: _Hints | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._heard = 0.0
         self.closed = False
 
     @contextlib.asynccontextmanager
@@ -120,7 +137,7 @@ class Hub:
                 # The one task that no group owns: it lives while this client has readers, and the last one ends it.
                 self._pump = asyncio.get_running_loop().create_task(self._run(), name="agentrq-live")
             elif new:
-                await self._tell("SUBSCRIBE", new)
+                self._tell("SUBSCRIBE", new)
             else:
                 inbox.acknowledged()
             yield inbox
@@ -138,7 +155,7 @@ class Hub:
         if not self._readers:
             await self._disconnect()
         elif left:
-            await self._tell("UNSUBSCRIBE", left)
+            self._tell("UNSUBSCRIBE", left)
 
     async def aclose(self) -> None:
         """End the connection for good; readers that wait are woken and find it `closed`."""
@@ -154,71 +171,53 @@ class Hub:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
 
-    async def _tell(self, verb: str, channels: list[str]) -> None:
-        connection = None if self._pubsub is None else self._pubsub.connection
-        if connection is None or not connection.is_connected:
-            return  # between connections: the pump subscribes to all that is wanted when it is back
-        try:
-            async with asyncio.timeout(PING_S):
-                # Not by the PubSub: it would connect again by itself, here, while the pump reads.
-                await connection.send_command(verb, *channels)
-        except (redis.RedisError, OSError) as error:
-            log.info("%s failed, the connection is made anew: %s", verb, error)
-            await connection.disconnect(nowait=True)
+    def _tell(self, verb: str, channels: list[str]) -> None:
+        # Between connections there is nothing to tell: the pump subscribes to all that is wanted when it is back.
+        if self._link is not None and self._link.error is None:
+            self._link.send(verb, *channels)
 
     async def _run(self) -> None:
         failures = 0
         # Not for ever: before Python 3.13 a task group that fails while it is cancelled forgets that it was.
         while self._pump is asyncio.current_task():
-            pubsub = self._client.pubsub(push_handler_func=_as_it_came)
+            link = None
             try:
                 async with asyncio.timeout(PING_S):
-                    await pubsub.subscribe(*self._readers)
-                self._pubsub = pubsub
-                # Who came while the connection was being made is not in it yet.
-                await pubsub.subscribe(*self._readers)
+                    link = await _Hints.open(self._client)
+                self._link, link.take = link, self._take
+                link.send("SUBSCRIBE", *self._readers)
                 failures = 0
-                await self._watch(pubsub)
+                await self._watch(link)
             except Exception as error:  # noqa: BLE001 - whatever it is: readers wait for what comes over this connection
                 if not is_outage(error):
                     log.warning("live hints: %s", error)
                 failures += 1
             finally:
-                if self._pubsub is pubsub:  # else it is already that of the next pump
-                    self._pubsub = None
-                await pubsub.aclose()
+                if self._link is link:  # else it is already that of the next pump
+                    self._link = None
+                if link is not None:
+                    await link.aclose()
             if self._pump is asyncio.current_task():
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
 
-    async def _watch(self, pubsub: Any) -> None:
-        """Read until the connection fails, or does not answer."""
-        self._heard = time.monotonic()
-        try:
-            async with asyncio.TaskGroup() as group:
-                reading = group.create_task(self._read(pubsub.connection), name="agentrq-live-read")
-                while not reading.done():
-                    await asyncio.wait((reading,), timeout=PING_S)
-                    silent = time.monotonic() - self._heard
-                    if silent > 2 * PING_S:
-                        raise redis.ConnectionError("no answer to PING on the subscription")
-                    if silent >= PING_S and not reading.done():
-                        async with asyncio.timeout(PING_S):
-                            await pubsub.connection.send_command("PING")
-        except ExceptionGroup as group_of_one:
-            raise group_of_one.exceptions[0] from None
+    async def _watch(self, link: _Hints) -> None:
+        """Until the connection fails, or does not answer."""
+        while link.error is None:
+            silent = time.monotonic() - link.heard
+            if silent > 2 * PING_S:
+                raise redis.ConnectionError("no answer to PING on the subscription")
+            if silent >= PING_S:
+                link.send("PING")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PING_S):
+                    await link.ended.wait()
+        raise link.error
 
-    async def _read(self, connection: Any) -> None:
-        # The connection itself, past the retries of redis-py's PubSub: what fails is made anew as a whole.
-        while True:
-            response = await connection.read_response(push_request=True, timeout=math.inf)
-            self._heard = time.monotonic()
-            if not isinstance(response, list) or len(response) < 3:
-                continue
-            kind, channel, data = response
-            readers = self._readers.get(channel.decode() if channel else "", ())
-            if kind == b"message":
-                for is_status, inbox in readers:
-                    inbox.put(is_status, data)
-            elif kind == b"subscribe":
-                for _, inbox in readers:
-                    inbox.acknowledged()
+    def _take(self, kind: bytes, channel: bytes, data: bytes) -> None:
+        readers = self._readers.get(channel.decode() if channel else "", ())
+        if kind == b"message":
+            for is_status, inbox in readers:
+                inbox.put(is_status, data)
+        elif kind == b"subscribe":
+            for _, inbox in readers:
+                inbox.acknowledged()
