@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -20,6 +22,17 @@ from tests.workers import Worker
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 hypothesis_settings.register_profile("agentrq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("agentrq")
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """In which event loops a test runs."""
+    return LOOPS if item.get_closest_marker("both_loops") else {"asyncio": LOOPS["asyncio"]}
+
 
 PROVIDERS = """
 [providers.demo]

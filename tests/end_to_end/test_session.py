@@ -22,6 +22,7 @@ from tests.workers import Worker
 Start = Callable[..., Worker]
 
 
+@pytest.mark.both_loops
 async def test_a_whole_session(client: AsyncAgentClient, start_worker: Start, raw: Any, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("hello\n")
     start_worker()

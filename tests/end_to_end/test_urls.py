@@ -85,6 +85,7 @@ def tls_port(guarded: ServerProcess, certificate: Path) -> Iterator[int]:
 @attack(
     "Redis by TLS: somebody between with a certificate of his own", "no connection, one line, no password sent or shown"
 )
+@pytest.mark.both_loops
 async def test_tls(tls_port: int, certificate: Path, config: Path, guarded: ServerProcess) -> None:
     trusted = certificate.with_name("cert.pem")
     url = f"rediss://someone:{PASSWORD}@localhost:{tls_port}/0?ssl_ca_certs={trusted}"

@@ -81,6 +81,7 @@ def clients(raw: redis.Redis, kind: str) -> int:
 # -- slow ones
 
 
+@pytest.mark.both_loops
 async def test_a_sleeping_reader_harms_nobody(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriptions, "MAX_WAITING_BYTES", 10_000)
     quick, slow, awake = list[Seen](), list[Seen](), asyncio.Event()
@@ -110,6 +111,7 @@ async def test_a_sleeping_reader_harms_nobody(redis_url: str, monkeypatch: pytes
     whole(quick, 2002)
 
 
+@pytest.mark.both_loops
 async def test_a_reader_that_redis_cuts_off_goes_on_from_the_stream(redis_url: str, raw: redis.Redis) -> None:
     limit = raw.config_get("client-output-buffer-limit")["client-output-buffer-limit"] or ""
     raw.config_set("client-output-buffer-limit", "pubsub 64kb 64kb 1")
@@ -157,6 +159,7 @@ async def test_many_sessions_over_one_connection(redis_url: str, raw: redis.Redi
 
 
 @pytest.mark.parametrize("how", ["cancel", "break", "aclose", "client"])
+@pytest.mark.both_loops
 async def test_who_leaves_leaves_no_connection(redis_url: str, raw: redis.Redis, how: str) -> None:
     async with a_lane(redis_url) as (lane, _):
         say(lane, 5)
@@ -375,6 +378,7 @@ async def test_an_ended_session_whose_stream_is_gone(redis_url: str, raw: redis.
 GARBAGE = (b"", b"\xff\xfe", b"{}", b"[1]", b"[" * 100_000, b'[{"cursor":"no cursor"}]', b'{"cursor":"1-3","status":5}')
 
 
+@pytest.mark.both_loops
 async def test_garbage_on_the_channels(redis_url: str, raw: redis.Redis) -> None:
     sequence: list[Seen] = []
     async with (
@@ -437,6 +441,7 @@ async def following(how: str, redis_url: str, live_url: str, sequence: list[Seen
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
+@pytest.mark.both_loops
 async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
@@ -459,6 +464,7 @@ async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
+@pytest.mark.both_loops
 async def test_a_network_that_stands_still_at_connect(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -556,29 +562,11 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
     assert deaths >= 4
 
 
-async def test_who_leaves_while_the_connection_is_cut(redis_url: str) -> None:
-    """The pump does not know yet: nothing is said to the old connection, and who stays is subscribed by the new."""
-    live = connect_async(redis_url, blocking=True)
-    hub = lives.Hub(live, Keys())
-    try:
-        async with asyncio.timeout(30), hub.subscribed("stays") as inbox:
-            async with hub.subscribed("leaves"):
-                await waiting.true(lambda: hub._link is not None)
-                cut = hub._link
-                assert cut is not None
-                cut._transport.abort()
-                inbox.take(subscriptions.Reader(Keys(), "stays", None))
-            await waiting.true(lambda: hub._link not in (None, cut))
-            await waiting.true(lambda: inbox.behind)
-    finally:
-        await hub.aclose()
-        await live.aclose()
-
-
 # -- how long somebody waits
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
+@pytest.mark.both_loops
 async def test_a_network_that_stands_still_while_somebody_waits(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:

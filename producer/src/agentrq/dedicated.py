@@ -58,7 +58,9 @@ class Link(asyncio.Protocol):
 
     def send(self, *command: Any) -> None:
         """Send a command, without waiting. Raises `redis.DataError` for an argument that cannot be sent."""
-        self._transport.writelines(self._connection.pack_command(*command))
+        packed = self._connection.pack_command(*command)
+        if not self._transport.is_closing():  # else `over` is about to be told; uvloop raises RuntimeError
+            self._transport.writelines(packed)
 
     def end(self, error: redis.RedisError) -> None:
         """It is over, for this reason."""
@@ -67,9 +69,12 @@ class Link(asyncio.Protocol):
             self.over(error)
 
     async def aclose(self) -> None:
-        """Close it, and give what redis-py has of it back to the pool."""
-        await self._connection.disconnect(nowait=True)
-        await self._pool.release(self._connection)
+        """Close it, and give what redis-py has of it back to the pool. What is not sent yet never will be."""
+        self._transport.abort()
+        try:
+            await self._connection.disconnect(nowait=True)
+        finally:
+            await self._pool.release(self._connection)
 
     # -- what the loop calls
 

@@ -1,0 +1,168 @@
+"""A connection with redis-py's streams left out: lost, refused, cancelled, sent nonsense; by both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import redis
+
+from agentrq import live as lives
+from agentrq import subscription as subscriptions
+from agentrq.connection import connect_async, is_outage
+from agentrq.dedicated import Dedicated
+from agentrq.wire.keys import Keys
+from tests.faults import waiting
+from tests.faults.proxy import Plan, Proxy
+
+pytestmark = pytest.mark.both_loops
+
+
+@asynccontextmanager
+async def dedicated(url: str) -> AsyncIterator[Dedicated]:
+    client = connect_async(url)
+    own = Dedicated(client)
+    try:
+        yield own
+    finally:
+        await own.aclose()
+        assert not client.connection_pool._in_use_connections
+        await client.aclose()
+
+
+def living(raw: redis.Redis) -> set[int]:
+    """The server's connections beside this test's own."""
+    return {int(client["id"]) for client in raw.client_list()} - {raw.client_id()}
+
+
+async def popping(own: Dedicated, raw: redis.Redis, key: str) -> asyncio.Task[Any]:
+    """A call that the server answers when something is pushed to ``key``."""
+    task = asyncio.get_running_loop().create_task(own.call("BLPOP", key, 0))
+    await waiting.true(lambda: raw.info("clients")["blocked_clients"] == 1)
+    return task
+
+
+async def test_lost_while_nobody_waits(redis_url: str, raw: redis.Redis) -> None:
+    async with dedicated(redis_url) as own:
+        first = await own.call("CLIENT", "ID")
+        raw.client_kill_filter(_id=first)
+        await waiting.true(lambda: own._link is not None and own._link.error is not None)
+        assert await own.call("CLIENT", "ID") != first
+
+
+async def test_lost_while_somebody_waits(redis_url: str, raw: redis.Redis) -> None:
+    async with dedicated(redis_url) as own:
+        first = await own.call("CLIENT", "ID")
+        waits = await popping(own, raw, "nothing")
+        raw.client_kill_filter(_id=first)
+        with pytest.raises(redis.ConnectionError):
+            await waits
+        assert await own.call("ECHO", "again") == b"again"
+
+
+async def test_cancelled_while_it_waits(redis_url: str, raw: redis.Redis) -> None:
+    """The answer to the call that was given up is nobody's."""
+    async with dedicated(redis_url) as own:
+        first = await own.call("CLIENT", "ID")
+        waits = await popping(own, raw, "list")
+        waits.cancel()
+        await asyncio.wait([waits])
+        assert waits.cancelled()
+        await waiting.true(lambda: first not in living(raw))
+        raw.rpush("list", "not for the dead")
+        assert await own.call("ECHO", "again") == b"again"
+        assert raw.llen("list") == 1
+
+
+async def test_given_up_in_a_network_that_stands_still(redis_url: str, raw: redis.Redis) -> None:
+    """What was not sent when the call was given up is not done later, and keeps no socket."""
+    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, dedicated(network.url) as own:
+        await own.call("CLIENT", "ID")
+        network.freeze()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):  # more than the buffers of a socket hold
+                await own.call("SET", "late", b"x" * (32 << 20))
+        network.thaw()
+        await waiting.true(lambda: not living(raw))
+        assert raw.get("late") is None
+
+
+async def test_refused(redis_url: str, raw: redis.Redis) -> None:
+    """An error is raised as what it is; the next call is made of a new connection."""
+    async with dedicated(redis_url) as own:
+        first = await own.call("CLIENT", "ID")
+        raw.set("text", "x")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            await own.call("LPUSH", "text", "y")
+        assert await own.call("CLIENT", "ID") != first
+        with pytest.raises(redis.DataError):
+            await own.call("SET", "key", object())
+        assert await own.call("ECHO", "again") == b"again"
+
+
+async def test_no_redis(redis_url: str, raw: redis.Redis) -> None:
+    async with dedicated(redis_url) as own:
+        await own.call("CLIENT", "ID")
+        waits = await popping(own, raw, "nothing")
+        assert own._link is not None
+        own._link.data_received(b"HTTP/1.1 400 Bad Request\r\n")
+        with pytest.raises(redis.ConnectionError, match="no RESP") as caught:
+            await waits
+        assert is_outage(caught.value)
+        assert await own.call("ECHO", "again") == b"again"
+
+
+async def test_a_push_is_no_answer(redis_url: str, raw: redis.Redis) -> None:
+    async with dedicated(redis_url + "&protocol=3") as own:
+        await own.call("CLIENT", "TRACKING", "ON")
+        for number in range(10):
+            raw.set("key", number)
+            assert await own.call("GET", "key") == str(number).encode()
+        waits = await popping(own, raw, "list")
+        raw.set("key", "changed")
+        raw.rpush("list", "x")
+        assert await waits == [b"list", b"x"]
+
+
+async def test_hints_that_are_refused(redis_url: str, raw: redis.Redis) -> None:
+    """Who may not subscribe yet is asked again, without an end."""
+    raw.acl_setuser("nosy", enabled=True, nopass=True, keys=["*"], commands=["+@all"], channels=[], reset=True)
+    live = connect_async(redis_url + "&username=nosy&password=x", blocking=True)
+    hub = lives.Hub(live, Keys())
+    try:
+        async with hub.subscribed("s") as inbox:
+            await waiting.true(lambda: raw.acl_log()[:1] != [])
+            assert not inbox.behind
+            raw.acl_setuser("nosy", enabled=True, channels=["*"])
+            await waiting.true(lambda: inbox.behind)
+            raw.client_kill_filter(_type="pubsub")
+            await waiting.true(lambda: raw.info("clients")["pubsub_clients"] == 1)
+    finally:
+        await hub.aclose()
+        await live.aclose()
+        raw.acl_deluser("nosy")
+    assert not live.connection_pool._in_use_connections
+
+
+async def test_who_leaves_while_the_connection_is_cut(redis_url: str, raw: redis.Redis) -> None:
+    """The pump does not know yet: nothing is said to the old connection, and who stays is subscribed by the new."""
+    live = connect_async(redis_url, blocking=True)
+    hub = lives.Hub(live, Keys())
+    try:
+        async with hub.subscribed("stays") as inbox:
+            async with hub.subscribed("leaves"):
+                await waiting.true(lambda: hub._link is not None)
+                cut = hub._link
+                assert cut is not None
+                cut._transport.abort()
+                inbox.take(subscriptions.Reader(Keys(), "stays", None))
+            await waiting.true(lambda: hub._link not in (None, cut))
+            await waiting.true(lambda: inbox.behind)
+    finally:
+        await hub.aclose()
+        await live.aclose()
