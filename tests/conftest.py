@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from tests.workers import Worker
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 hypothesis_settings.register_profile("agentrq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("agentrq")
+
+# Ignored where the suite runs in the background of a script, and by all that it starts then: nobody would see Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
