@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import redis.asyncio
@@ -34,9 +35,12 @@ BATCH_EVENTS: Final = 512
 BATCH_BYTES: Final = 96 * 1024
 """A call has to fit into the socket in one go: what does not, waits for the loop to come round again."""
 WRITERS: Final = 3
-"""Calls under way while much waits: Redis has the next two to do while this loop reads, and makes another."""
+"""Calls under way at most: Redis has the next two to do while this loop reads, and makes another."""
+FEW_EVENTS: Final = 8
+"""With fewer under way, what comes does not wait for their answer: a lone event costs a call in any case."""
 MUCH_BYTES: Final = 2 * BATCH_BYTES
-"""What waits, written or not, before there is more than one call under way."""
+"""With more waiting, written or not, Redis and this loop work at the same time. In between, one call at a time makes
+the batches large."""
 TURN_EVENTS: Final = 64
 """Events of one session in a row before the next session has its turn: a backlog starves nobody."""
 CALL_TIMEOUT_S: Final = 15.0
@@ -50,9 +54,9 @@ THAWED_S: Final = 15.0
 
 
 class Publisher:
-    """Writes the lanes of one worker: one call in flight, the next takes all that came meanwhile.
+    """Writes the lanes of one worker: the next call takes all that came while one was under way.
 
-    More are while much waits (MUCH_BYTES), each for other sessions.
+    More than one are under way while there is little to do (FEW_EVENTS) or much (MUCH_BYTES), each for other sessions.
     """
 
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
@@ -70,8 +74,10 @@ class Publisher:
         self._dirty: deque[Lane] = deque()
         self._queued: set[Lane] = set()
         """Those in ``_dirty``, and those that a call under way or a look has: it alone touches what waits in them."""
+        self._under_way = 0
+        """Events in calls under way."""
         self._work = asyncio.Event()
-        self._much_work = asyncio.Event()
+        self._more_work = asyncio.Event()
         self._easing = Easing(self.shares)
         self._lease_s = settings.lease_s
         self._ticked = time.monotonic()
@@ -91,16 +97,20 @@ class Publisher:
             self._queued.add(lane)
             self._dirty.append(lane)
             self._work.set()
-            if self.shares.memory > MUCH_BYTES:
-                self._much_work.set()
+            if self._another():
+                self._more_work.set()
+
+    def _another(self) -> bool:
+        """Whether a call may be made beside those that are under way."""
+        return 0 < self._under_way < FEW_EVENTS or self.shares.memory > MUCH_BYTES
 
     async def run(self) -> None:
         """Write until cancelled."""
         self._ticked = time.monotonic()  # what came before it ran was no standstill
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write_from(-1, self._work), name="writer")
+            group.create_task(self._write_when(lambda: True, self._work), name="writer")
             for number in range(2, WRITERS + 1):
-                group.create_task(self._write_from(MUCH_BYTES, self._much_work), name=f"writer {number}")
+                group.create_task(self._write_when(self._another, self._more_work), name=f"writer {number}")
             group.create_task(self._check_now_and_then(), name="check of what Redis has")
             group.create_task(self._tick(), name="standstills")
 
@@ -117,14 +127,19 @@ class Publisher:
         self._ticked = now
         return now - self._thawed < THAWED_S
 
-    async def _write_from(self, least: int, work: asyncio.Event) -> None:
-        """Write while more than ``least`` bytes of memory wait, all sessions and calls under way together."""
+    async def _write_when(self, may: Callable[[], bool], work: asyncio.Event) -> None:
+        """Write while it may."""
         own = Dedicated(self._client)
         try:
             while True:
-                batch = self._collect() if self.shares.memory > least else None
+                batch = self._collect() if may() else None
                 if batch:
-                    await self._write(batch, own)
+                    events = sum(len(entry.jsons) for _, entries in batch for entry in entries)
+                    self._under_way += events
+                    try:
+                        await self._write(batch, own)
+                    finally:
+                        self._under_way -= events
                 else:
                     work.clear()
                     await work.wait()
