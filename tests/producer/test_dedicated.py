@@ -24,9 +24,9 @@ pytestmark = pytest.mark.both_loops
 
 
 @asynccontextmanager
-async def dedicated(url: str) -> AsyncIterator[Dedicated]:
+async def dedicated(url: str, timeout: float = 20.0) -> AsyncIterator[Dedicated]:
     client = connect_async(url)
-    own = Dedicated(client)
+    own = Dedicated(client, timeout)
     try:
         yield own
     finally:
@@ -77,6 +77,27 @@ async def test_cancelled_while_it_waits(redis_url: str, raw: redis.Redis) -> Non
         raw.rpush("list", "not for the dead")
         assert await own.call("ECHO", "again") == b"again"
         assert raw.llen("list") == 1
+
+
+async def test_an_answer_that_does_not_come(redis_url: str, raw: redis.Redis) -> None:
+    async with dedicated(redis_url, timeout=0.2) as own:
+        for _ in range(3):  # one timer for all of them
+            assert await own.call("ECHO", "quick") == b"quick"
+        with pytest.raises(redis.TimeoutError):
+            await own.call("BLPOP", "nothing", 0)
+        await waiting.true(lambda: not living(raw))
+        assert await own.call("ECHO", "again") == b"again"
+
+
+async def test_a_server_that_does_not_speak(redis_url: str, raw: redis.Redis) -> None:
+    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network:
+        network.freeze()
+        async with dedicated(network.url, timeout=0.2) as own:
+            with pytest.raises((TimeoutError, redis.TimeoutError)):
+                await own.call("ECHO", "early")
+            network.thaw()
+            own._timeout = 20.0
+            assert await own.call("ECHO", "again") == b"again"
 
 
 async def test_given_up_in_a_network_that_stands_still(redis_url: str, raw: redis.Redis) -> None:

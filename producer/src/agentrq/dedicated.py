@@ -18,6 +18,8 @@ import redis.asyncio
 from redis.asyncio.connection import DefaultParser
 from redis.commands.core import AsyncScript
 
+from agentrq.alarm import Alarm
+
 _CLOSED: Final = "Connection closed by server."
 _MORE: Final = object()
 """What the parser answers while an answer is not whole."""
@@ -98,13 +100,19 @@ class Link(asyncio.Protocol):
 class _Calls(Link):
     """One call at a time."""
 
-    _waiter: asyncio.Future[Any] | None = None
+    def __init__(self, pool: Any, connection: Any) -> None:
+        super().__init__(pool, connection)
+        self._waiter: asyncio.Future[Any] | None = None
+        self._alarm = Alarm(lambda: self.end(redis.TimeoutError("No answer in time.")))
 
-    async def call(self, command: Sequence[Any]) -> Any:
+    async def call(self, command: Sequence[Any], timeout: float) -> Any:
         """Send a command and wait for its answer, an error among them."""
+        self._alarm.set(timeout)
         self._waiter = asyncio.get_running_loop().create_future()
         self.send(*command)
-        return await self._waiter
+        answer = await self._waiter
+        self._alarm.unset()
+        return answer
 
     def answered(self, answer: Any) -> None:
         if self._waiter is not None and not self._waiter.done() and not isinstance(answer, hiredis.PushNotification):
@@ -113,16 +121,22 @@ class _Calls(Link):
     def over(self, error: redis.RedisError) -> None:
         self.answered(error)
 
+    async def aclose(self) -> None:
+        self._alarm.close()
+        await super().aclose()
+
 
 class Dedicated:
     """A connection of an asyncio client, made when first used; one call at a time."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, timeout: float) -> None:
+        """``timeout``: of a call in seconds, and of making the connection."""
         self._client = client
+        self._timeout = timeout
         self._link: _Calls | None = None
 
     async def call(self, *command: Any) -> Any:
-        """Send a command and wait for its answer. Raises `redis.RedisError`, OSError.
+        """Send a command and wait for its answer. Raises `redis.RedisError`, OSError (TimeoutError is one).
 
         After any failure, cancellation included, the connection is closed: what it would still answer must not be
         taken for the next call's answer, and a server that refuses may be the wrong one by now.
@@ -131,8 +145,9 @@ class Dedicated:
             await self.aclose()
         try:
             if self._link is None:
-                self._link = await _Calls.open(self._client)
-            answer = await self._link.call(command)
+                async with asyncio.timeout(self._timeout):
+                    self._link = await _Calls.open(self._client)
+            answer = await self._link.call(command, self._timeout)
             if isinstance(answer, redis.RedisError):
                 raise answer
             return answer

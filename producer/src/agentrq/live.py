@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import redis.asyncio
 
+from agentrq.alarm import Alarm
 from agentrq.connection import is_outage
 from agentrq.dedicated import Link
 from agentrq.subscription import Mailbox
@@ -28,18 +29,13 @@ BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class Inbox(Mailbox):
-    """A mailbox that one asyncio reader can wait on.
-
-    Its one timer is left running from hint to hint and looked at when it is due: to set and cancel one for each wait
-    would cost more than all else that a hint costs.
-    """
+    """A mailbox that one asyncio reader can wait on."""
 
     def __init__(self) -> None:
         super().__init__()
         self._woken = False
         self._waiter: asyncio.Future[bool] | None = None
-        self._waits_since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(lambda: self._end_wait(False))
 
     def put(self, is_status: bool, payload: bytes) -> None:
         """A hint came."""
@@ -54,40 +50,29 @@ class Inbox(Mailbox):
     def wake(self) -> None:
         """Something is there that the reader has to look at."""
         self._woken = True
+        self._end_wait(True)
+
+    def _end_wait(self, woken: bool) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(True)
+            self._waiter.set_result(woken)
 
     async def wait(self, timeout: float) -> bool:
         """Wait until something is there; False after ``timeout`` seconds."""
         if not self._woken:
-            loop = asyncio.get_running_loop()
-            self._waits_since = loop.time()
-            if self._timer is None:
-                self._timer = loop.call_later(timeout, self._due, loop, timeout)
-            self._waiter = loop.create_future()
+            self._alarm.set(timeout)
+            self._waiter = asyncio.get_running_loop().create_future()
             try:
                 if not await self._waiter:
                     return False
             finally:
                 self._waiter = None
+                self._alarm.unset()
         self._woken = False
         return True
 
-    def _due(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
-        self._timer = None
-        if self._waiter is None or self._waiter.done():
-            return  # the next wait sets it anew
-        left = self._waits_since + timeout - loop.time()
-        if left > 0:
-            self._timer = loop.call_later(left, self._due, loop, timeout)
-        else:
-            self._waiter.set_result(False)
-
     def close(self) -> None:
         """Nobody waits any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.close()
 
 
 class _Hints(Link):

@@ -12,7 +12,6 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any, Final
 
 import redis.asyncio
@@ -97,20 +96,20 @@ class Publisher:
             self._queued.add(lane)
             self._dirty.append(lane)
             self._work.set()
-            if self._another():
+            if self._under_way and self._may_call():
                 self._more_work.set()
 
-    def _another(self) -> bool:
-        """Whether a call may be made beside those that are under way."""
-        return 0 < self._under_way < FEW_EVENTS or self.shares.memory > MUCH_BYTES
+    def _may_call(self) -> bool:
+        """Whether a call may be made, beside those that are under way if any are."""
+        return self._under_way < FEW_EVENTS or self.shares.memory > MUCH_BYTES
 
     async def run(self) -> None:
         """Write until cancelled."""
         self._ticked = time.monotonic()  # what came before it ran was no standstill
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._write_when(lambda: True, self._work), name="writer")
+            group.create_task(self._write_from(self._work), name="writer")
             for number in range(2, WRITERS + 1):
-                group.create_task(self._write_when(self._another, self._more_work), name=f"writer {number}")
+                group.create_task(self._write_from(self._more_work), name=f"writer {number}")
             group.create_task(self._check_now_and_then(), name="check of what Redis has")
             group.create_task(self._tick(), name="standstills")
 
@@ -127,12 +126,12 @@ class Publisher:
         self._ticked = now
         return now - self._thawed < THAWED_S
 
-    async def _write_when(self, may: Callable[[], bool], work: asyncio.Event) -> None:
-        """Write while it may."""
-        own = Dedicated(self._client)
+    async def _write_from(self, work: asyncio.Event) -> None:
+        """One writer; ``work`` wakes it. What may not be written yet is found by the last whose call ends."""
+        own = Dedicated(self._client, CALL_TIMEOUT_S)
         try:
             while True:
-                batch = self._collect() if may() else None
+                batch = self._collect() if self._may_call() else None
                 if batch:
                     events = sum(len(entry.jsons) for _, entries in batch for entry in entries)
                     self._under_way += events
@@ -171,8 +170,7 @@ class Publisher:
         failures = 0
         while True:
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_S):
-                    answer = await self._call(batch, own)
+                answer = await self._call(batch, own)
                 break
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
@@ -216,8 +214,9 @@ class Publisher:
 
     async def _give_back(self, lane: Lane) -> Cursor:
         step = steps.restore(self.keys, lane.session_id, lane.epoch, lane.token, lane.state)
-        await self._client.zadd(self.keys.sessions, {lane.session_id: lane.state.get("createdAt", 0)}, nx=True)
-        outcome, cursor = steps.texts(await self._restore(keys=list(step.keys), args=list(step.args)))
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            await self._client.zadd(self.keys.sessions, {lane.session_id: lane.state.get("createdAt", 0)}, nx=True)
+            outcome, cursor = steps.texts(await self._restore(keys=list(step.keys), args=list(step.args)))
         lane.unknown_to_redis = False
         log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
         return Cursor.parse(cursor)
