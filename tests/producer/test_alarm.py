@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,3 +66,19 @@ def test_each_wait_has_its_own_bound(waits: list[tuple[int, int, bool]]) -> None
             assert not loop.waiting()
 
         runner.run(wait())
+
+
+@pytest.mark.both_loops
+async def test_a_timer_that_is_due_at_once() -> None:
+    rang = asyncio.Event()
+    alarm = Alarm(rang.set)
+    for short in (0.0, 0.0003, 0.001):
+        alarm.set(short)
+        alarm.unset()
+        alarm.set(5)
+        alarm.unset()
+        alarm.set(short)
+        async with asyncio.timeout(5):
+            await rang.wait()
+        rang.clear()
+    alarm.close()

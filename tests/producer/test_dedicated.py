@@ -79,6 +79,39 @@ async def test_cancelled_while_it_waits(redis_url: str, raw: redis.Redis) -> Non
         assert raw.llen("list") == 1
 
 
+@pytest.mark.parametrize("protocol", ["", "?protocol=2"])
+async def test_what_has_ended_in_the_pool(redis_url: str, raw: redis.Redis, protocol: str) -> None:
+    """By TCP redis-py's pools give away connections whose end they know of."""
+    target = Path(unquote(urlsplit(redis_url).path))
+    async with Proxy(target, Plan(0, 0.0)) as network, dedicated(network.url + protocol) as own:
+        pool = own._client.connection_pool
+        first, second = await pool.get_connection(), await pool.get_connection()
+        await pool.release(first)
+        await pool.release(second)
+        network.cut()
+        await waiting.true(lambda: first._reader.at_eof() and second._reader.at_eof())
+        assert await own.call("ECHO", "at once") == b"at once"
+
+
+async def test_pushes_that_are_no_hints(redis_url: str, raw: redis.Redis) -> None:
+    """Notices of maintenance may have three elements too."""
+    live = connect_async(redis_url + "&protocol=3", blocking=True)
+    hub = lives.Hub(live, Keys())
+    try:
+        async with hub.subscribed("s") as inbox:
+            await waiting.true(lambda: inbox.behind)
+            inbox.take(subscriptions.Reader(Keys(), "s", None))
+            link = hub._link
+            assert link is not None
+            link.data_received(b">3\r\n$9\r\nMIGRATING\r\n:1\r\n:10\r\n")
+            raw.publish(Keys().messages_channel("s"), b"hint")
+            await waiting.true(lambda: bool(inbox))
+            assert hub._link is link
+    finally:
+        await hub.aclose()
+        await live.aclose()
+
+
 async def test_an_answer_that_does_not_come(redis_url: str, raw: redis.Redis) -> None:
     async with dedicated(redis_url, timeout=0.2) as own:
         for _ in range(3):  # one timer for all of them

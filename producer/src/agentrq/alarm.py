@@ -13,11 +13,13 @@ from collections.abc import Callable
 class Alarm:
     """Calls ``ring`` when a wait takes too long. Of one event loop."""
 
-    __slots__ = ("_ring", "_timer", "_until")
+    __slots__ = ("_due", "_ring", "_timer", "_until")
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer is looked at. (uvloop's has no `when` if that is less than half a millisecond away.)"""
         self._until: float | None = None
         """When the wait under way has taken too long; None while there is none."""
 
@@ -25,11 +27,11 @@ class Alarm:
         """A wait begins, of ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
         self._until = until = loop.time() + timeout
-        if self._timer is not None and self._timer.when() > until:
-            self.close()
-            self._until = until
+        if self._timer is not None and self._due > until:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
-            self._timer = loop.call_at(until, self._look, loop)
+            self._start(until, loop)
 
     def unset(self) -> None:
         """The wait is over."""
@@ -42,12 +44,16 @@ class Alarm:
             self._timer.cancel()
             self._timer = None
 
+    def _start(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._due = due
+        self._timer = loop.call_at(due, self._look, loop)
+
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         if self._until is None:
             return  # the next wait sets it anew
         if self._until > loop.time():
-            self._timer = loop.call_at(self._until, self._look, loop)
+            self._start(self._until, loop)
         else:
             self._until = None
             self._ring()

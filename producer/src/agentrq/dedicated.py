@@ -44,11 +44,17 @@ class Link(asyncio.Protocol):
     async def open(cls, client: redis.asyncio.Redis) -> Self:
         """Take a connection of a client, made where there is none. Raises `redis.RedisError`, OSError."""
         pool = client.connection_pool
-        link = cls(pool, await pool.get_connection())
-        if link._transport.is_closing():  # its end was told to redis-py
-            await link.aclose()
-            raise redis.ConnectionError(_CLOSED)
-        return link
+        connection = await pool.get_connection()
+        try:
+            # A pool that expects notices of maintenance (TCP, RESP3) gives away what has ended, or holds some; that has
+            # been told to redis-py, and would not be again.
+            if connection._writer.transport.is_closing() or await connection.can_read():
+                await connection.disconnect(nowait=True)
+                await connection.connect()
+            return cls(pool, connection)
+        except BaseException:
+            await pool.release(connection)
+            raise
 
     def answered(self, answer: Any) -> None:
         """An answer or a push: bytes, numbers, lists; errors as instances of `redis.ResponseError`."""

@@ -82,8 +82,8 @@ class _Hints(Link):
         super().__init__(pool, connection)
         self.heard = time.monotonic()
         self.ended = asyncio.Event()
-        self.take: Callable[[bytes, bytes, bytes], None] = lambda *_: None
-        """Gets each push: its kind, channel and payload."""
+        self.take: Callable[[bytes, Any, Any], None] = lambda *_: None
+        """Gets each push of three: its kind, as a rule channel and payload."""
 
     def answered(self, answer: Any) -> None:
         """A push, the answer to PING, or a refusal."""
@@ -198,11 +198,10 @@ class Hub:
                     await link.ended.wait()
         raise link.error
 
-    def _take(self, kind: bytes, channel: bytes, data: bytes) -> None:
-        readers = self._readers.get(channel.decode() if channel else "", ())
+    def _take(self, kind: bytes, channel: Any, data: Any) -> None:
         if kind == b"message":
-            for is_status, inbox in readers:
+            for is_status, inbox in self._readers.get(channel.decode(), ()):
                 inbox.put(is_status, data)
         elif kind == b"subscribe":
-            for _, inbox in readers:
+            for _, inbox in self._readers.get(channel.decode(), ()):
                 inbox.acknowledged()
