@@ -562,6 +562,21 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
     assert deaths >= 4
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before Python 3.12")
+async def test_a_reader_among_eager_tasks(redis_url: str) -> None:
+    """The pump runs before it is known as the pump."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    live = connect_async(redis_url, blocking=True)
+    hub = lives.Hub(live, Keys())
+    try:
+        async with hub.subscribed("s") as inbox:
+            assert await inbox.wait(20.0)
+            assert inbox.behind
+    finally:
+        await hub.aclose()
+        await live.aclose()
+
+
 # -- how long somebody waits
 
 

@@ -163,6 +163,7 @@ class Hub:
 
     async def _run(self) -> None:
         failures = 0
+        await asyncio.sleep(0)  # an eager task (Python 3.12) runs before it is known as the pump
         # Not for ever: before Python 3.13 a task group that fails while it is cancelled forgets that it was.
         while self._pump is asyncio.current_task():
             link = None
