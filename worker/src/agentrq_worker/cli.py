@@ -105,7 +105,12 @@ def serve(settings: Settings, url: str) -> None:
     allow_files(settings.max_sessions)
     sys.setswitchinterval(SWITCH_S)
     try:
-        SessionWorker(settings, url).work()
+        session_worker = SessionWorker(settings, url)
+    except (redis.RedisError, OSError) as error:  # cut off since it answered
+        _fail(EXIT_UNREACHABLE, f"Redis not reachable at {masked(url)}: {error}")
+        return
+    try:
+        session_worker.work()
     except NameTaken as error:
         _fail(EXIT_REFUSED, str(error))
 
