@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import unquote, urlsplit
 
 CHUNK: Final = 16 * 1024
 
@@ -61,6 +62,11 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._down = False
+
+    @classmethod
+    def to(cls, url: str, plan: Plan | None = None) -> Self:
+        """To the server that listens at a ``unix://`` URL; without a plan its only faults are those on demand."""
+        return cls(Path(unquote(urlsplit(url).path)), plan or Plan(0, 0.0))
 
     @property
     def url(self) -> str:

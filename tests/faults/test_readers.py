@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
@@ -43,10 +42,11 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.lane import Lane
 from agentrq_worker.settings import Settings
 from tests.faults import waiting
-from tests.faults.proxy import Plan, Proxy
-from tests.faults.waiting import a_lane
+from tests.faults.proxy import Proxy
+from tests.faults.waiting import a_hub, a_lane
 from tests.faults.writing import Seen, seen
 
+EAGER = getattr(asyncio, "eager_task_factory", None)
 STATE, EVENTS = Keys().state("s"), Keys().events("s")
 
 
@@ -448,7 +448,7 @@ async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: 
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
     async with (
-        Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network,
+        Proxy.to(redis_url) as network,
         a_lane(redis_url) as (lane, _),
         following(how, redis_url, network.url, sequence),
     ):
@@ -474,7 +474,7 @@ async def test_a_network_that_stands_still_at_connect(
     monkeypatch.setattr(lives, "PING_S", 0.2)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
-    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, a_lane(redis_url) as (lane, _):
+    async with Proxy.to(redis_url) as network, a_lane(redis_url) as (lane, _):
         network.freeze()
         async with following(how, redis_url, network.url, sequence):
             await waiting.true(lambda: len(sequence) == 2 and network.connections > 1)
@@ -562,19 +562,13 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
     assert deaths >= 4
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="no eager tasks before Python 3.12")
+@pytest.mark.skipif(EAGER is None, reason="no eager tasks before Python 3.12")
 async def test_a_reader_among_eager_tasks(redis_url: str) -> None:
     """The pump runs before it is known as the pump."""
-    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
-    live = connect_async(redis_url, blocking=True)
-    hub = lives.Hub(live, Keys())
-    try:
-        async with hub.subscribed("s") as inbox:
-            assert await inbox.wait(20.0)
-            assert inbox.behind
-    finally:
-        await hub.aclose()
-        await live.aclose()
+    asyncio.get_running_loop().set_task_factory(EAGER)
+    async with a_hub(redis_url) as hub, hub.subscribed("s") as inbox:
+        assert await inbox.wait(20.0)
+        assert inbox.behind
 
 
 # -- how long somebody waits
@@ -591,7 +585,7 @@ async def test_a_network_that_stands_still_while_somebody_waits(
     monkeypatch.setattr(_asyncio, "ANSWER_TIMEOUT_S", 0.5)
     async with AsyncAgentClient.from_url(redis_url) as client:
         await client.start("demo", "hello", "s")
-    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, asyncio.timeout(30):
+    async with Proxy.to(redis_url) as network, asyncio.timeout(30):
         if how == "async":
             async with AsyncAgentClient.from_url(network.url) as client:
                 session = client.session("s")

@@ -7,7 +7,6 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import psutil
 import pytest
@@ -19,7 +18,7 @@ from agentrq import AsyncAgentClient
 from agentrq_worker.runners.demo_words import line_text
 from agentrq_worker.spool import ENTRY_BYTES, Entry, Shares, Waiting
 from tests.faults import waiting
-from tests.faults.proxy import Plan, Proxy
+from tests.faults.proxy import Proxy
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -117,7 +116,7 @@ async def test_memory_then_disk_then_the_runner_waits(
     count, size = 3000, 2000
     directory = tmp_path / "spool"
     directory.mkdir()
-    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network:
+    async with Proxy.to(redis_url) as network:
         worker = await asyncio.to_thread(
             lambda: start_worker("--lease-s", "60", url=network.url, AGENTRQ_MAX_PENDING="200000",
                                  AGENTRQ_MAX_SPOOL="1000000", AGENTRQ_SPOOL_DIR=str(directory))

@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import redis
 
@@ -46,7 +45,7 @@ async def test_they_follow_through_faults_and_deaths(redis_url: str, tmp_path: P
     plan, seen = Plan(3, 0.08), list[str]()
     async with (
         asyncio.timeout(60),
-        Proxy(Path(unquote(urlsplit(redis_url).path)), plan) as network,
+        Proxy.to(redis_url, plan) as network,
         a_lane(redis_url) as (lane, _),
     ):
         ended = False

@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import redis
 
 from agentrq import AsyncAgentClient
+from agentrq.connection import connect_async
+from agentrq.live import Hub
+from agentrq.wire.keys import Keys
 from agentrq_worker.lane import Lane
 from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
@@ -37,3 +40,15 @@ async def a_lane(
         await client.start("demo", "hello", session_id)
     async with publishing(url, settings) as (publisher, ownership):
         yield await claimed(publisher, ownership, session_id), publisher
+
+
+@contextlib.asynccontextmanager
+async def a_hub(url: str) -> AsyncIterator[Hub]:
+    """A hub of its own client; with it ends its connection."""
+    async with connect_async(url, blocking=True) as live:
+        hub = Hub(live, Keys())
+        try:
+            yield hub
+        finally:
+            await hub.aclose()
+            assert not live.connection_pool._in_use_connections

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from contextvars import Context
+from typing import TypeVarTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq.alarm import Alarm
+
+Ts = TypeVarTuple("Ts")
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -23,7 +27,9 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         self.timers.append(asyncio.TimerHandle(when, callback, args, self, context))
         return self.timers[-1]
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
 
-from agentrq import live as lives
 from agentrq import subscription as subscriptions
 from agentrq.connection import connect_async, is_outage
 from agentrq.dedicated import Dedicated
 from agentrq.wire.keys import Keys
 from tests.faults import waiting
-from tests.faults.proxy import Plan, Proxy
+from tests.faults.proxy import Proxy
+from tests.faults.waiting import a_hub
 
 pytestmark = pytest.mark.both_loops
 
@@ -82,8 +80,7 @@ async def test_cancelled_while_it_waits(redis_url: str, raw: redis.Redis) -> Non
 @pytest.mark.parametrize("protocol", ["", "?protocol=2"])
 async def test_what_has_ended_in_the_pool(redis_url: str, raw: redis.Redis, protocol: str) -> None:
     """By TCP redis-py's pools give away connections whose end they know of."""
-    target = Path(unquote(urlsplit(redis_url).path))
-    async with Proxy(target, Plan(0, 0.0)) as network, dedicated(network.url + protocol) as own:
+    async with Proxy.to(redis_url) as network, dedicated(network.url + protocol) as own:
         pool = own._client.connection_pool
         first, second = await pool.get_connection(), await pool.get_connection()
         await pool.release(first)
@@ -95,21 +92,15 @@ async def test_what_has_ended_in_the_pool(redis_url: str, raw: redis.Redis, prot
 
 async def test_pushes_that_are_no_hints(redis_url: str, raw: redis.Redis) -> None:
     """Notices of maintenance may have three elements too."""
-    live = connect_async(redis_url + "&protocol=3", blocking=True)
-    hub = lives.Hub(live, Keys())
-    try:
-        async with hub.subscribed("s") as inbox:
-            await waiting.true(lambda: inbox.behind)
-            inbox.take(subscriptions.Reader(Keys(), "s", None))
-            link = hub._link
-            assert link is not None
-            link.data_received(b">3\r\n$9\r\nMIGRATING\r\n:1\r\n:10\r\n")
-            raw.publish(Keys().messages_channel("s"), b"hint")
-            await waiting.true(lambda: bool(inbox))
-            assert hub._link is link
-    finally:
-        await hub.aclose()
-        await live.aclose()
+    async with a_hub(redis_url + "&protocol=3") as hub, hub.subscribed("s") as inbox:
+        await waiting.true(lambda: inbox.behind)
+        inbox.take(subscriptions.Reader(Keys(), "s", None))
+        link = hub._link
+        assert link is not None
+        link.data_received(b">3\r\n$9\r\nMIGRATING\r\n:1\r\n:10\r\n")
+        raw.publish(Keys().messages_channel("s"), b"hint")
+        await waiting.true(lambda: bool(inbox))
+        assert hub._link is link
 
 
 async def test_an_answer_that_does_not_come(redis_url: str, raw: redis.Redis) -> None:
@@ -123,7 +114,7 @@ async def test_an_answer_that_does_not_come(redis_url: str, raw: redis.Redis) ->
 
 
 async def test_a_server_that_does_not_speak(redis_url: str, raw: redis.Redis) -> None:
-    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network:
+    async with Proxy.to(redis_url) as network:
         network.freeze()
         async with dedicated(network.url, timeout=0.2) as own:
             with pytest.raises((TimeoutError, redis.TimeoutError)):
@@ -135,7 +126,7 @@ async def test_a_server_that_does_not_speak(redis_url: str, raw: redis.Redis) ->
 
 async def test_given_up_in_a_network_that_stands_still(redis_url: str, raw: redis.Redis) -> None:
     """What was not sent when the call was given up is not done later, and keeps no socket."""
-    async with Proxy(Path(unquote(urlsplit(redis_url).path)), Plan(0, 0.0)) as network, dedicated(network.url) as own:
+    async with Proxy.to(redis_url) as network, dedicated(network.url) as own:
         await own.call("CLIENT", "ID")
         network.freeze()
         with pytest.raises(TimeoutError):
@@ -186,10 +177,8 @@ async def test_a_push_is_no_answer(redis_url: str, raw: redis.Redis) -> None:
 async def test_hints_that_are_refused(redis_url: str, raw: redis.Redis) -> None:
     """Who may not subscribe yet is asked again, without an end."""
     raw.acl_setuser("nosy", enabled=True, nopass=True, keys=["*"], commands=["+@all"], channels=[], reset=True)
-    live = connect_async(redis_url + "&username=nosy&password=x", blocking=True)
-    hub = lives.Hub(live, Keys())
     try:
-        async with hub.subscribed("s") as inbox:
+        async with a_hub(redis_url + "&username=nosy&password=x") as hub, hub.subscribed("s") as inbox:
             await waiting.true(lambda: raw.acl_log()[:1] != [])
             assert not inbox.behind
             raw.acl_setuser("nosy", enabled=True, channels=["*"])
@@ -197,26 +186,17 @@ async def test_hints_that_are_refused(redis_url: str, raw: redis.Redis) -> None:
             raw.client_kill_filter(_type="pubsub")
             await waiting.true(lambda: raw.info("clients")["pubsub_clients"] == 1)
     finally:
-        await hub.aclose()
-        await live.aclose()
         raw.acl_deluser("nosy")
-    assert not live.connection_pool._in_use_connections
 
 
 async def test_who_leaves_while_the_connection_is_cut(redis_url: str, raw: redis.Redis) -> None:
     """The pump does not know yet: nothing is said to the old connection, and who stays is subscribed by the new."""
-    live = connect_async(redis_url, blocking=True)
-    hub = lives.Hub(live, Keys())
-    try:
-        async with hub.subscribed("stays") as inbox:
-            async with hub.subscribed("leaves"):
-                await waiting.true(lambda: hub._link is not None)
-                cut = hub._link
-                assert cut is not None
-                cut._transport.abort()
-                inbox.take(subscriptions.Reader(Keys(), "stays", None))
-            await waiting.true(lambda: hub._link not in (None, cut))
-            await waiting.true(lambda: inbox.behind)
-    finally:
-        await hub.aclose()
-        await live.aclose()
+    async with a_hub(redis_url) as hub, hub.subscribed("stays") as inbox:
+        async with hub.subscribed("leaves"):
+            await waiting.true(lambda: hub._link is not None)
+            cut = hub._link
+            assert cut is not None
+            cut._transport.abort()
+            inbox.take(subscriptions.Reader(Keys(), "stays", None))
+        await waiting.true(lambda: hub._link not in (None, cut))
+        await waiting.true(lambda: inbox.behind)

@@ -16,8 +16,6 @@ def test_cut_off_between_the_probe_and_the_worker(
         raise redis.ConnectionError("Broken pipe.")
 
     monkeypatch.setattr(cli, "SessionWorker", cut_off)
-    monkeypatch.setattr(cli, "allow_files", lambda _: None)
-    monkeypatch.setattr(cli.sys, "setswitchinterval", lambda _: None)  # type: ignore[attr-defined,unused-ignore]
     with pytest.raises(SystemExit) as ended:
         cli.serve(Settings(name="w"), redis_url)
     assert ended.value.code == cli.EXIT_UNREACHABLE

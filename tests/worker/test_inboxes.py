@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
@@ -12,7 +10,7 @@ import redis
 from agentrq.connection import connect_async
 from agentrq_worker.ownership.inboxes import Inboxes
 from agentrq_worker.settings import Settings
-from tests.faults.proxy import Plan, Proxy
+from tests.faults.proxy import Proxy
 from tests.faults.waiting import true
 
 CHANNEL = "agentrq:worker:w:wake"
@@ -21,12 +19,11 @@ CHANNEL = "agentrq:worker:w:wake"
 @pytest.mark.parametrize("frozen", ["at connect", "later"])
 async def test_a_silent_connection_is_made_anew(redis_url: str, raw: redis.Redis, frozen: str) -> None:
     settings = Settings(name="w", lease_s=0.4, beat_s=0.1)
-    target = Path(unquote(urlsplit(redis_url).path))
 
     def heard() -> bool:
         return bool(raw.publish(CHANNEL, "nobody"))
 
-    async with Proxy(target, Plan(0, 0.0)) as network, connect_async(network.url, blocking=True) as live:
+    async with Proxy.to(redis_url) as network, connect_async(network.url, blocking=True) as live:
         inboxes = Inboxes(live, live, settings)
         if frozen == "at connect":
             network.freeze()

@@ -26,10 +26,10 @@ class Alarm:
     def set(self, timeout: float) -> None:
         """A wait begins, of ``timeout`` seconds at most."""
         loop = asyncio.get_running_loop()
-        self._until = until = loop.time() + timeout
-        if self._timer is not None and self._due > until:
-            self._timer.cancel()
-            self._timer = None
+        until = loop.time() + timeout
+        if self._due > until:
+            self.close()
+        self._until = until
         if self._timer is None:
             self._start(until, loop)
 

@@ -200,9 +200,10 @@ class Hub:
         raise link.error
 
     def _take(self, kind: bytes, channel: Any, data: Any) -> None:
-        if kind == b"message":
-            for is_status, inbox in self._readers.get(channel.decode(), ()):
+        if kind not in (b"message", b"subscribe"):
+            return
+        for is_status, inbox in self._readers.get(channel.decode(), ()):
+            if kind == b"message":
                 inbox.put(is_status, data)
-        elif kind == b"subscribe":
-            for _, inbox in self._readers.get(channel.decode(), ()):
+            else:
                 inbox.acknowledged()

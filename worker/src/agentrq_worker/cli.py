@@ -11,7 +11,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import redis
@@ -61,7 +61,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")(command)
 
 
-def _fail(code: int, message: str) -> None:
+def _fail(code: int, message: str) -> NoReturn:
     click.echo(f"agentrq: {message}", err=True)
     sys.exit(code)
 
@@ -92,6 +92,7 @@ def serve(settings: Settings, url: str) -> None:
     try:
         with connect(url, retries=0) as probe:
             probe.ping()
+        session_worker = SessionWorker(settings, url)
     except BadUrl as error:
         _fail(EXIT_USAGE, str(error))
     except (redis.RedisError, OSError) as error:
@@ -105,11 +106,6 @@ def serve(settings: Settings, url: str) -> None:
     allow_files(settings.max_sessions)
     sys.setswitchinterval(SWITCH_S)
     try:
-        session_worker = SessionWorker(settings, url)
-    except (redis.RedisError, OSError) as error:  # cut off since it answered
-        _fail(EXIT_UNREACHABLE, f"Redis not reachable at {masked(url)}: {error}")
-        return
-    try:
         session_worker.work()
     except NameTaken as error:
         _fail(EXIT_REFUSED, str(error))
@@ -122,7 +118,6 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
         settings = load(config, options=given)
     except InvalidSetting as error:
         _fail(EXIT_USAGE, str(error))
-        return
     with contextlib.ExitStack() as stack:
         url = settings.redis_url
         if url is None:
@@ -130,7 +125,6 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
                 url = stack.enter_context(attach()).url
             except EmbeddedServerError as error:
                 _fail(EXIT_UNREACHABLE, str(error))
-                return
         if announce:
             click.echo(f"Redis:  {masked(url)}")
             click.echo(f"Worker: {settings.worker_name}, up to {settings.max_sessions} sessions")

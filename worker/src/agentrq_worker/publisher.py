@@ -131,9 +131,8 @@ class Publisher:
         own = Dedicated(self._client, CALL_TIMEOUT_S)
         try:
             while True:
-                batch = self._collect() if self._may_call() else None
+                batch, events = self._collect() if self._may_call() else ([], 0)
                 if batch:
-                    events = sum(len(entry.jsons) for _, entries in batch for entry in entries)
                     self._under_way += events
                     try:
                         await self._write(batch, own)
@@ -145,8 +144,8 @@ class Publisher:
         finally:
             await own.aclose()
 
-    def _collect(self) -> list[tuple[Lane, list[Entry]]]:
-        """The next batch: lanes in turn, bounded in events and bytes."""
+    def _collect(self) -> tuple[list[tuple[Lane, list[Entry]]], int]:
+        """The next batch, and how many events it has: lanes in turn, bounded in events and bytes."""
         batch: list[tuple[Lane, list[Entry]]] = []
         events = size = 0
         turn = max(TURN_EVENTS, 2 * BATCH_EVENTS // (len(self._dirty) or 1))
@@ -163,7 +162,7 @@ class Publisher:
                     size += entry.size
             if events >= BATCH_EVENTS or size >= BATCH_BYTES:
                 break
-        return batch
+        return batch, events
 
     async def _write(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated) -> None:
         """Write a batch, however long Redis is away."""
