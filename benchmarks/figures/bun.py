@@ -34,7 +34,7 @@ def peak(helper: Helper) -> float:
 
 
 async def _corpus(kind: str, program: str, quick: bool) -> tuple[list[Row], list[str]]:
-    count = _COUNTS[kind] // (4 if quick else 1)
+    count = _COUNTS[kind] // (8 if quick else 1)
     rates: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, list[float]] = defaultdict(list)
     memory: dict[str, float] = {}

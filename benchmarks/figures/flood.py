@@ -51,7 +51,7 @@ def _dumps(value: object) -> bytes:
 
 
 async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
-    rounds, ours, plain, many_sessions = (1, 40_000, 5_000, 60) if quick else (4, 80_000, 12_000, MANY)
+    rounds, ours, plain, many_sessions = (1, 20_000, 2_000, 60) if quick else (4, 80_000, 12_000, MANY)
     rates: dict[str, list[float]] = defaultdict(list)
     costs: dict[str, list[float]] = defaultdict(list)
     tool = ""

@@ -23,7 +23,7 @@ async def _seen(raw: Any) -> tuple[float, float]:
 
 async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
-    counts = (1, 100) if quick else (1, 10, 100, 1000)
+    counts = (1, 40) if quick else (1, 10, 100, 1000)
     total = 20_000 if quick else 100_000
     async with stage() as on, on.client_redis() as raw:
         worker = await on.worker("--max-sessions", "1200")

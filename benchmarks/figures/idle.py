@@ -49,7 +49,7 @@ async def _rq_memory(on: Stage) -> float:
 
 async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
-    count = 100 if quick else SESSIONS
+    count = 40 if quick else SESSIONS
     async with stage() as on:
         peer = await _rq_memory(on) if 9 in wanted else 0.0
         worker = await on.worker("--max-sessions", str(count + 20))
@@ -71,7 +71,7 @@ async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]
             rows.append(at_most(9, f"threads at 20 and at {count + 20} sessions", str(threads), str(after),
                                 after - threads, 0, " more"))  # fmt: skip
         if 10 in wanted:
-            rows.append(await _idle_cpu(worker.system, count + 20, 5 if quick else 62))
+            rows.append(await _idle_cpu(worker.system, count + 20, 4 if quick else 62))
     return rows, []
 
 

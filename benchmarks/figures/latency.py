@@ -18,49 +18,51 @@ from benchmarks.report import Row, at_most, progress, told, us
 from benchmarks.stage import cpu, stage
 
 FIGURES: Final = (7,)
-SESSIONS: Final = 100
+MANY: Final = 100
 
 
 async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
-    # What others do on the machine comes and goes in seconds: many short rounds, but for who falls behind.
-    plan = {10: (1, 1), 50: (1, 1)} if quick else {10: (5, 2), 50: (3, 5)}
+    many = 40 if quick else MANY
+    # Messages a second, seconds, and whether the round counts: the first warms up. What others do on the machine comes
+    # and goes in seconds: many short rounds, but for who falls behind.
+    plan = [(10, 1, False), *5 * [(10, 2, True)], (50, 1, False), *3 * [(50, 5, True)]]
+    if quick:
+        plan = [(10, 1, False), (10, 1, True), (50, 1, True)]
     found: dict[tuple[str, int, str], list[float]] = defaultdict(list)
     async with stage() as on:
-        worker = await on.worker("--max-sessions", str(SESSIONS))
-        sessions = await on.sessions(SESSIONS, "small")
+        worker = await on.worker("--max-sessions", str(many))
+        sessions = await on.sessions(many, "small")
         reader = await on.reader(sessions, timed=True)
         argv = native.flood(on.corpora["small"])
-        plain_worker = await on.helper("benchmarks.peers.plain_worker", "pipeline", on.url, str(SESSIONS), *argv)
-        fenced_worker = await on.helper("benchmarks.peers.plain_worker", "fenced", on.url, str(SESSIONS), *argv)
-        reading = ("benchmarks.peers.plain_reader", on.url, "timed", str(SESSIONS))
+        plain_worker = await on.helper("benchmarks.peers.plain_worker", "pipeline", on.url, str(many), *argv)
+        fenced_worker = await on.helper("benchmarks.peers.plain_worker", "fenced", on.url, str(many), *argv)
+        reading = ("benchmarks.peers.plain_reader", on.url, "timed", str(many))
         plain_reader = await on.helper(*reading, ready=True)
         fenced_reader = await on.helper(*reading, "fenced", ready=True)
         pairs = {
             "ours": (worker, reader), "peer": (plain_worker, plain_reader), "fenced": (fenced_worker, fenced_reader),
         }  # fmt: skip
-        for per_second, (rounds, seconds) in plan.items():
-            for number in range(rounds + 1):
-                took = seconds if number else 1
-                prompt, wanted = f"pace {per_second} {took}", SESSIONS * per_second * took
-                for who, (process, at_end) in pairs.items():
-                    had = cpu(process.system)
-                    if who == "ours":
-                        await on.prompt(sessions, prompt)
-                    else:
-                        process.say(prompt)
-                    said = await at_end.round()
-                    assert said["count"] == wanted, said
-                    if number:  # the first round warms up
-                        found[who, per_second, "p50"].append(said["p50"])
-                        found[who, per_second, "p99"].append(said["p99"])
-                        found[who, per_second, "cpu"].append((cpu(process.system) - had) / wanted)
+        for per_second, seconds, counts in plan:
+            prompt, wanted = f"pace {per_second} {seconds}", many * per_second * seconds
+            for who, (process, at_end) in pairs.items():
+                had = cpu(process.system)
+                if who == "ours":
+                    await on.prompt(sessions, prompt)
+                else:
+                    process.say(prompt)
+                said = await at_end.round()
+                assert said["count"] == wanted, said
+                if counts:
+                    found[who, per_second, "p50"].append(said["p50"])
+                    found[who, per_second, "p99"].append(said["p99"])
+                    found[who, per_second, "cpu"].append((cpu(process.system) - had) / wanted)
     median = {key: statistics.median(values) for key, values in found.items()}
     progress(", ".join(f"{who} ×{rate} {what} {us(value)}" for (who, rate, what), value in median.items()))
     rows: list[Row] = []
     for rate in (10, 50):
         for what, goal in (("p50", 1.0), ("p99", 0.25)):
             ours, peer = median["ours", rate, what], median["peer", rate, what]
-            measure = f"{SESSIONS} sessions × {rate}/s, line to reader, {what}"
+            measure = f"{many} sessions × {rate}/s, line to reader, {what}"
             if what == "p99" and rate == 10:
                 rows.append(told(7, measure, us(peer), us(ours), f"{ours / peer:.3g}×"))
             else:

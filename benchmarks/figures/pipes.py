@@ -111,7 +111,7 @@ def _placed(line: int, total: int) -> float:
 
 def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
-    rounds, lines = (3, 60_000) if quick else (7, 200_000)
+    rounds, lines = (3, 40_000) if quick else (7, 200_000)
     with tempfile.TemporaryDirectory() as name:
         paths = corpus.write(Path(name))
         for kind in ("deltas", "small", "texts"):
@@ -128,7 +128,7 @@ def run(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]:
             rows.append(at_least(2, f"{kind}, CPU a line, against readline", us(peer), us(mine), peer / mine, 3))
             rows.append(told(2, f"{kind}, the same bytes read and thrown away", us(least), us(mine),
                              f"{mine / least:.3g}× (readline {peer / least:.3g}×)"))  # fmt: skip
-    total, sizes = 64 << 20, (1 << 20, 8 << 20)
+    total, sizes = (16 if quick else 64) << 20, (1 << 20, 8 << 20)
     times = [[way(size, total) for way in (_long_lines, _placed) for size in sizes] for _ in range(2 * rounds)]
     a, b, least_a, least_b = (statistics.median(each) for each in zip(*times, strict=True))
     rows.append(at_most(2, "an 8 MB line in 4 KB pieces against 1 MB lines, a byte", _a_byte(a, 1), _a_byte(b, 8),
