@@ -80,10 +80,10 @@ async def test_garbage_in_an_inbox(client: AsyncAgentClient, worker: Worker, raw
         {"command": '{"commandId":"z","command":"answer","requestId":"r","answer":' + DEEP + "}"},
         {"command": json.dumps({"commandId": "z", "command": "set_model", "text": ""})},
     ]
-    for entry in entries:
-        raw.xadd(KEYS.inbox(session.id), entry)
+    ids = [raw.xadd(KEYS.inbox(session.id), entry).decode() for entry in entries]
     receipt = await session.prompt("/echo after all that", wait=True, timeout=20)
     assert receipt.outcome == "applied"
+    worker.wait_log(f"inbox entry {ids[-1]} is no command: ")  # its log may be read later than Redis
     passed_over = [line for line in worker.log if "is no command: " in line]
     assert len(passed_over) == len(entries)
     assert all(len(line) < 1000 for line in passed_over)
