@@ -71,7 +71,7 @@ async def _measure(quick: bool, wanted: set[int]) -> tuple[list[Row], list[str]]
             rows.append(at_most(9, f"threads at 20 and at {count + 20} sessions", str(threads), str(after),
                                 after - threads, 0, " more"))  # fmt: skip
         if 10 in wanted:
-            rows.append(await _idle_cpu(worker.system, count + 20, 4 if quick else 62))
+            rows.append(await _idle_cpu(worker.system, count + 20, 2 if quick else 62))
     return rows, []
 
 

@@ -112,7 +112,7 @@ def _rq(queue: Queue, count: int) -> float:
 
 
 async def _measure(quick: bool) -> tuple[list[Row], list[str]]:
-    rounds, bursts = (10, 1) if quick else (40, 5)
+    rounds, bursts = (5, 1) if quick else (40, 5)
     ours: list[float] = []
     theirs: list[float] = []
     bare: list[float] = []
