@@ -11,12 +11,12 @@ import redis
 from rq import Queue
 from rq.timeouts import TimerDeathPenalty
 
-from agentrq import AsyncAgentClient
+from agentrq import AsyncAgentClient, AsyncSession
 from agentrq.connection import connect_async
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.bookkeeping import Bookkeeping
 from agentrq_worker.intake import SessionWorker
-from agentrq_worker.ownership import Ownership
+from agentrq_worker.ownership import Look, Ownership
 from agentrq_worker.rq_job import SessionJob
 from agentrq_worker.settings import Settings
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
@@ -31,6 +31,15 @@ FAST = ("--lease-s", "2", "--beat-s", "0.5", "--name", "living")
 def doomed(redis_url: str) -> SessionWorker:
     """A worker of which only parts will run."""
     return SessionWorker(Settings(name="doomed", lease_s=2.0, beat_s=0.5), redis_url)
+
+
+def books_of(worker: SessionWorker) -> Bookkeeping:
+    return Bookkeeping(worker, worker.queues[0], worker.settings.keys)
+
+
+async def seen(worker: SessionWorker, redis_url: str, session_id: str) -> tuple[bool, Look | None]:
+    async with connect_async(redis_url) as client:
+        return await Ownership(client, client, worker.settings).seen(session_id)
 
 
 def dequeue(worker: SessionWorker, queue: Queue) -> SessionJob:
@@ -98,7 +107,7 @@ async def test_between_claim_and_spawn(
     job = dequeue(doomed, backend_queue(raw))
     await claim(doomed, redis_url, session.id)
     if prepared:
-        Bookkeeping(doomed, doomed.queues[0]).prepare(job)
+        books_of(doomed).prepare(job)
     start_worker(*FAST)
     await until(session, "idle")
     await session.stop()
@@ -121,7 +130,7 @@ async def test_between_end_and_closing(
     job = dequeue(doomed, backend_queue(raw))
     await claim(doomed, redis_url, session.id, end=True)
     if prepared:
-        Bookkeeping(doomed, doomed.queues[0]).prepare(job)
+        books_of(doomed).prepare(job)
         assert fetch(raw, session.id).get_status() == "started"
     start_worker(*FAST)
     status, result = await result_of(raw, session.id)
@@ -145,12 +154,11 @@ async def test_a_job_marked_started_after_its_session_was_taken(
         await eventually(lambda: not stuck(raw))
     if then == "removed":
         await session.remove()
-    books = Bookkeeping(doomed, doomed.queues[0])
+    books = books_of(doomed)
     execution = books.prepare(job)
-    async with connect_async(redis_url) as redis_client:
-        gone, look = await Ownership(redis_client, redis_client, doomed.settings).seen(session.id)
-    books.let_go(job, execution, requeue=False)
-    books.set_right(job.id, look, gone)
+    gone, look = await seen(doomed, redis_url, session.id)
+    books.let_go(job, execution)
+    books.set_right(job.id, session.id, look, gone)
     if then == "removed":
         assert not raw.exists(f"rq:job:{session.id}")
         return
@@ -160,6 +168,69 @@ async def test_a_job_marked_started_after_its_session_was_taken(
         await session.wait(20)
     assert (await result_of(raw, session.id))[0] == "finished"
     assert not stuck(raw)
+
+
+async def test_a_removed_session_whose_id_is_taken_before_its_job_is_forgotten(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: SessionWorker
+) -> None:
+    """The worker saw that it was removed; what it does about its job must not hit the job of the next."""
+    books = books_of(doomed)
+
+    async def again() -> AsyncSession:
+        return await client.start("demo", "/echo hi", "again")
+
+    session = await again()
+    job = dequeue(doomed, backend_queue(raw))
+    queue = books.queue(job.origin)
+    for _ in range(2):
+        execution = books.prepare(job)
+        await session.stop()
+        await session.remove()
+        gone, look = await seen(doomed, redis_url, "again")
+        assert gone
+        session = await again()
+        books.let_go(job, execution)
+        assert not books.forget(job, queue, "again", look)
+        books.set_right(job.id, "again", look, gone)
+        assert fetch(raw, "again").func_name == "agentrq.start"
+
+    # What was written into the next one's record goes; another one after that is left alone again.
+    _, look = await seen(doomed, redis_url, "again")
+    books.succeed(job, queue, books.prepare(job), {})
+    assert raw.ttl("rq:job:again") > 0
+    assert books.forget(job, queue, "again", look)
+    assert raw.ttl("rq:job:again") == -1
+    assert fetch(raw, "again").latest_result() is None
+    start_worker(*FAST)
+    await until(session, "idle")
+    assert not books.forget(job, queue, "again", look), "it has another status by now"
+    await session.stop()
+    assert (await result_of(raw, "again"))[0] == "finished"
+    await eventually(lambda: not stuck(raw))
+    _, look = await seen(doomed, redis_url, "again")
+    assert books.forget(job, queue, "again", look)
+    assert (await result_of(raw, "again"))[0] == "finished"
+
+
+@pytest.mark.parametrize("how", ["handed over", "found"])
+async def test_a_session_that_is_removed_before_its_job_is_in_the_queue_again(
+    client: AsyncAgentClient, raw: redis.Redis, redis_url: str, doomed: SessionWorker, how: str
+) -> None:
+    """A job without a session would be a start of its own: the removed session would be back."""
+    session = await client.start("demo", "/echo hi")
+    job = dequeue(doomed, backend_queue(raw))
+    books = books_of(doomed)
+    books.let_go(job, books.prepare(job))
+    _, look = await seen(doomed, redis_url, session.id)
+    assert look is not None
+    await session.stop()
+    await session.remove()
+    if how == "found":
+        assert books.enqueue_again(job.id, look) == "changed"
+    else:
+        books.hand_over(job, session.id, look.state.created_at)
+    assert not raw.exists(f"rq:job:{session.id}")
+    assert raw.lrange("rq:queue:agentrq", 0, -1) == []
 
 
 async def test_a_stop_while_it_recovers(

@@ -53,7 +53,8 @@ def _queue(name: str) -> Queue:
     return queue
 
 
-def _collected(pipeline: Pipeline) -> list[RedisCommand]:
+def collected(pipeline: Pipeline) -> list[RedisCommand]:
+    """The commands that RQ has put into a pipeline, which is not to be executed."""
     return [command[0] for command in pipeline.command_stack]
 
 
@@ -76,7 +77,7 @@ def start_job(queue: str, session_id: str, arguments: list[Any], *, at_front: bo
         rq_queue.enqueue_job(job, pipeline=pipeline, at_front=at_front)
         # The id is free by our own state: an old job of that name, its end and its result, must not shine through.
         # The push last in RQ's order comes first in ours, for all is one step: where it is refused, nothing was done.
-        *others, push = _collected(pipeline)
+        *others, push = collected(pipeline)
         return [*delete_job(queue, session_id), push, *others]
 
 
@@ -90,7 +91,7 @@ def cancel_job(queue: str, session_id: str) -> list[RedisCommand]:
         pipeline.hset(job.key, "status", "canceled")
         pipeline.expire(job.key, RESULT_TTL_S)
         rq_queue.canceled_job_registry.add(job, ttl=RESULT_TTL_S, pipeline=pipeline)
-        return _collected(pipeline)
+        return collected(pipeline)
 
 
 def delete_job(queue: str, session_id: str) -> list[RedisCommand]:

@@ -20,7 +20,17 @@ from rq.job import JobStatus
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, delete_end, delete_job, start_job
+from agentrq.rq_commands import (
+    RESULT_TTL_S,
+    SERIALIZER,
+    RedisCommand,
+    collected,
+    delete_end,
+    delete_job,
+    start_job,
+)
+from agentrq.wire import scripts, steps
+from agentrq.wire.keys import Keys
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
 from agentrq_worker.ownership import Look
@@ -40,10 +50,12 @@ class NotPersisted(redis.ConnectionError):
 class Bookkeeping:
     """RQ's records of the jobs that one worker handles."""
 
-    def __init__(self, worker: BaseWorker, starts: Queue) -> None:
+    def __init__(self, worker: BaseWorker, starts: Queue, keys: Keys) -> None:
         self._worker = worker
         self._connection: redis.Redis = worker.connection
         self._starts = starts
+        self._keys = keys
+        self._when = self._connection.register_script(scripts.SOURCES["when"])
 
     def queue(self, name: str | None) -> Queue:
         """The queue of that name; none: this worker's queue of starts."""
@@ -104,34 +116,52 @@ class Bookkeeping:
         queue.canceled_job_registry.remove(job)
         self._forget(execution)
 
-    def let_go(self, job: SessionJob, execution: Execution, requeue: bool) -> None:
+    def let_go(self, job: SessionJob, execution: Execution) -> None:
         """The session goes on elsewhere: this execution is over, the job is not."""
         with self._connection.pipeline() as pipeline:
             execution.delete(job, pipeline)
-            if requeue:
-                self._requeue(job, self._starts, pipeline)
             pipeline.execute()
         self._forget(execution)
 
-    def forget(self, job: SessionJob, queue: Queue, is_anothers: bool) -> None:
-        """The session of a job was removed: nothing of it stays, but for the job itself if its id is used again."""
+    def hand_over(self, job: SessionJob, session_id: str, created_at: int | None) -> None:
+        """The job of a session that goes on elsewhere, let go here, is in its queue again, unless it was removed."""
         with self._connection.pipeline() as pipeline:
-            for command in delete_end(queue.name, job.id) if is_anothers else delete_job(queue.name, job.id):
-                pipeline.execute_command(*command)
-            pipeline.execute()
+            self._requeue(job, self._starts, pipeline)
+            self._do_when(session_id, created_at, None, collected(pipeline))
 
-    def set_right(self, job_id: str, look: Look | None, gone: bool) -> None:
+    def forget(self, job: SessionJob, queue: Queue, session_id: str, look: Look | None) -> bool:
+        """What was written of a job after its session had been removed, goes; False where ``look`` holds no more.
+
+        ``look`` is what has the session's id now: nothing, and the job goes too; or another session, whose job stays.
+        """
+        if look is None:
+            return self._do_when(session_id, None, None, delete_job(queue.name, job.id))
+        state = look.state
+        if state.ended:  # what is there is its own
+            return True
+        commands = [*delete_end(queue.name, job.id), ("PERSIST", job.key)]
+        return self._do_when(session_id, state.created_at, state.status, commands)
+
+    def set_right(self, job_id: str, session_id: str, look: Look | None, gone: bool) -> None:
         """After `let_go` of a session that others took: what `prepare` wrote may be later than what they wrote."""
         key = SessionJob.key_for(job_id)
         if self._connection.hget(key, "worker_name") != self._worker.name.encode():
             return
-        if look is None:  # removed, its job too
-            if gone or not self._connection.hexists(key, "created_at"):
+        if gone:
+            self._do_when(session_id, None, None, [("DEL", key)])
+        elif look is None:  # it cannot be read
+            if not self._connection.hexists(key, "created_at"):
                 self._connection.delete(key)
         elif look.state.ended:
             self.conclude(job_id, look, "it was marked started here after its end")
         elif look.owned and look.state.worker:
             self._connection.hset(key, "worker_name", look.state.worker)
+
+    def _do_when(
+        self, session_id: str, created_at: int | None, status: Status | None, commands: list[RedisCommand]
+    ) -> bool:
+        step = steps.when(self._keys, session_id, created_at, status, commands)
+        return bool(self._when(step.keys, step.args))
 
     def _requeue(self, job: SessionJob, queue: Queue, pipeline: Pipeline) -> None:
         """In front; nobody runs it meanwhile, so that RQ refuses a stop instead of sending it to who is gone."""
@@ -202,17 +232,18 @@ class Bookkeeping:
 
     # -- for maintenance
 
-    def enqueue_again(self, job_id: str, look: Look) -> Literal["enqueued", "there", "canceled"]:
+    def enqueue_again(self, job_id: str, look: Look) -> Literal["enqueued", "there", "changed", "canceled"]:
         """Put the job of a session without an owner into its queue, in front.
 
-        Answers ``there`` where it is on its way already, ``canceled`` where a user of RQ canceled it.
+        Answers ``there`` where it is on its way already, ``changed`` where the session is not as it was seen any more,
+        ``canceled`` where a user of RQ canceled its job.
         """
-        queue = self.queue(look.inner.queue)
+        queue, state = self.queue(look.inner.queue), look.state
         job = self.fetch(job_id)
         status = job.get_status(refresh=False) if job is not None else None
         if status is JobStatus.CANCELED:
             return "canceled"
-        if status in (JobStatus.SCHEDULED, JobStatus.DEFERRED) and look.state.status is Status.QUEUED:
+        if status in (JobStatus.SCHEDULED, JobStatus.DEFERRED) and state.status is Status.QUEUED:
             return "there"
         for key in (queue.key, queue.intermediate_queue_key):
             if self._connection.lpos(key, job_id) is not None:
@@ -220,7 +251,7 @@ class Bookkeeping:
         with self._connection.pipeline() as pipeline:
             pipeline.sadd(Queue.redis_queues_keys, queue.key)
             if job is None:
-                arguments = [look.state.session_id, look.state.provider, look.inner.prompt, {}]
+                arguments = [state.session_id, state.provider, look.inner.prompt, {}]
                 for command in start_job(queue.name, job_id, arguments, at_front=True):
                     pipeline.execute_command(*command)
             else:
@@ -228,8 +259,9 @@ class Bookkeeping:
                 queue.failed_job_registry.remove(job, pipeline)
                 queue.scheduled_job_registry.remove(job, pipeline)
                 self._requeue(job, queue, pipeline)
-            pipeline.execute()
-        return "enqueued"
+            commands = collected(pipeline)
+        done = self._do_when(state.session_id, state.created_at, state.status, commands)
+        return "enqueued" if done else "changed"
 
     def conclude(self, job_id: str, look: Look, why: str = "its worker did not close it") -> None:
         """Close the job of an ended session that was left ``started``, or still waits in its queue."""

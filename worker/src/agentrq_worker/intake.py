@@ -66,7 +66,7 @@ class SessionWorker(BaseWorker):
         )
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._books = Bookkeeping(self, self.queues[0])
+        self._books = Bookkeeping(self, self.queues[0], settings.keys)
         self._upkeep = Upkeep(self, self._books, settings.keys.worker, settings.lease_s)
         self._stopping = asyncio.Event()
         self._given_up = asyncio.Event()

@@ -188,16 +188,18 @@ class Jobs:
         if outcome.handed_over and live.stopped and await self._host.stop_ownerless(live.session_id):
             outcome = Outcome(Status.DONE, Reason.STOPPED)
         if outcome.status is None:
-            await self._rq(books.let_go, job, execution, outcome.handed_over)
+            await self._rq(books.let_go, job, execution)
             if not outcome.handed_over:
                 gone, look = await self._host.ownership.seen(live.session_id)
-                await self._rq(books.set_right, job.id, look, gone)
-            elif live.stopped:  # meanwhile: until then RQ took a stop
+                await self._rq(books.set_right, job.id, live.session_id, look, gone)
+                return
+            await self._rq(books.hand_over, job, live.session_id, live.created_at)
+            if live.stopped:  # meanwhile: until then RQ took a stop
                 await self._host.stop_ownerless(live.session_id)
             return
         gone, look = await self._host.ownership.seen(live.session_id)
         if gone or _is_anothers(look, live.created_at):
-            await self._rq(books.let_go, job, execution, False)
+            await self._rq(books.let_go, job, execution)
         elif outcome.status is Status.ERROR:
             await self._rq(books.fail, job, queue, execution, outcome.error or "failed")
         elif live.stopped and outcome.reason is Reason.STOPPED:
@@ -209,9 +211,12 @@ class Jobs:
 
     async def _forget_removed(self, job: SessionJob, queue: Queue, session_id: str, created_at: Any) -> None:
         """What was written of a job after its session had been removed, goes too; what another by its id has, stays."""
-        gone, look = await self._host.ownership.seen(session_id)
-        if gone or _is_anothers(look, created_at):
-            await self._rq(self._books.forget, job, queue, not gone)
+        done = False
+        while not done:
+            gone, look = await self._host.ownership.seen(session_id)
+            if not (gone or _is_anothers(look, created_at)):
+                return
+            done = await self._rq(self._books.forget, job, queue, session_id, look)
 
     # -- what RQ's commands ask
 

@@ -244,5 +244,16 @@ def prune(keys: Keys, session_ids: Sequence[str]) -> Step:
     return Step("prune", [keys.sessions, *map(keys.state, session_ids)], session_ids)
 
 
+def when(
+    keys: Keys, session_id: str, created_at: int | None, status: Status | None, commands: Iterable[Sequence[Any]]
+) -> Step:
+    """The step that carries commands out, if a session still is as it was seen; answers whether it did, 1 or 0.
+
+    ``created_at``: its state's, None where there was no session; ``status`` None: whichever it has now.
+    """
+    seen = ("" if created_at is None else created_at, status or "")
+    return Step("when", (keys.state(session_id),), (*seen, *_counted(commands)))
+
+
 def _counted(commands: Iterable[Sequence[Any]]) -> list[Any]:
     return [word for command in commands for word in (len(command), *command)]

@@ -8,7 +8,9 @@ from typing import Final
 _HERE = resources.files(__name__)
 _LIB = (_HERE / "lib.lua").read_text("utf-8")
 
-NAMES: Final = ("open", "claim", "write", "send", "end", "remove", "restore", "read", "look", "check", "prune")
+NAMES: Final = (
+    "open", "claim", "write", "send", "end", "remove", "restore", "read", "look", "check", "prune", "when",
+)  # fmt: skip
 SOURCES: Final[dict[str, str]] = {name: _LIB + (_HERE / f"{name}.lua").read_text("utf-8") for name in NAMES}
 """Script name → its whole source, the shared part in front."""
 _PIECES = [f"s{number}" for number in range(1, 66)]
