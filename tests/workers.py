@@ -23,6 +23,12 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def peak(pid: int) -> int:
+    """The most bytes of memory that a process has had so far."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) << 10
+
+
 def alive(process: psutil.Process) -> bool:
     """Whether it is there, and no zombie."""
     try:

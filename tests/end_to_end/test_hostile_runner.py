@@ -17,7 +17,7 @@ from tests.end_to_end.test_isolation import PROBE
 from tests.fakes.hostile import DEAF_ONLY, DEEP, DISK, FORK_LOOP, FORKS, SOCKETS, STDERR, no_newline
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
-from tests.workers import Worker, resident
+from tests.workers import Worker, peak
 
 Start = Callable[..., Worker]
 GIB = 1024
@@ -66,7 +66,7 @@ async def test_hostile(
     worker = start_worker("--max-line", "1048576", "--stop-grace-s", "0")
     neighbour = await client.start("demo", "/echo neighbour")
     await until(neighbour, "idle")
-    before = resident(worker.pid)
+    before = peak(worker.pid)
     session = await client.start("probe", program)
     async for event in session.events():
         if contents([event], "text") and event.content.text == says:  # type: ignore[union-attr]
@@ -79,7 +79,7 @@ async def test_hostile(
     assert (await session.wait(30)).reason == "stopped"
     await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     await serves(client, neighbour)
-    assert resident(worker.pid) - before < 64 << 20
+    assert peak(worker.pid) - before < 64 << 20
     if program is STDERR:
         worker.wait_log(f"session {session.id}: .* lines of stderr left out")
         assert len([line for line in worker.log if f"session {session.id}: stderr" in line]) < 3000

@@ -39,15 +39,15 @@ async def test_a_stop_by_rq(client: AsyncAgentClient, start_worker: Start, raw: 
     send_stop_job_command(raw, silent.id, serializer=JSONSerializer)
     assert (await silent.wait(20)).reason == "stopped"
     assert (await result_of(raw, silent.id))[0] == "stopped"
-    await until(idle, "idle")
+    place = await until(idle, "idle")
     assert await asyncio.to_thread(first.terminate) == 0
     assert (await idle.state()).status == "recovering"
     assert refused()
     second = start_worker(*FAST, "--name", "second")
-    await until(idle, "idle", (await idle.state()).cursor)
+    place = await until(idle, "idle", place)
     second.kill()
     start_worker(*FAST, "--name", "third")
-    await until(idle, "idle", (await idle.state()).cursor)
+    await until(idle, "idle", place)
     await eventually(lambda: raw.hget(f"rq:job:{idle.id}", "worker_name") == b"third")
     send_stop_job_command(raw, idle.id, serializer=JSONSerializer)
     assert (await idle.wait(20)).reason == "stopped"

@@ -6,9 +6,7 @@ What is written of a job is written in one MULTI, so that a worker which dies le
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import zlib
 from typing import Any, Final, Literal
 
 import redis
@@ -34,7 +32,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
 from agentrq_worker.ownership import Look
-from agentrq_worker.rq_job import SessionJob
+from agentrq_worker.rq_job import SessionJob, read_data
 
 log = logging.getLogger(__name__)
 
@@ -214,11 +212,8 @@ class Bookkeeping:
             self._connection.lrem(queue.intermediate_queue_key, 0, job_id)
             self._connection.delete(key)
             return
-        data: Any = self._connection.hget(key, "data") if self._connection.type(key) == b"hash" else None
-        with contextlib.suppress(zlib.error):
-            data = zlib.decompress(data or b"")
+        job.data = read_data(self._connection, key) or b'["unreadable",null,[],{}]'
         self._connection.delete(key)
-        job.data = data or b'["unreadable",null,[],{}]'
         job.origin, job.created_at, job.timeout = queue.name, now(), -1
         job.description = "a job that cannot be read"
         job.save()

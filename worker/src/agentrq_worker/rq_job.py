@@ -21,6 +21,7 @@ from agentrq.wire.commands import MAX_PROMPT_BYTES
 LARGEST: Final = 4 * MAX_PROMPT_BYTES
 """Bytes of a job's hash, names and values, and of each of its packed values once it is unpacked."""
 MOST_FIELDS: Final = 1000
+_PIECE: Final = 4 << 20
 _WEBHOOKS: Final = ThreadPoolExecutor(4, "webhook")
 _READ: Final = """
 -- KEYS a job's hash; ARGV most fields, most bytes. Its fields and values, or how large it is where that is too much.
@@ -44,16 +45,34 @@ def read_job(connection: redis.Redis, key: str) -> dict[bytes, bytes]:
         raise TooLarge(f"has {answer.decode()}")
     found = dict(zip(answer[::2], answer[1::2], strict=True))
     for name in (b"data", b"exc_info"):  # RQ unpacks them, whatever they grow to
-        if len(_unpacked(found.get(name, b""))) > LARGEST:
+        if _is_too_large(found.get(name, b"")):
             raise TooLarge(f"its {name.decode()} unpacks to more than {LARGEST} bytes")
     return found
 
 
-def _unpacked(value: bytes) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(value, LARGEST + 1)
-    except zlib.error:
+def read_data(connection: redis.Redis, key: str) -> bytes:
+    """What a job that cannot be read asks for; nothing where that is too large to be kept, or no hash."""
+    if connection.type(key) != b"hash" or connection.hstrlen(key, "data") > LARGEST:
         return b""
+    data: Any = connection.hget(key, "data") or b""
+    if _is_too_large(data):
+        return b""
+    try:
+        return zlib.decompress(data)
+    except zlib.error:  # by hand, not packed
+        return data  # type: ignore[no-any-return]
+
+
+def _is_too_large(packed: bytes) -> bool:
+    """Whether it unpacks to more than a job may have; holds a piece of it at a time."""
+    unpacking, size = zlib.decompressobj(), 0
+    try:
+        while packed and not unpacking.eof and size <= LARGEST:
+            size += len(unpacking.decompress(packed, _PIECE))
+            packed = unpacking.unconsumed_tail
+    except zlib.error:  # RQ takes it as it is
+        return False
+    return size > LARGEST
 
 
 class SessionJob(Job):
