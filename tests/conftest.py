@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -93,5 +94,6 @@ def start_worker(redis_url: str, config: Path) -> Iterator[Callable[..., Worker]
         return worker.wait_ready()
 
     yield start
-    for worker in workers:
-        worker.close()
+    with contextlib.ExitStack() as stack:
+        for worker in workers:
+            stack.callback(worker.close)

@@ -113,7 +113,7 @@ class Worker:
         self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End it, however it stands; the second signal hands over what still runs."""
+        """End it, however it stands; the second signal hands over what still runs. It has to end."""
         if self.process.poll() is None:
             self.thaw()
             self.process.terminate()
@@ -124,8 +124,8 @@ class Worker:
                 try:
                     self.process.wait(END_S)
                 except subprocess.TimeoutExpired:
-                    self.process.kill()
-                    self.process.wait(END_S)
+                    self.kill()
+                    raise
         self._reader.join(END_S)
         assert self.process.stderr
         self.process.stderr.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import time
 from pathlib import Path
 
 from agentrq.server_process import ServerProcess
@@ -53,9 +54,12 @@ class Restartable:
 
 
 async def kill_again_and_again(server: Restartable, chance: random.Random) -> None:
-    """SIGKILL and restart, until cancelled."""
+    """SIGKILL and restart, until cancelled; a life is 2 to 12 times as long as a start takes here and now."""
+    start_s = 0.07
     while True:
-        await asyncio.sleep(chance.uniform(0.1, 0.8))
+        await asyncio.sleep(start_s * chance.uniform(2, 12))
         server.kill()
         await asyncio.sleep(chance.choice((0.0, 0.1, 0.3)))
+        began = time.monotonic()
         server.start()
+        start_s = time.monotonic() - began

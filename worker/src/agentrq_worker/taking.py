@@ -36,6 +36,8 @@ DEQUEUE_S: Final = 1
 """How long one BLMOVE waits: the longest that a worker which is to end goes on dequeueing."""
 YIELD_S: Final = 0.2
 """How long a start is left to workers that have more room than this one."""
+MOST_AT_ONCE: Final = 100
+"""Starts that are taken by one dequeue: each takes a slot first, whether it comes or not."""
 _LOOK: Final = hashlib.sha1(scripts.SOURCES["look"].encode(), usedforsecurity=False).hexdigest()
 """How Redis names a script that anybody has run before."""
 
@@ -101,7 +103,7 @@ class Taking:
                 most = math.floor(self.free - (self._upkeep.most_free * 0.9 - 1))
                 if most < 0:
                     await asyncio.sleep(YIELD_S)
-                while slots < most and not self._slots.locked():
+                while slots < min(most, MOST_AT_ONCE) and not self._slots.locked():
                     await self._slots.acquire()
                     slots += 1
                 for taken in await self._take(queue, functools.partial(self._take_starts, slots), most >= 0):
