@@ -215,12 +215,16 @@ async def test_an_answer_outlives_the_worker_that_took_it(
     assert contents(events, "text")[-1].text == ("ran make all" if again else "something else")
 
 
-NESTED = '{"a":' * 2000 + "1" + "}" * 2000
+def nested(levels: int) -> str:
+    return '{"a":' * levels + "1" + "}" * levels
+
+
 ENTRIES = [
     ("c1", '{"commandId":"c1","command":"fly"}', "enum value 'fly'"),
     ("c2", '{"commandId":"c2","command":"prompt"}', "prompt"),
     ("c3", '{"commandId":"c3","command":"prompt","text":7}', "Expected `str"),
-    ("", '{"commandId":"c4","command":"answer","requestId":"r","answer":' + NESTED + "}", ""),
+    ("", '{"commandId":"c4","command":"answer","requestId":"r","answer":' + nested(100_000) + "}", ""),
+    ("c7", '{"commandId":"c7","command":"answer","requestId":"r","answer":' + nested(600) + "}", "nested too deeply"),
     ("c5", json.dumps({"commandId": "c5", "command": "prompt", "text": "x" * (MAX_PROMPT_BYTES + 1)}), "bytes"),
     ("c6", '{"commandId":"c6","command":"prompt","text":"x","mode":"shout"}', "shout"),
     ("", '{"commandId":7,"command":"prompt","text":"x"}', ""),
@@ -247,7 +251,7 @@ async def test_entries_that_are_no_commands(client: AsyncAgentClient, start_work
         if command_id:
             assert receipts[command_id].outcome == "rejected"
             assert reason in str(receipts[command_id].reason)
-    assert len(receipts) == 7
+    assert len(receipts) == 8
 
 
 async def test_jobs_that_ask_too_much(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:

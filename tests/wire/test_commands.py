@@ -1,4 +1,4 @@
-"""What is checked of a start's options before anything is written."""
+"""What is checked of a start's options, and of a command, before anything is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agentrq.errors import InvalidOption
-from agentrq.wire.commands import MAX_PROMPT_BYTES, make_options
+from agentrq.wire.commands import MAX_DEPTH, MAX_PROMPT_BYTES, Command, make_command, make_options
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,22 @@ from agentrq.wire.commands import MAX_PROMPT_BYTES, make_options
 def test_what_no_session_could_hold_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidOption, match=says):
         make_options(options)
+
+
+def nested(levels: int) -> Any:
+    value: Any = "leaf"
+    for level in range(levels):
+        value = [1, value] if level % 2 else {"a": value, "b": []}
+    return value
+
+
+@pytest.mark.parametrize("levels", [0, 1, MAX_DEPTH])
+def test_an_answer_may_be_nested(levels: int) -> None:
+    command = Command("c", "answer", request_id="r", answer=nested(levels))
+    assert make_command(command) is command
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 700, 50_000])
+def test_an_answer_has_an_end(levels: int) -> None:
+    with pytest.raises(InvalidOption, match="answer"):
+        make_command(Command("c", "answer", request_id="r", answer=nested(levels)))

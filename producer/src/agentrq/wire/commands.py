@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Final, Literal, get_args
 
 import msgspec
@@ -139,6 +140,9 @@ class Command(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
 MAX_PROMPT_BYTES: Final = 8 * 1024 * 1024
 """A longer prompt or answer is refused by the client: it has to fit a runner's line and the inbox."""
 
+MAX_DEPTH: Final = 500
+"""Levels of lists and objects that an answer may have: any reader of JSON takes so many (cjson in Redis 1000)."""
+
 MAX_INBOX: Final = 1000
 """Commands that may wait for a session's owner; the next is refused, nothing is lost."""
 
@@ -186,3 +190,15 @@ def _check_answer(answer: Any) -> None:
         raise InvalidOption("answer", f"cannot be written as JSON: {error}") from None
     if size > MAX_PROMPT_BYTES:
         raise InvalidOption("answer", f"is over {MAX_PROMPT_BYTES} bytes")
+    level = [answer]
+    for _ in range(MAX_DEPTH + 1):
+        level = [item for value in level for item in _items(value)]
+        if not level:
+            return
+    raise InvalidOption("answer", f"is nested too deeply: over {MAX_DEPTH} levels")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
