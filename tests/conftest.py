@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 
 from agentrq import AsyncAgentClient
 from agentrq.server_process import ServerProcess
-from tests.workers import Worker
+from tests.workers import Worker, free_port
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 hypothesis_settings.register_profile("agentrq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -81,6 +81,12 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "agentrq.toml"
     path.write_text(PROVIDERS % {"python": sys.executable})
     return path
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """In the place of pytest-asyncio's, whose ports the system may give away again."""
+    return free_port()
 
 
 @pytest.fixture

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +20,17 @@ import psutil
 
 READY_S = 60.0
 END_S = 60.0
+_FIRST_PORT = 20_000 + 200 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+_PORTS = itertools.cycle(range(_FIRST_PORT, _FIRST_PORT + 200))
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has, not one that the system gives away by itself meanwhile."""
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def resident(pid: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle  # noqa: TID251 - an attacker would
 import zlib
@@ -94,6 +95,7 @@ async def test_jobs_that_are_not_ours(
     expected["a-string"] = foreign + "The job cannot be read"
     await eventually(lambda: raw.hexists("rq:job:no-data", "data"))  # RQ's own reading passes over it
     for job_id, error in expected.items():
+        await eventually(functools.partial(raw.exists, f"rq:results:{job_id}"))  # until then it may not be readable
         status, said = await result_of(raw, job_id)
         assert (status, said[: len(error)]) == ("failed", error), (job_id, said)
         assert "\n" not in said
@@ -110,6 +112,7 @@ async def test_jobs_that_are_not_ours(
     assert contents([event async for event in session.events()], "text")[0].text == "\ufffd"
     assert worker.process.poll() is None
     for job_id in expected:
+        worker.wait_log(f" job {job_id}|session {job_id}:")
         lines = [line for line in worker.log if f" job {job_id}" in line or f"session {job_id}:" in line]
         assert len(lines) in (1, 2), (job_id, lines)
     assert not [line for line in worker.log if "Traceback" in line]
@@ -118,12 +121,13 @@ async def test_jobs_that_are_not_ours(
 
 @attack("a scheduled RQ job that cannot be read", "failed; it keeps no other waiting")
 async def test_a_bad_scheduled_job_keeps_no_other_waiting(start_worker: Start, raw: redis.Redis) -> None:
-    start_worker()
     queue = backend_queue(raw)
     bad = queue.enqueue_at(datetime.now(UTC), "agentrq.start", None, "demo", "/crash 0")
     raw.hset(bad.key, "status", "dancing")
     good = queue.enqueue_at(datetime.now(UTC), "agentrq.start", None, "demo", "/crash 0")
+    start_worker()
     assert (await result_of(raw, good.id))[0] == "finished"
+    await eventually(lambda: raw.exists(f"rq:results:{bad.id}"))
     assert (await result_of(raw, bad.id))[0] == "failed"
 
 

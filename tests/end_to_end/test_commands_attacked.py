@@ -151,7 +151,7 @@ async def test_a_waiter_gives_up_and_the_command_does_not(
     idle = await until(session, "idle")
     worker.freeze()
     with pytest.raises(TimeoutError, match="patient"):
-        await session.prompt("/echo one", wait=True, timeout=0.2, command_id="patient")
+        await session.prompt("/echo one", wait=True, timeout=2, command_id="patient")  # sent within it
     with AgentClient.from_url(redis_url) as sync, pytest.raises(TimeoutError):
         await asyncio.to_thread(sync.session(session.id).prompt, "/echo two", wait=True, timeout=0.2)
     worker.thaw()

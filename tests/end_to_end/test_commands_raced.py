@@ -48,7 +48,7 @@ async def test_one_id_from_many_clients_at_once(redis_url: str, client: AsyncAge
 async def test_a_flood_of_ten_thousand_prompts(redis_url: str, client: AsyncAgentClient, start_worker: Start) -> None:
     """A busy session takes what its inbox holds and refuses the rest; each that was taken is told its fate."""
     worker = start_worker()
-    session = await client.start("demo", "/sleep 60")
+    session = await client.start("demo", "/sleep 600")
     await until(session, "running")
     sent: list[str] = []
     refused = 0

@@ -20,18 +20,11 @@ import redis
 from agentrq import AgentClient, StatusEvent
 from agentrq.wire.keys import Keys
 from tests.end_to_end.test_commands import fake_claude
-from tests.workers import Worker
+from tests.workers import Worker, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Start = Callable[..., Worker]
 __all__ = ["fake_claude"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -42,7 +35,7 @@ def running(*command: str, port: int | None = None, **env: str) -> Iterator[subp
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while port is not None:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -50,6 +43,7 @@ def running(*command: str, port: int | None = None, **env: str) -> Iterator[subp
             except OSError:
                 assert process.poll() is None, process.stdout.read() if process.stdout else ""
                 assert time.monotonic() < deadline
+                time.sleep(0.05)
         yield process
     finally:
         process.terminate()

@@ -12,10 +12,9 @@ from urllib.request import urlopen
 import pytest
 
 from agentrq import AsyncAgentClient
-from tests.end_to_end.test_examples import free_port
 from tests.rq_checks import eventually
 from tests.sessions import until
-from tests.workers import Worker
+from tests.workers import Worker, free_port
 
 
 async def test_metrics(client: AsyncAgentClient, start_worker: Callable[..., Worker]) -> None:

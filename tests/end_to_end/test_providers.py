@@ -69,10 +69,10 @@ env = {{ FAKE_ACP_HOME = "{tmp_path}" }}
 
 @pytest.mark.usefixtures("acp")
 async def test_an_acp_agent(client: AsyncAgentClient, start_worker: Start, tmp_path: Path) -> None:
-    start_worker()
     session = await client.start("echo-acp", "one", cwd=str(tmp_path))
     await session.prompt("read")
     await session.prompt("fail")
+    start_worker()
     events = await story(session)
     assert [event.type for event in events if isinstance(event, Message)] == [
         *("prompt", "init", "thinking", "text", "cost"),
@@ -149,9 +149,9 @@ def path_with_codex(tmp_path: Path) -> str:
 
 
 async def test_codex_is_found_on_path(client: AsyncAgentClient, start_worker: Start, path_with_codex: str) -> None:
-    start_worker(PATH=path_with_codex)
     session = await client.start("codex", "one", config_dir="/srv/codex")
     await session.prompt("wait")
+    start_worker(PATH=path_with_codex)
     await first(session, "tool_call")
     await session.prompt("faster", "steer", wait=True, timeout=20)
     events = await story(session)
@@ -198,9 +198,9 @@ async def test_a_javascript_runner_runs_unchanged(
     runners = tmp_path / "runners"
     runners.mkdir()
     shutil.copy(FAKES / "greeter-runner.mjs", runners)
-    start_worker("--runners-dir", str(runners))
     session = await client.start("greeter", "world", model="m", system_prompt="kind", cwd=str(tmp_path))
     await session.prompt("moon")
+    start_worker("--runners-dir", str(runners))
     events = await story(session)
     assert texts(events) == ["Hello world 👋 (kind, turn 1)", "Hello moon 👋 (kind, turn 2)"]
     assert [error.code for error in contents(events, "error")] == ["invalid_json"] * 2
@@ -219,10 +219,10 @@ async def test_ollama(client: AsyncAgentClient, start_worker: Start, config: Pat
 env = {{ OLLAMA_HOST = "{model.url}", XDG_STATE_HOME = "{tmp_path}" }}
 options = {{ model = "m" }}
 """)
-        start_worker()
         session = await client.start("ollama", "[[think:hm]]")
         await session.prompt("[[text:two]]")
         await session.prompt("[[error:500]]")
+        start_worker()
         events = await story(session)
         assert [event.type for event in events if isinstance(event, Message)] == [
             *("prompt", "init", "thinking", "text", "cost"),

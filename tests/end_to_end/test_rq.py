@@ -134,9 +134,10 @@ async def test_rq_info_suspend_and_stop(
     assert (await result_of(raw, sessions[1].id))[0] == "stopped"
     other = start_worker(*FAST, "--name", "w2")
     send_shutdown_command(raw, "w1")
-    await until(held, "recovering")
+    place = await until(held, "recovering")
     await sessions[2].stop()
     assert await asyncio.to_thread(worker.process.wait, 30) == 0
+    await until(held, "idle", place)
     await held.stop()
     assert (await held.wait(20)).worker == other.name
     await eventually(lambda: not stuck(raw))
@@ -284,12 +285,12 @@ async def test_a_job_canceled_in_rq(client: AsyncAgentClient, start_worker: Star
     assert (await forgotten.wait(20)).reason == "completed"
     assert fetch(raw, session.id).get_status() == "canceled"
     # Of what runs, RQ cannot cancel anything: it is stopped, and then its job is where its end put it.
-    stopped, late = await client.start("demo", "/echo on"), await client.start("demo", "/sleep 60", timeout_s=2)
+    stopped, late = await client.start("demo", "/echo on"), await client.start("demo", "/sleep 60", timeout_s=10)
     await until(stopped, "idle")
     for running in (stopped, late):
         fetch(raw, running.id).cancel()
     await stopped.stop()
-    assert ((await stopped.wait(20)).reason, (await late.wait(20)).reason) == ("stopped", "timeout")
+    assert ((await stopped.wait(20)).reason, (await late.wait(40)).reason) == ("stopped", "timeout")
     await eventually(lambda: [fetch(raw, it.id).get_status() for it in (stopped, late)] == ["finished", "failed"])
     canceled = backend_queue(raw).canceled_job_registry
     await eventually(lambda: not {stopped.id, late.id} & set(canceled.get_job_ids()))

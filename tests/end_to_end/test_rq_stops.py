@@ -59,9 +59,10 @@ async def test_a_stop_by_rq_while_its_session_is_handed_over(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
 ) -> None:
     config.write_text(f"{config.read_text()}{PROBE}")
-    first = start_worker("--stop-grace-s", "2", "--name", "first")
+    first = start_worker("--stop-grace-s", "5", "--name", "first")
     session = await client.start("probe", "say('up'); result(); import time; time.sleep(1000)")
     await until(session, "idle")
+    await eventually(lambda: raw.hget(f"rq:job:{session.id}", "status") == b"started")
     first.process.terminate()
     first.wait_log("told to end")
     send_stop_job_command(raw, session.id, serializer=JSONSerializer)
@@ -76,12 +77,13 @@ async def test_a_stop_by_rq_that_came_too_late(
 ) -> None:
     """The runner had said that it is over: the session is completed, and so is its job."""
     config.write_text(f"{config.read_text()}{PROBE}")
-    start_worker("--stop-grace-s", "2", "--name", "first")
+    start_worker("--stop-grace-s", "5", "--name", "first")
     over = 'import sys, time; sys.stdout.write(\'{"type":"agent_stopped"}\\n\'); sys.stdout.flush(); time.sleep(1000)'
     session = await client.start("probe", f"say('up'); {over}")
     async for event in session.events():
         if contents([event], "text"):
             break
+    await eventually(lambda: raw.hget(f"rq:job:{session.id}", "status") == b"started")
     send_stop_job_command(raw, session.id, serializer=JSONSerializer)
     state = await session.wait(30)
     assert (await result_of(raw, session.id))[0] == ("stopped" if state.reason == "stopped" else "finished")

@@ -16,6 +16,7 @@ import redis
 
 from agentrq import AgentClient, AsyncAgentClient, Message, Receipt, SessionEnded, StatusEvent
 from agentrq.wire.status import MOVES, Status
+from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -81,7 +82,7 @@ async def test_a_plain_subscriber(client: AsyncAgentClient, start_worker: Start,
 
 async def test_prompts_while_busy_queue_in_order(client: AsyncAgentClient, start_worker: Start) -> None:
     start_worker()
-    session = await client.start("demo", "/sleep 0.3")
+    session = await client.start("demo", "/sleep 2")
     ids = [await session.prompt(f"/echo {number}") for number in range(5)]
     async with asyncio.timeout(30):
         events = []
@@ -164,7 +165,7 @@ def test_the_synchronous_client(redis_url: str, start_worker: Start) -> None:
                 session.stop()
                 break
         assert kinds.count("prompt") == 1
-        assert session.wait(5).status == "done"
+        assert session.wait(30).status == "done"
         assert [known.id for known in client.sessions()] == [session.id]
         session.remove()
         assert client.sessions() == []
@@ -174,7 +175,7 @@ async def test_rq_tells_the_truth(client: AsyncAgentClient, start_worker: Start,
     worker = start_worker()
     good = await client.start("demo", "/echo hi")
     await until(good, "idle")
-    assert raw.hget(f"rq:job:{good.id}", "status") == b"started"
+    await eventually(lambda: raw.hget(f"rq:job:{good.id}", "status") == b"started")
     assert raw.scard(f"rq:worker:{worker.name}:executions") == 1
     await good.stop()
     bad = await client.start("demo", "/crash 7")

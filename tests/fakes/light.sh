@@ -1,4 +1,4 @@
-# A runner that costs next to nothing: the runner protocol in sh. A prompt with SLOW takes 10 steps of 50 ms.
+# A runner that costs next to nothing: the runner protocol in sh. A prompt with SLOW takes 10 steps of 50 ms, with SLOWEST 80.
 say() { printf '{"type":"agent_event","event":%s}\n' "$1"; }
 turn=0
 while IFS= read -r line; do
@@ -8,7 +8,7 @@ while IFS= read -r line; do
       turn=$((turn + 1)) step=0
       echo '{"type":"agent_started"}'
       say '{"type":"system","subtype":"init","session_id":"light","model":"light","cwd":"/","tools":[]}'
-      case $line in *SLOW*) steps=10 ;; *) steps=1 ;; esac
+      case $line in *SLOWEST*) steps=80 ;; *SLOW*) steps=10 ;; *) steps=1 ;; esac
       while [ $step -lt $steps ]; do
         step=$((step + 1))
         say '{"type":"assistant","session_id":"light","message":{"id":"m","role":"assistant","content":[{"type":"text","text":"'$$-$turn-$step'"}]}}'

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from agentrq import AsyncAgentClient, AsyncSession, Receipt
+from agentrq.wire.keys import Keys
 from tests.faults.deaths import LIGHT_PROVIDER, check_stream, leftovers
 from tests.faults.restarts import Restartable
 from tests.rq_checks import eventually, stuck
@@ -52,10 +53,12 @@ async def stopped_whole(session: AsyncSession, worker: str | None = None) -> Non
     assert prompts == [session.id, receipt.command_id]
 
 
-async def begun(client: AsyncAgentClient, idle: int, busy: int) -> tuple[list[AsyncSession], list[AsyncSession]]:
+async def begun(
+    client: AsyncAgentClient, idle: int, busy: int, prompt: str = "SLOW"
+) -> tuple[list[AsyncSession], list[AsyncSession]]:
     """Sessions that have had a turn, and sessions in the middle of their first."""
     idle_ones = [await client.start("light", "0") for _ in range(idle)]
-    busy_ones = [await client.start("light", "SLOW") for _ in range(busy)]
+    busy_ones = [await client.start("light", prompt) for _ in range(busy)]
     for session in idle_ones:
         await until(session, "idle")
     for session in busy_ones:
@@ -69,7 +72,7 @@ async def test_redis_dies_while_a_worker_drains(server: Restartable, light: Path
     try:
         first.wait_ready()
         async with AsyncAgentClient.from_url(server.url) as client:
-            idle, busy = await begun(client, 4, 3)
+            idle, busy = await begun(client, 4, 3, "SLOWEST")
             first.process.terminate()
             first.wait_log("told to end")
             server.kill()
@@ -114,7 +117,7 @@ async def test_redis_is_away_for_good(server: Restartable, light: Path, how: str
 async def test_one_is_killed_while_another_drains(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
 ) -> None:
-    drained, killed = (start_worker(*FAST, "--name", name) for name in ("drained", "killed"))
+    drained, killed = (start_worker(*FAST, "--max-sessions", "8", "--name", name) for name in ("drained", "killed"))
     idle, busy = await begun(client, 6, 6)
     owners = {(await session.state()).worker for session in (*idle, *busy)}
     assert owners == {"drained", "killed"}
@@ -140,6 +143,7 @@ async def test_a_worker_freezes_in_a_burst_of_starts(
     second = start_worker(*FAST, "--name", "second")
     for session in sessions:
         await until(session, "idle")
+    await eventually(lambda: b"second" in [raw.hget(Keys().state(session.id), "worker") for session in sessions])
     first.thaw()
     for session in sessions:
         await stopped_whole(session)

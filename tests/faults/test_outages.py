@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from tests.faults.restarts import Restartable
 from tests.faults.waiting import SETTINGS, a_lane
 from tests.faults.writing import Seen, claimed, publishing, seen
 from tests.sessions import until
-from tests.workers import Worker
+from tests.workers import Worker, free_port
 
 Admin = redis.asyncio.Redis
 
@@ -202,7 +201,7 @@ async def test_a_backlog_does_not_starve_a_live_session(server: ServerProcess) -
 async def test_an_outage_longer_than_the_lease_takes_nobody_over(tmp_path: Path, config: Path) -> None:
     """Every lease has run out when Redis is back: owners renew theirs before anybody looks for lost sessions."""
     with Restartable(tmp_path / "valkey") as server:
-        arguments = ("--lease-s", "1", "--beat-s", "0.4")
+        arguments = ("--lease-s", "2", "--beat-s", "0.5")
         workers = [Worker(server.url, config, (*arguments, "--name", f"w{n}"), os.environ) for n in range(2)]
         try:
             for worker in workers:
@@ -217,7 +216,7 @@ async def test_an_outage_longer_than_the_lease_takes_nobody_over(tmp_path: Path,
                         for worker in workers:
                             while worker.log:
                                 worker.log.pop()
-                        await asyncio.sleep(1.5)  # the time it is away: longer than the lease
+                        await asyncio.sleep(2.5)  # the time it is away: longer than the lease
                         server.start()
                         for worker in workers:
                             await asyncio.to_thread(worker.wait_log, "stalled for")
@@ -269,10 +268,3 @@ async def test_a_sentinel_fails_over(tmp_path: Path) -> None:
         finally:
             sentinel.terminate()
     whole(sequence, 202)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

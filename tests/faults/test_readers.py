@@ -39,6 +39,7 @@ from agentrq.connection import connect, connect_async
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
+from agentrq_worker import publisher as publishers
 from agentrq_worker.lane import Lane
 from agentrq_worker.settings import Settings
 from tests.faults import waiting
@@ -160,7 +161,10 @@ async def test_many_sessions_over_one_connection(redis_url: str, raw: redis.Redi
 
 @pytest.mark.parametrize("how", ["cancel", "break", "aclose", "client"])
 @pytest.mark.both_loops
-async def test_who_leaves_leaves_no_connection(redis_url: str, raw: redis.Redis, how: str) -> None:
+async def test_who_leaves_leaves_no_connection(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(publishers, "CHECK_S", 3600.0)  # it would take another connection
     async with a_lane(redis_url) as (lane, _):
         say(lane, 5)
         await lane.flushed()
@@ -200,7 +204,10 @@ async def test_who_leaves_leaves_no_connection(redis_url: str, raw: redis.Redis,
 
 
 @pytest.mark.parametrize("how", ["break", "close"])
-async def test_who_leaves_leaves_no_connection_sync(redis_url: str, raw: redis.Redis, how: str) -> None:
+async def test_who_leaves_leaves_no_connection_sync(
+    redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(publishers, "CHECK_S", 3600.0)
     async with a_lane(redis_url) as (lane, _):
         say(lane, 5)
         await lane.flushed()
@@ -452,9 +459,10 @@ async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: 
         a_lane(redis_url) as (lane, _),
         following(how, redis_url, network.url, sequence),
     ):
-        await waiting.true(lambda: len(sequence) == 2 and network.connections == 1)
+        await waiting.true(lambda: len(sequence) == 2 and network.connections > 0)
+        before = network.connections
         network.freeze()
-        while network.connections == 1:  # what came before its subscription stood, it does not miss in silence
+        while network.connections == before:  # what came before its subscription stood, it does not miss in silence
             say(lane, 1)
             await waiting.true(lambda: len(sequence) == lane._seq + 1)
         network.thaw()
@@ -512,13 +520,13 @@ async def test_hints_that_cannot_be_had_are_asked_for_seldom(
 
 
 def test_a_wait_is_over_in_time_though_no_hint_can_be_had(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses = noted_pauses(monkeypatch)
+    pauses = noted_pauses(monkeypatch, longest=10.0)
     with AgentClient(connect(redis_url), connect("unix:///nobody/here", blocking=True, retries=0)) as client:
         session = client.start("demo", "hello", "s")
         with pytest.raises(TimeoutError):
-            session.wait(0.5)
+            session.wait(3)
     assert len(pauses) > 2
-    assert sum(pauses) <= 0.5
+    assert sum(pauses) <= 3
 
 
 # -- readers that are killed
@@ -580,11 +588,11 @@ async def test_a_network_that_stands_still_while_somebody_waits(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Nobody waits beyond his time by more than one answer may take; and it is `TimeoutError`, as documented."""
-    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(_asyncio, "ANSWER_TIMEOUT_S", 0.5)
     async with AsyncAgentClient.from_url(redis_url) as client:
         await client.start("demo", "hello", "s")
+    monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(_asyncio, "ANSWER_TIMEOUT_S", 2.0)
     async with Proxy.to(redis_url) as network, asyncio.timeout(30):
         if how == "async":
             async with AsyncAgentClient.from_url(network.url) as client:
@@ -595,7 +603,7 @@ async def test_a_network_that_stands_still_while_somebody_waits(
                     await session.wait(0.2)
                 with pytest.raises(TimeoutError, match=r"The receipt of .* took longer than 0\.2 s"):
                     await session.interrupt(wait=True, timeout=0.2)
-                with pytest.raises(redis.TimeoutError, match=r"did not answer within 0\.5 s"):
+                with pytest.raises(redis.TimeoutError, match=r"did not answer within 2 s"):
                     await session.wait()
         else:
             with AgentClient.from_url(network.url) as other:

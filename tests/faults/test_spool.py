@@ -122,7 +122,7 @@ async def test_memory_then_disk_then_the_runner_waits(
                                  AGENTRQ_MAX_SPOOL="1000000", AGENTRQ_SPOOL_DIR=str(directory))
         )  # fmt: skip
         async with AsyncAgentClient.from_url(redis_url) as client:
-            session = await client.start("demo", f"/sleep 1\n/lines {count} {size}")
+            session = await client.start("demo", f"/sleep 4\n/lines {count} {size}")
             running = await until(session, "running")
             network.down()
             runner = psutil.Process(int(raw.hget(f"agentrq:{{{session.id}}}:state", "pid") or 0))

@@ -16,6 +16,7 @@ from agentrq import AgentClient
 from tests.packaging.conftest import ROOT, Fresh
 from tests.workers import Worker
 
+pytestmark = pytest.mark.timeout(280)
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.packaging.conftest import ROOT, Fresh
 
+pytestmark = pytest.mark.timeout(280)  # the first waits for the wheels and their environments, others for it
+
 LIGHT = {"agentrq", "click", "croniter", "hiredis", "msgspec", "python-dateutil", "redis", "rq", "tzdata"} | (
     {"async-timeout"} if sys.version_info < (3, 11, 3) else set()
 )

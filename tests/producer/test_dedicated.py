@@ -104,11 +104,13 @@ async def test_pushes_that_are_no_hints(redis_url: str, raw: redis.Redis) -> Non
 
 
 async def test_an_answer_that_does_not_come(redis_url: str, raw: redis.Redis) -> None:
-    async with dedicated(redis_url, timeout=0.2) as own:
+    async with dedicated(redis_url) as own:
         for _ in range(3):  # one timer for all of them
             assert await own.call("ECHO", "quick") == b"quick"
+        own._timeout = 0.2
         with pytest.raises(redis.TimeoutError):
             await own.call("BLPOP", "nothing", 0)
+        own._timeout = 20.0
         await waiting.true(lambda: not living(raw))
         assert await own.call("ECHO", "again") == b"again"
 

@@ -1,6 +1,7 @@
 """Real subprocesses: pipes, exits, the stop ladder, and that nothing of a tree is left, however it hides."""
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -121,7 +122,12 @@ def runs(pid: int) -> bool:
 
 def left_over() -> list[int]:
     """Children of this process that lead or share a session of their own: runners, their strays, zombies."""
-    return [p.pid for p in psutil.Process().children(recursive=True) if os.getsid(p.pid) != os.getsid(0)]
+    found = list[int]()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(ProcessLookupError):  # gone meanwhile
+            if os.getsid(child.pid) != os.getsid(0):
+                found.append(child.pid)
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ async def test_an_exit_is_told_though_stdin_broke_before(
 ) -> None:
     """It left its prompt unread, and a child of its own holds its stdout for longer than a mute runner may live."""
     program = f"head -c 10 > /dev/null; sleep 30 & exit {code}"
-    outcome = await end_of(redis_url, program, "p" * 300_000, monkeypatch, MUTE_S=0.1, DRAIN_OUTPUT_S=1.0)
+    outcome = await end_of(redis_url, program, "p" * 300_000, monkeypatch, MUTE_S=1.0, DRAIN_OUTPUT_S=3.0)
     assert (outcome.status, outcome.error) == ("error" if said else "done", said)
 
 

@@ -83,8 +83,13 @@ def _read_look(session_id: str, answer: Any) -> Look | None:
     except ValueError as error:
         log.error("session %s: %s", session_id, error)
         return None
-    state = read_state(session_id, raw)
-    return None if state is None else Look(state, read_inner(raw), False)
+    state, inner = read_state(session_id, raw), read_inner(raw)
+    # Compared by every step that ends or claims it: as text they have to be what they are as bytes.
+    if state is None or any(raw.get(name, b"") != value.encode() for name, value in (
+        (b"epoch", str(state.epoch)), (b"token", inner.token), (b"nonce", inner.nonce)
+    )):  # fmt: skip
+        return None
+    return Look(state, inner, False)
 
 
 class Ownership:
