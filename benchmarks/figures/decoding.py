@@ -50,7 +50,7 @@ class _Product:
     def __init__(self) -> None:
         shares = Shares(1 << 40, 0, Path(tempfile.gettempdir()))
         self._dialect = make_dialect("runner", "s", Options(), "claude", SessionTotal(), 1)
-        self._lane = Lane(Keys("agentrq"), "s", Cursor(1, 0), "token", shares, lambda _: None)
+        self._lane = Lane(Keys("agentrq"), "s", Cursor(1, 0), {"claim": "mine"}, shares, lambda _: None)
 
     def lines(self, lines: list[bytes]) -> None:
         receive = self._dialect.receive

@@ -37,7 +37,7 @@ async def main() -> None:
     for half in (range(0, sessions, 2), range(1, sessions, 2)):
         names = [f"s{number}" for number in half]
         for name in names:
-            place = {"epoch": 1, "token": "t", "cursor": "1-0", "status": "running"}
+            place = {"epoch": 1, "claim": "t", "cursor": "1-0", "status": "running"}
             await client.hset(keys.state(name), mapping=place)
         heads = [(name, 1, "t", (keys.messages_channel(name), keys.status_channel(name))) for name in names]
         halves.append((heads, [key for name in names for key in steps.session_keys(keys, name)]))

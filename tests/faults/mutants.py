@@ -46,7 +46,7 @@ MUTANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[object]]
     CONTROL: contextlib.nullcontext,
     "the epoch is not compared": _in_write(
         ("if tonumber(seen[1]) < tonumber(epoch) then return 'behind', seen[3] end", ""),
-        ("if seen[1] ~= epoch or seen[2] ~= token then return 'fenced', seen[3] end", ""),
+        ("if seen[1] ~= epoch or seen[2] ~= claim then return 'fenced', seen[3] end", ""),
     ),
     "the stream is not read after subscribing": _no_reading_after_subscribing,
     "the server numbers the events": _in_write(

@@ -202,7 +202,7 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
         lane, compare = all_lanes[0], publisher._compare
         say(lane, 0, 5, 100)
         await lane.flushed()
-        stood = raw.hmget(lane.keys[0], "epoch", "token", "cursor", "status", "createdAt")
+        stood = raw.hmget(lane.keys[0], "epoch", "claim", "cursor", "status", "nonce")
 
         async def late(**call: Any) -> Any:
             if answered.is_set():

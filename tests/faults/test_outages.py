@@ -148,7 +148,7 @@ async def test_scripts_are_flushed(server: ServerProcess) -> None:
 
 async def test_a_refusal_of_one_session_costs_the_others_nothing(server: ServerProcess) -> None:
     async with a_lane(server.url) as (lane, publisher), followed(server.url) as sequence:
-        other = publisher.open("other", Cursor(lane.epoch, lane.written), lane.token)
+        other = publisher.open("other", Cursor(lane.epoch, lane.written), {"claim": "another"})
         async with Admin.from_url(server.url) as admin:
             await admin.set(other.keys[0], "no hash at all")
             for number in range(50):

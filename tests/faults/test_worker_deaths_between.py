@@ -11,10 +11,10 @@ import redis
 from rq import Queue
 from rq.timeouts import TimerDeathPenalty
 
-from agentrq import AsyncAgentClient, AsyncSession
+from agentrq import AsyncAgentClient
 from agentrq.connection import connect_async
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.bookkeeping import Bookkeeping
+from agentrq_worker.bookkeeping import Bookkeeping, whose_is
 from agentrq_worker.intake import SessionWorker
 from agentrq_worker.ownership import Look, Ownership
 from agentrq_worker.rq_job import SessionJob
@@ -40,6 +40,12 @@ def books_of(worker: SessionWorker) -> Bookkeeping:
 async def seen(worker: SessionWorker, redis_url: str, session_id: str) -> tuple[bool, Look | None]:
     async with connect_async(redis_url) as client:
         return await Ownership(client, client, worker.settings).seen(session_id)
+
+
+async def looked_at(worker: SessionWorker, redis_url: str, session_id: str) -> Look:
+    _, look = await seen(worker, redis_url, session_id)
+    assert look is not None
+    return look
 
 
 def dequeue(worker: SessionWorker, queue: Queue) -> SessionJob:
@@ -156,6 +162,7 @@ async def test_a_job_marked_started_after_its_session_was_taken(
         await session.remove()
     books = books_of(doomed)
     execution = books.prepare(job)
+    assert execution is not None
     gone, look = await seen(doomed, redis_url, session.id)
     books.let_go(job, execution)
     books.set_right(job.id, session.id, look, gone)
@@ -170,67 +177,101 @@ async def test_a_job_marked_started_after_its_session_was_taken(
     assert not stuck(raw)
 
 
-async def test_a_removed_session_whose_id_is_taken_before_its_job_is_forgotten(
+async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: SessionWorker
 ) -> None:
-    """The worker saw that it was removed; what it does about its job must not hit the job of the next."""
-    books = books_of(doomed)
-
-    async def again() -> AsyncSession:
-        return await client.start("demo", "/echo hi", "again")
-
-    session = await again()
+    """Whatever its worker still does about its job, it does not hit the job of the next by its id."""
+    books, key = books_of(doomed), "rq:job:again"
+    session = await client.start("demo", "/echo first", "again")
     job = dequeue(doomed, backend_queue(raw))
     queue = books.queue(job.origin)
-    for _ in range(2):
-        execution = books.prepare(job)
-        await session.stop()
-        await session.remove()
-        gone, look = await seen(doomed, redis_url, "again")
-        assert gone
-        session = await again()
-        books.let_go(job, execution)
-        assert not books.forget(job, queue, "again", look)
-        books.set_right(job.id, "again", look, gone)
-        assert fetch(raw, "again").func_name == "agentrq.start"
+    look = await looked_at(doomed, redis_url, "again")
+    whose, execution = whose_is(look)._replace(status=None), books.prepare(job)
+    assert execution is not None
+    await session.stop()
+    await session.remove()
+    session = await client.start("demo", "/echo second", "again")
 
-    # What was written into the next one's record goes; another one after that is left alone again.
-    _, look = await seen(doomed, redis_url, "again")
-    books.succeed(job, queue, books.prepare(job), {})
-    assert raw.ttl("rq:job:again") > 0
-    assert books.forget(job, queue, "again", look)
-    assert raw.ttl("rq:job:again") == -1
+    def nothing_happened() -> bool:
+        whole = raw.hgetall(key)
+        return whole == before and raw.ttl(key) == -1 and raw.lrange("rq:queue:agentrq", 0, -1) == [b"again"]
+
+    before = raw.hgetall(key)
+    assert b"second" in fetch(raw, "again").data
+    assert not books.forget(job, queue, "again", None)
+    assert nothing_happened()
+    books.set_right(job.id, "again", None, True)
+    assert nothing_happened()
+    books.succeed(job, queue, execution, {}, whose)
+    assert nothing_happened()
+    books.fail(job, queue, execution, "too late", whose)
+    assert nothing_happened()
+    assert books.prepare(job, whose) is None
+    assert nothing_happened()
+    books.close(job, queue, look)
+    books.conclude(job.id, look)
+    books.hand_over(job, whose)
+    assert books.enqueue_again(job.id, look) in ("there", "changed")
+    assert nothing_happened()
     assert fetch(raw, "again").latest_result() is None
+    assert not doomed.executions
+
+    # What another version wrote there goes; the session, which has another status by now, is left alone.
+    look = await looked_at(doomed, redis_url, "again")
+    raw.expire(key, 1000)
+    assert books.forget(job, queue, "again", look)
+    assert raw.ttl(key) == -1
     start_worker(*FAST)
     await until(session, "idle")
-    assert not books.forget(job, queue, "again", look), "it has another status by now"
+    assert not books.forget(job, queue, "again", look)
+    raw.hset(key, mapping={"status": "finished", "worker_name": "doomed"})
+    assert books.forget(job, queue, "again", await looked_at(doomed, redis_url, "again"))
+    assert raw.hmget(key, "status", "worker_name") == [b"started", b"living"]
     await session.stop()
     assert (await result_of(raw, "again"))[0] == "finished"
     await eventually(lambda: not stuck(raw))
-    _, look = await seen(doomed, redis_url, "again")
-    assert books.forget(job, queue, "again", look)
+    assert books.forget(job, queue, "again", await looked_at(doomed, redis_url, "again"))
     assert (await result_of(raw, "again"))[0] == "finished"
 
 
-@pytest.mark.parametrize("how", ["handed over", "found"])
-async def test_a_session_that_is_removed_before_its_job_is_in_the_queue_again(
-    client: AsyncAgentClient, raw: redis.Redis, redis_url: str, doomed: SessionWorker, how: str
+async def test_a_removed_session_leaves_no_job(
+    client: AsyncAgentClient, raw: redis.Redis, redis_url: str, doomed: SessionWorker
 ) -> None:
     """A job without a session would be a start of its own: the removed session would be back."""
     session = await client.start("demo", "/echo hi")
     job = dequeue(doomed, backend_queue(raw))
     books = books_of(doomed)
-    books.let_go(job, books.prepare(job))
-    _, look = await seen(doomed, redis_url, session.id)
-    assert look is not None
+    queue, execution = books.queue(job.origin), books.prepare(job)
+    assert execution is not None
+    look = await looked_at(doomed, redis_url, session.id)
     await session.stop()
+    ended = await looked_at(doomed, redis_url, session.id)
     await session.remove()
-    if how == "found":
-        assert books.enqueue_again(job.id, look) == "changed"
-    else:
-        books.hand_over(job, session.id, look.state.created_at)
-    assert not raw.exists(f"rq:job:{session.id}")
+    assert books.enqueue_again(job.id, look) == "changed"
+    books.hand_over(job, whose_is(look))
+    books.succeed(job, queue, execution, {}, whose_is(ended))
+    books.fail(job, queue, execution, "too late", whose_is(ended))
+    books.close(job, queue, ended)
+    assert books.prepare(job, whose_is(look)) is None
+    left = [key for key in raw.scan_iter() if session.id.encode() in key]
+    assert left == []
     assert raw.lrange("rq:queue:agentrq", 0, -1) == []
+
+
+async def test_a_session_by_the_same_id_is_not_ended_for_the_one_before(
+    client: AsyncAgentClient, redis_url: str, doomed: SessionWorker
+) -> None:
+    """Both are queued, at epoch 0 and without an owner: only their nonces tell them apart."""
+    first = await client.start("demo", "/echo first", "again")
+    look = await looked_at(doomed, redis_url, "again")
+    await first.stop()
+    await first.remove()
+    second = await client.start("demo", "/echo second", "again")
+    async with connect_async(redis_url) as connection:
+        ownership = Ownership(connection, connection, doomed.settings)
+        assert await ownership.finish(look, Status.DONE, Reason.STOPPED, "") == "changed"
+        await ownership._give_up(look, Status.DONE, Reason.STOPPED, "")
+    assert (await second.state()).status == "queued"
 
 
 async def test_a_stop_while_it_recovers(

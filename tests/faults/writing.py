@@ -54,9 +54,7 @@ async def claimed(publisher: Publisher, ownership: Ownership, session_id: str) -
     assert look is not None
     claim = await ownership.claim(look)
     assert claim is not None
-    lane = publisher.open(session_id, claim.cursor, ownership.token)
-    lane.state = claim.state
-    return lane
+    return publisher.open(session_id, claim.cursor, claim.state)
 
 
 class Writer:

@@ -161,7 +161,8 @@ class Writer:
     def claim(self) -> "Writer":
         nonce = steps.text(self.redis.hget(KEYS.state(self.sid), "nonce"))
         seen = (self.epoch, "token" if self.epoch else "", nonce)
-        step = steps.claim(KEYS, self.sid, "fake-worker", "token", f"claim-{self.epoch}", *seen)
+        self.fence = f"claim-{self.epoch}"
+        step = steps.claim(KEYS, self.sid, "fake-worker", "token", self.fence, *seen)
         outcome, epoch, cursor = steps.texts(self._scripts["claim"](keys=list(step.keys), args=list(step.args)))
         assert outcome == "claimed"
         self.epoch, self.seq = int(epoch), int(cursor.partition("-")[2])
@@ -197,7 +198,7 @@ class Writer:
             sent = [(text[1:] if kind == "e" else text).encode()]
             entries.append(steps.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
         channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
-        part = steps.write_part(self.sid, self.epoch, "token", channels, fields, entries)
+        part = steps.write_part(self.sid, self.epoch, self.fence, channels, fields, entries)
         keys = list(steps.session_keys(KEYS, self.sid))
         outcome, _ = steps.texts(
             self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])

@@ -14,7 +14,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.steps import Run
 
 KEYS = Keys("agentrq")
-TOKEN = "0123456789abcdef"
+CLAIM = "0123456789abcdef"
 RETENTION_MS, NOW_MS = 60_000, 1_700_000_000_000
 
 
@@ -23,7 +23,7 @@ class Case(NamedTuple):
 
     epoch: int
     writers_epoch: int
-    token: str
+    claim: str
     status: str
     last: int
     kept: int
@@ -45,7 +45,7 @@ WHOLE = st.builds(
     Case,
     epoch=st.sampled_from([1, 2, 12]),
     writers_epoch=st.just(0),
-    token=st.just(TOKEN),
+    claim=st.just(CLAIM),
     status=st.just("running"),
     last=st.integers(0, 8),
     kept=st.integers(1, 10),
@@ -55,7 +55,7 @@ WHOLE = st.builds(
     fields=st.just({}),
 )
 OTHERWISE = st.sampled_from([
-    {"writers_epoch": -1}, {"writers_epoch": 1}, {"token": "another"}, {"status": "idle"}, {"status": "done"},
+    {"writers_epoch": -1}, {"writers_epoch": 1}, {"claim": "another"}, {"status": "idle"}, {"status": "done"},
     {"status": ""}, {"caps_known": False}, {"fields": {"numTurns": "3"}},
 ])  # fmt: skip
 CASES = WHOLE | st.builds(lambda case, other: case._replace(**other), WHOLE, OTHERWISE)
@@ -66,7 +66,7 @@ def _made(sid: str, case: Case, raw: redis.Redis) -> tuple[tuple[str, ...], list
     keys = steps.session_keys(KEYS, sid)
     if case.status:
         state: dict[Any, Any] = {
-            "epoch": case.epoch, "token": TOKEN, "status": case.status, "cursor": f"{case.epoch}-{case.last}",
+            "epoch": case.epoch, "claim": CLAIM, "status": case.status, "cursor": f"{case.epoch}-{case.last}",
             "streamBytes": 50 * case.kept,
         }  # fmt: skip
         if case.caps_known:
@@ -84,7 +84,7 @@ def _made(sid: str, case: Case, raw: redis.Redis) -> tuple[tuple[str, ...], list
         seq += 0 if kind == "d" else offset + len(jsons)
     channels = (KEYS.messages_channel(sid), KEYS.status_channel(sid))
     epoch = max(1, case.epoch + case.writers_epoch)
-    return keys, steps.write_part(sid, epoch, case.token, channels, case.fields, runs)
+    return keys, steps.write_part(sid, epoch, case.claim, channels, case.fields, runs)
 
 
 def _written(raw: redis.Redis, source: str, cases: list[Case]) -> tuple[Any, ...]:
@@ -120,7 +120,7 @@ def test_the_quick_way_is_a_way_of_writing(raw: redis.Redis) -> None:
     assert publish in alone
     assert write in alone
     ways = set[bool]()
-    plain = Case(2, 0, TOKEN, "running", 3, 3, (100, 1 << 30), True, [("m", 0, [5])], {})
+    plain = Case(2, 0, CLAIM, "running", 3, 3, (100, 1 << 30), True, [("m", 0, [5])], {})
 
     @settings(max_examples=250)
     @given(st.lists(CASES, min_size=1, max_size=3))

@@ -135,7 +135,7 @@ def test_a_setting_that_is_refused_becomes_none() -> None:
 def test_a_bug_in_a_command_costs_its_session_only(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings()
     publisher = Publisher(connect_async("redis://127.0.0.1:1"), settings)
-    lane = publisher.open("s", Cursor(1, 0), "token")
+    lane = publisher.open("s", Cursor(1, 0), {"claim": "mine"})
     session = Session(Claimed("s", "x", "p", make_options({}), False, None, 0, SessionTotal(), 0), lane, settings, "")
 
     def bug(_: Waiting) -> None:

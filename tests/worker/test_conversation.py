@@ -79,7 +79,7 @@ class Talk:
         self.outcomes: list[Outcome] = []
         self.seen: list[dict[str, Any]] = []
         publisher = Publisher(connect_async("redis://127.0.0.1:1"), Settings())
-        self.lane: Lane = publisher.open("s", Cursor(1, 0), "token")
+        self.lane: Lane = publisher.open("s", Cursor(1, 0), {"claim": "mine"})
         chosen = make_options(options)
         claimed = Claimed("s", "x", "first", chosen, recovering, cut, 0, SessionTotal(), 0)
         self.talk = Conversation(

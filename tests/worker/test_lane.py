@@ -18,7 +18,7 @@ from agentrq_worker.spool import Shares
 
 @pytest.fixture
 def lane(tmp_path: Path) -> Lane:
-    return Lane(Keys("agentrq"), "s", Cursor(3, 7), "token", Shares(1 << 20, 0, tmp_path), lambda _: None)
+    return Lane(Keys("agentrq"), "s", Cursor(3, 7), {"claim": "mine"}, Shares(1 << 20, 0, tmp_path), lambda _: None)
 
 
 def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: Lane) -> None:

@@ -51,7 +51,7 @@ def _commands(*lists: str) -> Iterator[str]:
 
 
 def _sending(keys: Keys, queue: str) -> Iterator[str]:
-    yield from (f"~{_session(keys)}", f"~{keys.sessions}", f"%R~{keys.worker('*')}")
+    yield from (f"~{_session(keys)}", f"~{keys.sessions}", f"~{keys.removed}", f"%R~{keys.worker('*')}")
     yield from ("~rq:job:*", "~rq:results:*", "~rq:queues", f"~rq:queue:{queue}", f"~rq:queue:{control_queue(queue)}")
     yield from (f"~rq:{registry}:{queue}" for registry in ("finished", "failed", "canceled"))
     yield from ("%R~rq:workers", "~rq:cron_*")  # RQ's cron is a producer as others are

@@ -6,8 +6,10 @@ What is written of a job is written in one MULTI, so that a worker which dies le
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from typing import Any, Final, Literal, NamedTuple
 
 import redis
 from redis.client import Pipeline
@@ -21,7 +23,6 @@ from rq.worker import BaseWorker, WorkerStatus
 from agentrq.rq_commands import (
     RESULT_TTL_S,
     SERIALIZER,
-    RedisCommand,
     collected,
     delete_end,
     delete_job,
@@ -41,8 +42,64 @@ RQ_LEASE_S: Final = 90
 so that RQ's registries never call a living session abandoned."""
 
 
+RECORD_TRIES: Final = 5
+"""How often a failure that RQ could not record is tried again as it is: something in the job may be the cause."""
+
+
 class NotPersisted(redis.ConnectionError):
     """RQ only logged that Redis was away when a job was to be closed."""
+
+
+class Whose(NamedTuple):
+    """A session, as the one that a job is of: its id, its start's nonce (None: there is none by that id), its status.
+
+    ``status`` None: whichever it has.
+    """
+
+    session_id: str
+    nonce: str | None
+    status: Status | None = None
+
+
+def whose_is(look: Look) -> Whose:
+    """A session as it was looked at."""
+    return Whose(look.state.session_id, look.inner.nonce, look.state.status)
+
+
+class _Only:
+    """Makes the pipelines of a connection whose commands hold only if a session is as it was seen."""
+
+    def __init__(self, connection: redis.Redis, keys: Keys, whose: Whose | None) -> None:
+        self.refused = False
+        """It was not so, and nothing of what was to be done has been done."""
+        self.decided = False
+        """What was to be done is done, or refused: what RQ does beside it (a job's dependents) is done in any case."""
+        self.keys = keys
+        self.whose = whose
+        self._connection = connection
+
+    def __call__(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        pool, callbacks = self._connection.connection_pool, self._connection.response_callbacks
+        pipeline = _OnlyPipeline(pool, callbacks, transaction, shard_hint)
+        pipeline.only = self
+        return pipeline
+
+
+class _OnlyPipeline(Pipeline):
+    only: _Only
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """All its commands as one step; answers nothing. (RQ does not ask, and a WATCH of its own stays good.)"""
+        only, commands = self.only, collected(self)
+        if not commands or only.whose is None or only.decided:
+            return super().execute(raise_on_error)
+        sid, nonce, status = only.whose
+        step = steps.when(only.keys, sid, nonce, status, commands)
+        self.command_stack.clear()
+        self.pipeline_execute_command("EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
+        (done,) = super().execute(raise_on_error)
+        only.decided, only.refused = True, not done
+        return []
 
 
 class Bookkeeping:
@@ -53,7 +110,8 @@ class Bookkeeping:
         self._connection: redis.Redis = worker.connection
         self._starts = starts
         self._keys = keys
-        self._when = self._connection.register_script(scripts.SOURCES["when"])
+        self._unrecorded: dict[str, int] = {}
+        """How often the failure of a job could not be recorded, by the jobs that this happens to now."""
 
     def queue(self, name: str | None) -> Queue:
         """The queue of that name; none: this worker's queue of starts."""
@@ -63,11 +121,11 @@ class Bookkeeping:
 
     # -- the life of a job here
 
-    def prepare(self, job: SessionJob) -> Execution:
-        """The job is ``started`` here, and nowhere else; its data may be unreadable."""
+    def prepare(self, job: SessionJob, whose: Whose | None = None) -> Execution | None:
+        """The job is ``started`` here and nowhere else, its data may be unreadable; None if it is not ``whose`` any more."""
         known = set(self._worker.executions)
         try:
-            with self._connection.pipeline() as pipeline:
+            with self._only(whose) as only, self._connection.pipeline() as pipeline:
                 self._delete_executions(job, pipeline)
                 execution = Execution.create(job, RQ_LEASE_S, pipeline, worker_name=self._worker.name)
                 self._worker.executions[execution.id] = execution
@@ -80,13 +138,22 @@ class Bookkeeping:
             for fresh in set(self._worker.executions) - known:
                 del self._worker.executions[fresh]
             raise
+        if only.refused:
+            self._forget(execution)
+            return None
         return execution
 
-    def succeed(self, job: SessionJob, queue: Queue, execution: Execution, result: Any) -> None:
-        """``finished``, with a result."""
+    def succeed(
+        self, job: SessionJob, queue: Queue, execution: Execution, result: Any, whose: Whose | None = None
+    ) -> None:
+        """``finished``, with a result, if it is ``whose`` still."""
         if job.result_ttl is None:
             job.result_ttl = RESULT_TTL_S
-        self._worker._finalize_success(job, queue, execution, result)
+        with self._only(whose) as only:
+            self._worker._finalize_success(job, queue, execution, result)
+        if only.refused:
+            self.let_go(job, execution)
+            return
         # Where a second start by this id, RQ's own upkeep, or a cancel of what ran may have put it.
         queue.failed_job_registry.remove(job)
         queue.canceled_job_registry.remove(job)
@@ -98,6 +165,7 @@ class Bookkeeping:
         queue: Queue,
         execution: Execution,
         error: str,
+        whose: Whose | None = None,
         *,
         stopped: bool = False,
         retry: bool = False,
@@ -107,10 +175,21 @@ class Bookkeeping:
         if not retry:
             job.retries_left = 0
         job._status = JobStatus.FAILED
-        self._worker.handle_execution_ended(job, queue, RQ_LEASE_S)
-        self._worker.handle_job_failure(job, queue, exc_string=error, execution=execution)
+        with self._only(whose) as only:
+            self._worker.handle_execution_ended(job, queue, RQ_LEASE_S)
+            self._worker.handle_job_failure(job, queue, exc_string=error, execution=execution)
+        if only.refused:
+            self.let_go(job, execution)
+            return
         if self._connection.hget(job.key, "status") == b"started":
-            raise NotPersisted(f"job {job.id}: its failure is not recorded yet")
+            self._unrecorded[job.id] = tries = self._unrecorded.get(job.id, 0) + 1
+            if tries < RECORD_TRIES:
+                raise NotPersisted(f"job {job.id}: its failure is not recorded yet")
+            log.error("job %s: its failure cannot be recorded as it is", job.id)
+            self._forget(execution)
+            self.refuse_unreadable(queue, job.id, error)
+            return
+        self._unrecorded.pop(job.id, None)
         queue.canceled_job_registry.remove(job)
         self._forget(execution)
 
@@ -121,24 +200,34 @@ class Bookkeeping:
             pipeline.execute()
         self._forget(execution)
 
-    def hand_over(self, job: SessionJob, session_id: str, created_at: int | None) -> None:
-        """The job of a session that goes on elsewhere, let go here, is in its queue again, unless it was removed."""
-        with self._connection.pipeline() as pipeline:
+    def hand_over(self, job: SessionJob, whose: Whose) -> None:
+        """The job of a session that goes on elsewhere, let go here, is in its queue again, if it waits for a worker."""
+        with self._only(whose._replace(status=Status.RECOVERING)), self._connection.pipeline() as pipeline:
             self._requeue(job, self._starts, pipeline)
-            self._do_when(session_id, created_at, None, collected(pipeline))
+            pipeline.execute()
 
     def forget(self, job: SessionJob, queue: Queue, session_id: str, look: Look | None) -> bool:
         """What was written of a job after its session had been removed, goes; False where ``look`` holds no more.
 
-        ``look`` is what has the session's id now: nothing, and the job goes too; or another session, whose job stays.
+        ``look`` is what has the session's id now: nothing, and the job goes too; or another session, whose job stays
+        and is set right, if it lives.
         """
         if look is None:
-            return self._do_when(session_id, None, None, delete_job(queue.name, job.id))
-        state = look.state
-        if state.ended:  # what is there is its own
+            commands, whose = delete_job(queue.name, job.id), Whose(session_id, None)
+        elif look.state.ended or job.id != session_id:  # what is there is its own
             return True
-        commands = [*delete_end(queue.name, job.id), ("PERSIST", job.key)]
-        return self._do_when(session_id, state.created_at, state.status, commands)
+        else:
+            commands, whose = delete_end(queue.name, job.id), whose_is(look)
+            commands.append(("PERSIST", job.key))
+            if look.owned:
+                worker = look.state.worker or ""
+                commands.append(("HSET", job.key, "status", JobStatus.STARTED.value, "worker_name", worker))
+                commands.append(("HDEL", job.key, "ended_at"))
+        with self._only(whose) as only, self._connection.pipeline() as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            pipeline.execute()
+        return not only.refused
 
     def set_right(self, job_id: str, session_id: str, look: Look | None, gone: bool) -> None:
         """After `let_go` of a session that others took: what `prepare` wrote may be later than what they wrote."""
@@ -146,20 +235,31 @@ class Bookkeeping:
         if self._connection.hget(key, "worker_name") != self._worker.name.encode():
             return
         if gone:
-            self._do_when(session_id, None, None, [("DEL", key)])
+            with self._only(Whose(session_id, None)), self._connection.pipeline() as pipeline:
+                pipeline.delete(key)
+                pipeline.execute()
         elif look is None:  # it cannot be read
             if not self._connection.hexists(key, "created_at"):
                 self._connection.delete(key)
         elif look.state.ended:
             self.conclude(job_id, look, "it was marked started here after its end")
         elif look.owned and look.state.worker:
-            self._connection.hset(key, "worker_name", look.state.worker)
+            with self._only(whose_is(look)), self._connection.pipeline() as pipeline:
+                pipeline.hset(key, "worker_name", look.state.worker)
+                pipeline.execute()
 
-    def _do_when(
-        self, session_id: str, created_at: int | None, status: Status | None, commands: list[RedisCommand]
-    ) -> bool:
-        step = steps.when(self._keys, session_id, created_at, status, commands)
-        return bool(self._when(step.keys, step.args))
+    @contextlib.contextmanager
+    def _only(self, whose: Whose | None) -> Iterator[_Only]:
+        """All that is written of a job in one pipeline, RQ's own code's too, holds only if its session is ``whose``."""
+        only = _Only(self._connection, self._keys, whose)
+        if whose is None:
+            yield only
+            return
+        self._connection.pipeline = only  # type: ignore[method-assign]  # before the class's own
+        try:
+            yield only
+        finally:
+            del self._connection.pipeline
 
     def _requeue(self, job: SessionJob, queue: Queue, pipeline: Pipeline) -> None:
         """In front; nobody runs it meanwhile, so that RQ refuses a stop instead of sending it to who is gone."""
@@ -170,17 +270,22 @@ class Bookkeeping:
         """A second copy of a job that runs elsewhere was dequeued: it is forgotten, the job untouched."""
         queue.intermediate_queue.remove(job.id)
 
-    def close(self, job: SessionJob, queue: Queue, state: State) -> None:
+    def close(self, job: SessionJob, queue: Queue, look: Look) -> None:
         """What its session's end makes of a job that nobody runs: canceled, finished or failed."""
+        state, whose = look.state, whose_is(look)
         if state.started_at is None and state.status is Status.DONE:
-            self._cancel(job, queue)
-        elif state.status is Status.ERROR:
-            self.fail(job, queue, self.prepare(job), state.error or "failed")
+            self._cancel(job, queue, whose)
+            return
+        execution = self.prepare(job, whose)
+        if execution is None:
+            return
+        if state.status is Status.ERROR:
+            self.fail(job, queue, execution, state.error or "failed", whose)
         else:
-            self.succeed(job, queue, self.prepare(job), to_wire(state))
+            self.succeed(job, queue, execution, to_wire(state), whose)
 
-    def _cancel(self, job: SessionJob, queue: Queue) -> None:
-        with self._connection.pipeline() as pipeline:
+    def _cancel(self, job: SessionJob, queue: Queue, whose: Whose) -> None:
+        with self._only(whose), self._connection.pipeline() as pipeline:
             pipeline.lrem(queue.key, 0, job.id)
             pipeline.lrem(queue.intermediate_queue_key, 0, job.id)
             job.set_status(JobStatus.CANCELED, pipeline=pipeline)
@@ -217,7 +322,12 @@ class Bookkeeping:
         job.origin, job.created_at, job.timeout = queue.name, now(), -1
         job.description = "a job that cannot be read"
         job.save()
-        self.fail(job, queue, self.prepare(job), error)
+        self.fail(job, queue, self._prepared(job), error)
+
+    def _prepared(self, job: SessionJob) -> Execution:
+        execution = self.prepare(job)
+        assert execution is not None
+        return execution
 
     def _forget(self, execution: Execution) -> None:
         self._worker.executions.pop(execution.id, None)
@@ -243,7 +353,7 @@ class Bookkeeping:
         for key in (queue.key, queue.intermediate_queue_key):
             if self._connection.lpos(key, job_id) is not None:
                 return "there"
-        with self._connection.pipeline() as pipeline:
+        with self._only(whose_is(look)) as only, self._connection.pipeline() as pipeline:
             pipeline.sadd(Queue.redis_queues_keys, queue.key)
             if job is None:
                 arguments = [state.session_id, state.provider, look.inner.prompt, {}]
@@ -254,9 +364,8 @@ class Bookkeeping:
                 queue.failed_job_registry.remove(job, pipeline)
                 queue.scheduled_job_registry.remove(job, pipeline)
                 self._requeue(job, queue, pipeline)
-            commands = collected(pipeline)
-        done = self._do_when(state.session_id, state.created_at, state.status, commands)
-        return "enqueued" if done else "changed"
+            pipeline.execute()
+        return "changed" if only.refused else "enqueued"
 
     def conclude(self, job_id: str, look: Look, why: str = "its worker did not close it") -> None:
         """Close the job of an ended session that was left ``started``, or still waits in its queue."""
@@ -268,8 +377,10 @@ class Bookkeeping:
             log.warning("job %s: %s", job_id, why)
         elif status is not JobStatus.QUEUED:
             return
-        self._connection.lrem(queue.key, 0, job_id)
-        self.close(job, queue, look.state)
+        with self._only(whose_is(look)), self._connection.pipeline() as pipeline:
+            pipeline.lrem(queue.key, 0, job_id)
+            pipeline.execute()
+        self.close(job, queue, look)
 
     def fetch(self, job_id: str) -> SessionJob | None:
         """The job, or None: there is none, or it cannot be read."""
@@ -281,7 +392,7 @@ class Bookkeeping:
         except (redis.ConnectionError, redis.TimeoutError):
             raise
         except Exception as error:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
-            log.error("job %s cannot be read: %r", job_id, error)
+            log.error("job %s cannot be read: %.500r", job_id, error)
             return None
 
     def _delete_executions(self, job: SessionJob, pipeline: Pipeline) -> None:

@@ -197,8 +197,10 @@ class Conversation(Delivery):
         """Write the end, or that the session moves on."""
         if outcome.status is None:
             self.close_calls("Interrupted: the session moves to another worker")
-            # Without a token the state knows no owner: this is the last that is written from here.
-            self._move(Status.RECOVERING, {"worker": "", "token": "", "pendingApprovals": self.requests.pending})
+            # Without token and claim the state knows no owner: this is the last that is written from here.
+            self._move(
+                Status.RECOVERING, {"worker": "", "token": "", "claim": "", "pendingApprovals": self.requests.pending}
+            )
             return
         assert outcome.reason is not None
         self.close_calls("Interrupted: the session ended before the tool answered")

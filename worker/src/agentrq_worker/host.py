@@ -94,8 +94,7 @@ class Host:
     async def run_session(self, claim: Claim) -> Outcome:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
-        lane = self.publisher.open(claimed.session_id, claim.cursor, self.ownership.token)
-        lane.state = claim.state
+        lane = self.publisher.open(claimed.session_id, claim.cursor, claim.state)
         session = Session(claimed, lane, self.settings, proc.make_mark(claimed.session_id))
         self.ownership.inboxes.add(session)
         if self._draining:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from agentrq.wire.ids import check_session_id
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import now_ms
-from agentrq_worker.bookkeeping import Bookkeeping, is_later
+from agentrq_worker.bookkeeping import Bookkeeping, Whose, is_later, whose_is
 from agentrq_worker.claimed import Outcome
 from agentrq_worker.host import Host
 from agentrq_worker.ownership import Claim, Look
@@ -33,6 +34,10 @@ from agentrq_worker.rq_job import SessionJob
 from agentrq_worker.rq_thread import RqThread
 
 log = logging.getLogger(__name__)
+
+MOST_PARTS: Final = 1_000_000
+"""Lists, objects and their members in the data of one job."""
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 STOPPED: Final = "Job stopped by user"
 """What RQ has as the error of a job that was stopped on request."""
@@ -46,11 +51,13 @@ class ForeignFunction(AgentRQError):
 class _Live:
     """A start whose session runs here."""
 
-    session_id: str
-    created_at: Any
-    """Its state's, which tells it from another session by its id."""
+    whose: Whose
     stopped: bool = False
     """RQ was asked to stop it."""
+
+    @property
+    def session_id(self) -> str:
+        return self.whose.session_id
 
 
 class Jobs:
@@ -84,8 +91,8 @@ class Jobs:
 
     async def refuse_unreadable(self, queue: Queue, job_id: str, error: Exception) -> None:
         """A job whose hash RQ cannot read."""
-        log.warning("job %s of queue %s cannot be read and fails: %r", job_id, queue.name, error)
-        text = f"ForeignFunction: The job cannot be read: {error!r}"
+        log.warning("job %s of queue %s cannot be read and fails: %.500r", job_id, queue.name, error)
+        text = f"ForeignFunction: The job cannot be read: {error!r:.500}"
         try:
             await self._rq(self._books.refuse_unreadable, queue, job_id, text)
         except Exception:
@@ -95,7 +102,9 @@ class Jobs:
         """A job that could not be carried out. Trying again helps only a command that came before its session."""
 
         def fail() -> None:
-            self._books.fail(job, queue, self._books.prepare(job), text, retry=isinstance(error, SessionNotFound))
+            execution = self._books.prepare(job)
+            assert execution is not None
+            self._books.fail(job, queue, execution, text, retry=isinstance(error, SessionNotFound))
 
         known = isinstance(error, AgentRQError)
         text = f"{type(error).__name__}: {error}" if known else f"Internal error: {error!r}"
@@ -122,7 +131,9 @@ class Jobs:
         await self._host.command(session_id, command)
 
         def succeed() -> None:
-            self._books.succeed(job, queue, self._books.prepare(job), {"commandId": command.command_id})
+            execution = self._books.prepare(job)
+            assert execution is not None
+            self._books.succeed(job, queue, execution, {"commandId": command.command_id})
 
         await self._rq(succeed)
 
@@ -152,31 +163,32 @@ class Jobs:
         if claim is not None:
             await self._run(job, queue, claim)
         elif look is not None and look.state.ended:  # stopped while its job waited
-            await self._rq(self._books.close, job, queue, look.state)
-            await self._forget_removed(job, queue, sid, look.state.created_at)
+            await self._rq(self._books.close, job, queue, look)
+            await self._forget_removed(job, queue, whose_is(look))
         else:
             await self._rq(self._books.drop_copy, job, queue)
 
     async def _run(self, job: SessionJob, queue: Queue, claim: Claim) -> None:
         """The session's life, with RQ's bookkeeping beside it."""
         sid = claim.claimed.session_id
-        live = self._live[job.id] = _Live(sid, claim.state.get("createdAt"))
+        live = self._live[job.id] = _Live(Whose(sid, claim.state.get("nonce", "")))
         try:
             async with asyncio.TaskGroup() as group:
-                preparing = group.create_task(self._prepare(job), name=f"prepare {job.id}")
+                preparing = group.create_task(self._prepare(job, live.whose), name=f"prepare {job.id}")
                 outcome = await self._host.run_session(claim)
             execution = preparing.result()
             if execution is None:
-                execution = await self._rq(self._books.prepare, job)
-            await self._conclude(job, queue, execution, live, outcome)
+                execution = await self._rq(self._books.prepare, job, live.whose)
+            if execution is not None:
+                await self._conclude(job, queue, execution, live, outcome)
         finally:
             if self._live.get(job.id) is live:  # superseded here, it may be claimed here again before it has ended
                 del self._live[job.id]
 
-    async def _prepare(self, job: SessionJob) -> Execution | None:
+    async def _prepare(self, job: SessionJob, whose: Whose) -> Execution | None:
         """``started``, while the session begins; RQ's trouble with it is no reason to end the session."""
         try:
-            return await self._rq(self._books.prepare, job)
+            return await self._rq(self._books.prepare, job, whose)
         except redis.RedisError as error:
             log.error("job %s: RQ cannot record that it runs here: %s", job.id, error)
             return None
@@ -193,30 +205,30 @@ class Jobs:
                 gone, look = await self._host.ownership.seen(live.session_id)
                 await self._rq(books.set_right, job.id, live.session_id, look, gone)
                 return
-            await self._rq(books.hand_over, job, live.session_id, live.created_at)
+            await self._rq(books.hand_over, job, live.whose)
             if live.stopped:  # meanwhile: until then RQ took a stop
                 await self._host.stop_ownerless(live.session_id)
             return
         gone, look = await self._host.ownership.seen(live.session_id)
-        if gone or _is_anothers(look, live.created_at):
+        if gone or _is_anothers(look, live.whose):
             await self._rq(books.let_go, job, execution)
         elif outcome.status is Status.ERROR:
-            await self._rq(books.fail, job, queue, execution, outcome.error or "failed")
+            await self._rq(books.fail, job, queue, execution, outcome.error or "failed", live.whose)
         elif live.stopped and outcome.reason is Reason.STOPPED:
-            await self._rq(books.fail, job, queue, execution, STOPPED, stopped=True)
+            await self._rq(books.fail, job, queue, execution, STOPPED, live.whose, stopped=True)
         else:
             result = to_wire(look.state) if look is not None else {"sessionId": live.session_id}
-            await self._rq(books.succeed, job, queue, execution, result)
-        await self._forget_removed(job, queue, live.session_id, live.created_at)
+            await self._rq(books.succeed, job, queue, execution, result, live.whose)
+        await self._forget_removed(job, queue, live.whose)
 
-    async def _forget_removed(self, job: SessionJob, queue: Queue, session_id: str, created_at: Any) -> None:
+    async def _forget_removed(self, job: SessionJob, queue: Queue, whose: Whose) -> None:
         """What was written of a job after its session had been removed, goes too; what another by its id has, stays."""
         done = False
         while not done:
-            gone, look = await self._host.ownership.seen(session_id)
-            if not (gone or _is_anothers(look, created_at)):
+            gone, look = await self._host.ownership.seen(whose.session_id)
+            if not (gone or _is_anothers(look, whose)):
                 return
-            done = await self._rq(self._books.forget, job, queue, session_id, look)
+            done = await self._rq(self._books.forget, job, queue, whose.session_id, look)
 
     # -- what RQ's commands ask
 
@@ -255,9 +267,9 @@ class Jobs:
         await self._rq(self._books.conclude, job_id, look)
 
 
-def _is_anothers(look: Look | None, created_at: Any) -> bool:
+def _is_anothers(look: Look | None, whose: Whose) -> bool:
     """Whether a session that was removed meanwhile has left its id to another, which is what was seen."""
-    return look is not None and look.state.created_at != created_at
+    return look is not None and look.inner.nonce != whose.nonce
 
 
 def _is_second(job: SessionJob, look: Look) -> bool:
@@ -271,8 +283,10 @@ def _is_second(job: SessionJob, look: Look) -> bool:
 def _read(job: SessionJob) -> tuple[str, dict[str, Any]]:
     """A job's function and arguments by name; raises for what is not agentrq's."""
     if job.callbacks:
-        log.warning("job %s: its callbacks are not run here: %s", job.id, ", ".join(job.callbacks))
+        log.warning("job %s: its callbacks are not run here: %.500r", job.id, job.callbacks)
     try:
+        if _is_of_too_many_parts(job.data):
+            raise ForeignFunction(f"The job's data has more than {MOST_PARTS} parts")
         name = str(job.func_name)
         args: Any = job.args
         kwargs: Any = job.kwargs
@@ -296,6 +310,14 @@ def _read(job: SessionJob) -> tuple[str, dict[str, Any]]:
         except (UnicodeError, RecursionError, msgspec.MsgspecError, TypeError, OverflowError) as error:
             raise InvalidOption(key, f"cannot be written as JSON: {error}") from None
     return name, arguments
+
+
+def _is_of_too_many_parts(data: bytes) -> bool:
+    """Whether JSON in so many bytes would take a hundred times as many of memory."""
+    if len(data) <= MOST_PARTS:
+        return False
+    rest = _TEXT.sub(b"", data)  # what a text holds is one part
+    return sum(map(rest.count, (b"[", b"{", b","))) > MOST_PARTS
 
 
 def _start_arguments(arguments: dict[str, Any], job: SessionJob) -> tuple[str, str, Options]:

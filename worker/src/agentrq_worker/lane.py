@@ -35,11 +35,18 @@ class Lane:
     """One session's events; ``wake`` tells the publisher that there are some."""
 
     def __init__(
-        self, keys: Keys, session_id: str, cursor: Cursor, token: str, shares: Shares, wake: Callable[[Lane], None]
+        self,
+        keys: Keys,
+        session_id: str,
+        cursor: Cursor,
+        state: dict[str, Any],
+        shares: Shares,
+        wake: Callable[[Lane], None],
     ) -> None:
         self.session_id = session_id
         self.epoch = cursor.epoch
-        self.token = token
+        self.claim = str(state["claim"])
+        """What its writes are fenced by: of one claim of one session alone, unlike epoch and token."""
         self.keys = steps.session_keys(keys, session_id)
         self.channels = (keys.messages_channel(session_id), keys.status_channel(session_id))
         self.waiting = Waiting(shares)
@@ -55,7 +62,7 @@ class Lane:
         self.written_at = time.monotonic()
         self.unknown_to_redis = False
         """Redis came back without this session, or with an older one: it is given back before the next write."""
-        self.state: dict[str, Any] = {}
+        self.state = state
         """What the state is to hold, as far as it is known here: for such a Redis."""
         self._then: list[tuple[int, Callable[[], None]]] = []
         self._wake = wake

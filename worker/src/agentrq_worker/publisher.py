@@ -83,9 +83,9 @@ class Publisher:
         self._thawed = -math.inf
         """When this process went on after it had stood still for longer than its lease."""
 
-    def open(self, session_id: str, cursor: Cursor, token: str) -> Lane:
-        """A lane for a session claimed at ``cursor`` (the last event written so far) with ``token``."""
-        lane = Lane(self.keys, session_id, cursor, token, self.shares, self.wake)
+    def open(self, session_id: str, cursor: Cursor, state: dict[str, Any]) -> Lane:
+        """A lane for a session claimed at ``cursor`` (the last event written so far); ``state`` as in `Claim`."""
+        lane = Lane(self.keys, session_id, cursor, state, self.shares, self.wake)
         lane.has_read = functools.partial(self._easing.ease, lane)
         self._lanes.add(lane)
         return lane
@@ -208,15 +208,17 @@ class Publisher:
             for entry in entries:
                 if entry.fields:
                     fields |= entry.fields
-            args += steps.write_part(lane.session_id, lane.epoch, lane.token, lane.channels, fields, entries)
+            args += steps.write_part(lane.session_id, lane.epoch, lane.claim, lane.channels, fields, entries)
         return steps.texts(await own.script(self._script, keys, args))
 
     async def _give_back(self, lane: Lane) -> Cursor:
-        step = steps.restore(self.keys, lane.session_id, lane.epoch, lane.token, lane.state)
+        step = steps.restore(self.keys, lane.session_id, lane.epoch, lane.state)
         async with asyncio.timeout(CALL_TIMEOUT_S):
-            await self._client.zadd(self.keys.sessions, {lane.session_id: lane.state.get("createdAt", 0)}, nx=True)
             outcome, cursor = steps.texts(await self._restore(keys=list(step.keys), args=list(step.args)))
         lane.unknown_to_redis = False
+        if outcome == "removed":
+            lane.lose(outcome)
+            return Cursor(0, 0)
         log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
         return Cursor.parse(cursor)
 
@@ -270,7 +272,7 @@ class Publisher:
         for at in range(0, len(lanes), CHECK_LANES):
             part = [(lane, lane.written) for lane in lanes[at : at + CHECK_LANES]]
             try:
-                step = steps.check([(lane.keys[0], lane.token, f"{lane.epoch}-{place}") for lane, place in part])
+                step = steps.check([(lane.keys[0], lane.claim, f"{lane.epoch}-{place}") for lane, place in part])
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     answers = await self._compare(keys=step.keys, args=step.args)
                 for position, *seen in answers:
@@ -296,16 +298,19 @@ class Publisher:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)
         lane.lose("unreadable")
 
-    async def _look(self, lane: Lane, epoch: str, token: str, cursor: str, status: str, created: str) -> None:
-        if epoch and lane.ended and created != str(lane.state.get("createdAt", "")):
-            self._lanes.discard(lane)  # removed since, and its id used again: this is another session
+    async def _look(self, lane: Lane, epoch: str, claim: str, cursor: str, status: str, nonce: str) -> None:
+        if epoch and nonce != lane.state.get("nonce", ""):  # removed since, and its id used again: another session
+            lane.lose("removed")
+            self._lanes.discard(lane)
         elif not epoch or int(epoch) < lane.epoch:
             if not epoch and self._stood_still():
                 lane.lose("removed")
             elif epoch or not lane.ended:  # an ended session may have been removed
-                lane.repair(await self._give_back(lane))
-        elif int(epoch) > lane.epoch or token != lane.token:
-            # Its own end took the token too; that of a session that others ended leaves a runner here.
+                place = await self._give_back(lane)
+                if lane.lost is None:
+                    lane.repair(place)
+        elif int(epoch) > lane.epoch or claim != lane.claim:
+            # The end of a session that others ended took the claim, and leaves a runner here.
             lane.lose("ended" if status in ENDED else "fenced")
         else:
             place = Cursor.parse(cursor)

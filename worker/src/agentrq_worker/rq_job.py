@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
+import msgspec
 import redis
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
@@ -20,15 +21,24 @@ from agentrq.wire.commands import MAX_PROMPT_BYTES
 
 LARGEST: Final = 4 * MAX_PROMPT_BYTES
 """Bytes of a job's hash, names and values, and of each of its packed values once it is unpacked."""
+LARGEST_OTHER: Final = 1 << 20
+"""Bytes of any field but those that hold what a job is called with, or how it failed."""
 MOST_FIELDS: Final = 1000
 _PIECE: Final = 4 << 20
 _WEBHOOKS: Final = ThreadPoolExecutor(4, "webhook")
 _READ: Final = """
--- KEYS a job's hash; ARGV most fields, most bytes. Its fields and values, or how large it is where that is too much.
+-- KEYS a job's hash; ARGV most fields, most bytes in all, and of any field but data, exc_info and description.
+-- Its fields and values, or what of it is too much.
 local fields = redis.call('HLEN', KEYS[1])
 if fields > tonumber(ARGV[1]) then return fields .. ' fields' end
 local size = 0
-for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do size = size + #name + redis.call('HSTRLEN', KEYS[1], name) end
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+  local length = redis.call('HSTRLEN', KEYS[1], name)
+  size = size + #name + length
+  if length > tonumber(ARGV[3]) and name ~= 'data' and name ~= 'exc_info' and name ~= 'description' then
+    return length .. ' bytes in ' .. string.sub(name, 1, 50)
+  end
+end
 if size > tonumber(ARGV[2]) then return size .. ' bytes' end
 return redis.call('HGETALL', KEYS[1])
 """
@@ -39,14 +49,18 @@ class TooLarge(ValueError):
 
 
 def read_job(connection: redis.Redis, key: str) -> dict[bytes, bytes]:
-    """A job's hash, {} where there is none. Raises `TooLarge`."""
-    answer: Any = connection.eval(_READ, 1, key, str(MOST_FIELDS), str(LARGEST))
+    """A job's hash, {} where there is none. Raises `TooLarge`, and ValueError for what no end could be written with."""
+    answer: Any = connection.eval(_READ, 1, key, str(MOST_FIELDS), str(LARGEST), str(LARGEST_OTHER))
     if not isinstance(answer, list):
-        raise TooLarge(f"has {answer.decode()}")
+        raise TooLarge(f"has {answer.decode('utf-8', 'replace')}")
     found = dict(zip(answer[::2], answer[1::2], strict=True))
     for name in (b"data", b"exc_info"):  # RQ unpacks them, whatever they grow to
         if _is_too_large(found.get(name, b"")):
             raise TooLarge(f"its {name.decode()} unpacks to more than {LARGEST} bytes")
+    try:
+        msgspec.json.decode(found.get(b"dependency_ids", b"[]"), type=list[str])
+    except msgspec.MsgspecError as error:  # RQ would find it when the job's end is to be written, and not write it
+        raise ValueError(f"its dependency_ids: {error}") from None
     return found
 
 
@@ -84,6 +98,11 @@ class SessionJob(Job):
         if not found:
             raise NoSuchJobError(f"No such job: {self.key}")
         self.restore(found)
+
+    def heartbeat(self, timestamp: Any, ttl: int, pipeline: Any = None, xx: bool = False) -> None:
+        """As RQ's in a pipeline; by itself, before a job's end, it would bring back one that was removed."""
+        if pipeline is not None:
+            super().heartbeat(timestamp, ttl, pipeline, xx)
 
     @classmethod
     def fetch_many(cls, job_ids: Iterable[str], connection: redis.Redis, serializer: Any = None) -> list[Job | None]:

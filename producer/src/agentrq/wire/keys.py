@@ -49,6 +49,11 @@ class Keys:
         """Sorted set: session id → start time in ms."""
         return f"{self.prefix}:sessions"
 
+    @property
+    def removed(self) -> str:
+        """Sorted set: the nonce of each session that was removed in the last day → when, in ms."""
+        return f"{self.prefix}:removed"
+
     def worker(self, name: str) -> str:
         """String with the worker's token; its TTL is the lease."""
         return f"{self.prefix}:worker:{name}"

@@ -114,14 +114,15 @@ def claim(
     )
 
 
-def restore(keys: Keys, session_id: str, epoch: int, token: str, fields: dict[str, Any]) -> Step:
-    """The step by which a live owner gives a session back to a Redis that lost it."""
+def restore(keys: Keys, session_id: str, epoch: int, fields: dict[str, Any]) -> Step:
+    """The step by which a live owner gives a session back to a Redis that lost it; ``fields`` are the whole state's."""
     pairs = [part for pair in fields.items() for part in pair]
-    return Step("restore", session_keys(keys, session_id), (epoch, token, *pairs))
+    whose = (fields.get("nonce", ""), session_id, fields.get("createdAt", 0))
+    return Step("restore", (*session_keys(keys, session_id), keys.sessions, keys.removed), (epoch, *whose, *pairs))
 
 
 def check(places: Sequence[tuple[str, str, str]]) -> Step:
-    """The step that finds which sessions do not stand as their owner believes: keys of states, tokens, cursors."""
+    """The step that finds which sessions do not stand as their owner believes: keys of states, claims, cursors."""
     return Step("check", [key for key, _, _ in places], [part for _, *pair in places for part in pair])
 
 
@@ -142,13 +143,13 @@ class Run(msgspec.Struct, array_like=True, gc=False):
 def write_part(
     session_id: str,
     epoch: int,
-    token: str,
+    claim: str,
     channels: tuple[str, str],
     fields: dict[str, Any],
     runs: Iterable[Run],
 ) -> list[Any]:
     """One session's share of the arguments of ``write``: ``fields`` of its state, and its events in order."""
-    part: list[Any] = [0, session_id, epoch, token, *channels, 2 * len(fields)]
+    part: list[Any] = [0, session_id, epoch, claim, *channels, 2 * len(fields)]
     for pair in fields.items():
         part += pair
     kind, following, place = "", -1, 0  # of the last run, which the next may go on
@@ -218,25 +219,29 @@ def end(
     session_id: str,
     epoch: int,
     token: str,
+    nonce: str,
     status: Status,
     reason: Reason,
     error: str,
     retention_s: float,
     also: Iterable[Sequence[Any]] = (),
 ) -> Step:
-    """The step that ends a session no live worker owns; ``also``: commands that are carried out with it, if it does."""
+    """The step that ends a session no live worker owns, as it was seen: its epoch, token and start's nonce.
+
+    ``also``: commands that are carried out with it, if it does.
+    """
     check_move(Status.RECOVERING, status, reason)
     channel, retention = keys.status_channel(session_id), int(retention_s * 1000)
     return Step(
         "end",
         session_keys(keys, session_id),
-        (epoch, token, session_id, channel, status, reason, error, retention, *_counted(also)),
+        (epoch, token, nonce, session_id, channel, status, reason, error, retention, *_counted(also)),
     )
 
 
 def remove(keys: Keys, session_id: str, also: Iterable[Sequence[Any]] = ()) -> Step:
     """The step that deletes an ended session's keys; ``also``: commands that are carried out with it, if it does."""
-    return Step("remove", session_keys(keys, session_id), _counted(also))
+    return Step("remove", (*session_keys(keys, session_id), keys.removed), _counted(also))
 
 
 def prune(keys: Keys, session_ids: Sequence[str]) -> Step:
@@ -245,13 +250,13 @@ def prune(keys: Keys, session_ids: Sequence[str]) -> Step:
 
 
 def when(
-    keys: Keys, session_id: str, created_at: int | None, status: Status | None, commands: Iterable[Sequence[Any]]
+    keys: Keys, session_id: str, nonce: str | None, status: Status | None, commands: Iterable[Sequence[Any]]
 ) -> Step:
     """The step that carries commands out, if a session still is as it was seen; answers whether it did, 1 or 0.
 
-    ``created_at``: its state's, None where there was no session; ``status`` None: whichever it has now.
+    ``nonce``: its start's, None where there was no session; ``status`` None: whichever it has now.
     """
-    seen = ("" if created_at is None else created_at, status or "")
+    seen = ("gone", "") if nonce is None else (status or "", nonce)
     return Step("when", (keys.state(session_id),), (*seen, *_counted(commands)))
 
 

@@ -39,13 +39,13 @@ SPOILT: Final = "Its keys in Redis cannot be written"
 LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; what a cut turn's event may have to be read back
 
 _SPOILT: Final = """
--- KEYS state, events, inbox, commands; ARGV epoch, token seen, status, reason, error, time in ms, retention in ms.
+-- KEYS state, events, inbox, commands; ARGV epoch, token and nonce seen, status, reason, error, time in ms, retention.
 -- The end of a session whose stream takes no event any more: in its state alone. 0 where another writer came.
-local seen = redis.call('HMGET', KEYS[1], 'epoch', 'token')
-if seen[1] ~= ARGV[1] or (seen[2] or '') ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], 'status', ARGV[3], 'reason', ARGV[4], 'error', ARGV[5], 'endedAt', ARGV[6])
-redis.call('HDEL', KEYS[1], 'worker', 'token', 'pid')
-for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[7]) end
+local seen = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'nonce')
+if seen[1] ~= ARGV[1] or (seen[2] or '') ~= ARGV[2] or (seen[3] or '') ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], 'status', ARGV[4], 'reason', ARGV[5], 'error', ARGV[6], 'endedAt', ARGV[7])
+redis.call('HDEL', KEYS[1], 'worker', 'token', 'claim', 'pid')
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[8]) end
 return 1
 """
 
@@ -170,8 +170,8 @@ class Ownership:
         if inner.stop:
             await self.finish(look, Status.DONE, Reason.STOPPED, "")
             return None
-        seen = (state.epoch, inner.token, inner.nonce)
-        step = steps.claim(self._keys, sid, self.lease.name, self.token, secrets.token_hex(8), *seen)
+        mine, seen = secrets.token_hex(8), (state.epoch, inner.token, inner.nonce)
+        step = steps.claim(self._keys, sid, self.lease.name, self.token, mine, *seen)
         try:
             outcome, _, cursor = steps.texts(await self.run(step))
         except redis.ResponseError as error:
@@ -200,8 +200,10 @@ class Ownership:
             fates=cut.fates if cut is not None and not inner.turn else {},
             unreadable=unreadable,
         )
-        mine = {"worker": self.lease.name, "status": Status.STARTING, "startedAt": claimed.started_at}
-        known = self._whole_state(look) | mine
+        known = self._whole_state(look) | {
+            "worker": self.lease.name, "token": self.token, "claim": mine, "status": Status.STARTING,
+            "startedAt": claimed.started_at,
+        }  # fmt: skip
         return Claim(claimed, Cursor.parse(cursor), known)
 
     def _whole_state(self, look: Look) -> dict[str, Any]:
@@ -230,7 +232,7 @@ class Ownership:
         """End a session that has no live owner; answers the outcome, ``spoilt`` where only its state took it."""
         state = look.state
         step = steps.end(
-            self._keys, state.session_id, state.epoch, look.inner.token, status, reason, error,
+            self._keys, state.session_id, state.epoch, look.inner.token, look.inner.nonce, status, reason, error,
             self._settings.retention_s,
         )  # fmt: skip
         try:
@@ -241,7 +243,8 @@ class Ownership:
 
     async def _give_up(self, look: Look, status: Status, reason: Reason, error: str) -> None:
         sid = look.state.session_id
-        seen, retention = (str(look.state.epoch), look.inner.token), str(int(self._settings.retention_s * 1000))
+        seen = (str(look.state.epoch), look.inner.token, look.inner.nonce)
+        retention = str(int(self._settings.retention_s * 1000))
         args = [*seen, status.value, reason.value, error, str(steps.now_ms()), retention]
         await self._until_answered(lambda: self._client.eval(_SPOILT, 4, *steps.session_keys(self._keys, sid), *args))
 

@@ -11,7 +11,7 @@ do
       -- In its first epoch a stream has no more entries than the next place: no need to ask.
       if first + count == beyond
         and (epoch == '1' and from or call('XLEN', KEYS[s + 1])) + count <= max_events then
-        local seen = call('HMGET', KEYS[s], 'epoch', 'token', 'status', 'cursor', 'streamBytes', 'maxEvents',
+        local seen = call('HMGET', KEYS[s], 'epoch', 'claim', 'status', 'cursor', 'streamBytes', 'maxEvents',
           'maxEventBytes')
         local before = tonumber(seen[5] or '0')
         local bytes = before

@@ -1,13 +1,17 @@
 -- restore: Redis came back without a session, or with an older one, while its owner lives: the owner's word stands.
--- KEYS  state, events, inbox, commands
--- ARGV  epoch, token, then field, value, …
--- Answers {outcome, cursor}: 'restored', or 'kept' where the state is of this epoch or a later one. The cursor is
--- the stream's last entry ('0-0': it is gone): what the owner wrote after it is to be written again.
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if epoch and tonumber(epoch) >= tonumber(ARGV[1]) then return {'kept', redis.call('HGET', KEYS[1], 'cursor')} end
+-- KEYS  state, events, inbox, commands, index, which sessions were removed
+-- ARGV  epoch, the start's nonce, session id, when it was created, then field, value, … (token and claim among them)
+-- Answers {outcome, cursor}: 'restored', 'kept' where the state is of this epoch or a later one, 'removed' where it was
+-- that, or its id is another session's now. The cursor is the stream's last entry ('0-0': it is gone): what the owner
+-- wrote after it is to be written again.
+local seen = redis.call('HMGET', KEYS[1], 'epoch', 'nonce', 'cursor')
+if seen[1] and (seen[2] or '') ~= ARGV[2] then return {'removed', '0-0'} end
+if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then return {'kept', seen[3]} end
+if not seen[1] and redis.call('ZSCORE', KEYS[6], ARGV[2]) then return {'removed', '0-0'} end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 local cursor = last[1] and last[1][1] or '0-0'
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'token', ARGV[2], 'cursor', cursor, unpack(ARGV, 3))
+redis.call('ZADD', KEYS[5], 'NX', ARGV[4], ARGV[3])
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'cursor', cursor, unpack(ARGV, 5))
 redis.call('HSETNX', KEYS[1], 'streamBytes', 0)
-for _, key in ipairs(KEYS) do redis.call('PERSIST', key) end
+for i = 1, 4 do redis.call('PERSIST', KEYS[i]) end
 return {'restored', cursor}

@@ -1,7 +1,7 @@
 -- write: everything one tick of a worker produced, for any number of its sessions.
 -- KEYS  state, events, inbox, commands of each session in turn
 -- ARGV  max events, max bytes, retention in ms, the time in ms; then for each session:
---       count of its arguments without this one, session id, epoch, token, messages channel, status channel,
+--       count of its arguments without this one, session id, epoch, claim, messages channel, status channel,
 --       count of state arguments, field, value, …, then runs of events of one kind with consecutive seqs:
 --       kind, first seq, count, JSON, …; after a receipt's (always a run of one): inbox entry, command id
 -- Kinds: m message, g message that stands for a gap before it, s status, r receipt (its inbox entry is deleted, its
@@ -16,15 +16,15 @@ local max_events, max_bytes, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), t
 local answers, at = {}, 5
 
 local function write(keys, base, beyond)
-  local sid, epoch, token = ARGV[base], ARGV[base + 1], ARGV[base + 2]
+  local sid, epoch, claim = ARGV[base], ARGV[base + 1], ARGV[base + 2]
   local messages, statuses = ARGV[base + 3], ARGV[base + 4]
   local fields = base + 6
   local first = fields + tonumber(ARGV[base + 5])
-  local seen = redis.call('HMGET', keys[1], 'epoch', 'token', 'cursor', 'status', 'streamBytes', 'maxEvents',
+  local seen = redis.call('HMGET', keys[1], 'epoch', 'claim', 'cursor', 'status', 'streamBytes', 'maxEvents',
     'maxEventBytes')
   if not seen[1] then return 'missing', '' end
   if tonumber(seen[1]) < tonumber(epoch) then return 'behind', seen[3] end
-  if seen[1] ~= epoch or seen[2] ~= token then return 'fenced', seen[3] end
+  if seen[1] ~= epoch or seen[2] ~= claim then return 'fenced', seen[3] end
   if seen[4] == 'done' or seen[4] == 'error' then return 'ended', seen[3] end
   local stand_epoch, last = place(seen[3])
   if stand_epoch ~= tonumber(epoch) then last = 0 end
