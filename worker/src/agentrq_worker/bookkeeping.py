@@ -122,7 +122,7 @@ class Bookkeeping:
     # -- the life of a job here
 
     def prepare(self, job: SessionJob, whose: Whose | None = None) -> Execution | None:
-        """The job is ``started`` here and nowhere else, its data may be unreadable; None if it is not ``whose`` any more."""
+        """The job is ``started`` here, and nowhere else; its data may be unreadable. None if it is not ``whose``."""
         known = set(self._worker.executions)
         try:
             with self._only(whose) as only, self._connection.pipeline() as pipeline:
