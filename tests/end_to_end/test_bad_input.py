@@ -68,6 +68,12 @@ async def test_jobs_that_are_not_ours(
         put(raw, "status", status="dancing"): foreign + "The job cannot be read",
         put(raw, "times", created_at="yesterday"): foreign + "The job cannot be read",
         put(raw, "timeout", timeout="soon"): foreign + "The job cannot be read",
+        put(raw, "depends-on-7", dependency_ids="7"): foreign + "The job cannot be read",
+        put(raw, "depends-on-objects", dependency_ids="[{}]"): foreign + "The job cannot be read",
+        put(raw, "no-date", created_at="x" * 1_000_000): foreign + "The job cannot be read",
+        put(raw, "status-long", status="\x01" * 2_000_000): foreign + "The job cannot be read",
+        put(raw, "names", success_callback_name="\n" * 900_000, data=call("x.y")): foreign + "'x.y' is not run here",
+        put(raw, "parts", data=zlib.compress(b"[" + b"{}," * 1_500_000 + b"1]")): foreign + "The job's data has more",
         put(raw, "ctl-foreign", "agentrq-ctl", data=call("os.system", f"touch {trap}")): foreign + "'os.system'",
         put(raw, "ctl-status", "agentrq-ctl", status="dancing"): foreign + "The job cannot be read",
         put(raw, "callback", failure_callback_name="os.abort", data=call("x.y")): foreign + "'x.y' is not run here",
@@ -115,6 +121,7 @@ async def test_jobs_that_are_not_ours(
         worker.wait_log(f" job {job_id}|session {job_id}:")
         lines = [line for line in worker.log if f" job {job_id}" in line or f"session {job_id}:" in line]
         assert len(lines) in (1, 2), (job_id, lines)
+    assert max(map(len, worker.log)) < 2000
     assert not [line for line in worker.log if "Traceback" in line]
     await eventually(lambda: not stuck(raw))
 

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import psutil
 import pytest
 import redis
 
 from agentrq import AgentClient, AsyncAgentClient, AsyncSession
 from agentrq.wire.keys import Keys
+from tests.faults.proxy import Proxy
 from tests.rq_checks import eventually, fetch
-from tests.sessions import until
+from tests.sessions import contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
@@ -85,6 +87,77 @@ async def test_a_worker_that_thaws_lets_them_be(
     served = await client.start("demo", "/echo after")
     await until(served, "idle")
     assert not left(raw, [session.id])
+
+
+async def test_a_worker_that_was_cut_off_lets_them_be(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
+) -> None:
+    """It did not stand still: to it, Redis came back without them. What it has of them is not given back."""
+    async with Proxy.to(redis_url) as network:
+        cut = await asyncio.to_thread(
+            lambda: start_worker("--lease-s", "1", "--beat-s", "0.3", "--name", "cut", url=network.url)
+        )
+        sessions = [
+            await client.start("demo", prompt, sid) for sid, prompt in (("gone", "/echo a"), ("again", "/echo a"))
+        ]
+        busy = await client.start("demo", "/sleep 300", "busy")
+        for session in sessions:
+            await until(session, "idle")
+        await until(busy, "running")
+        network.freeze()
+        await eventually(lambda: not raw.exists(KEYS.worker("cut")))
+        for session in (*sessions, busy):
+            await session.stop()
+            await session.remove()
+        again = await client.start("demo", "/echo new", "again", metadata={"which": "new"})
+        network.thaw()
+        for sid in ("gone", "again", "busy"):
+            await asyncio.to_thread(cut.wait_log, f"session {sid}: superseded")
+        place = await until(again, "idle")
+        await again.prompt("/echo more", wait=True, timeout=20)
+        await until(again, "idle", place)
+        await again.stop()
+        assert (await again.wait(20)).metadata == {"which": "new"}
+        assert [each.text for each in contents([event async for event in again.events()], "text")] == ["new", "more"]
+        assert [state.id for state in await client.sessions()] == ["again"]
+        await eventually(lambda: not left(raw, ["gone", "busy"]))
+
+
+@pytest.mark.parametrize("turns", [1, 5])
+async def test_one_by_the_same_id_in_the_process_that_thaws(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, turns: int
+) -> None:
+    """Its epoch and its owner's token are the same as those of the one before: only the claim tells their writers."""
+    frozen = start_worker("--lease-s", "1", "--beat-s", "0.3", "--name", "frozen")
+    session = await client.start("demo", "/echo old", "again")
+    place = await until(session, "idle")
+    for _ in range(turns - 1):
+        await session.prompt("/echo old")
+        place = await until(session, "idle", place)
+    runner = (await session.state()).pid
+    frozen.freeze()
+    await eventually(lambda: not raw.exists(KEYS.worker("frozen")))
+    await session.stop()
+    await session.remove()
+    session = await client.start("demo", "/echo new", "again")
+    frozen.thaw()
+    frozen.wait_log("session again: superseded")
+    place = await until(session, "idle")
+    await session.prompt("/echo more", wait=True, timeout=20)
+    await until(session, "idle", place)
+    await eventually(lambda: not psutil.pid_exists(runner or 0))
+    await session.stop()
+    assert (await session.wait(20)).epoch == 1
+    assert [each.text for each in contents([event async for event in session.events()], "text")] == ["new", "more"]
+
+
+async def test_what_was_removed_is_noted_for_a_day(client: AsyncAgentClient, raw: redis.Redis) -> None:
+    raw.zadd(KEYS.removed, {"long ago": 1})
+    session = await client.start("demo", "/echo hi")
+    nonce = raw.hget(KEYS.state(session.id), "nonce")
+    await session.stop()
+    await session.remove()
+    assert raw.zrange(KEYS.removed, 0, -1) == [nonce]
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])

@@ -313,11 +313,16 @@ def _read(job: SessionJob) -> tuple[str, dict[str, Any]]:
 
 
 def _is_of_too_many_parts(data: bytes) -> bool:
-    """Whether JSON in so many bytes would take a hundred times as many of memory."""
-    if len(data) <= MOST_PARTS:
+    """Whether JSON in so many bytes would take a hundred times as many of memory. What a text holds is one part."""
+    if _parts(data) <= MOST_PARTS:
         return False
-    rest = _TEXT.sub(b"", data)  # what a text holds is one part
-    return sum(map(rest.count, (b"[", b"{", b","))) > MOST_PARTS
+    if data.count(b'"') - data.count(b'\\"') > 2 * MOST_PARTS:
+        return True
+    return _parts(_TEXT.sub(b"", data)) > MOST_PARTS
+
+
+def _parts(data: bytes) -> int:
+    return sum(map(data.count, (b"[", b"{", b",")))
 
 
 def _start_arguments(arguments: dict[str, Any], job: SessionJob) -> tuple[str, str, Options]:
