@@ -151,13 +151,21 @@ async def test_one_by_the_same_id_in_the_process_that_thaws(
     assert [each.text for each in contents([event async for event in session.events()], "text")] == ["new", "more"]
 
 
-async def test_what_was_removed_is_noted_for_a_day(client: AsyncAgentClient, raw: redis.Redis) -> None:
-    raw.zadd(KEYS.removed, {"long ago": 1})
-    session = await client.start("demo", "/echo hi")
-    nonce = raw.hget(KEYS.state(session.id), "nonce")
-    await session.stop()
-    await session.remove()
-    assert raw.zrange(KEYS.removed, 0, -1) == [nonce]
+@pytest.mark.parametrize("wrong", [False, True])
+async def test_what_was_removed_is_noted_for_a_day(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, wrong: bool
+) -> None:
+    if wrong:
+        raw.set(KEYS.removed, "of another type")
+    else:
+        raw.zadd(KEYS.removed, {"long ago": 1})
+    first = await client.start("demo", "/echo hi")
+    nonce = raw.hget(KEYS.state(first.id), "nonce")
+    await first.stop()
+    await first.remove()
+    start_worker("--beat-s", "0.3")
+    noted = [] if wrong else [nonce]
+    await eventually(lambda: raw.type(KEYS.removed) != b"string" and raw.zrange(KEYS.removed, 0, -1) == noted)
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])

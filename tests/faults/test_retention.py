@@ -125,7 +125,8 @@ async def test_remove_leaves_nothing(redis_url: str, raw: redis.Redis) -> None:
         session = await client.start("demo", "hello", "s")
         await session.prompt("more")
         await session.remove()
-        assert set(raw.keys()) - before == {b"rq:queues"}
+        assert set(raw.keys()) - before == {b"rq:queues", b"agentrq:removed"}
+        assert not [name for name in raw.zrange("agentrq:removed", 0, -1) if name == b"s"]  # a nonce, no more
         with pytest.raises(SessionNotFound):
             await session.state()
         with pytest.raises(SessionNotFound):

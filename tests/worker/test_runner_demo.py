@@ -106,6 +106,7 @@ async def talking_runner(module: str, *arguments: str, **environment: str) -> As
         if process.returncode is None:
             process.kill()
         await process.wait()
+        process._transport.close()  # type: ignore[attr-defined]  # what it printed and nobody asked for is not read
 
 
 def events(lines: list[Line]) -> list[dict[str, Any]]:

@@ -33,6 +33,8 @@ RETURN_S: Final = 3.0
 """After an outage, however long, owners have so long to renew their leases before they are taken for lost."""
 TROUBLED_S: Final = 60.0
 FORGET_MS: Final = 60_000
+REMOVED_MS: Final = 86_400_000
+"""For so long it is known that a session was removed: an owner may be cut off meanwhile, and come back."""
 CLOSE_MS: Final = 30_000
 """A live owner has so long to close the job of a session that ended with it."""
 _FIELDS: Final = ("status", "worker", "token", "endedAt", "jobId")
@@ -148,9 +150,16 @@ class Maintenance:
             await self._page([entry for entry in others if entry[0] not in strange and self._is_due(*entry)])
             if len(members) < PAGE:
                 break
+        await self._forget_removals()
         self._closed = {sid: closed for sid, closed in self._closed.items() if sid in known}
         self._troubled = {sid: until for sid, until in self._troubled.items() if sid in known}
         self._orphans = {sid: orphan for sid, orphan in self._orphans.items() if sid not in self._ownership.sessions}
+
+    async def _forget_removals(self) -> None:
+        try:
+            await self._client.zremrangebyscore(self._keys.removed, "-inf", steps.now_ms() - REMOVED_MS)
+        except redis.ResponseError:  # of another type: it would keep sessions' removals from being noted
+            await self._client.delete(self._keys.removed)
 
     def _is_due(self, sid: bytes, start: float) -> bool:
         now, closed = time.monotonic(), self._closed.get(sid)

@@ -7,7 +7,7 @@
 local seen = redis.call('HMGET', KEYS[1], 'epoch', 'nonce', 'cursor')
 if seen[1] and (seen[2] or '') ~= ARGV[2] then return {'removed', '0-0'} end
 if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then return {'kept', seen[3]} end
-if not seen[1] and redis.call('ZSCORE', KEYS[6], ARGV[2]) then return {'removed', '0-0'} end
+if not seen[1] and type(redis.pcall('ZSCORE', KEYS[6], ARGV[2])) == 'string' then return {'removed', '0-0'} end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 local cursor = last[1] and last[1][1] or '0-0'
 redis.call('ZADD', KEYS[5], 'NX', ARGV[4], ARGV[3])
