@@ -186,7 +186,8 @@ async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
     job = dequeue(doomed, backend_queue(raw))
     queue = books.queue(job.origin)
     look = await looked_at(doomed, redis_url, "again")
-    whose, execution = whose_is(look)._replace(status=None), books.prepare(job)
+    job.whose = whose_is(look)._replace(status=None)
+    execution = books.prepare(job)
     assert execution is not None
     await session.stop()
     await session.remove()
@@ -202,15 +203,15 @@ async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
     assert nothing_happened()
     books.set_right(job.id, "again", None, True)
     assert nothing_happened()
-    books.succeed(job, queue, execution, {}, whose)
+    books.succeed(job, queue, execution, {})
     assert nothing_happened()
-    books.fail(job, queue, execution, "too late", whose)
+    books.fail(job, queue, execution, "too late")
     assert nothing_happened()
-    assert books.prepare(job, whose) is None
+    assert books.prepare(job) is None
     assert nothing_happened()
     books.close(job, queue, look)
     books.conclude(job.id, look)
-    books.hand_over(job, whose)
+    books.hand_over(job)
     assert books.enqueue_again(job.id, look) in ("there", "changed")
     assert nothing_happened()
     assert fetch(raw, "again").latest_result() is None
@@ -248,11 +249,13 @@ async def test_a_removed_session_leaves_no_job(
     ended = await looked_at(doomed, redis_url, session.id)
     await session.remove()
     assert books.enqueue_again(job.id, look) == "changed"
-    books.hand_over(job, whose_is(look))
-    books.succeed(job, queue, execution, {}, whose_is(ended))
-    books.fail(job, queue, execution, "too late", whose_is(ended))
+    job.whose = whose_is(look)
+    assert books.prepare(job) is None
+    books.hand_over(job)
+    job.whose = whose_is(ended)
+    books.succeed(job, queue, execution, {})
+    books.fail(job, queue, execution, "too late")
     books.close(job, queue, ended)
-    assert books.prepare(job, whose_is(look)) is None
     left = [key for key in raw.scan_iter() if session.id.encode() in key]
     assert left == []
     assert raw.lrange("rq:queue:agentrq", 0, -1) == []

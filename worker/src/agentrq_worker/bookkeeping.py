@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import redis
 from redis.client import Pipeline
@@ -33,7 +33,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
 from agentrq_worker.ownership import Look
-from agentrq_worker.rq_job import SessionJob, read_data
+from agentrq_worker.rq_job import SessionJob, Whose, read_data
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +48,6 @@ RECORD_TRIES: Final = 5
 
 class NotPersisted(redis.ConnectionError):
     """RQ only logged that Redis was away when a job was to be closed."""
-
-
-class Whose(NamedTuple):
-    """A session, as the one that a job is of: its id, its start's nonce (None: there is none by that id), its status.
-
-    ``status`` None: whichever it has.
-    """
-
-    session_id: str
-    nonce: str | None
-    status: Status | None = None
 
 
 def whose_is(look: Look) -> Whose:
@@ -121,11 +110,11 @@ class Bookkeeping:
 
     # -- the life of a job here
 
-    def prepare(self, job: SessionJob, whose: Whose | None = None) -> Execution | None:
-        """The job is ``started`` here, and nowhere else; its data may be unreadable. None if it is not ``whose``."""
+    def prepare(self, job: SessionJob) -> Execution | None:
+        """The job is ``started`` here, and nowhere else; its data may be unreadable. None if it is `Whose` no more."""
         known = set(self._worker.executions)
         try:
-            with self._only(whose) as only, self._connection.pipeline() as pipeline:
+            with self.only(job.whose) as only, self._connection.pipeline() as pipeline:
                 self._delete_executions(job, pipeline)
                 execution = Execution.create(job, RQ_LEASE_S, pipeline, worker_name=self._worker.name)
                 self._worker.executions[execution.id] = execution
@@ -143,13 +132,11 @@ class Bookkeeping:
             return None
         return execution
 
-    def succeed(
-        self, job: SessionJob, queue: Queue, execution: Execution, result: Any, whose: Whose | None = None
-    ) -> None:
-        """``finished``, with a result, if it is ``whose`` still."""
+    def succeed(self, job: SessionJob, queue: Queue, execution: Execution, result: Any) -> None:
+        """``finished``, with a result, if it is `Whose` it was."""
         if job.result_ttl is None:
             job.result_ttl = RESULT_TTL_S
-        with self._only(whose) as only:
+        with self.only(job.whose) as only:
             self._worker._finalize_success(job, queue, execution, result)
         if only.refused:
             self.let_go(job, execution)
@@ -165,7 +152,6 @@ class Bookkeeping:
         queue: Queue,
         execution: Execution,
         error: str,
-        whose: Whose | None = None,
         *,
         stopped: bool = False,
         retry: bool = False,
@@ -175,7 +161,7 @@ class Bookkeeping:
         if not retry:
             job.retries_left = 0
         job._status = JobStatus.FAILED
-        with self._only(whose) as only:
+        with self.only(job.whose) as only:
             self._worker.handle_execution_ended(job, queue, RQ_LEASE_S)
             self._worker.handle_job_failure(job, queue, exc_string=error, execution=execution)
         if only.refused:
@@ -186,6 +172,7 @@ class Bookkeeping:
             if tries < RECORD_TRIES:
                 raise NotPersisted(f"job {job.id}: its failure is not recorded yet")
             log.error("job %s: its failure cannot be recorded as it is", job.id)
+            del self._unrecorded[job.id]
             self._forget(execution)
             self.refuse_unreadable(queue, job.id, error)
             return
@@ -200,9 +187,10 @@ class Bookkeeping:
             pipeline.execute()
         self._forget(execution)
 
-    def hand_over(self, job: SessionJob, whose: Whose) -> None:
+    def hand_over(self, job: SessionJob) -> None:
         """The job of a session that goes on elsewhere, let go here, is in its queue again, if it waits for a worker."""
-        with self._only(whose._replace(status=Status.RECOVERING)), self._connection.pipeline() as pipeline:
+        assert job.whose is not None
+        with self.only(job.whose._replace(status=Status.RECOVERING)), self._connection.pipeline() as pipeline:
             self._requeue(job, self._starts, pipeline)
             pipeline.execute()
 
@@ -223,7 +211,7 @@ class Bookkeeping:
                 worker = look.state.worker or ""
                 commands.append(("HSET", job.key, "status", JobStatus.STARTED.value, "worker_name", worker))
                 commands.append(("HDEL", job.key, "ended_at"))
-        with self._only(whose) as only, self._connection.pipeline() as pipeline:
+        with self.only(whose) as only, self._connection.pipeline() as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
             pipeline.execute()
@@ -235,7 +223,7 @@ class Bookkeeping:
         if self._connection.hget(key, "worker_name") != self._worker.name.encode():
             return
         if gone:
-            with self._only(Whose(session_id, None)), self._connection.pipeline() as pipeline:
+            with self.only(Whose(session_id, None)), self._connection.pipeline() as pipeline:
                 pipeline.delete(key)
                 pipeline.execute()
         elif look is None:  # it cannot be read
@@ -244,12 +232,12 @@ class Bookkeeping:
         elif look.state.ended:
             self.conclude(job_id, look, "it was marked started here after its end")
         elif look.owned and look.state.worker:
-            with self._only(whose_is(look)), self._connection.pipeline() as pipeline:
+            with self.only(whose_is(look)), self._connection.pipeline() as pipeline:
                 pipeline.hset(key, "worker_name", look.state.worker)
                 pipeline.execute()
 
     @contextlib.contextmanager
-    def _only(self, whose: Whose | None) -> Iterator[_Only]:
+    def only(self, whose: Whose | None) -> Iterator[_Only]:
         """All that is written of a job in one pipeline, RQ's own code's too, holds only if its session is ``whose``."""
         only = _Only(self._connection, self._keys, whose)
         if whose is None:
@@ -272,20 +260,20 @@ class Bookkeeping:
 
     def close(self, job: SessionJob, queue: Queue, look: Look) -> None:
         """What its session's end makes of a job that nobody runs: canceled, finished or failed."""
-        state, whose = look.state, whose_is(look)
+        state, job.whose = look.state, whose_is(look)
         if state.started_at is None and state.status is Status.DONE:
-            self._cancel(job, queue, whose)
+            self._cancel(job, queue)
             return
-        execution = self.prepare(job, whose)
+        execution = self.prepare(job)
         if execution is None:
             return
         if state.status is Status.ERROR:
-            self.fail(job, queue, execution, state.error or "failed", whose)
+            self.fail(job, queue, execution, state.error or "failed")
         else:
-            self.succeed(job, queue, execution, to_wire(state), whose)
+            self.succeed(job, queue, execution, to_wire(state))
 
-    def _cancel(self, job: SessionJob, queue: Queue, whose: Whose) -> None:
-        with self._only(whose), self._connection.pipeline() as pipeline:
+    def _cancel(self, job: SessionJob, queue: Queue) -> None:
+        with self.only(job.whose), self._connection.pipeline() as pipeline:
             pipeline.lrem(queue.key, 0, job.id)
             pipeline.lrem(queue.intermediate_queue_key, 0, job.id)
             job.set_status(JobStatus.CANCELED, pipeline=pipeline)
@@ -353,7 +341,7 @@ class Bookkeeping:
         for key in (queue.key, queue.intermediate_queue_key):
             if self._connection.lpos(key, job_id) is not None:
                 return "there"
-        with self._only(whose_is(look)) as only, self._connection.pipeline() as pipeline:
+        with self.only(whose_is(look)) as only, self._connection.pipeline() as pipeline:
             pipeline.sadd(Queue.redis_queues_keys, queue.key)
             if job is None:
                 arguments = [state.session_id, state.provider, look.inner.prompt, {}]
@@ -377,7 +365,7 @@ class Bookkeeping:
             log.warning("job %s: %s", job_id, why)
         elif status is not JobStatus.QUEUED:
             return
-        with self._only(whose_is(look)), self._connection.pipeline() as pipeline:
+        with self.only(whose_is(look)), self._connection.pipeline() as pipeline:
             pipeline.lrem(queue.key, 0, job_id)
             pipeline.execute()
         self.close(job, queue, look)

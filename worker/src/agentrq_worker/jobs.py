@@ -26,11 +26,11 @@ from agentrq.wire.ids import check_session_id
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import now_ms
-from agentrq_worker.bookkeeping import Bookkeeping, Whose, is_later, whose_is
+from agentrq_worker.bookkeeping import Bookkeeping, is_later, whose_is
 from agentrq_worker.claimed import Outcome
 from agentrq_worker.host import Host
 from agentrq_worker.ownership import Claim, Look
-from agentrq_worker.rq_job import SessionJob
+from agentrq_worker.rq_job import SessionJob, Whose
 from agentrq_worker.rq_thread import RqThread
 
 log = logging.getLogger(__name__)
@@ -171,24 +171,25 @@ class Jobs:
     async def _run(self, job: SessionJob, queue: Queue, claim: Claim) -> None:
         """The session's life, with RQ's bookkeeping beside it."""
         sid = claim.claimed.session_id
-        live = self._live[job.id] = _Live(Whose(sid, claim.state.get("nonce", "")))
+        job.whose = Whose(sid, claim.state.get("nonce", ""))
+        live = self._live[job.id] = _Live(job.whose)
         try:
             async with asyncio.TaskGroup() as group:
-                preparing = group.create_task(self._prepare(job, live.whose), name=f"prepare {job.id}")
+                preparing = group.create_task(self._prepare(job), name=f"prepare {job.id}")
                 outcome = await self._host.run_session(claim)
             execution = preparing.result()
             if execution is None:
-                execution = await self._rq(self._books.prepare, job, live.whose)
+                execution = await self._rq(self._books.prepare, job)
             if execution is not None:
                 await self._conclude(job, queue, execution, live, outcome)
         finally:
             if self._live.get(job.id) is live:  # superseded here, it may be claimed here again before it has ended
                 del self._live[job.id]
 
-    async def _prepare(self, job: SessionJob, whose: Whose) -> Execution | None:
+    async def _prepare(self, job: SessionJob) -> Execution | None:
         """``started``, while the session begins; RQ's trouble with it is no reason to end the session."""
         try:
-            return await self._rq(self._books.prepare, job, whose)
+            return await self._rq(self._books.prepare, job)
         except redis.RedisError as error:
             log.error("job %s: RQ cannot record that it runs here: %s", job.id, error)
             return None
@@ -205,7 +206,7 @@ class Jobs:
                 gone, look = await self._host.ownership.seen(live.session_id)
                 await self._rq(books.set_right, job.id, live.session_id, look, gone)
                 return
-            await self._rq(books.hand_over, job, live.whose)
+            await self._rq(books.hand_over, job)
             if live.stopped:  # meanwhile: until then RQ took a stop
                 await self._host.stop_ownerless(live.session_id)
             return
@@ -213,12 +214,12 @@ class Jobs:
         if gone or _is_anothers(look, live.whose):
             await self._rq(books.let_go, job, execution)
         elif outcome.status is Status.ERROR:
-            await self._rq(books.fail, job, queue, execution, outcome.error or "failed", live.whose)
+            await self._rq(books.fail, job, queue, execution, outcome.error or "failed")
         elif live.stopped and outcome.reason is Reason.STOPPED:
-            await self._rq(books.fail, job, queue, execution, STOPPED, live.whose, stopped=True)
+            await self._rq(books.fail, job, queue, execution, STOPPED, stopped=True)
         else:
             result = to_wire(look.state) if look is not None else {"sessionId": live.session_id}
-            await self._rq(books.succeed, job, queue, execution, result, live.whose)
+            await self._rq(books.succeed, job, queue, execution, result)
         await self._forget_removed(job, queue, live.whose)
 
     async def _forget_removed(self, job: SessionJob, queue: Queue, whose: Whose) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import redis
@@ -18,6 +18,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from agentrq.wire.commands import MAX_PROMPT_BYTES
+from agentrq.wire.status import Status
 
 LARGEST: Final = 4 * MAX_PROMPT_BYTES
 """Bytes of a job's hash, names and values, and of each of its packed values once it is unpacked."""
@@ -89,8 +90,22 @@ def _is_too_large(packed: bytes) -> bool:
     return size > LARGEST
 
 
+class Whose(NamedTuple):
+    """A session, as the one that a job is of: its id, its start's nonce (None: there is none by that id), its status.
+
+    ``status`` None: whichever it has.
+    """
+
+    session_id: str
+    nonce: str | None
+    status: Status | None = None
+
+
 class SessionJob(Job):
     """A job whose callbacks do not exist and whose webhooks are sent by threads of their own."""
+
+    whose: Whose | None = None
+    """Only as long as it is this session's, anything is written of it; None: it is none's."""
 
     def refresh(self) -> None:
         """As RQ's. Raises NoSuchJobError, `TooLarge`, and whatever RQ's reading of a malformed hash does."""

@@ -23,6 +23,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from agentrq.rq_commands import SERIALIZER
 from agentrq_worker.bookkeeping import RQ_LEASE_S, Bookkeeping
+from agentrq_worker.rq_job import SessionJob
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ class Upkeep:
         """RQ lost a living job, or its upkeep took it for abandoned, while Redis was away or the worker frozen."""
         log.warning("job %s: RQ did not know any more that it runs here", job.id)
         job._status, job.worker_name = JobStatus.STARTED, self._worker.name
-        with self._connection.pipeline() as pipeline:
+        whose = job.whose if isinstance(job, SessionJob) else None
+        with self._books.only(whose), self._connection.pipeline() as pipeline:
             job.save(pipeline=pipeline)
             pipeline.persist(job.key)
             job.failed_job_registry.remove(job, pipeline)
