@@ -39,6 +39,13 @@ def test_what_is_seen_is_frozen_before_the_look_is_over(sleeper: proc.Stat) -> N
     assert ending.ended == {sleeper.ident}
 
 
+def test_what_was_frozen_is_killed_though_it_is_not_found_again(sleeper: proc.Stat) -> None:
+    looks = iter([[sleeper]])
+    ending = Ending(lambda _: next(looks, []))
+    assert ending.round()
+    assert ending.ended == {sleeper.ident}
+
+
 def test_nothing_of_this_process_s_own_session_is_touched() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         stat = proc.read_stat(process.pid)

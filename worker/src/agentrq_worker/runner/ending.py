@@ -23,6 +23,7 @@ class Ending:
         self._foreign = proc.foreign()
         self._known: set[tuple[int, int]] = set()
         self._news = False
+        self._frozen: list[proc.Stat] = []
         self.ended: set[tuple[int, int]] = set()
 
     def round(self) -> bool:
@@ -40,7 +41,8 @@ class Ending:
             if not self._news or time.monotonic() - began > _LOOKING_S:
                 break
         alive = [process for process in found if process.alive]
-        for process in alive:
+        frozen, self._frozen = self._frozen, []  # who was seen may not be found again, and would stand still for ever
+        for process in (*alive, *frozen):
             if proc.send(process, signal.SIGKILL):
                 self.ended.add(process.ident)
         return not alive and not self._news
@@ -50,8 +52,8 @@ class Ending:
         if process.ident not in self._known and process.session not in self._foreign:
             self._known.add(process.ident)
             self._news = True
-            if process.alive:
-                proc.send(process, signal.SIGSTOP)
+            if process.alive and proc.send(process, signal.SIGSTOP):
+                self._frozen.append(process)
 
 
 def pauses(rounds: int) -> Iterator[float]:
