@@ -121,6 +121,7 @@ async def test_a_worker_that_was_cut_off_lets_them_be(
         assert [each.text for each in contents([event async for event in again.events()], "text")] == ["new", "more"]
         assert [state.id for state in await client.sessions()] == ["again"]
         await eventually(lambda: not left(raw, ["gone", "busy"]))
+        assert await asyncio.to_thread(cut.terminate) == 0
 
 
 @pytest.mark.parametrize("turns", [1, 5])

@@ -199,6 +199,7 @@ async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
 
     before = raw.hgetall(key)
     assert b"second" in fetch(raw, "again").data
+    dependent = backend_queue(raw, "dependents").enqueue("any.function", depends_on="again")
     assert not books.forget(job, queue, "again", None)
     assert nothing_happened()
     books.set_right(job.id, "again", None, True)
@@ -215,6 +216,7 @@ async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
     assert books.enqueue_again(job.id, look) in ("there", "changed")
     assert nothing_happened()
     assert fetch(raw, "again").latest_result() is None
+    assert fetch(raw, dependent.id).get_status() == "deferred"
     assert not doomed.executions
 
     # What another version wrote there goes; the session, which has another status by now, is left alone.
@@ -230,6 +232,8 @@ async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
     assert raw.hmget(key, "status", "worker_name") == [b"started", b"living"]
     await session.stop()
     assert (await result_of(raw, "again"))[0] == "finished"
+    await eventually(lambda: fetch(raw, dependent.id).get_status() == "queued")
+    fetch(raw, dependent.id).delete()
     await eventually(lambda: not stuck(raw))
     assert books.forget(job, queue, "again", await looked_at(doomed, redis_url, "again"))
     assert (await result_of(raw, "again"))[0] == "finished"

@@ -1,4 +1,4 @@
-"""What is seen of a job's data before it is read."""
+"""What is seen of a job's data before it is read; what of its records is too long for one command."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq_worker import jobs
+from agentrq_worker.bookkeeping import MOST_WORDS, _in_parts
 from agentrq_worker.jobs import MOST_PARTS, _is_of_too_many_parts
 
 TEXTS = st.text(st.sampled_from('a",[{\\\n'), max_size=20)
@@ -54,3 +55,20 @@ def test_parts_are_counted_outside_of_texts(value: Any, most: int) -> None:
 )
 def test_what_is_too_many(data: bytes, too_many: bool) -> None:
     assert _is_of_too_many_parts(data) is too_many
+
+
+@pytest.mark.parametrize("count", [1, MOST_WORDS, MOST_WORDS + 1, 9000])
+@pytest.mark.parametrize("name", ["SADD", "SREM", "ZREM"])
+def test_a_command_of_many_words_is_several(name: str, count: int) -> None:
+    members = [f"m{number}" for number in range(count)]
+    parts = _in_parts((name, "key", *members))
+    assert [word for part in parts for word in part[2:]] == members
+    assert {part[:2] for part in parts} == {(name, "key")}
+    assert max(map(len, parts)) <= MOST_WORDS + 2
+
+
+def test_other_commands_stay_whole() -> None:
+    keys = [f"k{number}" for number in range(9000)]
+    assert [key for part in _in_parts(("DEL", *keys)) for key in part[1:]] == keys
+    assert _in_parts(("PERSIST", "key")) == [("PERSIST", "key")]
+    assert _in_parts(("HSET", "key", *keys)) == [("HSET", "key", *keys)]

@@ -23,6 +23,7 @@ from rq.worker import BaseWorker, WorkerStatus
 from agentrq.rq_commands import (
     RESULT_TTL_S,
     SERIALIZER,
+    RedisCommand,
     collected,
     delete_end,
     delete_job,
@@ -42,6 +43,7 @@ RQ_LEASE_S: Final = 90
 so that RQ's registries never call a living session abandoned."""
 
 
+MOST_WORDS: Final = 4000
 RECORD_TRIES: Final = 5
 """How often a failure that RQ could not record is tried again as it is: something in the job may be the cause."""
 
@@ -62,7 +64,7 @@ class _Only:
         self.refused = False
         """It was not so, and nothing of what was to be done has been done."""
         self.decided = False
-        """What was to be done is done, or refused: what RQ does beside it (a job's dependents) is done in any case."""
+        """What was to be done is done: what RQ does after it (a job's dependents) is done in any case."""
         self.keys = keys
         self.whose = whose
         self._connection = connection
@@ -74,12 +76,16 @@ class _Only:
         return pipeline
 
 
+class _Refused(Exception):
+    """Nothing was done: what RQ's code would do next about the job's end is not to be done either."""
+
+
 class _OnlyPipeline(Pipeline):
     only: _Only
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """All its commands as one step; answers nothing. (RQ does not ask, and a WATCH of its own stays good.)"""
-        only, commands = self.only, collected(self)
+        only, commands = self.only, [part for command in collected(self) for part in _in_parts(command)]
         if not commands or only.whose is None or only.decided:
             return super().execute(raise_on_error)
         sid, nonce, status = only.whose
@@ -88,7 +94,19 @@ class _OnlyPipeline(Pipeline):
         self.pipeline_execute_command("EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
         (done,) = super().execute(raise_on_error)
         only.decided, only.refused = True, not done
+        if only.refused:
+            raise _Refused
         return []
+
+
+def _in_parts(command: RedisCommand) -> list[RedisCommand]:
+    """A command on any number of members as several: a script takes no more than some 8000 words at once."""
+    name, key, *members = command
+    if len(members) <= MOST_WORDS or name not in ("SADD", "SREM", "ZREM", "DEL"):
+        return [command]
+    if name == "DEL":
+        return [(name, each) for each in (key, *members)]
+    return [(name, key, *members[at : at + MOST_WORDS]) for at in range(0, len(members), MOST_WORDS)]
 
 
 class Bookkeeping:
@@ -245,7 +263,8 @@ class Bookkeeping:
             return
         self._connection.pipeline = only  # type: ignore[method-assign]  # before the class's own
         try:
-            yield only
+            with contextlib.suppress(_Refused):
+                yield only
         finally:
             del self._connection.pipeline
 
