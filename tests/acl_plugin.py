@@ -2,8 +2,8 @@
 
 Each test server has its default user off and the users of `agentrq.acl`: workers log in as ``agentrq-worker``, clients
 as ``agentrq-gateway``, or, with ``AGENTRQ_TEST_ACL=split``, send as ``agentrq-producer`` and follow as
-``agentrq-reader``. A test's own raw clients are an administrator, RQ's own command
-line is the worker's user, as is a worker that is started by hand. Whatever the server refused during a test fails it.
+``agentrq-reader``. A test's own raw clients are an administrator, RQ's own command line is the worker's user, as is a
+worker that is started by hand. Whatever the server refused during a test fails it.
 """
 
 from __future__ import annotations

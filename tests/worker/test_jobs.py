@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq_worker import jobs
-from agentrq_worker.bookkeeping import MOST_WORDS, _in_parts
+from agentrq_worker.conditional import MOST_WORDS, _in_parts
 from agentrq_worker.jobs import MOST_PARTS, _is_of_too_many_parts
 
 TEXTS = st.text(st.sampled_from('a",[{\\\n'), max_size=20)

@@ -202,17 +202,9 @@ def end(context: Context, seen: Snapshot, status: Status, reason: Reason, error:
     # In one step: from its end on the id may be another session's, whose job is not to be canceled.
     also = rq_commands.cancel_job(context.queue, sid) if seen.state.status is Status.QUEUED else []
     step = steps.end(
-        context.keys,
-        sid,
-        seen.state.epoch,
-        seen.inner.token,
-        seen.inner.nonce,
-        status,
-        reason,
-        error,
-        context.retention_s,
-        also,
-    )
+        context.keys, sid, seen.state.epoch, seen.inner.token, seen.inner.nonce, status, reason, error,
+        context.retention_s, also,
+    )  # fmt: skip
     return steps.text((yield step)[0])
 
 

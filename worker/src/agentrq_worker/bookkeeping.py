@@ -6,9 +6,8 @@ What is written of a job is written in one MULTI, so that a worker which dies le
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Final, Literal
 
 import redis
@@ -23,18 +22,16 @@ from rq.worker import BaseWorker, WorkerStatus
 from agentrq.rq_commands import (
     RESULT_TTL_S,
     SERIALIZER,
-    RedisCommand,
-    collected,
     delete_end,
     delete_job,
     start_job,
 )
-from agentrq.wire import scripts, steps
 from agentrq.wire.keys import Keys
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
+from agentrq_worker.conditional import Only, Whose, only
 from agentrq_worker.ownership import Look
-from agentrq_worker.rq_job import SessionJob, Whose, read_data
+from agentrq_worker.rq_job import SessionJob, read_data
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +39,6 @@ RQ_LEASE_S: Final = 90
 """How long RQ believes in an execution without a heartbeat. agentrq's own lease is seconds; this one is only there
 so that RQ's registries never call a living session abandoned."""
 
-
-MOST_WORDS: Final = 4000
 RECORD_TRIES: Final = 5
 """How often a failure that RQ could not record is tried again as it is: something in the job may be the cause."""
 
@@ -55,58 +50,6 @@ class NotPersisted(redis.ConnectionError):
 def whose_is(look: Look) -> Whose:
     """A session as it was looked at."""
     return Whose(look.state.session_id, look.inner.nonce, look.state.status)
-
-
-class _Only:
-    """Makes the pipelines of a connection whose commands hold only if a session is as it was seen."""
-
-    def __init__(self, connection: redis.Redis, keys: Keys, whose: Whose | None) -> None:
-        self.refused = False
-        """It was not so, and nothing of what was to be done has been done."""
-        self.decided = False
-        """What was to be done is done: what RQ does after it (a job's dependents) is done in any case."""
-        self.keys = keys
-        self.whose = whose
-        self._connection = connection
-
-    def __call__(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        pool, callbacks = self._connection.connection_pool, self._connection.response_callbacks
-        pipeline = _OnlyPipeline(pool, callbacks, transaction, shard_hint)
-        pipeline.only = self
-        return pipeline
-
-
-class _Refused(Exception):
-    """Nothing was done: what RQ's code would do next about the job's end is not to be done either."""
-
-
-class _OnlyPipeline(Pipeline):
-    only: _Only
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """All its commands as one step; answers nothing. (RQ does not ask, and a WATCH of its own stays good.)"""
-        only, commands = self.only, [part for command in collected(self) for part in _in_parts(command)]
-        if not commands or only.whose is None or only.decided:
-            return super().execute(raise_on_error)
-        sid, nonce, status = only.whose
-        step = steps.when(only.keys, sid, nonce, status, commands)
-        self.command_stack.clear()
-        self.pipeline_execute_command("EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
-        (done,) = super().execute(raise_on_error)
-        only.decided, only.refused = True, not done
-        if only.refused:
-            raise _Refused
-        return []
-
-
-def _in_parts(command: RedisCommand) -> list[RedisCommand]:
-    """A command on any number of members as several: a script takes no more than some 8000 words at once."""
-    name, key, *members = command
-    if len(members) <= MOST_WORDS or name not in ("SADD", "SREM", "ZREM", "DEL"):
-        return [command]
-    if name == "DEL":
-        return [(name, each) for each in (key, *members)]
-    return [(name, key, *members[at : at + MOST_WORDS]) for at in range(0, len(members), MOST_WORDS)]
 
 
 class Bookkeeping:
@@ -254,19 +197,9 @@ class Bookkeeping:
                 pipeline.hset(key, "worker_name", look.state.worker)
                 pipeline.execute()
 
-    @contextlib.contextmanager
-    def only(self, whose: Whose | None) -> Iterator[_Only]:
-        """All that is written of a job in one pipeline, RQ's own code's too, holds only if its session is ``whose``."""
-        only = _Only(self._connection, self._keys, whose)
-        if whose is None:
-            yield only
-            return
-        self._connection.pipeline = only  # type: ignore[method-assign]  # before the class's own
-        try:
-            with contextlib.suppress(_Refused):
-                yield only
-        finally:
-            del self._connection.pipeline
+    def only(self, whose: Whose | None) -> AbstractContextManager[Only]:
+        """What is written of a job within holds only if its session is ``whose``; None: in any case."""
+        return only(self._connection, self._keys, whose)
 
     def _requeue(self, job: SessionJob, queue: Queue, pipeline: Pipeline) -> None:
         """In front; nobody runs it meanwhile, so that RQ refuses a stop instead of sending it to who is gone."""
@@ -329,9 +262,10 @@ class Bookkeeping:
         job.origin, job.created_at, job.timeout = queue.name, now(), -1
         job.description = "a job that cannot be read"
         job.save()
-        self.fail(job, queue, self._prepared(job), error)
+        self.fail(job, queue, self.prepared(job), error)
 
-    def _prepared(self, job: SessionJob) -> Execution:
+    def prepared(self, job: SessionJob) -> Execution:
+        """As `prepare`, of a job that is no session's."""
         execution = self.prepare(job)
         assert execution is not None
         return execution

@@ -28,9 +28,10 @@ from agentrq.wire.status import Reason, Status
 from agentrq.wire.steps import now_ms
 from agentrq_worker.bookkeeping import Bookkeeping, is_later, whose_is
 from agentrq_worker.claimed import Outcome
+from agentrq_worker.conditional import Whose
 from agentrq_worker.host import Host
 from agentrq_worker.ownership import Claim, Look
-from agentrq_worker.rq_job import SessionJob, Whose
+from agentrq_worker.rq_job import SessionJob
 from agentrq_worker.rq_thread import RqThread
 
 log = logging.getLogger(__name__)
@@ -102,9 +103,7 @@ class Jobs:
         """A job that could not be carried out. Trying again helps only a command that came before its session."""
 
         def fail() -> None:
-            execution = self._books.prepare(job)
-            assert execution is not None
-            self._books.fail(job, queue, execution, text, retry=isinstance(error, SessionNotFound))
+            self._books.fail(job, queue, self._books.prepared(job), text, retry=isinstance(error, SessionNotFound))
 
         known = isinstance(error, AgentRQError)
         text = f"{type(error).__name__}: {error}" if known else f"Internal error: {error!r}"
@@ -131,9 +130,7 @@ class Jobs:
         await self._host.command(session_id, command)
 
         def succeed() -> None:
-            execution = self._books.prepare(job)
-            assert execution is not None
-            self._books.succeed(job, queue, execution, {"commandId": command.command_id})
+            self._books.succeed(job, queue, self._books.prepared(job), {"commandId": command.command_id})
 
         await self._rq(succeed)
 

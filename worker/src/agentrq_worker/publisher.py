@@ -211,14 +211,15 @@ class Publisher:
             args += steps.write_part(lane.session_id, lane.epoch, lane.claim, lane.channels, fields, entries)
         return steps.texts(await own.script(self._script, keys, args))
 
-    async def _give_back(self, lane: Lane) -> Cursor:
+    async def _give_back(self, lane: Lane) -> Cursor | None:
+        """Where its stream stands in Redis then; None: it was removed, and is lost here."""
         step = steps.restore(self.keys, lane.session_id, lane.epoch, lane.state)
         async with asyncio.timeout(CALL_TIMEOUT_S):
             outcome, cursor = steps.texts(await self._restore(keys=list(step.keys), args=list(step.args)))
         lane.unknown_to_redis = False
         if outcome == "removed":
             lane.lose(outcome)
-            return Cursor(0, 0)
+            return None
         log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
         return Cursor.parse(cursor)
 
@@ -306,9 +307,9 @@ class Publisher:
             if not epoch and self._stood_still():
                 lane.lose("removed")
             elif epoch or not lane.ended:  # an ended session may have been removed
-                place = await self._give_back(lane)
-                if lane.lost is None:
-                    lane.repair(place)
+                stands = await self._give_back(lane)
+                if stands is not None:
+                    lane.repair(stands)
         elif int(epoch) > lane.epoch or claim != lane.claim:
             # The end of a session that others ended took the claim, and leaves a runner here.
             lane.lose("ended" if status in ENDED else "fenced")

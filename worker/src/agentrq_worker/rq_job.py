@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import redis
@@ -18,7 +18,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from agentrq.wire.commands import MAX_PROMPT_BYTES
-from agentrq.wire.status import Status
+from agentrq_worker.conditional import Whose
 
 LARGEST: Final = 4 * MAX_PROMPT_BYTES
 """Bytes of a job's hash, names and values, and of each of its packed values once it is unpacked."""
@@ -69,13 +69,14 @@ def read_data(connection: redis.Redis, key: str) -> bytes:
     """What a job that cannot be read asks for; nothing where that is too large to be kept, or no hash."""
     if connection.type(key) != b"hash" or connection.hstrlen(key, "data") > LARGEST:
         return b""
-    data: Any = connection.hget(key, "data") or b""
+    found: Any = connection.hget(key, "data")
+    data = bytes(found or b"")
     if _is_too_large(data):
         return b""
     try:
         return zlib.decompress(data)
     except zlib.error:  # by hand, not packed
-        return data  # type: ignore[no-any-return]
+        return data
 
 
 def _is_too_large(packed: bytes) -> bool:
@@ -88,17 +89,6 @@ def _is_too_large(packed: bytes) -> bool:
     except zlib.error:  # RQ takes it as it is
         return False
     return size > LARGEST
-
-
-class Whose(NamedTuple):
-    """A session, as the one that a job is of: its id, its start's nonce (None: there is none by that id), its status.
-
-    ``status`` None: whichever it has.
-    """
-
-    session_id: str
-    nonce: str | None
-    status: Status | None = None
 
 
 class SessionJob(Job):

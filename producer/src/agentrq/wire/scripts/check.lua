@@ -1,8 +1,8 @@
 -- check: which sessions do not stand as their owner believes.
 -- KEYS  states
 -- ARGV  for each state the owner's claim and the cursor last written
--- Answers for those that differ {position in KEYS, epoch, claim, cursor, status, the start's nonce}, '' for what is missing,
--- and no more of it than such a thing has. What is no state at all is left out.
+-- Answers for those that differ {position in KEYS, epoch, claim, cursor, status, the start's nonce}, '' for what is
+-- missing, and no more of it than such a thing has. What is no state at all is left out.
 local differ = {}
 for i, key in ipairs(KEYS) do
   local seen = redis.pcall('HMGET', key, 'epoch', 'claim', 'cursor', 'status', 'nonce')
