@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from agentrq import AgentClient, AsyncAgentClient, CommandRejected, InvalidOption, Receipt
 from agentrq.wire.messages import ApprovalRequest
 from tests.end_to_end.test_commands import asked, fake_claude
+from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker
 
@@ -190,8 +192,8 @@ async def test_a_setting_outlives_its_worker(client: AsyncAgentClient, start_wor
     start_worker(*FAST, "--name", "w1")
     await until(session, "idle", idle)
     pid = raw.hget(f"agentrq:{{{session.id}}}:state", "pid")
-    with open(f"/proc/{int(pid)}/cmdline", encoding="utf-8") as file:
-        assert "other-model" in file.read().split("\0")
+    # Empty for a moment, while the process becomes the program.
+    await eventually(lambda: "other-model" in Path(f"/proc/{int(pid)}/cmdline").read_text("utf-8").split("\0"))
     await session.stop()
 
 
