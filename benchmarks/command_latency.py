@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrq import AsyncAgentClient, StatusEvent
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 
 RUNNER = Path(__file__).parents[1] / "tests" / "fakes" / "diary_runner.py"
 PROVIDER = """

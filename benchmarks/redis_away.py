@@ -21,7 +21,7 @@ from typing import Final
 import psutil
 
 from agentrq import AsyncAgentClient, Message
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 
 SESSIONS: Final = 10
 BEFORE_S: Final = 10.0

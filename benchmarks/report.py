@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from agentrq.server_process import find_server
+from agentrq.embedded.server_process import find_server
 
 RESULTS: Final = Path(__file__).parent / "RESULTS.md"
 _HEADS: Final = ("#", "measure", "peer or floor", "agentrq", "ratio", "goal", "met")

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 import psutil
 
 from agentrq import AsyncAgentClient, AsyncSession, StatusEvent
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from benchmarks import corpus, native
 
 ROOT: Final = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ import redis
 from agentrq import AgentClient, AsyncAgentClient
 from agentrq.acl import ROLES, profile
 from agentrq.connection import connect, connect_async
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from tests.workers import Worker
 
 GATEWAY = "agentrq-gateway:pw@"

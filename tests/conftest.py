@@ -18,7 +18,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from agentrq import AsyncAgentClient
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from tests.workers import Worker, free_port
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
@@ -43,7 +43,7 @@ PROVIDERS = """
 [providers.demo]
 env = { AGENTRQ_DEMO_PACE = "0" }
 [providers.fake]
-command = ["%(python)s", "-m", "agentrq_worker.runners.demo"]
+command = ["%(python)s", "-m", "agentrq_worker.builtin_runners.demo"]
 env = { AGENTRQ_DEMO_PACE = "0" }
 """
 

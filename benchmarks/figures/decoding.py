@@ -21,10 +21,10 @@ from agentrq.wire.commands import Options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.lane import Lane
-from agentrq_worker.providers.claude import ClaudeAdapter
-from agentrq_worker.providers.dialects import make_dialect
-from agentrq_worker.spool import Shares
+from agentrq_worker.providers.claude.parser import ClaudeAdapter
+from agentrq_worker.providers.protocol_registry import make_dialect
+from agentrq_worker.stream.buffer import Shares
+from agentrq_worker.stream.event_log import Lane
 from benchmarks import corpus
 from benchmarks.peers.dict_code import Normaliser
 from benchmarks.report import Row, at_least, told, us

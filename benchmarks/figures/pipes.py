@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Final
 
-from agentrq_worker.runner.framing import LineFramer
-from agentrq_worker.runner.process import RunnerProcess
+from agentrq_worker.process.framing import LineFramer
+from agentrq_worker.process.runner_process import RunnerProcess
 from benchmarks import corpus, native
 from benchmarks.report import Row, at_least, at_most, told, us
 

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from agentrq.connection import connect_async
-from agentrq.wire import scripts, steps
+from agentrq.wire import script_calls, scripts
 from agentrq.wire.keys import Keys
 from benchmarks.corpus import CORPORA
 from benchmarks.peers.dict_code import Normaliser
@@ -40,7 +40,7 @@ async def main() -> None:
             place = {"epoch": 1, "claim": "t", "cursor": "1-0", "status": "running"}
             await client.hset(keys.state(name), mapping=place)
         heads = [(name, 1, "t", (keys.messages_channel(name), keys.status_channel(name))) for name in names]
-        halves.append((heads, [key for name in names for key in steps.session_keys(keys, name)]))
+        halves.append((heads, [key for name in names for key in script_calls.session_keys(keys, name)]))
 
     async def publish(heads: list[Any], session_keys: list[str], seq: int, calls: int) -> int:
         share = BATCH // len(heads)
@@ -48,7 +48,7 @@ async def main() -> None:
             args: list[Any] = [100_000, 256 << 20, 86_400_000, 1_763_793_000_123]
             for at, head in enumerate(heads):
                 ready = payloads[at * share : (at + 1) * share]
-                args += steps.write_part(*head, {}, [steps.Run("m", seq + 1, ready)])
+                args += script_calls.write_part(*head, {}, [script_calls.Run("m", seq + 1, ready)])
             answer = await script(keys=session_keys, args=args)
             assert answer[0] == b"ok", answer
             seq += share

@@ -16,8 +16,8 @@ import redis
 
 from agentrq import AgentClient, AsyncAgentClient
 from agentrq.acl import ROLES, profile
-from agentrq.client import _asyncio, _sync
-from agentrq.server_process import ServerProcess
+from agentrq.client import asyncio_client, sync_client
+from agentrq.embedded.server_process import ServerProcess
 from tests.attacks import attack
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
@@ -130,7 +130,7 @@ async def test_who_may_only_read_follows_on(
 ) -> None:
     """A reader that finds a session lost may not write its end: it waits for who may."""
     monkeypatch.setenv("AGENTRQ_RECOVERY_TIMEOUT_S", "0.1")
-    for client in (_asyncio, _sync):
+    for client in (asyncio_client, sync_client):
         monkeypatch.setattr(client, "LOOK_AGAIN_S", 0.2)
     async with (
         AsyncAgentClient.from_url(guarded.url("reader")) as reader,

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from agentrq import AsyncAgentClient
-from agentrq.server_process import ServerProcess
-from agentrq_worker.runner import landlock, proc
+from agentrq.embedded.server_process import ServerProcess
+from agentrq_worker.process import procfs
+from agentrq_worker.sandbox import landlock
 from tests.attacks import attack
 from tests.end_to_end.test_isolation import PROBE, needs_landlock, texts
 from tests.rq_checks import eventually
@@ -51,7 +52,7 @@ worker = os.getppid()
 
 
 def runs(pid: int) -> bool:
-    stat = proc.read_stat(pid)
+    stat = procfs.read_stat(pid)
     return stat is not None and stat.alive
 
 
@@ -205,7 +206,7 @@ async def test_its_world_from_inside(
     homes = tmp_path / "homes"
     (tmp_path / "worker-home").mkdir()
     (tmp_path / "worker-home/login.json").write_text("logged in")
-    # RLIMIT_NPROC does not bind a root; that it is refused there is test_confine.py's.
+    # RLIMIT_NPROC does not bind a root; that it is refused there is test_sandbox.py's.
     more = "" if os.geteuid() == 0 else "processes = 400\n"
     config.write_text(f'homes_dir = "{homes}"\n' + sandbox(kind, f"""
 home = "session"

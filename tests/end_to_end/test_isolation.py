@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentrq import AsyncAgentClient, CommandRejected
-from agentrq_worker.runner import landlock
+from agentrq_worker.sandbox import landlock
 from tests.attacks import attack
 from tests.rq_checks import eventually
 from tests.sessions import contents, until

@@ -23,7 +23,7 @@ from rq.serializers import JSONSerializer
 from rq.webhook import Webhook
 
 from agentrq import AsyncAgentClient, CommandRejected, Message, StatusEvent
-from agentrq.wire import steps
+from agentrq.wire import script_calls
 from agentrq.wire.keys import Keys
 from tests.faults.deaths import LIGHT_PROVIDER
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
@@ -178,7 +178,7 @@ async def test_a_start_is_looked_at_as_it_is_dequeued(
             raw.echo("over")
             said = (monitor.next_command()["command"] for _ in itertools.count())
             commands = list(itertools.takewhile(lambda command: command != "ECHO over", said))
-        look = steps.look(Keys(), sid)
+        look = script_calls.look(Keys(), sid)
         looks.append(sum(f"1 {look.keys[0]} {look.args[0]} " in command for command in commands))
     assert looks == [3, 1]  # the script is not there; it is still not there; it is
 

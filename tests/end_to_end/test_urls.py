@@ -18,7 +18,7 @@ import redis
 
 from agentrq import AsyncAgentClient
 from agentrq.connection import hide_arguments, masked
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from tests.attacks import attack
 from tests.sessions import contents, until
 from tests.workers import Worker

@@ -15,7 +15,7 @@ from collections import Counter
 import redis.asyncio
 
 from agentrq.connection import connect_async
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 
 
 class Storm:

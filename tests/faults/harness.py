@@ -24,15 +24,15 @@ import redis
 import redis.asyncio
 
 from agentrq import AgentClient, AsyncAgentClient, SessionExists
-from agentrq.client import _asyncio, _sync
+from agentrq.client import asyncio_client, sync_client
 from agentrq.connection import connect_async
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import TextDelta
-from agentrq_worker.draft import Draft
-from agentrq_worker.ownership import Ownership
-from agentrq_worker.publisher import Publisher
+from agentrq_worker.ownership.ownership import Ownership
+from agentrq_worker.providers.draft_message import Draft
 from agentrq_worker.settings import Settings
+from agentrq_worker.stream.publisher import Publisher
 from tests.faults.proxy import Plan, Proxy
 from tests.faults.restarts import Restartable
 from tests.faults.writing import Seen, Writer, claimed, publishing, seen
@@ -255,8 +255,8 @@ async def run_seeds(
 
     with (
         tempfile.TemporaryDirectory() as spool,
-        mock.patch.object(_asyncio, "LOOK_AGAIN_S", LOOK_AGAIN_S),
-        mock.patch.object(_sync, "LOOK_AGAIN_S", LOOK_AGAIN_S),
+        mock.patch.object(asyncio_client, "LOOK_AGAIN_S", LOOK_AGAIN_S),
+        mock.patch.object(sync_client, "LOOK_AGAIN_S", LOOK_AGAIN_S),
     ):
         try:
             async with asyncio.TaskGroup() as group:

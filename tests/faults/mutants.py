@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 from unittest import mock
 
-from agentrq.server_process import ServerProcess
-from agentrq.subscription import Mailbox
+from agentrq.client.subscription import Mailbox
+from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire import scripts
 from tests.faults import harness
 from tests.faults.chaos import storm

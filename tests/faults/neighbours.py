@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agentrq import AsyncAgentClient
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from tests.conftest import PROVIDERS
 from tests.end_to_end.test_isolation import PROBE
 from tests.fakes.hostile import CHATTER, DEAF_ONLY, DISK, FORK_LOOP, FORKS, SOCKETS, STDERR, no_newline

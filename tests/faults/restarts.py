@@ -8,7 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 
 
 class Restartable:

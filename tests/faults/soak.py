@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from agentrq import AsyncAgentClient
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from tests.faults.deaths import LIGHT_PROVIDER, Deaths, roll, spread
 from tests.rq_checks import stuck
 from tests.sessions import until

@@ -14,10 +14,10 @@ import redis
 from agentrq import AsyncAgentClient
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Status
-from agentrq_worker import publisher as publishers
-from agentrq_worker.draft import Draft
-from agentrq_worker.lane import Lane
-from agentrq_worker.publisher import Publisher
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.stream import publisher as publishers
+from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.publisher import Publisher
 from tests.faults.waiting import SETTINGS
 from tests.faults.writing import claimed, publishing
 

@@ -16,10 +16,10 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
-from agentrq_worker import lane as lanes
-from agentrq_worker import publisher as publishers
-from agentrq_worker.lane import Lane
-from agentrq_worker.publisher import Publisher
+from agentrq_worker.stream import event_log as lanes
+from agentrq_worker.stream import publisher as publishers
+from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.publisher import Publisher
 from tests.faults import waiting
 from tests.faults.restarts import Restartable
 from tests.faults.writing import Seen, claimed, publishing, seen

@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 
 from agentrq import AsyncAgentClient
-from agentrq.server_process import ServerProcess, find_server
+from agentrq.embedded.server_process import ServerProcess, find_server
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text

@@ -29,19 +29,18 @@ from agentrq import (
     SessionNotFound,
     State,
     StreamTrimmed,
-    operations,
 )
 from agentrq import connection as connections
-from agentrq import live as lives
-from agentrq import subscription as subscriptions
-from agentrq.client import _asyncio, _sync
+from agentrq.client import asyncio_client, operations, sync_client
+from agentrq.client import pubsub_hub as lives
+from agentrq.client import subscription as subscriptions
 from agentrq.connection import connect, connect_async
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
-from agentrq_worker import publisher as publishers
-from agentrq_worker.lane import Lane
 from agentrq_worker.settings import Settings
+from agentrq_worker.stream import publisher as publishers
+from agentrq_worker.stream.event_log import Lane
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
 from tests.faults.waiting import a_hub, a_lane
@@ -331,7 +330,7 @@ async def test_a_receipt_among_what_is_trimmed(
             asyncio.run_coroutine_threadsafe(flood(), loop).result(15)
             return subscriptions.Reader(*args, **named)
 
-        monkeypatch.setattr(_sync, "Reader", reader)
+        monkeypatch.setattr(sync_client, "Reader", reader)
         with AgentClient.from_url(redis_url) as client:
 
             def interrupt() -> Any:
@@ -349,8 +348,8 @@ async def test_a_receipt_among_what_is_trimmed(
 async def test_a_session_that_is_taken_away(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(_asyncio, "LOOK_AGAIN_S", 0.1)
-    monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(asyncio_client, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(sync_client, "LOOK_AGAIN_S", 0.1)
     async with AsyncAgentClient.from_url(redis_url) as client:
         await client.start("demo", "hello", "s")
         sequence: list[Seen] = []
@@ -450,7 +449,7 @@ async def following(how: str, redis_url: str, live_url: str, sequence: list[Seen
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.both_loops
 async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(sync_client, "LOOK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
@@ -477,8 +476,8 @@ async def test_a_network_that_stands_still_at_connect(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The connection is made and never greeted: hints cannot be had, the stream is read all the same."""
-    monkeypatch.setattr(_sync, "LOOK_AGAIN_S", 0.2)
-    monkeypatch.setattr(_asyncio, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(sync_client, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(asyncio_client, "LOOK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
@@ -500,7 +499,7 @@ def noted_pauses(monkeypatch: pytest.MonkeyPatch, longest: float = 1.0) -> list[
         pauses.append(seconds)
         time.sleep(min(seconds, longest))
 
-    monkeypatch.setattr(_sync, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    monkeypatch.setattr(sync_client, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
     return pauses
 
 
@@ -592,7 +591,7 @@ async def test_a_network_that_stands_still_while_somebody_waits(
         await client.start("demo", "hello", "s")
     monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 2.0)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 2.0)
-    monkeypatch.setattr(_asyncio, "ANSWER_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(asyncio_client, "ANSWER_TIMEOUT_S", 2.0)
     async with Proxy.to(redis_url) as network, asyncio.timeout(30):
         if how == "async":
             async with AsyncAgentClient.from_url(network.url) as client:

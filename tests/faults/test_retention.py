@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rq.registry import FinishedJobRegistry
 
-from agentrq import AsyncAgentClient, SessionExists, SessionNotFound, operations
-from agentrq.operations import Operation
+from agentrq import AsyncAgentClient, SessionExists, SessionNotFound
+from agentrq.client import operations
+from agentrq.client.operations import Operation
 from agentrq.rq_commands import RESULT_TTL_S
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys

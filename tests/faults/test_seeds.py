@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.server_process import ServerProcess
 from tests.faults.chaos import storm
 from tests.faults.harness import run_seeds
 from tests.faults.mutants import CONTROL, MUTANTS, survives

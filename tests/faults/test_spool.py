@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentrq import AsyncAgentClient
-from agentrq_worker.runners.demo_words import line_text
-from agentrq_worker.spool import ENTRY_BYTES, Entry, Shares, Waiting
+from agentrq_worker.builtin_runners.demo.words import line_text
+from agentrq_worker.stream.buffer import ENTRY_BYTES, Entry, Shares, Waiting
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
 from tests.sessions import contents, until

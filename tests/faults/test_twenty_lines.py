@@ -12,8 +12,8 @@ import redis
 
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.lane import Lane
 from agentrq_worker.settings import Settings
+from agentrq_worker.stream.event_log import Lane
 from tests.faults import waiting
 from tests.faults.proxy import Plan, Proxy
 from tests.faults.waiting import a_lane

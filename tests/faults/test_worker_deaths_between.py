@@ -14,10 +14,10 @@ from rq.timeouts import TimerDeathPenalty
 from agentrq import AsyncAgentClient
 from agentrq.connection import connect_async
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.bookkeeping import Bookkeeping, whose_is
-from agentrq_worker.intake import SessionWorker
-from agentrq_worker.ownership import Look, Ownership
-from agentrq_worker.rq_job import SessionJob
+from agentrq_worker.ownership.ownership import Look, Ownership
+from agentrq_worker.rq.job import SessionJob
+from agentrq_worker.rq.job_records import Bookkeeping, whose_is
+from agentrq_worker.rq.worker import SessionWorker
 from agentrq_worker.settings import Settings
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
 from tests.sessions import until

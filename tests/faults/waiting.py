@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import redis
 
 from agentrq import AsyncAgentClient
+from agentrq.client.pubsub_hub import Hub
 from agentrq.connection import connect_async
-from agentrq.live import Hub
 from agentrq.wire.keys import Keys
-from agentrq_worker.lane import Lane
-from agentrq_worker.publisher import Publisher
 from agentrq_worker.settings import Settings
+from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.publisher import Publisher
 from tests.faults.writing import claimed, publishing
 
 SETTINGS = Settings(name="w")

@@ -15,11 +15,11 @@ from agentrq import Event, Message, StatusEvent
 from agentrq.connection import connect_async
 from agentrq.wire.messages import Text, TextDelta
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.draft import Draft
-from agentrq_worker.lane import Lane
-from agentrq_worker.ownership import Ownership
-from agentrq_worker.publisher import Publisher
+from agentrq_worker.ownership.ownership import Ownership
+from agentrq_worker.providers.draft_message import Draft
 from agentrq_worker.settings import Settings
+from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.publisher import Publisher
 
 Seen: TypeAlias = tuple[str | None, str, Any]
 """An event as it is compared: its cursor, its kind, what it says."""

@@ -21,20 +21,20 @@ from agentrq.wire.commands import make_options
 from agentrq.wire.ids import Cursor, is_session_id
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import read_inner, read_state, to_wire
-from agentrq_worker.inbox import LONGEST, Unreadable, read_command
-from agentrq_worker.jobs import _read as read_job
-from agentrq_worker.providers import ADAPTERS
-from agentrq_worker.providers.dialects import make_dialect
-from agentrq_worker.rq_job import SessionJob
-from agentrq_worker.runner import proc
-from agentrq_worker.runner.redact import Redactor
-from tests.worker.test_adapter_properties import run as run_adapter
-from tests.worker.test_dialect_properties import talk
+from agentrq_worker.ownership.command_decoder import LONGEST, Unreadable, read_command
+from agentrq_worker.process import procfs
+from agentrq_worker.process.redact import Redactor
+from agentrq_worker.providers.parser_registry import ADAPTERS
+from agentrq_worker.providers.protocol_registry import make_dialect
+from agentrq_worker.rq.job import SessionJob
+from agentrq_worker.rq.job_handler import _read as read_job
 from tests.worker.test_framing import frame, reference
 from tests.worker.test_golden import RPC
+from tests.worker.test_parser_properties import run as run_adapter
+from tests.worker.test_protocol_properties import talk
 
 REFUSED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What readers of Redis are ready for (`agentrq.subscription`, `agentrq_worker.ownership`)."""
+"""What readers of Redis are ready for (`agentrq.client.subscription`, `agentrq_worker.ownership`)."""
 
 
 def framing(data: bytes) -> None:
@@ -125,7 +125,7 @@ def names(data: bytes) -> None:
         assert Cursor.parse(str(cursor)) == cursor
     assert not is_session_id(data) or data.translate(None, b"-_").isalnum() or not data.strip(b"-_")
     text = data.decode("utf-8", "replace")
-    assert (proc.parse_mark(text) is None) == (proc.tag_of(text) == 0)
+    assert (procfs.parse_mark(text) is None) == (procfs.tag_of(text) == 0)
 
 
 _SECRETS: Final = ('sk-"key"/0123456789', "caf\u00e9-caf\u00e9-caf\u00e9")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from agentrq_worker.host import LAST_WRITE_S
 from agentrq_worker.settings import load
+from agentrq_worker.worker import LAST_WRITE_S
 from tests.packaging.conftest import ROOT
 
 Instruction = tuple[str, list[str]]

@@ -16,8 +16,8 @@ from agentrq.wire.commands import FUNCTIONS, MAX_INBOX, MAX_PROMPT_BYTES, START,
 from agentrq.wire.keys import Keys
 from agentrq.wire.state import State
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.providers import ADAPTERS
-from agentrq_worker.resolution import builtin
+from agentrq_worker.providers.parser_registry import ADAPTERS
+from agentrq_worker.session.program_lookup import builtin
 from agentrq_worker.settings import Settings, load
 from tests.packaging.conftest import ROOT
 

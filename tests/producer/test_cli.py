@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 import pytest
 
-from agentrq.cli import loading
+from agentrq.cli import command_table
 from agentrq.client import AgentClient
-from agentrq.embedded import try_lock
-from agentrq.server_process import ServerProcess
+from agentrq.embedded.attach import try_lock
+from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.commands import MAX_INBOX
 from tests.producer.test_cli_base import (
     COMMAND,
@@ -81,7 +81,7 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     done = run_python(TELLS_IMPORTS, "--help")
     assert done.returncode == 0
     assert done.stderr == "[]\n"
-    for name, (_, line) in loading.COMMANDS.items():
+    for name, (_, line) in command_table.COMMANDS.items():
         assert f"  {name} " in done.stdout
         assert line[:40] in done.stdout
 
@@ -91,12 +91,12 @@ def test_start_imports_neither_rich_nor_the_embedded_server(url: str) -> None:
     assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
-@pytest.mark.parametrize("name", [name for name, (place, _) in loading.COMMANDS.items() if place])
+@pytest.mark.parametrize("name", [name for name, (place, _) in command_table.COMMANDS.items() if place])
 def test_a_command_says_of_itself_what_the_help_says(name: str) -> None:
-    command = loading.load(name)
+    command = command_table.load(name)
     assert isinstance(command, click.Command)
     assert command.name == name
-    assert (command.help or "").startswith(loading.COMMANDS[name][1].removesuffix("."))
+    assert (command.help or "").startswith(command_table.COMMANDS[name][1].removesuffix("."))
     if name == "acl":  # prints text, asks no server
         return
     assert {"--redis", "--json"} <= {option for parameter in command.params for option in parameter.opts}

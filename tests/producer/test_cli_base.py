@@ -17,7 +17,7 @@ from typing import Any
 import redis
 
 from agentrq.client import AgentClient
-from agentrq.wire import scripts, steps
+from agentrq.wire import script_calls, scripts
 from agentrq.wire.keys import Keys
 
 LIMIT_S = 30.0
@@ -159,11 +159,11 @@ class Writer:
         return cls(url, session_id).claim()
 
     def claim(self) -> "Writer":
-        nonce = steps.text(self.redis.hget(KEYS.state(self.sid), "nonce"))
+        nonce = script_calls.text(self.redis.hget(KEYS.state(self.sid), "nonce"))
         seen = (self.epoch, "token" if self.epoch else "", nonce)
         self.fence = f"claim-{self.epoch}"
-        step = steps.claim(KEYS, self.sid, "fake-worker", "token", self.fence, *seen)
-        outcome, epoch, cursor = steps.texts(self._scripts["claim"](keys=list(step.keys), args=list(step.args)))
+        step = script_calls.claim(KEYS, self.sid, "fake-worker", "token", self.fence, *seen)
+        outcome, epoch, cursor = script_calls.texts(self._scripts["claim"](keys=list(step.keys), args=list(step.args)))
         assert outcome == "claimed"
         self.epoch, self.seq = int(epoch), int(cursor.partition("-")[2])
         return self
@@ -196,11 +196,11 @@ class Writer:
                 if name in event:
                     fields[name] = event[name]
             sent = [(text[1:] if kind == "e" else text).encode()]
-            entries.append(steps.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
+            entries.append(script_calls.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
         channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
-        part = steps.write_part(self.sid, self.epoch, self.fence, channels, fields, entries)
-        keys = list(steps.session_keys(KEYS, self.sid))
-        outcome, _ = steps.texts(
+        part = script_calls.write_part(self.sid, self.epoch, self.fence, channels, fields, entries)
+        keys = list(script_calls.session_keys(KEYS, self.sid))
+        outcome, _ = script_calls.texts(
             self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])
         )
         assert outcome == "ok"

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from agentrq.client import AgentClient
-from agentrq.server_process import ServerProcess, find_server
+from agentrq.embedded.server_process import ServerProcess, find_server
 from tests.producer.test_cli_base import run_cli
 
 CHECKS = {

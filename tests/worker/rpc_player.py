@@ -12,9 +12,9 @@ from typing import Any
 
 from agentrq.wire.commands import Options, make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers.dialect import Dialect, Ended, Write
-from agentrq_worker.providers.dialects import make_dialect
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.protocol import Dialect, Ended, Write
+from agentrq_worker.providers.protocol_registry import make_dialect
 
 PROMPTS = ("turn/start", "session/prompt")
 HANDSHAKE = ("initialize", "initialized", "thread/start", "session/new")

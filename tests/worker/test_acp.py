@@ -10,9 +10,9 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers.acp import Acp
-from agentrq_worker.providers.dialect import Ended, Refused, Write
+from agentrq_worker.providers.acp.protocol import Acp
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.protocol import Ended, Refused, Write
 from tests.worker.adapter_checks import as_json, check
 
 MODES = {"currentModeId": "default", "availableModes": [{"id": "default"}, {"id": "yolo"}, {"id": "plan"}]}

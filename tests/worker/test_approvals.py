@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, strategies
 
 from agentrq.errors import InvalidOption
-from agentrq.wire.approvals import ASK, InvalidPolicy, read_policy, words
+from agentrq.wire.approval_policy import ASK, InvalidPolicy, read_policy, words
 from agentrq.wire.commands import make_options, parse_option
-from agentrq_worker.approvals import decide, same_call
 from agentrq_worker.providers.answers import Gist, answers_to, form, gist
-from agentrq_worker.providers.dialect import Refused
+from agentrq_worker.providers.protocol import Refused
+from agentrq_worker.session.approval_policy import decide, same_call
 
 RULES = read_policy(
     {

@@ -25,16 +25,16 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.claimed import Carried, Claimed, Outcome, Waiting
-from agentrq_worker.history import cut_turn
-from agentrq_worker.ownership import Ownership
-from agentrq_worker.providers.dialect import Alive, Ended, Late
-from agentrq_worker.publisher import Publisher
-from agentrq_worker.session import Session
+from agentrq_worker.ownership.interrupted_turn import cut_turn
+from agentrq_worker.ownership.ownership import Ownership
+from agentrq_worker.providers.protocol import Alive, Ended, Late
+from agentrq_worker.session.shell import Session
+from agentrq_worker.session_types import Carried, Claimed, Outcome, Waiting
 from agentrq_worker.settings import Settings
-from agentrq_worker.spool import Entry, Shares
-from agentrq_worker.spool import Waiting as Queue
-from tests.worker.test_conversation import Talk, asks, cost, cut
+from agentrq_worker.stream.buffer import Entry, Shares
+from agentrq_worker.stream.buffer import Waiting as Queue
+from agentrq_worker.stream.publisher import Publisher
+from tests.worker.test_session_machine import Talk, asks, cost, cut
 
 # -- the conversation
 

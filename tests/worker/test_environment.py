@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker.runner.environment import build_environment
+from agentrq_worker.process.environment import build_environment
 
 ALLOWED = [
     "PATH",

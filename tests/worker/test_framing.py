@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker.runner import framing
-from agentrq_worker.runner.framing import LineFramer, LineTooLong
+from agentrq_worker.process import framing
+from agentrq_worker.process.framing import LineFramer, LineTooLong
 
 # Mostly the bytes that matter: newlines, white space, the UTF-8 pieces of U+2028 and U+0085.
 streams = st.lists(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agentrq.wire.codec import encode
-from agentrq_worker.providers import Draft, adapter
+from agentrq_worker.providers.parser_registry import Draft, adapter
 from tests.worker.adapter_checks import as_json
 from tests.worker.rpc_player import Player
 

@@ -10,19 +10,19 @@ from typing import IO
 
 import pytest
 
-from agentrq_worker.runner import guardian, proc
+from agentrq_worker.process import guardian, procfs
 from tests.worker.test_process import DAEMON, HIDING, PYTHON, THEN_READ, is_gone, left_over, runs
 
 # A worker: spawns one runner for each argument, prints the pids (guardian, then runner and its hidden child each).
 WORKER = f"""
 import asyncio, os, sys
-from agentrq_worker.runner import proc
-from agentrq_worker.runner.guardian import Guardian
-from agentrq_worker.runner.process import RunnerProcess
+from agentrq_worker.process import procfs
+from agentrq_worker.process.guardian import Guardian
+from agentrq_worker.process.runner_process import RunnerProcess
 
 async def main():
     if "subreaper" in sys.argv:
-        assert proc.become_subreaper()
+        assert procfs.become_subreaper()
     guardian = Guardian() if "guardian" in sys.argv else None
     print(guardian.pid if guardian else 0, flush=True)
     runners = []
@@ -32,7 +32,7 @@ async def main():
             print(runners[-1].pid, data.decode().strip(), flush=True)
             ready.set()
         runners.append(await RunnerProcess.spawn([*{PYTHON!r}, {DAEMON + THEN_READ!r}, hides], env=dict(os.environ),
-            mark=proc.make_mark("s"), on_chunk=on_chunk, on_stdout_end=lambda: None))
+            mark=procfs.make_mark("s"), on_chunk=on_chunk, on_stdout_end=lambda: None))
         await ready.wait()
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -53,7 +53,7 @@ def worker(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int, list[i
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    ident = process.pid, proc.starttime(process.pid)
+    ident = process.pid, procfs.starttime(process.pid)
     with process:
         try:
             out: IO[str] | None = process.stdout
@@ -72,9 +72,9 @@ def worker(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int, list[i
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    assert proc.become_subreaper()
+    assert procfs.become_subreaper()
     yield
-    proc.reap_strays()
+    procfs.reap_strays()
     assert left_over() == []
 
 
@@ -121,12 +121,12 @@ def test_closed_in_good_order_it_ends_what_is_left_and_exits(tidy: str) -> None:
 def test_its_own_death_shows() -> None:
     made = guardian.Guardian()
     alive = [made.alive]
-    assert made.pid in proc.MANAGED
+    assert made.pid in procfs.MANAGED
     os.kill(made.pid, signal.SIGKILL)
     assert is_gone(made.pid)
     assert [*alive, made.alive] == [True, False]
     assert made.close()
-    assert made.pid not in proc.MANAGED
+    assert made.pid not in procfs.MANAGED
 
 
 def test_sweep_ends_what_a_dead_worker_left_and_spares_the_living() -> None:
@@ -156,14 +156,14 @@ def test_a_worker_killed_together_with_its_guardian_is_cleaned_up_after_by_anoth
 
 def test_a_pid_that_is_used_again_is_another_worker() -> None:
     """The mark of a process that is gone and had this process's pid: its runner ends, who has the pid now does not."""
-    predecessor = f"{os.getpid()}.{proc.starttime(os.getpid()) - 1}.0123:s"
-    mine = proc.make_mark("s")
+    predecessor = f"{os.getpid()}.{procfs.starttime(os.getpid()) - 1}.0123:s"
+    mine = procfs.make_mark("s")
     started = []
     try:
         for mark in (predecessor, mine):
-            with proc.tagged(mark):
+            with procfs.tagged(mark):
                 started.append(subprocess.Popen(
-                    ["sleep", "60"], env={**os.environ, proc.MARK_VARIABLE: mark}, start_new_session=True
+                    ["sleep", "60"], env={**os.environ, procfs.MARK_VARIABLE: mark}, start_new_session=True
                 ))  # fmt: skip
         left, living = started
         guardian.sweep()

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from agentrq_worker.runner import pipes, proc
-from agentrq_worker.runner.pipes import STDERR_LINE
-from agentrq_worker.runner.process import RunnerProcess
+from agentrq_worker.process import pipes, procfs
+from agentrq_worker.process.pipes import STDERR_LINE
+from agentrq_worker.process.runner_process import RunnerProcess
 from tests.workers import alive
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -86,7 +86,7 @@ async def runner(*argv: str, cwd: str | None = None, env: dict[str, str] | None 
         argv,
         env=ENV if env is None else env,
         cwd=cwd,
-        mark=proc.make_mark("s"),
+        mark=procfs.make_mark("s"),
         on_chunk=made.on_chunk,
         on_stdout_end=made.on_end,
         on_stderr_line=made.stderr.append,
@@ -132,11 +132,11 @@ def left_over() -> list[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    assert proc.become_subreaper()
+    assert procfs.become_subreaper()
     yield
-    proc.reap_strays()
+    procfs.reap_strays()
     assert left_over() == []
-    assert not proc.MANAGED
+    assert not procfs.MANAGED
 
 
 # -- exit
@@ -461,7 +461,7 @@ time.sleep(1000)
 
 
 async def test_end_tree_works_without_a_subreaper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proc, "_subreaper", False)
+    monkeypatch.setattr(procfs, "_subreaper", False)
     async with runner(*PYTHON, DAEMON, "stdio,setsid,fork,env") as r:
         child = await r.child()
         await r.process.wait()
@@ -470,8 +470,8 @@ async def test_end_tree_works_without_a_subreaper(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_without_proc_the_group_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proc, "AVAILABLE", False)
-    monkeypatch.setattr(proc, "family", lambda *_: {})
+    monkeypatch.setattr(procfs, "AVAILABLE", False)
+    monkeypatch.setattr(procfs, "family", lambda *_: {})
     async with runner("sh", "-c", "sleep 1000 & echo $!; exit 0") as r:
         child = await r.child()
         await r.process.wait()
@@ -489,7 +489,7 @@ async def test_strays_are_reaped_and_other_children_are_not() -> None:
         async with asyncio.timeout(10):
             assert await own.wait() == 5
         while os.path.exists(f"/proc/{stray}"):  # a zombie of its own parent's until that has ended
-            proc.reap_strays()
+            procfs.reap_strays()
         assert r.process.returncode is None
 
 
@@ -497,34 +497,34 @@ async def test_strays_are_reaped_and_other_children_are_not() -> None:
 
 
 def test_marks_are_unique_and_say_whose_they_are() -> None:
-    mark = proc.make_mark("s-1")
-    parsed = proc.parse_mark(mark)
+    mark = procfs.make_mark("s-1")
+    parsed = procfs.parse_mark(mark)
     assert parsed
-    assert parsed.worker == (os.getpid(), proc.starttime(os.getpid()))
+    assert parsed.worker == (os.getpid(), procfs.starttime(os.getpid()))
     assert parsed.session_id == "s-1"
-    other = proc.make_mark("s-1")
+    other = procfs.make_mark("s-1")
     assert mark != other
-    assert proc.tag_of(mark) != proc.tag_of(other)
-    assert proc.tag_of(mark) >> 32 == proc.tag_of(other) >> 32 == proc.worker_tag(parsed.worker)
-    assert [proc.parse_mark(text) for text in ("", "1.2.3", "1.2:s", "a.2.3:s", "1.2.3.4:s", ":")] == [None] * 6
+    assert procfs.tag_of(mark) != procfs.tag_of(other)
+    assert procfs.tag_of(mark) >> 32 == procfs.tag_of(other) >> 32 == procfs.worker_tag(parsed.worker)
+    assert [procfs.parse_mark(text) for text in ("", "1.2.3", "1.2:s", "a.2.3:s", "1.2.3.4:s", ":")] == [None] * 6
 
 
 def test_a_signal_never_hits_a_later_process_of_the_same_pid() -> None:
-    me = proc.read_stat(os.getpid())
+    me = procfs.read_stat(os.getpid())
     assert me
-    assert proc.send(me._replace(starttime=me.starttime - 1), signal.SIGKILL) is False
-    assert proc.send(me, 0) is True
-    assert proc.is_running(me.ident)
-    assert not proc.is_running((me.pid, me.starttime - 1))
+    assert procfs.send(me._replace(starttime=me.starttime - 1), signal.SIGKILL) is False
+    assert procfs.send(me, 0) is True
+    assert procfs.is_running(me.ident)
+    assert not procfs.is_running((me.pid, me.starttime - 1))
 
 
 def test_the_stat_of_a_process_with_an_odd_name(tmp_path: os.PathLike[str]) -> None:
-    stat = proc.read_stat(os.getpid())
+    stat = procfs.read_stat(os.getpid())
     assert stat
     assert (stat.ppid, stat.session, stat.alive) == (os.getppid(), os.getsid(0), True)
-    assert proc.read_stat(1 << 22) is None
-    assert proc.snapshot()[os.getpid()].ident == stat.ident
+    assert procfs.read_stat(1 << 22) is None
+    assert procfs.snapshot()[os.getpid()].ident == stat.ident
 
 
 def test_kin_never_includes_this_process_or_its_session() -> None:
-    assert proc.kin(proc.snapshot(), lambda process: process.pid == os.getpid()) == []
+    assert procfs.kin(procfs.snapshot(), lambda process: process.pid == os.getpid()) == []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker.runner.redact import SHORTEST, Redactor
+from agentrq_worker.process.redact import SHORTEST, Redactor
 from tests.attacks import attack
 
 

@@ -9,16 +9,16 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker import rq_job
-from agentrq_worker.rq_job import TooLarge, read_data, read_job
+from agentrq_worker.rq import job
+from agentrq_worker.rq.job import TooLarge, read_data, read_job
 
 KEY = "rq:job:j"
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rq_job, "LARGEST", 4096)
-    monkeypatch.setattr(rq_job, "_PIECE", 100)
+    monkeypatch.setattr(job, "LARGEST", 4096)
+    monkeypatch.setattr(job, "_PIECE", 100)
 
 
 @pytest.mark.usefixtures("small")
@@ -52,8 +52,8 @@ def test_what_is_none(raw: redis.Redis) -> None:
 @given(st.binary(max_size=2000), st.integers(0, 200), st.integers(0, 3))
 def test_how_large_it_unpacks_is_known_without_unpacking_it_whole(data: bytes, repeat: int, cut: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rq_job, "LARGEST", 4096)
-        patch.setattr(rq_job, "_PIECE", 64)
+        patch.setattr(job, "LARGEST", 4096)
+        patch.setattr(job, "_PIECE", 64)
         packed = zlib.compress(data * repeat)
-        assert rq_job._is_too_large(packed) is (len(data) * repeat > 4096)
-        rq_job._is_too_large(packed[: len(packed) - cut])  # cut short: whatever it says, it ends
+        assert job._is_too_large(packed) is (len(data) * repeat > 4096)
+        job._is_too_large(packed[: len(packed) - cut])  # cut short: whatever it says, it ends

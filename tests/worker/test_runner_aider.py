@@ -15,7 +15,7 @@ import pytest
 from tests.fakes import fake_aider
 from tests.worker.test_runner_demo import query, run_runner, talking_runner
 
-AIDER = "agentrq_worker.runners.aider"
+AIDER = "agentrq_worker.builtin_runners.aider"
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker.runners import demo_files, demo_words
+from agentrq_worker.builtin_runners.demo import files as demo_files
+from agentrq_worker.builtin_runners.demo import words as demo_words
 
 Line = dict[str, Any] | bytes
-DEMO = "agentrq_worker.runners.demo"
+DEMO = "agentrq_worker.builtin_runners.demo"
 NOT_JSON = b"This line is not JSON, on purpose: a demonstration of an error the session survives."
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from agentrq_worker.runners.ollama_http import OllamaError, Server
+from agentrq_worker.builtin_runners.ollama_http import OllamaError, Server
 from tests.fakes.model_server import ModelServer
 from tests.worker.test_runner_demo import query, run_runner, talking_runner
 
-OLLAMA = "agentrq_worker.runners.ollama"
+OLLAMA = "agentrq_worker.builtin_runners.ollama"
 
 
 def lines(stdin: bytes, host: str, code: int = 0, **environment: Any) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import adapter
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.parser_registry import adapter
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
 

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker.runners.protocol import RunnerError
-from agentrq_worker.runners.replay import Request, parse
-from agentrq_worker.runners.replay_guess import guess
-from agentrq_worker.runners.replay_pace import GAP_S, due_times
+from agentrq_worker.builtin_runners.protocol import RunnerError
+from agentrq_worker.builtin_runners.replay.__main__ import Request, parse
+from agentrq_worker.builtin_runners.replay.format_guess import guess
+from agentrq_worker.builtin_runners.replay.pace import GAP_S, due_times
 from tests.worker.test_runner_demo import query, run_runner, talking_runner
 
-REPLAY = "agentrq_worker.runners.replay"
+REPLAY = "agentrq_worker.builtin_runners.replay"
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 RECORDED = sorted(path.name for path in TRANSCRIPTS.glob("*.ndjson") if not path.name.endswith(".in.ndjson"))
 ADAPTERS = {

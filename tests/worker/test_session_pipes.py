@@ -9,10 +9,10 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker import session as sessions
-from agentrq_worker.claimed import Claimed, Outcome
-from agentrq_worker.runner import proc
-from agentrq_worker.session import Session
+from agentrq_worker.process import procfs
+from agentrq_worker.session import shell as sessions
+from agentrq_worker.session.shell import Session
+from agentrq_worker.session_types import Claimed, Outcome
 from agentrq_worker.settings import Provider, Settings
 from tests.faults.waiting import a_lane
 
@@ -25,7 +25,7 @@ async def end_of(redis_url: str, program: str, prompt: str, monkeypatch: pytest.
     now = int(time.time() * 1000)
     async with a_lane(redis_url) as (lane, _):
         claimed = Claimed("s", "x", prompt, make_options({}), False, None, 0, SessionTotal(), now)
-        return await Session(claimed, lane, settings, proc.make_mark("s")).run()
+        return await Session(claimed, lane, settings, procfs.make_mark("s")).run()
 
 
 @pytest.mark.parametrize(("code", "said"), [(0, None), (3, "Exit code: 3")])

@@ -12,9 +12,9 @@ from msgspec import Raw
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Cost, SessionTotal, Text, ToolCall, ToolResult
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import adapter
-from agentrq_worker.providers.dialects import make_dialect
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.parser_registry import adapter
+from agentrq_worker.providers.protocol_registry import make_dialect
 from agentrq_worker.testing import conform, main
 from tests.worker.made_lines import MADE
 from tests.worker.test_golden import ONE_WAY, RECORDINGS, RPC, TRANSCRIPTS, provider_of

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         SessionNotFound,
         StreamTrimmed,
     )
-    from agentrq.functions import answer, interrupt, prompt, start, stop
+    from agentrq.rq_functions import answer, interrupt, prompt, start, stop
     from agentrq.wire.messages import Event, Message, Receipt, StatusEvent
     from agentrq.wire.state import State
     from agentrq.wire.status import Reason, Status
@@ -64,7 +64,7 @@ _MODULES = {
         "SessionNotFound",
         "StreamTrimmed",
     ),
-    "agentrq.functions": ("answer", "interrupt", "prompt", "start", "stop"),
+    "agentrq.rq_functions": ("answer", "interrupt", "prompt", "start", "stop"),
     "agentrq.wire.messages": ("Event", "Message", "Receipt", "StatusEvent"),
     "agentrq.wire.state": ("State",),
     "agentrq.wire.status": ("Reason", "Status"),

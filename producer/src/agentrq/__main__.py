@@ -15,7 +15,7 @@ def main() -> None:
 
         run()
     except KeyboardInterrupt:
-        sys.exit(130)  # as agentrq.cli.exits has it, which may not be loaded yet
+        sys.exit(130)  # as agentrq.cli.exit_codes has it, which may not be loaded yet
 
 
 if __name__ == "__main__":

@@ -17,10 +17,10 @@ import click
 import redis
 
 from agentrq.connection import BadUrl, connect, hide_arguments, masked
-from agentrq.embedded import attach
+from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
-from agentrq_worker.intake import SessionWorker
-from agentrq_worker.ownership import NameTaken
+from agentrq_worker.ownership.ownership import NameTaken
+from agentrq_worker.rq.worker import SessionWorker
 from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
 
 log = logging.getLogger(__name__)

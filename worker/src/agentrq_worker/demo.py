@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from agentrq.connection import connect
-from agentrq.embedded import attach
+from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
 from agentrq.wire.keys import Keys
 

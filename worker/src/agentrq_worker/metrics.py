@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from agentrq_worker.ownership import Ownership
-from agentrq_worker.publisher import Publisher
+from agentrq_worker.ownership.ownership import Ownership
 from agentrq_worker.settings import Settings
+from agentrq_worker.stream.publisher import Publisher
 
 REQUEST_S: Final = 5.0
 MOST_REQUEST: Final = 16_384

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import msgspec
 
 from agentrq.errors import AgentRQError, InvalidOption
-from agentrq.wire.approvals import InvalidPolicy, Policy, read_policy
+from agentrq.wire.approval_policy import InvalidPolicy, Policy, read_policy
 from agentrq.wire.commands import Options, make_options
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
-from agentrq.wire.steps import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
-from agentrq_worker.policy import EVERYTHING, StartPolicy
+from agentrq.wire.script_calls import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
+from agentrq_worker.start_policy import EVERYTHING, StartPolicy
 
 MIB = 1024 * 1024
 

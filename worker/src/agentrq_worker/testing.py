@@ -28,9 +28,9 @@ import msgspec
 from agentrq.wire.codec import decode_messages, encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import TYPES, UNKNOWN, Message, SessionTotal
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import UnknownAdapter, adapter
-from agentrq_worker.providers.base import INTERRUPTED
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.parser import INTERRUPTED
+from agentrq_worker.providers.parser_registry import UnknownAdapter, adapter
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
 Json = dict[str, Any]

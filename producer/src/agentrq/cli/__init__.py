@@ -1,4 +1,4 @@
-"""The command ``agentrq``. This module owns the way in and out; which commands there are is loading.py's."""
+"""The command ``agentrq``. This module owns the way in and out; which commands there are is command_table.py's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 
 import click
 
-from agentrq.cli.exits import INTERRUPTED, OK, USAGE, StdoutClosed, abandon, explain, say
-from agentrq.cli.loading import Commands
+from agentrq.cli.command_table import Commands
+from agentrq.cli.exit_codes import INTERRUPTED, OK, USAGE, StdoutClosed, abandon, explain, say
 
 
 @click.group(

@@ -15,14 +15,14 @@ import click
 import redis
 from rq import Queue
 
-from agentrq.cli.common import common, redis_trouble, redis_url
-from agentrq.cli.exits import FAILED, OK, UNREACHABLE
-from agentrq.cli.neutral import one_line
+from agentrq.cli.exit_codes import FAILED, OK, UNREACHABLE
 from agentrq.cli.output import put, put_json
+from agentrq.cli.sanitize import one_line
+from agentrq.cli.shared_options import common, redis_trouble, redis_url
 from agentrq.connection import BadUrl, connect, masked
+from agentrq.embedded.server_process import find_server
 from agentrq.errors import EmbeddedServerError
 from agentrq.rq_commands import SERIALIZER
-from agentrq.server_process import find_server
 from agentrq.wire.keys import Keys, control_queue, queue_name
 
 _OLDEST: Final = (6, 2)

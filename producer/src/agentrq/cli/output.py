@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from agentrq.cli.exits import FAILED, CommandFailed, StdoutClosed, abandon
+from agentrq.cli.exit_codes import FAILED, CommandFailed, StdoutClosed, abandon
 from agentrq.wire.codec import encode
 
 

@@ -3,7 +3,7 @@
 Owns the running of operations on a Redis client and the waiting of a reader; no rule of the product.
 """
 
-from agentrq.client._asyncio import AsyncAgentClient, AsyncSession
-from agentrq.client._sync import AgentClient, Session
+from agentrq.client.asyncio_client import AsyncAgentClient, AsyncSession
+from agentrq.client.sync_client import AgentClient, Session
 
 __all__ = ["AgentClient", "AsyncAgentClient", "AsyncSession", "Session"]

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from agentrq.errors import InvalidOption
-from agentrq.wire.approvals import InvalidPolicy, read_policy
+from agentrq.wire.approval_policy import InvalidPolicy, read_policy
 from agentrq.wire.codec import encode, encoder
 
 START: Final = "agentrq.start"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import redis.asyncio
 
-from agentrq_worker.ownership.calls import until_answered
+from agentrq_worker.ownership.retry import until_answered
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import UNSET
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Adapter, Reader
-from agentrq_worker.providers.blocks import LARGEST, Block
+from agentrq_worker.providers import json_line
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.streamed_text import LARGEST, Block
 
 _TOKENS = re.compile(r"Tokens: (?P<sent>[\d.,]+[kM]?) sent,.*?(?P<received>[\d.,]+[kM]?) received\.")
 _COST = re.compile(r"Cost: \$(?P<message>[\d.,]+) message")
@@ -86,7 +86,7 @@ class AiderAdapter(Adapter):
         if self._began:
             return []
         self._began = True
-        session, model, cwd = (lines.optional(found) for found in (event.session_id, event.model, event.cwd))
+        session, model, cwd = (json_line.optional(found) for found in (event.session_id, event.model, event.cwd))
         return [Draft("init", Init(provider_session_id=session, model=model, cwd=cwd))]
 
     def _line(self, event: PrintedLine, line: bytes) -> list[Draft]:
@@ -132,12 +132,12 @@ class AiderAdapter(Adapter):
     def _analytics(self, event: AnalyticsLine, line: bytes) -> list[Draft]:
         if event.event != "message_send":
             return []
-        found = lines.mapping(event.properties)
+        found = json_line.mapping(event.properties)
         before = self._logged or (0.0, 0, 0)
         self._logged = (
-            before[0] + lines.amount(found.get("cost")),
-            before[1] + lines.whole(found.get("prompt_tokens")),
-            before[2] + lines.whole(found.get("completion_tokens")),
+            before[0] + json_line.amount(found.get("cost")),
+            before[1] + json_line.whole(found.get("prompt_tokens")),
+            before[2] + json_line.whole(found.get("completion_tokens")),
         )
         return []
 
@@ -145,10 +145,10 @@ class AiderAdapter(Adapter):
         drafts = self.close()
         error = self._failure
         if not error and event.code != 0:
-            error = f"aider ended with exit code {lines.whole(event.code)}"
+            error = f"aider ended with exit code {json_line.whole(event.code)}"
         cost, tokens_in, tokens_out = self._logged or self._printed
         self._printed, self._logged, self._failure = (0.0, 0, 0), None, ""
-        duration, errors = lines.whole(event.duration_ms), [error] if error else UNSET
+        duration, errors = json_line.whole(event.duration_ms), [error] if error else UNSET
         return [*drafts, self._cost(cost, tokens_in, tokens_out, 1, bool(error), duration, errors=errors)]
 
     def close(self, reason: str = INTERRUPTED) -> list[Draft]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from agentrq_worker.providers.dialect import Refused
-from agentrq_worker.providers.lines import mapping, text
+from agentrq_worker.providers.json_line import mapping, text
+from agentrq_worker.providers.protocol import Refused
 
 _DECIDES: Final = ("decision", "behavior", "suggestion")
 

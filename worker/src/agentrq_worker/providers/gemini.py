@@ -1,6 +1,6 @@
 """Gemini CLI's `--output-format stream-json` (0.61) as typed messages.
 
-Owns the mapping of its output lines. Does not own how gemini is started; `gemini --acp` (acp.py) can do more:
+Owns the mapping of its output lines. Does not own how gemini is started; `gemini --acp` (acp/protocol.py) can do more:
 permissions, several turns in one process.
 
 What the format asks of a reader: an assistant's text comes in pieces without an end of their own or an id; there is no
@@ -16,11 +16,11 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Adapter, Reader
-from agentrq_worker.providers.blocks import LARGEST, Block
-from agentrq_worker.providers.lines import ABSENT
+from agentrq_worker.providers import json_line
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.json_line import ABSENT
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.streamed_text import LARGEST, Block
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
 
@@ -95,14 +95,14 @@ class GeminiAdapter(Adapter):
         if self._session is not None and event.session_id == self._session:
             return self._end_text()
         self._session = event.session_id
-        init = Init(provider_session_id=lines.optional(event.session_id), model=lines.optional(event.model))
+        init = Init(provider_session_id=json_line.optional(event.session_id), model=json_line.optional(event.model))
         return [*self._end_text(), Draft("init", init)]
 
     def _message(self, event: MessageLine, line: bytes) -> list[Draft]:
         if event.role == "user":  # the prompt, which the session has published
             return self._end_text()
         if event.content is None:
-            return [*self._end_text(), Draft(*lines.malformed("message", "its content is missing", line))]
+            return [*self._end_text(), Draft(*json_line.malformed("message", "its content is missing", line))]
         drafts: list[Draft] = []
         if self._block is None or event.delta is not True or self._block.size > LARGEST:
             drafts += self._end_text()
@@ -120,37 +120,39 @@ class GeminiAdapter(Adapter):
 
     def _tool_use(self, event: ToolUse, line: bytes) -> list[Draft]:
         drafts = self._end_text()
-        self._call(event.tool_id, lines.text(event.tool_name), lines.passed_or(event.parameters, {}), None, drafts)
+        self._call(
+            event.tool_id, json_line.text(event.tool_name), json_line.passed_or(event.parameters, {}), None, drafts
+        )
         return drafts
 
     def _tool_result(self, event: ToolResultLine, line: bytes) -> list[Draft]:
         drafts = self._end_text()
         failed = event.status == "error"
-        output = lines.passed_or(event.output, "")
+        output = json_line.passed_or(event.output, "")
         if failed and output == "":
-            output = lines.text(lines.mapping(event.error).get("message"))
+            output = json_line.text(json_line.mapping(event.error).get("message"))
         self._result(event.tool_id, output, failed, None, drafts)
         return drafts
 
     def _error(self, event: ErrorLine, line: bytes) -> list[Draft]:
-        message = lines.text(event.message) or "unknown"
+        message = json_line.text(event.message) or "unknown"
         if event.severity == "warning":
             return [*self._end_text(), Draft("status", StatusReport(subtype="warning", message=message))]
         return [*self._end_text(), Draft("error", Error(message=message))]
 
     def _result_line(self, event: ResultLine, line: bytes) -> list[Draft]:
         drafts = self.close(_UNANSWERED)
-        stats = lines.mapping(event.stats)
-        error = lines.text(lines.mapping(event.error).get("message"))
+        stats = json_line.mapping(event.stats)
+        error = json_line.text(json_line.mapping(event.error).get("message"))
         failed = event.status == "error" or bool(error)
         drafts.append(
             self._cost(
                 0.0,
-                lines.whole(stats.get("input_tokens")),
-                lines.whole(stats.get("output_tokens")),
+                json_line.whole(stats.get("input_tokens")),
+                json_line.whole(stats.get("output_tokens")),
                 num_turns=1,
                 is_error=failed,
-                duration_ms=lines.whole(stats.get("duration_ms")),
+                duration_ms=json_line.whole(stats.get("duration_ms")),
                 errors=[error or "The turn failed"] if failed else UNSET,
             )
         )

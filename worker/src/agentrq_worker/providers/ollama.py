@@ -16,11 +16,11 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import INTERRUPTED, NO_TURNS, Adapter, Reader
-from agentrq_worker.providers.blocks import LARGEST, Block
-from agentrq_worker.providers.lines import ABSENT
+from agentrq_worker.providers import json_line
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.json_line import ABSENT
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.streamed_text import LARGEST, Block
 
 _NO_TOOLS = "Not run: nothing here runs a model's tools"
 
@@ -81,18 +81,22 @@ class OllamaAdapter(Adapter):
             return self._init(event)
         if event.type == "notice":
             message = event.message if isinstance(event.message, str) else "unknown"
-            return [Draft("error", Error(message=message, code=lines.optional(event.code)))]
+            return [Draft("error", Error(message=message, code=json_line.optional(event.code)))]
         if event.error is not None:
-            message = lines.text(event.error) or lines.text(lines.mapping(event.error).get("message")) or "unknown"
+            message = (
+                json_line.text(event.error)
+                or json_line.text(json_line.mapping(event.error).get("message"))
+                or "unknown"
+            )
             return [*self.close(), Draft("error", Error(message=message)), self._figures(event, message)]
         if not isinstance(event.message, Message) and event.done is not True:
-            return [Draft(*lines.unknown(line))]
+            return [Draft(*json_line.unknown(line))]
         drafts = [] if self._began else self._init(event)
         if isinstance(event.message, Message):
             self._message(event.message, drafts)
         if event.done is True:
             drafts += self.close(_NO_TOOLS)
-            reason = lines.text(event.done_reason)
+            reason = json_line.text(event.done_reason)
             if reason not in ("", "stop"):
                 drafts.append(Draft("status", StatusReport(subtype="done", message=reason)))
             drafts.append(self._figures(event, ""))
@@ -102,7 +106,7 @@ class OllamaAdapter(Adapter):
         if self._began:
             return []
         self._began = True
-        session, model, cwd = (lines.optional(found) for found in (event.session_id, event.model, event.cwd))
+        session, model, cwd = (json_line.optional(found) for found in (event.session_id, event.model, event.cwd))
         return [Draft("init", Init(provider_session_id=session, model=model, cwd=cwd))]
 
     def _message(self, message: Message, drafts: list[Draft]) -> None:
@@ -114,8 +118,10 @@ class OllamaAdapter(Adapter):
             drafts += self._end_text()
             self._count += 1
             function = call.function or Function()
-            call_id = lines.text(call.id) or f"{self._epoch}.{self._count}"
-            self._call(call_id, lines.text(function.name), lines.passed_or(function.arguments, {}), None, drafts)
+            call_id = json_line.text(call.id) or f"{self._epoch}.{self._count}"
+            self._call(
+                call_id, json_line.text(function.name), json_line.passed_or(function.arguments, {}), None, drafts
+            )
 
     def _piece(self, text: str, thought: bool) -> list[Draft]:
         drafts: list[Draft] = []
@@ -132,11 +138,11 @@ class OllamaAdapter(Adapter):
     def _figures(self, event: Chunk, error: str) -> Draft:
         return self._cost(
             0.0,
-            lines.whole(event.prompt_eval_count),
-            lines.whole(event.eval_count),
+            json_line.whole(event.prompt_eval_count),
+            json_line.whole(event.eval_count),
             num_turns=1,
             is_error=bool(error),
-            duration_ms=lines.whole(event.total_duration) // 1_000_000,
+            duration_ms=json_line.whole(event.total_duration) // 1_000_000,
             errors=[error] if error else UNSET,
         )
 

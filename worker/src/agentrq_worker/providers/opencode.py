@@ -1,6 +1,7 @@
 """`opencode run --format json` (1.18) as typed messages.
 
-Owns the mapping of its output lines. Does not own how opencode is started; `opencode acp` (acp.py) can do more.
+Owns the mapping of its output lines. Does not own how opencode is started; `opencode acp` (acp/protocol.py) can do
+more.
 
 What the format asks of a reader: texts and calls come whole, a call together with its result; a turn is several
 steps, each with its own figures, and the last is told by its reason.
@@ -15,10 +16,10 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, Text, Thinking
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import lines
-from agentrq_worker.providers.base import NO_TURNS, Adapter, Reader
-from agentrq_worker.providers.lines import ABSENT
+from agentrq_worker.providers import json_line
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.json_line import ABSENT
+from agentrq_worker.providers.parser import NO_TURNS, Adapter, Reader
 
 _GOES_ON = frozenset({"tool-calls", "unknown"})
 """The reasons of steps that another step follows (opencode, session/prompt.ts)."""
@@ -106,7 +107,7 @@ class OpencodeAdapter(Adapter):
     def _see(self, event: _Line) -> list[Draft]:
         """The session shows in every line; the turn begins with its first."""
         if self._began is None:
-            self._began = lines.whole(event.timestamp)
+            self._began = json_line.whole(event.timestamp)
         if not isinstance(event.session, str) or event.session == self._session:
             return []
         self._session = event.session
@@ -130,23 +131,23 @@ class OpencodeAdapter(Adapter):
         return [*self._see(event), *self._words(event.part, "reasoning", line)]
 
     def _words(self, part: Part, kind: str, line: bytes) -> list[Draft]:
-        if not lines.is_text(part.text):
-            return [Draft(*lines.malformed(kind, "its text is missing", line))]
+        if not json_line.is_text(part.text):
+            return [Draft(*json_line.malformed(kind, "its text is missing", line))]
         if self._again(part):
             return []
-        words = lines.passed(part.text)
+        words = json_line.passed(part.text)
         return [Draft("text", Text(text=words)) if kind == "text" else Draft("thinking", Thinking(text=words))]
 
     def _tool_use(self, event: ToolUse, line: bytes) -> list[Draft]:
         drafts = self._see(event)
         part, state = event.part, event.part.state or State()
         if part.call is None:
-            return [*drafts, Draft(*lines.malformed("tool_use", "it has no callID", line))]
-        self._call(part.call, lines.text(part.tool), lines.passed_or(state.input, {}), None, drafts)
+            return [*drafts, Draft(*json_line.malformed("tool_use", "it has no callID", line))]
+        self._call(part.call, json_line.text(part.tool), json_line.passed_or(state.input, {}), None, drafts)
         if state.status == "error":
-            self._result(part.call, lines.passed_or(state.error, ""), True, None, drafts)
+            self._result(part.call, json_line.passed_or(state.error, ""), True, None, drafts)
         elif state.status == "completed":
-            self._result(part.call, lines.passed_or(state.output, ""), False, None, drafts)
+            self._result(part.call, json_line.passed_or(state.output, ""), False, None, drafts)
         return drafts
 
     def _step_finish(self, event: StepFinish, line: bytes) -> list[Draft]:
@@ -154,18 +155,18 @@ class OpencodeAdapter(Adapter):
         part = event.part
         if self._again(part):
             return drafts
-        tokens = lines.mapping(part.tokens)
+        tokens = json_line.mapping(part.tokens)
         cost, tokens_in, tokens_out = self._spent
         self._spent = (
-            cost + lines.amount(part.cost),
-            tokens_in + lines.whole(tokens.get("input")),
-            tokens_out + lines.whole(tokens.get("output")),
+            cost + json_line.amount(part.cost),
+            tokens_in + json_line.whole(tokens.get("input")),
+            tokens_out + json_line.whole(tokens.get("output")),
         )
-        return drafts if lines.text(part.reason) in _GOES_ON else [*drafts, *self._end_turn(event, None)]
+        return drafts if json_line.text(part.reason) in _GOES_ON else [*drafts, *self._end_turn(event, None)]
 
     def _end_turn(self, event: _Line, error: str | None) -> list[Draft]:
         (cost, tokens_in, tokens_out), self._spent = self._spent, (0.0, 0, 0)
-        duration = max(lines.whole(event.timestamp) - (self._began or 0), 0)
+        duration = max(json_line.whole(event.timestamp) - (self._began or 0), 0)
         self._began = None
         self._said.clear()
         errors = [error] if error is not None else UNSET
@@ -174,9 +175,9 @@ class OpencodeAdapter(Adapter):
 
     def _error(self, event: ErrorLine, line: bytes) -> list[Draft]:
         drafts = self._see(event)
-        found = lines.mapping(event.error)
-        name = lines.text(found.get("name"))
-        message = lines.text(lines.mapping(found.get("data")).get("message")) or name or "The turn failed"
+        found = json_line.mapping(event.error)
+        name = json_line.text(found.get("name"))
+        message = json_line.text(json_line.mapping(found.get("data")).get("message")) or name or "The turn failed"
         drafts.append(Draft("error", Error(message=message, code=name or UNSET)))
         return [*drafts, *self._end_turn(event, message)]
 

@@ -13,10 +13,10 @@ import msgspec
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.draft import Draft
-from agentrq_worker.providers import UnknownAdapter
-from agentrq_worker.providers.base import Adapter
-from agentrq_worker.providers.dialect import Alive, Dialect, Ended, Log, Said
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.parser import Adapter
+from agentrq_worker.providers.parser_registry import UnknownAdapter
+from agentrq_worker.providers.protocol import Alive, Dialect, Ended, Log, Said
 
 _ALIVE: Final = Alive(by_itself=False)  # such a runner says so as it starts, to be resumed too
 _SWALLOWED: Final = frozenset({"ready", "pong"})

@@ -1,0 +1,32 @@
+"""The command ``acl``: Redis ACL rules for the parts of an installation. What they are is agentrq.acl's."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from agentrq.acl import ROLES, profile
+from agentrq.cli.exit_codes import OK
+from agentrq.cli.output import put
+from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE
+
+
+@click.command()
+@click.argument("roles", nargs=-1, metavar="[ROLE]...", type=click.Choice(ROLES))
+@click.option("--prefix", metavar="PREFIX", help="Prefix of all keys; default AGENTRQ_PREFIX, else agentrq.")
+@click.option("--queue", metavar="NAME", help="RQ queue of starts; default AGENTRQ_QUEUE, else agentrq.")
+def acl(roles: tuple[str, ...], prefix: str | None, queue: str | None) -> int:
+    """Print an ACL SETUSER line for each ROLE: producer, worker, reader, gateway (default: all).
+
+    The users have no password yet, so nobody can log in as them: add one with ACL SETUSER, then switch the default
+    user off (docs/security.md).
+    """
+    prefix = prefix or os.environ.get("AGENTRQ_PREFIX") or DEFAULT_PREFIX
+    queue = queue or os.environ.get("AGENTRQ_QUEUE") or DEFAULT_QUEUE
+    for name, value in (("--prefix", prefix), ("--queue", queue)):
+        if any(character in value for character in " *?[]\\\t\n"):
+            raise click.UsageError(f"{name}: {value!r} has a character that means something in ACL rules")
+    for role in roles or ROLES:
+        put(profile(role, prefix=prefix, queue=queue) + "\n")
+    return OK

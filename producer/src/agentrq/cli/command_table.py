@@ -1,0 +1,70 @@
+"""Which commands there are and where each is found: loaded when it is used, not for the help.
+
+Owns their lines in the help and what is said where agentrq-worker is missing; nothing of what they do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import Final
+
+import click
+
+from agentrq.cli.exit_codes import USAGE, CommandFailed
+from agentrq.errors import WorkerNotInstalled
+
+GROUP: Final = "agentrq.commands"
+"""The entry points by which agentrq-worker brings commands."""
+COMMANDS: Final = {
+    "up": (None, "All that is needed on one machine: the private server and a worker."),
+    "worker": (None, "Host sessions until told to end."),
+    "start": ("agentrq.cli.session_commands:start", "Start a session and print its id."),
+    "run": ("agentrq.cli.session_commands:run", "Start a session and follow it to the end of its turn."),
+    "attach": ("agentrq.cli.session_commands:attach", "Show a session from its beginning, then live, until it ends."),
+    "prompt": ("agentrq.cli.control_commands:prompt", "Send a prompt to a session."),
+    "answer": ("agentrq.cli.control_commands:answer", "Answer an approval request or a question."),
+    "interrupt": ("agentrq.cli.control_commands:interrupt", "End the turn under way; the session stays."),
+    "stop": ("agentrq.cli.control_commands:stop", "Stop a session, whoever owns it."),
+    "list": ("agentrq.cli.inspect_commands:list_sessions", "List the sessions that are kept, the oldest start first."),
+    "show": ("agentrq.cli.inspect_commands:show", "Show a session's state."),
+    "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; one that lives is stopped first."),
+    "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
+    "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),
+}
+"""Command → its place (None: an entry point of `GROUP`) and its line in the help."""
+
+
+class Commands(click.Group):
+    """The group of `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A stand-in that has what the help shows; see `resolve_command` for the command itself."""
+        return click.Command(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command to be run. Raises `WorkerNotInstalled`, `CommandFailed`."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name in COMMANDS else found, rest
+
+
+def load(name: str) -> click.Command:
+    """The command itself. Raises `WorkerNotInstalled`, `CommandFailed`."""
+    place = COMMANDS[name][0]
+    if place is not None:
+        module, _, attribute = place.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+    found = next(iter(metadata.entry_points(group=GROUP, name=name)), None)
+    if found is None:
+        raise WorkerNotInstalled(f"`agentrq {name}` needs the distribution agentrq-worker: pip install agentrq-worker")
+    try:
+        command = found.load()
+    except ImportError as error:
+        raise CommandFailed(USAGE, f"`agentrq {name}` cannot be loaded from {found.value}: {error}") from error
+    return command

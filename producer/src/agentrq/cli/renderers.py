@@ -1,0 +1,72 @@
+"""How a followed session is shown: as the wire's JSON, as plain text, or on a terminal. Owns which of them it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Protocol
+
+from agentrq.cli.event_text import clock, describe
+from agentrq.cli.output import put, put_json
+from agentrq.cli.sanitize import neutral
+from agentrq.cli.terminal_renderer import TerminalView, painter
+from agentrq.wire.messages import Event, Message
+
+
+class View(Protocol):
+    """Shows events; ``deltas`` says whether it wants the live-only pieces of texts too."""
+
+    deltas: bool
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+
+    def note(self, hint: str) -> None:
+        """Show a hint of ours to a person; programs get none."""
+
+    def close(self) -> None:
+        """Leave the cursor at the start of a line."""
+
+
+class JsonView:
+    """Each event's JSON object on a line."""
+
+    deltas = False
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        put_json(event)
+
+    def note(self, hint: str) -> None:
+        """No person reads this."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class PlainView:
+    """Each event on a line ``HH:MM:SS CURSOR KIND TEXT``; further lines of its text are indented."""
+
+    deltas = False
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        said = describe(event)
+        first, *more = neutral(said.body).split("\n")
+        sub_agent = "↳ " if isinstance(event, Message) and event.parent_id else ""
+        head = f"{clock(event.timestamp)} {event.cursor or '-':<6} {neutral(said.kind):<12} {sub_agent}{first}"
+        put("".join(f"{line}\n" for line in [head.rstrip(), *(f"    {line}".rstrip() for line in more)]))
+
+    def note(self, hint: str) -> None:
+        """No person reads this."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def make_view(as_json: bool) -> View:
+    """The view for stdout as it is: a terminal, a pipe, or whoever asked for JSON."""
+    if as_json:
+        return JsonView()
+    if not sys.stdout.isatty():
+        return PlainView()
+    return TerminalView(painter())

@@ -1,0 +1,147 @@
+"""Following sessions: ``start``, ``run``, ``attach``. Owns when following ends and what its exit code says.
+
+At a terminal what the agent asks is put and answered there (interactive.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
+
+from agentrq.cli.exit_codes import FAILED, INTERRUPTED, OK, say
+from agentrq.cli.interactive import attended, somebody_there
+from agentrq.cli.output import put, put_json
+from agentrq.cli.renderers import View, make_view
+from agentrq.cli.shared_options import SID, common, connected
+from agentrq.cli.terminal_renderer import TerminalView
+from agentrq.client import AgentClient, Session
+from agentrq.client.operations import Batch, Operation
+from agentrq.wire.commands import make_options, parse_option
+from agentrq.wire.ids import Cursor
+from agentrq.wire.messages import Event, StatusEvent
+
+
+def _options(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{pair!r} is no NAME=VALUE")
+        options[name] = parse_option(name, value)
+    make_options(options)
+    return options
+
+
+def _cursor(_context: click.Context, _parameter: click.Parameter, given: str | None) -> Cursor | None:
+    try:
+        return None if given is None else Cursor.parse(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _starting(command: Any) -> Any:
+    decorators = [
+        click.argument("provider"),
+        click.argument("prompt"),
+        click.option("--session-id", metavar="SID", help="Default: a new UUIDv7."),
+        click.option("--cwd", metavar="DIR", help="Where the agent works, on the worker's machine."),
+        click.option(
+            "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_options,
+            help="A start option, e.g. model=… or max_turns=3; JSON where it is no text. Repeatable.",
+        ),
+        common,
+    ]  # fmt: skip
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def _start(
+    client: AgentClient, provider: str, prompt: str, session_id: str | None, cwd: str | None, options: dict[str, Any]
+) -> Session:
+    if cwd is not None:
+        try:
+            options = options | {"cwd": os.path.abspath(cwd)}  # the worker's own directory is another
+        except FileNotFoundError:
+            raise click.UsageError(
+                "--cwd: the directory that this was called in is gone: give an absolute path"
+            ) from None
+    return client.start(provider, prompt, session_id, **options)
+
+
+@click.command()
+@_starting
+def start(url: str | None, as_json: bool, **given: Any) -> int:
+    """Start a session and print its id."""
+    with connected(url) as client:
+        session = _start(client, **given)
+    if as_json:
+        put_json({"sessionId": session.id})
+    else:
+        put(f"{session.id}\n")
+    return OK
+
+
+@click.command()
+@_starting
+def run(url: str | None, as_json: bool, **given: Any) -> int:
+    """Start a session and follow it to the end of its turn."""
+    view = make_view(as_json)
+    with connected(url) as client:
+        session = _start(client, **given)
+        if not _anybody(client):
+            say(f"no worker takes from queue {client.context.queue} now; `agentrq up` starts one")
+        return _follow(session, None, view, one_turn=True)
+
+
+@click.command()
+@SID
+@click.option("--after", metavar="CURSOR", callback=_cursor, help="Only what follows this event, e.g. 1-7.")
+@common
+def attach(sid: str, after: Cursor | None, url: str | None, as_json: bool) -> int:
+    """Show a session from its beginning, then live, until it ends; Ctrl-C leaves it running."""
+    view = make_view(as_json)
+    with connected(url) as client:
+        return _follow(client.session(sid), after, view, one_turn=False)
+
+
+def _anybody(client: AgentClient) -> bool:
+    """Whether RQ knows a worker for the queue of starts."""
+
+    def count() -> Operation[int]:
+        (found,) = yield Batch([("SCARD", WORKERS_BY_QUEUE_KEY % client.context.queue)])
+        return int(found)
+
+    return client.run(count()) > 0
+
+
+def _follow(session: Session, after: Cursor | None, view: View, *, one_turn: bool) -> int:
+    events = session.events(after, deltas=view.deltas)
+    try:
+        with contextlib.ExitStack() as stack:
+            if isinstance(view, TerminalView) and somebody_there():
+                events = stack.enter_context(attended(session, after, events, view))
+            return _show(session, events, view, one_turn=one_turn)
+    except KeyboardInterrupt:
+        view.close()
+        say(f"detached; session {session.id} goes on")
+        return INTERRUPTED
+
+
+def _show(session: Session, events: Iterator[Event], view: View, *, one_turn: bool) -> int:
+    try:
+        for event in events:
+            view.show(event)
+            # More prompts may wait: then the state has moved on in the very step that wrote "idle".
+            turn_over = one_turn and isinstance(event, StatusEvent) and event.status == "idle"
+            if turn_over and session.state().status == "idle":
+                view.note(f"The session stays: agentrq prompt {session.id} TEXT, or agentrq stop {session.id}")
+                return OK
+        return FAILED if session.state().status == "error" else OK
+    finally:
+        view.close()

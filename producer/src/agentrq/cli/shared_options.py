@@ -1,0 +1,79 @@
+"""What all commands share: ``--redis``, ``--json``, the SID argument and the way to a client.
+
+Owns where the Redis URL comes from and how its failures are told; no command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+import redis
+
+from agentrq.cli.exit_codes import REFUSED, UNREACHABLE, CommandFailed
+from agentrq.client import AgentClient
+from agentrq.connection import BadUrl, connect, hide_arguments, is_outage, masked
+from agentrq.wire.ids import check_session_id
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REDIS = click.option(
+    "--redis", "url", metavar="URL", help="Redis; default AGENTRQ_REDIS_URL, else the private embedded server."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, exactly the wire's.")
+
+
+def _checked(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    return check_session_id(value)
+
+
+SID = click.argument("sid", callback=_checked)
+
+
+def common(command: F) -> F:
+    """Give a command ``--redis`` (as ``url``) and ``--json`` (as ``as_json``)."""
+    return REDIS(JSON(command))
+
+
+@contextlib.contextmanager
+def redis_url(given: str | None) -> Iterator[str]:
+    """The URL given, else ``AGENTRQ_REDIS_URL``, else the embedded server's, held until the end of the block.
+
+    Raises `EmbeddedServerError`.
+    """
+    url = given if given is not None else os.environ.get("AGENTRQ_REDIS_URL") or None
+    if url is not None:
+        if given is not None:
+            hide_arguments(given)
+        yield url
+        return
+    from agentrq.embedded.attach import attach  # noqa: PLC0415 - most installations name a Redis and never need it
+
+    with attach() as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def connected(given: str | None) -> Iterator[AgentClient]:
+    """A client for the block; what Redis says no to, in the block too, becomes `CommandFailed` or a usage error."""
+    with redis_url(given) as url:
+        try:
+            # No retries: somebody waits for the answer. A reader that has begun retries by itself.
+            with AgentClient(connect(url, retries=0), connect(url, blocking=True, retries=0)) as client:
+                yield client
+        except BadUrl as error:
+            raise click.UsageError(str(error)) from None
+        except TimeoutError as error:  # the client's own, of a bounded wait
+            raise CommandFailed(REFUSED, str(error)) from None
+        except redis.RedisError as error:
+            raise CommandFailed(UNREACHABLE, redis_trouble(url, error)) from None
+
+
+def redis_trouble(url: str, error: Exception) -> str:
+    """One line that says which Redis, its password masked, and what is wrong."""
+    what = "is not reachable" if is_outage(error) else "refuses"
+    said = str(error).partition(" : <redis.")[0]  # a Sentinel's error goes on with every client in Python's words
+    return f"Redis at {masked(url)} {what}: {said}"

@@ -1,0 +1,233 @@
+"""The asyncio client, `AsyncAgentClient` and `AsyncSession`: runs operations, and waits for a reader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+import redis.asyncio
+
+from agentrq.client import operations
+from agentrq.client.operations import Batch, Context, Operation, OwnerWatch, T
+from agentrq.client.outages import REMOVE_AGAIN_S, Away, applied, closed, timed_out
+from agentrq.client.pending_requests import OpenRequests, Request
+from agentrq.client.pubsub_hub import Hub
+from agentrq.client.session_commands import Commands
+from agentrq.client.subscription import LOOK_AGAIN_S, Reader
+from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
+from agentrq.errors import AgentRQError, SessionEnded
+from agentrq.wire import scripts
+from agentrq.wire.commands import Command
+from agentrq.wire.ids import Cursor, check_session_id
+from agentrq.wire.messages import Event, Message, Receipt
+from agentrq.wire.script_calls import Step
+from agentrq.wire.state import State
+
+
+@contextlib.asynccontextmanager
+async def _bounded(what: str, timeout: float | None) -> AsyncIterator[None]:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise timed_out(what, timeout) from None
+
+
+class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receipt]]):
+    """One session, seen through an `AsyncAgentClient`: `Session`, awaited. Making it does no IO."""
+
+    def __init__(self, client: AsyncAgentClient, session_id: str) -> None:
+        self._client = client
+        self.id = check_session_id(session_id)
+
+    def __repr__(self) -> str:
+        return f"AsyncSession({self.id!r})"
+
+    async def state(self) -> State:
+        """As `Session.state`."""
+        return await self._client.run(operations.state(self._client.context, self.id))
+
+    async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
+        """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
+        requests = OpenRequests((await self.state()).cursor)
+        async for event in self._follow(None, skips=True):
+            for request in requests.see(event):
+                answer = callback(request)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+                if answer is not None:
+                    with contextlib.suppress(SessionEnded):
+                        await self.answer(request.request_id, answer)
+        return await self.state()
+
+    async def stop(self) -> str:
+        """As `Session.stop`."""
+        return await self._client.run(operations.stop(self._client.context, self.id))
+
+    async def remove(self, timeout: float = 30.0) -> None:
+        """As `Session.remove`."""
+        if not await self._client.run(operations.remove(self._client.context, self.id)):
+            await self.stop()
+            pause = REMOVE_AGAIN_S
+            async with _bounded(f"Session {self.id}", timeout):
+                while not await self._client.run(operations.remove(self._client.context, self.id)):
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LOOK_AGAIN_S)
+
+    async def wait(self, timeout: float | None = None) -> State:
+        """As `Session.wait`."""
+        if timeout is not None and timeout <= 0 and (state := await self.state()).ended:
+            return state
+        async with _bounded(f"Session {self.id}", timeout):
+            state = await self.state()
+            if not state.ended:
+                async for _ in self._follow(state.cursor, skips=True):
+                    pass
+                state = await self.state()
+            return state
+
+    def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Event]:
+        """As `Session.events`."""
+        return self._follow(after, deltas=deltas)
+
+    async def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Message]:
+        """As `Session.messages`."""
+        async with contextlib.aclosing(self._follow(after, deltas=deltas)) as events:
+            async for event in events:
+                if isinstance(event, Message):
+                    yield event
+
+    async def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
+        context = self._client.context
+        if not wait:
+            return await self._client.run(operations.send(context, self.id, command))
+        async with _bounded(f"The receipt of {command.command_id}", timeout):
+            before, known = await self._client.run(operations.send_awaited(context, self.id, command))
+            if known is not None:
+                return applied(known)
+            reader = Reader(context.keys, self.id, before, skips=True)
+            async for event in self._client.follow(reader):
+                if isinstance(event, Receipt) and event.command_id == command.command_id:
+                    return applied(event)
+                if reader.skipped:
+                    reader.skipped = False
+                    known = await self._client.run(operations.receipt(context, self.id, command.command_id))
+                    if known is not None:
+                        return applied(known)
+        raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
+
+    def _follow(
+        self, after: str | Cursor | None, *, deltas: bool = False, skips: bool = False
+    ) -> AsyncGenerator[Event, None]:
+        return self._client.follow(Reader(self._client.context.keys, self.id, after, deltas=deltas, skips=skips))
+
+
+class AsyncAgentClient:
+    """The asyncio client, for one event loop; close it or use it as an asynchronous context manager."""
+
+    def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, context: Context | None = None) -> None:
+        self.context = context or Context.from_environment()
+        self._redis = client
+        self._live = live
+        self._hub = Hub(live, self.context.keys)
+        self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """As `AgentClient.from_url`."""
+        return cls(connect_async(url), connect_async(url, blocking=True))
+
+    async def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> AsyncSession:
+        """As `AgentClient.start`."""
+        sid = await self.run(operations.start(self.context, provider, prompt, session_id, options))
+        return AsyncSession(self, sid)
+
+    def session(self, session_id: str) -> AsyncSession:
+        """As `AgentClient.session`."""
+        return AsyncSession(self, session_id)
+
+    async def sessions(self) -> list[AsyncSession]:
+        """As `AgentClient.sessions`."""
+        return [AsyncSession(self, state.session_id) for state in await self.states()]
+
+    async def states(self) -> list[State]:
+        """As `AgentClient.states`."""
+        return await self.run(operations.states(self.context))
+
+    async def aclose(self) -> None:
+        """Close the connections; who still follows a session gets an `AgentRQError`."""
+        await self._hub.aclose()
+        await self._redis.aclose()
+        await self._live.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation to its end."""
+        answer: Any = None
+        while True:
+            try:
+                request = operation.send(answer)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+            answer = await self._perform(request)
+
+    async def _perform(self, request: Step | Batch) -> Any:
+        # On Python 3.11 the sockets have no timeout of their own (see connection.py).
+        limit = asyncio.timeout(ANSWER_TIMEOUT_S)
+        try:
+            async with limit:
+                if isinstance(request, Step):
+                    return await self._scripts[request.script](keys=list(request.keys), args=list(request.args))
+                async with self._redis.pipeline(transaction=request.atomic) as pipeline:
+                    for command in request.commands:
+                        pipeline.execute_command(*command)
+                    return await pipeline.execute(raise_on_error=not request.apart)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise redis.TimeoutError(f"Redis did not answer within {ANSWER_TIMEOUT_S:g} s") from None
+
+    async def follow(self, reader: Reader) -> AsyncGenerator[Event, None]:
+        """Run a reader: replay, then live."""
+        away, watch = Away(reader), OwnerWatch(self.context, reader.session_id)
+        inbox, silent = None, False
+        async with contextlib.AsyncExitStack() as subscription:
+            while not reader.ended:
+                if self._hub.closed:
+                    await self._redis.aclose()  # a read that was under way may have connected again
+                    raise closed()
+                events: list[Event] = []
+                try:
+                    if reader.behind:
+                        if silent:
+                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
+                                await self.run(watch.check())
+                        events = reader.from_stream(await self._perform(reader.page()))
+                        silent = False
+                        away.over()
+                    elif inbox is None:
+                        inbox = await subscription.enter_async_context(self._hub.subscribed(reader.session_id))
+                    else:
+                        silent = not await inbox.wait(LOOK_AGAIN_S)
+                        reader.behind = silent
+                        events = inbox.take(reader)
+                except (redis.RedisError, OSError) as error:
+                    await asyncio.sleep(away.wait(error))
+                for event in events:
+                    yield event

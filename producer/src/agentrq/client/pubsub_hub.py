@@ -1,0 +1,209 @@
+"""Hints over Redis pub/sub, asyncio side: one connection for all the sessions a client follows.
+
+Owns that connection, its reconnects and who gets which hint. Nothing here is trusted to arrive: after each
+(re)subscription the readers read the stream (subscription.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import redis.asyncio
+
+from agentrq.client.subscription import Mailbox
+from agentrq.connection import is_outage
+from agentrq.exclusive_connection import Link
+from agentrq.reusable_timeout import Alarm
+from agentrq.wire.keys import Keys
+
+log = logging.getLogger("agentrq.client.pubsub_hub")
+
+PING_S: Final = 5.0
+"""A connection silent for so long is asked; one that does not answer within as much again is made anew."""
+BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class Inbox(Mailbox):
+    """A mailbox that one asyncio reader can wait on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._woken = False
+        self._waiter: asyncio.Future[bool] | None = None
+        self._alarm = Alarm(lambda: self._end_wait(False))
+
+    def put(self, is_status: bool, payload: bytes) -> None:
+        """A hint came."""
+        super().put(is_status, payload)
+        self.wake()
+
+    def acknowledged(self) -> None:
+        """A subscription began."""
+        super().acknowledged()
+        self.wake()
+
+    def wake(self) -> None:
+        """Something is there that the reader has to look at."""
+        self._woken = True
+        self._end_wait(True)
+
+    def _end_wait(self, woken: bool) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(woken)
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait until something is there; False after ``timeout`` seconds."""
+        if not self._woken:
+            self._alarm.set(timeout)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                if not await self._waiter:
+                    return False
+            finally:
+                self._waiter = None
+                self._alarm.unset()
+        self._woken = False
+        return True
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._alarm.close()
+
+
+class _Hints(Link):
+    """The connection that hints come over."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        super().__init__(pool, connection)
+        self.heard = time.monotonic()
+        self.ended = asyncio.Event()
+        self.take: Callable[[bytes, Any, Any], None] = lambda *_: None
+        """Gets each push of three: its kind, as a rule channel and payload."""
+
+    def answered(self, answer: Any) -> None:
+        """A push, the answer to PING, or a refusal."""
+        self.heard = time.monotonic()
+        if isinstance(answer, redis.RedisError):
+            self.end(answer)
+        elif isinstance(answer, list) and len(answer) == 3:
+            self.take(*answer)
+
+    def over(self, error: redis.RedisError) -> None:
+        """It is over."""
+        self.ended.set()
+
+
+class Hub:
+    """One pub/sub connection, shared. It is open only while somebody follows a session."""
+
+    def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._readers: dict[str, list[tuple[bool, Inbox]]] = {}
+        self._link: _Hints | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self.closed = False
+
+    @contextlib.asynccontextmanager
+    async def subscribed(self, session_id: str) -> AsyncIterator[Inbox]:
+        """An inbox that gets the session's hints for as long as the context lasts."""
+        inbox = Inbox()
+        channels = {self._keys.messages_channel(session_id): False, self._keys.status_channel(session_id): True}
+        new = [channel for channel in channels if channel not in self._readers]
+        for channel, is_status in channels.items():
+            self._readers.setdefault(channel, []).append((is_status, inbox))
+        try:
+            if self._pump is None:
+                # The one task that no group owns: it lives while this client has readers, and the last one ends it.
+                self._pump = asyncio.get_running_loop().create_task(self._run(), name="agentrq-live")
+            elif new:
+                self._tell("SUBSCRIBE", new)
+            else:
+                inbox.acknowledged()
+            yield inbox
+        finally:
+            inbox.close()
+            await self._leave(channels, inbox)
+
+    async def _leave(self, channels: dict[str, bool], inbox: Inbox) -> None:
+        left = []
+        for channel in channels:
+            self._readers[channel] = [(kind, other) for kind, other in self._readers[channel] if other is not inbox]
+            if not self._readers[channel]:
+                del self._readers[channel]
+                left.append(channel)
+        if not self._readers:
+            await self._disconnect()
+        elif left:
+            self._tell("UNSUBSCRIBE", left)
+
+    async def aclose(self) -> None:
+        """End the connection for good; readers that wait are woken and find it `closed`."""
+        self.closed = True
+        for readers in self._readers.values():
+            for _, inbox in readers:
+                inbox.wake()
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        pump, self._pump = self._pump, None
+        if pump is not None:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+
+    def _tell(self, verb: str, channels: list[str]) -> None:
+        # Between connections there is nothing to tell: the pump subscribes to all that is wanted when it is back.
+        if self._link is not None and self._link.error is None:
+            self._link.send(verb, *channels)
+
+    async def _run(self) -> None:
+        failures = 0
+        await asyncio.sleep(0)  # an eager task (Python 3.12) runs before it is known as the pump
+        # Not for ever: before Python 3.13 a task group that fails while it is cancelled forgets that it was.
+        while self._pump is asyncio.current_task():
+            link = None
+            try:
+                async with asyncio.timeout(PING_S):
+                    link = await _Hints.open(self._client)
+                self._link, link.take = link, self._take
+                link.send("SUBSCRIBE", *self._readers)
+                failures = 0
+                await self._watch(link)
+            except Exception as error:  # noqa: BLE001 - whatever it is: readers wait for what comes over this connection
+                if not is_outage(error):
+                    log.warning("live hints: %s", error)
+                failures += 1
+            finally:
+                if self._link is link:  # else it is already that of the next pump
+                    self._link = None
+                if link is not None:
+                    await link.aclose()
+            if self._pump is asyncio.current_task():
+                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
+
+    async def _watch(self, link: _Hints) -> None:
+        """Until the connection fails, or does not answer."""
+        while link.error is None:
+            silent = time.monotonic() - link.heard
+            if silent > 2 * PING_S:
+                raise redis.ConnectionError("no answer to PING on the subscription")
+            if silent >= PING_S:
+                link.send("PING")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PING_S):
+                    await link.ended.wait()
+        raise link.error
+
+    def _take(self, kind: bytes, channel: Any, data: Any) -> None:
+        if kind not in (b"message", b"subscribe"):
+            return
+        for is_status, inbox in self._readers.get(channel.decode(), ()):
+            if kind == b"message":
+                inbox.put(is_status, data)
+            else:
+                inbox.acknowledged()

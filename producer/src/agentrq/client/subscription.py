@@ -1,0 +1,221 @@
+"""Following one session: replay, then live, no hole and no double. Pure: bytes in, events out; IO is client.py's.
+
+The stream is the truth and the channels are hints. A reader subscribes, reads the stream from its cursor each time
+a subscription was acknowledged, a hole showed or nothing came for a while, and drops what it has already.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from agentrq.client.operations import Batch
+from agentrq.errors import SessionNotFound, StreamTrimmed
+from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
+from agentrq.wire.ids import NEWEST_POSSIBLE, ORIGIN, Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent, Text, TextDelta, Thinking, ThinkingDelta
+from agentrq.wire.script_calls import text
+from agentrq.wire.status import ENDED
+
+log = logging.getLogger("agentrq.client.subscription")
+
+PAGE_BYTES: Final = 1 << 20
+"""About how much one read of the stream brings: pages grow and shrink towards it."""
+MAX_PAGE: Final = 2000
+LOOK_AGAIN_S: Final = 5.0
+"""How long a reader waits for a hint before it looks at the stream and the state itself, in seconds."""
+MAX_WAITING_BYTES: Final = 4 << 20
+"""Hints a slow reader lets wait; past that they are dropped and it reads the stream instead."""
+
+
+_MALFORMED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+def _cursor(value: Any) -> Cursor:
+    """A cursor of the state hash; what is absent or no cursor says nothing."""
+    try:
+        return Cursor.parse(text(value))
+    except ValueError:
+        return ORIGIN
+
+
+class Reader:
+    """Where one reader of one session stands, and what it is to be given next.
+
+    ``skips``: it goes on behind what was trimmed and sets `skipped`, for who waits for something and wants no history.
+    """
+
+    def __init__(
+        self, keys: Keys, session_id: str, after: str | Cursor | None, *, deltas: bool = False, skips: bool = False
+    ) -> None:
+        if after is not None and not isinstance(after, str | Cursor):
+            raise ValueError(f"Expected a cursor (EPOCH-SEQ), got {after!r}")
+        self.session_id = session_id
+        self.cursor = ORIGIN if after is None else after if isinstance(after, Cursor) else Cursor.parse(after)
+        self.behind = True
+        """The stream has to be read before live events count."""
+        self.ended = False
+        self.skipped = False
+        """Whether events were passed over; whoever has seen to it says False again."""
+        self._anchored = after is not None
+        self._keys = keys
+        self._deltas = deltas
+        self._skips = skips
+        self._page = 100
+        self._whole: deque[Any] = deque(maxlen=64)
+        """Blocks whose whole text came from the stream: their pieces may still wait among the hints."""
+
+    def page(self) -> Batch:
+        """The commands of the next read: events after the cursor and, of the same moment, the state."""
+        start, end = f"({self.cursor}" if self.cursor > ORIGIN else "-", "+"
+        if self.cursor == NEWEST_POSSIBLE:
+            start, end = "+", "-"  # nothing can come after it, and Redis has no name for that
+        return Batch(
+            [
+                ("XRANGE", self._keys.events(self.session_id), start, end, "COUNT", self._page),
+                ("HMGET", self._keys.state(self.session_id), "status", "cursor", "trimmedThrough"),
+            ],
+            atomic=True,
+        )
+
+    def shrink(self) -> bool:
+        """A page did not come in time: ask for less the next time. False where it was one event."""
+        less, self._page = self._page > 1, max(1, self._page // 10)
+        return less
+
+    def from_stream(self, answers: Sequence[Any]) -> list[Event]:
+        """The events of a page. Raises `StreamTrimmed` if some before them are gone, `SessionNotFound`."""
+        entries, (status, newest, trimmed) = answers
+        if status is None:
+            raise SessionNotFound(self.session_id)
+        if self._anchored and _cursor(trimmed) > self.cursor:
+            self._gone(trimmed)
+        events: list[Event] = []
+        size = 0
+        for place, fields in entries:
+            try:
+                ((field, value),) = fields.items()
+                event = decode_entry(field, value)
+                size += len(value)
+            except _MALFORMED as error:
+                event = self._unreadable(text(place), fields, error)
+            if event is not None:
+                events.append(event)
+                if self._deltas and isinstance(event, Message) and isinstance(event.content, Text | Thinking):
+                    self._whole.append(event.content.block_id)
+        if entries:
+            self.cursor = Cursor.parse(entries[-1][0])
+        self._anchored = self._anchored or bool(entries)
+        self.behind = len(entries) == self._page
+        if size:
+            self._page = max(1, min(MAX_PAGE, self._page * 4, len(entries) * PAGE_BYTES // size))
+        self.ended = not self.behind and text(status) in ENDED
+        if self.ended and not events and _cursor(newest) > self.cursor:
+            # Page and state are of one moment: what the state speaks of is gone, and no more will come.
+            self._gone(newest)
+        return events
+
+    def _gone(self, through: Any) -> None:
+        if not self._skips:
+            raise StreamTrimmed(self.session_id, str(self.cursor), text(through))
+        self.skipped = True
+
+    def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> Event:
+        """A placeholder for what cannot be read, so that nobody takes it for a hole."""
+        log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
+        shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
+        return Message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
+
+    def from_messages(self, payload: bytes) -> list[Event]:
+        """What a payload of the messages channel adds; a hole makes the reader `behind`."""
+        try:
+            return self._fresh(decode_messages(payload))
+        except _MALFORMED as error:
+            return self._unread(error)
+
+    def from_status(self, payload: bytes) -> list[Event]:
+        """What a payload of the status channel adds."""
+        try:
+            events = self._fresh([decode_status_payload(payload)])
+        except _MALFORMED as error:
+            return self._unread(error)
+        if events and isinstance(events[0], StatusEvent) and events[0].status in ENDED:
+            self.ended = True
+        return events
+
+    def _unread(self, error: Exception) -> list[Event]:
+        log.warning("session %s: a payload cannot be read, the stream is: %s", self.session_id, error)
+        self.behind = True
+        return []
+
+    def _fresh(self, events: Sequence[Event]) -> list[Event]:
+        fresh: list[Event] = []
+        if self.behind:
+            return fresh
+        epoch, seq = self.cursor
+        following = f"{epoch}-{seq + 1}"
+        for event in events:
+            cursor = event.cursor
+            if cursor == following:  # nearly always: nothing is parsed
+                seq += 1
+                following = f"{epoch}-{seq + 1}"
+                fresh.append(event)
+            elif cursor is None:
+                if self._deltas and not self._came_whole(event):
+                    fresh.append(event)
+            elif Cursor.parse(cursor) > (epoch, seq):
+                self.behind = True
+                break
+        self.cursor = Cursor(epoch, seq)
+        return fresh
+
+    def _came_whole(self, event: Event) -> bool:
+        content = event.content if isinstance(event, Message) else None
+        return isinstance(content, TextDelta | ThinkingDelta) and content.block_id in self._whole
+
+
+class Mailbox:
+    """Hints that wait for a reader. Bounded: what is too much is dropped and `behind` set."""
+
+    def __init__(self) -> None:
+        self.behind = False
+        self._waiting: deque[tuple[bool, bytes]] = deque()
+        self._bytes = 0
+
+    def __bool__(self) -> bool:
+        return self.behind or bool(self._waiting)
+
+    def acknowledged(self) -> None:
+        """A subscription began (again): what was published before may have been missed."""
+        self._drop()
+
+    def put(self, is_status: bool, payload: bytes) -> None:
+        """A hint came from the messages or the status channel."""
+        if self.behind:
+            return  # the stream is going to be read anyway, and has this
+        self._waiting.append((is_status, payload))
+        self._bytes += len(payload)
+        if self._bytes > MAX_WAITING_BYTES:
+            self._drop()
+
+    def take(self, reader: Reader) -> list[Event]:
+        """Give a reader all that waits."""
+        waiting, behind = self._waiting, self.behind
+        self._waiting, self._bytes, self.behind = deque(), 0, False
+        if behind:
+            reader.behind = True
+            return []
+        events: list[Event] = []
+        for is_status, payload in waiting:
+            events += reader.from_status(payload) if is_status else reader.from_messages(payload)
+        return events
+
+    def _drop(self) -> None:
+        self.behind = True
+        self._waiting.clear()
+        self._bytes = 0

@@ -1,0 +1,1 @@
+"""The private embedded Valkey that one user's commands share."""

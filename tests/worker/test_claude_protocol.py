@@ -1,0 +1,274 @@
+"""What is written to Claude Code and when, against recordings of sessions that were really held; its command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentrq.wire.commands import Options
+from agentrq_worker.providers.claude.parser import ClaudeAdapter
+from agentrq_worker.providers.claude.protocol import FLAGS, ClaudeDialect
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.protocol import Alive, Ended, Log, Refused, Said, Write
+
+TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
+RECORDED = sorted(path.name.removesuffix(".in.ndjson") for path in TRANSCRIPTS.glob("claude-*.in.ndjson"))
+SPOKEN = sorted(path.name for path in TRANSCRIPTS.glob("claude[-1]*.ndjson") if not path.match("*.in.ndjson"))
+
+
+def make(**options: Any) -> ClaudeDialect:
+    return ClaudeDialect(Options(**options), ClaudeAdapter())
+
+
+def line(**members: Any) -> bytes:
+    return json.dumps(members).encode()
+
+
+def written(data: bytes) -> Any:
+    """The one line that was written, as JSON."""
+    assert data.endswith(b"\n")
+    assert data.count(b"\n") == 1
+    return json.loads(data)
+
+
+def asks(request_id: str = "r1", **request: Any) -> bytes:
+    return line(type="control_request", request_id=request_id, request={"subtype": "can_use_tool"} | request)
+
+
+def reply_to(dialect: ClaudeDialect, answer: Any, request_id: str = "r1") -> Any:
+    said = written(dialect.answer(request_id, answer))
+    assert said["type"] == "control_response"
+    assert (said["response"]["subtype"], said["response"]["request_id"]) == ("success", request_id)
+    return said["response"]["response"]
+
+
+def others(said: Sequence[Said]) -> list[Said]:
+    return [each for each in said if not isinstance(each, Draft)]
+
+
+REQUESTING = line(type="system", subtype="status", status="requesting", session_id="s", uuid="u")
+INIT = line(type="system", subtype="init", session_id="s", model="m", permissionMode="default", cwd="/", tools=[])
+RESULT = line(type="result", subtype="success", is_error=False, result="", num_turns=1, total_cost_usd=0.1, uuid="e")
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_it_writes_what_was_recorded(name: str) -> None:
+    dialect = make()
+    for each in (TRANSCRIPTS / f"{name}.ndjson").read_bytes().split(b"\n"):
+        dialect.receive(each)
+        if b'"control_request"' in each:
+            break  # the answer is due here: the end of the turn would close the request
+    compared = 0
+    for text in (TRANSCRIPTS / f"{name}.in.ndjson").read_text().splitlines():
+        recorded = json.loads(text)
+        if recorded["type"] == "user":
+            assert written(dialect.prompt(recorded["message"]["content"])) == recorded
+        elif recorded["type"] == "control_response":
+            response = recorded["response"]
+            assert written(dialect.answer(response["request_id"], response["response"])) == recorded
+        elif recorded["request"]["subtype"] == "interrupt":
+            ours = written(dialect.interrupt())
+            assert {**ours, "request_id": recorded["request_id"]} == recorded
+        else:
+            continue  # an initialize: nothing of it is needed
+        compared += 1
+    assert compared >= 2
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_it_reads_as_its_adapter(name: str) -> None:
+    dialect, adapter = make(), ClaudeAdapter()
+    for each in (TRANSCRIPTS / name).read_bytes().split(b"\n"):
+        said = dialect.receive(each)
+        assert [one for one in said if isinstance(one, Draft)] == adapter.receive(each)
+        assert not [one for one in others(said) if not isinstance(one, Alive)]
+
+
+@given(st.binary(max_size=200) | st.sampled_from([INIT, RESULT, REQUESTING]).map(lambda whole: whole[:-3]))
+def test_no_line_is_too_bad(data: bytes) -> None:
+    make().receive(data)
+    make().receive(b'{"type":"control_response","response":' + data)
+
+
+def test_command_line() -> None:
+    options = Options(
+        model="opus", system_prompt="-v", max_turns=3, permission_mode="plan", max_budget_usd=1.5, resume="abc",
+        worktree_name="-x", additional_directories=["/a", "-b"],
+    )  # fmt: skip
+    argv = make().command(["claude"], options)
+    assert argv[: 1 + len(FLAGS)] == ["claude", *FLAGS]
+    assert argv[1 + len(FLAGS) :] == [
+        "--permission-mode", "plan", "--model", "opus", "--append-system-prompt=-v", "--max-turns", "3",
+        "--max-budget-usd", "1.5", "--worktree=-x", "--resume", "abc", "--add-dir", "/a", "--add-dir=-b",
+    ]  # fmt: skip
+    assert make().command(["x", "y"], Options()) == ["x", "y", *FLAGS, "--permission-mode", "bypassPermissions"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [(None, "default"), ("bypassPermissions", "default"), ("acceptEdits", "default"), ("plan", "plan")],
+)
+def test_a_policy_has_to_be_asked(asked: str | None, given: str) -> None:
+    dialect = make(approvals="allow")
+    argv = dialect.command([], Options(permission_mode=asked, approvals="allow"))
+    assert argv[argv.index("--permission-mode") + 1] == given
+    with pytest.raises(Refused, match="policy"):
+        dialect.set_permission_mode("bypassPermissions")
+    assert written(dialect.set_permission_mode("plan"))["request"] == {"subtype": "set_permission_mode", "mode": "plan"}
+
+
+def test_the_other_controls() -> None:
+    dialect = make()
+    assert written(dialect.set_model("opus"))["request"] == {"subtype": "set_model", "model": "opus"}
+    assert written(dialect.set_permission_mode("bypassPermissions"))["request"]["mode"] == "bypassPermissions"
+    assert written(dialect.steer("also"))["priority"] == "next"
+    farewell = [json.loads(each) for each in dialect.stop().splitlines()]
+    assert [each["request"]["subtype"] for each in farewell] == ["interrupt", "end_session"]
+    assert len({each["request_id"] for each in farewell}) == 2
+    assert written(dialect.prompt("a\nb\u2028\U0001f600"))["message"]["content"] == "a\nb\u2028\U0001f600"
+
+
+def test_an_interrupt_before_the_turn_is_sent_once_more_when_it_begins() -> None:
+    dialect = make()
+    dialect.prompt("go")
+    assert written(dialect.interrupt())["request"]["subtype"] == "interrupt"
+    assert others(dialect.receive(INIT)) == []
+    again = others(dialect.receive(REQUESTING))
+    assert again[0] == Alive()
+    assert isinstance(again[1], Write)
+    assert written(again[1].data)["request"]["subtype"] == "interrupt"
+    assert others(dialect.receive(REQUESTING)) == [Alive()]
+    dialect.interrupt()  # the turn is under way: once is enough
+    assert others(dialect.receive(REQUESTING)) == [Alive()]
+    dialect.receive(RESULT)
+    dialect.prompt("next")
+    assert others(dialect.receive(REQUESTING)) == [Alive()]
+
+
+def test_answers_to_our_own_requests_are_not_told() -> None:
+    dialect = make()
+    fine = {"subtype": "success", "request_id": "interrupt-1", "response": {"still_queued": []}}
+    assert dialect.receive(line(type="control_response", response=fine)) == []
+    wrong = {"subtype": "error", "request_id": "set_permission_mode-2", "error": "no such mode"}
+    assert dialect.receive(line(type="control_response", response=wrong)) == [
+        Log("set_permission_mode-2: no such mode")
+    ]
+    old = {"subtype": "error", "request_id": "end_session-3", "error": "Unsupported control request subtype"}
+    assert dialect.receive(line(type="control_response", response=old)) == []
+
+
+def test_a_request_nobody_can_answer_is_declined() -> None:
+    said = make().receive(line(type="control_request", request_id="h1", request={"subtype": "hook_callback"}))
+    assert isinstance(said[0], Draft)
+    assert said[0].type == "unknown"
+    assert isinstance(said[1], Write)
+    response = written(said[1].data)["response"]
+    assert (response["subtype"], response["request_id"]) == ("error", "h1")
+
+
+def test_a_session_that_cannot_be_resumed() -> None:
+    failed = line(type="result", subtype="error_during_execution", is_error=True, errors=["No conversation found"])
+    assert others(make(resume="x").receive(failed)) == [Ended("No conversation found")]
+    started = make()
+    started.receive(INIT)
+    assert others(started.receive(failed)) == []  # a turn that failed is no end
+
+
+SUGGESTION = {"type": "setMode", "mode": "acceptEdits", "destination": "session"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "reply"),
+    [
+        ("allow", {"behavior": "allow", "updatedInput": {"command": "ls"}}),
+        ({"decision": "allow"}, {"behavior": "allow", "updatedInput": {"command": "ls"}}),
+        ({"decision": "allow", "input": {"a": 1}}, {"behavior": "allow", "updatedInput": {"a": 1}}),
+        ({"behavior": "allow", "updatedInput": {"a": 1}}, {"behavior": "allow", "updatedInput": {"a": 1}}),
+        (
+            {"decision": "allow", "always": True},
+            {"behavior": "allow", "updatedInput": {"command": "ls"}, "updatedPermissions": [SUGGESTION]},
+        ),
+        (
+            {"suggestion": SUGGESTION},
+            {"behavior": "allow", "updatedInput": {"command": "ls"}, "updatedPermissions": [SUGGESTION]},
+        ),
+        ("deny", {"behavior": "deny", "message": "The user denied this."}),
+        ({"decision": "deny", "message": "why"}, {"behavior": "deny", "message": "why"}),
+        (
+            {"behavior": "deny", "message": "why", "interrupt": True},
+            {"behavior": "deny", "message": "why", "interrupt": True},
+        ),
+    ],
+)
+def test_permission(answer: Any, reply: Any) -> None:
+    dialect = make()
+    request = asks(tool_name="Bash", input={"command": "ls"}, permission_suggestions=[SUGGESTION])
+    assert others(dialect.receive(request)) == [Alive()]
+    assert reply_to(dialect, answer) == reply
+
+
+@pytest.mark.parametrize(
+    "answer", ["perhaps", None, 1, [], {}, {"decision": "so"}, {"decision": "allow", "input": "ls"}, {"suggestion": 1}]
+)
+def test_an_answer_that_is_none_is_refused_and_the_request_stays_open(answer: Any) -> None:
+    dialect = make()
+    dialect.receive(asks(tool_name="Bash", input={"command": "ls"}))
+    with pytest.raises(Refused):
+        dialect.answer("r1", answer)
+    assert reply_to(dialect, "allow")["behavior"] == "allow"
+    with pytest.raises(Refused, match="open"):
+        dialect.answer("r2", "allow")
+
+
+QUESTIONS = [{"question": "Which?", "header": "H", "options": []}, {"question": "How many?", "header": "H"}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "answers"),
+    [
+        ({"answers": {"0": "Blue", "1": ["2", "3"]}}, {"Which?": "Blue", "How many?": "2, 3"}),
+        ({"1": "2"}, {"How many?": "2"}),
+        ({"decision": "allow", "answers": {"0": "Red"}}, {"Which?": "Red"}),
+        ("allow", {}),
+    ],
+)
+def test_questions(answer: Any, answers: Any) -> None:
+    dialect = make()
+    dialect.receive(asks(tool_name="AskUserQuestion", input={"questions": QUESTIONS}))
+    updated = {"questions": QUESTIONS, "answers": answers}
+    assert reply_to(dialect, answer) == {"behavior": "allow", "updatedInput": updated}
+    for unclear in ("Blue", {"answers": {"2": "x"}}, None):  # which of the two?
+        with pytest.raises(Refused):
+            dialect.answer("r1", unclear)
+    assert reply_to(dialect, "deny")["behavior"] == "deny"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reply"),
+    [
+        ({"answers": {"0": {"name": "Ann"}}}, {"action": "accept", "content": {"name": "Ann"}}),
+        ({"decision": "allow", "input": {"name": "Ann"}}, {"action": "accept", "content": {"name": "Ann"}}),
+        ({"answers": {"0": "Ann"}}, {"action": "accept", "content": {"name": "Ann"}}),
+        ("Ann", {"action": "accept", "content": {"name": "Ann"}}),
+        ("allow", {"action": "accept", "content": {}}),
+        ("deny", {"action": "decline"}),
+    ],
+)
+def test_elicitation(answer: Any, reply: Any) -> None:
+    dialect = make()
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}}
+    dialect.receive(asks(subtype="elicitation", mcp_server_name="m", message="Who?", requested_schema=schema))
+    assert reply_to(dialect, answer) == reply
+
+
+def test_dialog() -> None:
+    dialect = make()
+    dialect.receive(asks(subtype="request_user_dialog", dialog_kind="k", payload={}))
+    assert reply_to(dialect, {"answers": {"0": "yes"}}) == {"behavior": "completed", "result": "yes"}
+    assert reply_to(dialect, "deny") == {"behavior": "cancelled"}

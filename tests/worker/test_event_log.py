@@ -1,0 +1,45 @@
+"""What a lane makes of drafts, without a publisher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import LIVE_ONLY, Text, TextDelta
+from agentrq_worker.providers import json_line
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.stream.buffer import Shares
+from agentrq_worker.stream.event_log import Lane
+
+
+@pytest.fixture
+def lane(tmp_path: Path) -> Lane:
+    return Lane(Keys("agentrq"), "s", Cursor(3, 7), {"claim": "mine"}, Shares(1 << 20, 0, tmp_path), lambda _: None)
+
+
+def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: Lane) -> None:
+    drafts = [
+        Draft("text_delta", TextDelta("a", "b", 0)),
+        Draft("text_delta", TextDelta("b", "b", 1)),
+        Draft("text", Text("ab", "b")),
+        Draft("text_delta", TextDelta("c", "b2", 0)),
+        Draft("text", Text(json_line.passed(msgspec.Raw(b'"c"')), "b2")),
+    ]
+    lane.messages(drafts[:3])
+    lane.messages(drafts[3:])
+    found = [msgspec.json.decode(json) for entry in lane.waiting.front(100, 1 << 20) for json in entry.jsons]
+    assert [message["id"] for message in found] == ["3-d1", "3-d2", "3-8", "3-d3", "3-9"]
+    assert [message.get("cursor") for message in found] == [None, None, "3-8", None, "3-9"]
+    assert [message["type"] in LIVE_ONLY for message in found] == [True, True, False, True, False]
+    assert [message["content"]["text"] for message in found] == ["a", "b", "ab", "c", "c"]
+
+
+@pytest.mark.parametrize("draft", [Draft("text_delta", TextDelta("a\ud800", "b", 0)), Draft("text", Text("a\ud800"))])
+def test_what_json_in_utf8_has_no_place_for_is_replaced(lane: Lane, draft: Draft) -> None:
+    lane.messages([draft, draft])
+    (entry,) = lane.waiting.front(100, 1 << 20)
+    assert [msgspec.json.decode(json)["content"]["text"] for json in entry.jsons] == ["a\ufffd"] * 2

@@ -1,0 +1,131 @@
+"""Requests over the lives of several workers: deadlines, answers kept, fates told; no process, no Redis."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from agentrq.wire.commands import Command
+from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
+from agentrq_worker.ownership.interrupted_turn import read_kept
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.protocol import Alive
+from agentrq_worker.session_types import Carried, CutTurn, Waiting
+from tests.worker.test_commands_kept import read_back
+from tests.worker.test_session_machine import Talk, asks, cost
+
+LS = {"command": "ls"}
+
+
+def ms_ago(seconds: float) -> int:
+    return int((time.time() - seconds) * 1000)
+
+
+def recovered(*asked: Carried, fates: dict[str, str] | None = None, **options: Any) -> Talk:
+    cut = CutTurn("first", [], list(asked), fates or {})
+    return Talk(cut=cut, recovering=True, on_interrupt="continue", **options).begin()
+
+
+def test_a_deadline_counts_from_the_first_asking() -> None:
+    """It passed while the session had no owner: the agent that asks again is not given the time anew."""
+    talk = recovered(Carried("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50})
+    talk.say(Alive(), asks("new"))
+    talk.talk.pass_deadlines()
+    talk.flush()
+    assert talk.of_type("approval_resolved") == [{"requestId": "old", "decision": "deny", "by": "deadline"}]
+    assert talk.written[-1] == 'answer new "deny"'
+
+
+def test_a_deadline_that_has_not_passed_goes_on() -> None:
+    talk = recovered(Carried("old", "Bash", LS, ms_ago(10)), approvals={"deadlineS": 50})
+    talk.say(Alive(), asks("new"))
+    talk.talk.pass_deadlines()
+    talk.flush()
+    assert talk.of_type("approval_resolved") == []
+    assert talk.statuses[-1] == "waiting"
+
+
+def test_a_deadline_decides_what_nobody_has_asked_again() -> None:
+    """The request is open as long as its deadline allows, whether the resumed agent asks again or not."""
+    talk = recovered(Carried("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50, "onDeadline": "allow"})
+    talk.talk.pass_deadlines()
+    talk.flush()
+    told = [{"requestId": "old", "decision": "allow", "by": "deadline"}]
+    assert talk.of_type("approval_resolved") == told
+    late = talk.command("answer", request_id="old", answer="deny")
+    assert talk.receipts()[-1] == (late, "rejected", "answered already: allow by deadline")
+    talk.say(Alive(), asks("new"))  # the answer is there already
+    assert talk.written[-1] == 'answer new "allow"'
+
+
+def test_who_won_is_told_after_a_workers_death_too() -> None:
+    talk = recovered(fates={"old": "allow by alice"})
+    late = talk.command("answer", request_id="old", answer="deny")
+    assert talk.receipts() == [(late, "rejected", "answered already: allow by alice")]
+
+
+@pytest.mark.parametrize("answer", [None, 7, [], {"decision": "perhaps"}, {"answers": {"0": "Red"}}, "perhaps"])
+def test_what_is_no_answer_is_not_kept(answer: Any) -> None:
+    talk = recovered(Carried("old", "Bash", LS))
+    talk.command("answer", request_id="old", answer=answer)
+    assert talk.receipts()[-1][1] == "rejected"
+    talk.command("answer", request_id="old", answer="allow")
+    assert talk.receipts()[-1][1] == "applied"
+
+
+def test_a_question_takes_texts() -> None:
+    talk = recovered(Carried("old", "", [{"id": "0"}]))
+    talk.command("answer", request_id="old", answer={"answers": {"0": "Red"}, "by": "alice"})
+    assert talk.of_type("approval_resolved") == [{"requestId": "old", "decision": "answer", "by": "alice"}]
+    talk.say(Alive(), Draft("question", Question("new", [{"id": "0"}])))
+    assert talk.written[-1] == 'answer new {"answers": {"0": "Red"}, "by": "alice"}'
+
+
+async def test_an_answer_outlives_a_second_worker() -> None:
+    """Given before the agent asked again, applied, and then its worker died: the next one has it still."""
+    talk = recovered(Carried("old", "Bash", LS))
+    changed = {"decision": "allow", "input": {"command": "ls -l"}, "by": "alice"}
+    waiting = Waiting(b"1-0", Command("c1", "answer", request_id="old", answer=changed))
+    talk.talk.deliver(waiting)
+    (receipt,) = [entry for entry in talk.lane.waiting.front(10, 1 << 20) if entry.kind == "r"]
+    assert receipt.fields  # in the same step: an answer that is applied is kept
+    kept = read_kept(receipt.fields["kept"].decode())
+    found = await read_back(
+        ApprovalRequest("old", "Bash", LS), ApprovalResolved("old", "allow", "alice"), kept=kept
+    )  # fmt: skip
+    assert [(one.request_id, one.answer, one.by) for one in found.asked] == [("old", changed, "alice")]
+    assert found.fates == {"old": "allow by alice"}
+    next_owner = recovered(*found.asked, fates=found.fates).say(Alive(), asks("new"))
+    assert next_owner.written[-1].startswith('answer new {"decision": "allow", "input": {"command": "ls -l"}')
+    next_owner.say(cost())
+    assert next_owner.talk.requests.kept == b""
+
+
+async def test_a_request_asked_twice_is_read_back_once() -> None:
+    found = await read_back(ApprovalRequest("r", "Bash", LS), ApprovalRequest("r", "Bash", LS))
+    assert [one.request_id for one in found.asked] == ["r"]
+
+
+@pytest.mark.parametrize("kept", ["", "{}"])
+def test_nothing_is_kept(kept: str) -> None:
+    assert read_kept(kept) == {}
+
+
+@pytest.mark.parametrize("kept", ["x", "[]", '{"r":1}', '{"r":["allow"]}'])
+def test_garbage_in_the_state(kept: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - msgspec's own words
+        read_kept(kept)
+
+
+def test_no_depth_of_an_input_is_too_deep() -> None:
+    """What can just be read may be too deep to compare: then it is another request, and no session ends with it."""
+    policy = {"rules": [{"path": "/*", "decision": "deny"}]}
+    for depth in range(900, 1100):
+        deep = Raw(b'{"a":' * depth + b"1" + b"}" * depth)
+        talk = recovered(Carried("old", "Bash", deep), approvals=policy)
+        talk.dialect.says = [Alive(), Draft("approval_request", ApprovalRequest("new", "Bash", deep))]
+        talk.talk.lines([b"{}"])
+        assert talk.talk.requests.pending in (1, 2)

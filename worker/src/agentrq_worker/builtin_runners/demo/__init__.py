@@ -1,0 +1,1 @@
+"""The demo: an agent that needs no model."""

@@ -1,0 +1,1 @@
+"""Plays a recorded transcript as if an agent printed it."""

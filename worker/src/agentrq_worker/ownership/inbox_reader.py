@@ -1,0 +1,144 @@
+"""The inboxes of the sessions that run here: woken, read in order, delivered. Does not own what a command means."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+
+from agentrq.wire import script_calls, scripts
+from agentrq.wire.commands import Command
+from agentrq_worker.ownership.command_decoder import LONGEST, read_command
+from agentrq_worker.ownership.retry import RETRY_S, until_answered
+from agentrq_worker.session.shell import Session
+from agentrq_worker.session_types import Waiting
+from agentrq_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+INBOXES: Final = 500
+"""Read in one call."""
+PAGE: Final = 100
+"""Entries of one inbox that are read at once."""
+LONGEST_ID: Final = 64
+
+
+class Inboxes:
+    """Reads what clients sent to the sessions of one worker."""
+
+    def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
+        self.sessions: dict[str, Session] = {}
+        """Those that run here, by id."""
+        self._client = client
+        self._live = live
+        self._settings = settings
+        self._keys = settings.keys
+        self._script = client.register_script(scripts.SOURCES["read"])
+        self._after: dict[str, bytes] = {}  # where the next read begins
+        self._woken: set[str] = set()
+        self._unreadable: set[str] = set()  # told once
+        self._wake = asyncio.Event()
+
+    def add(self, session: Session) -> None:
+        """Deliver this session's commands from now on, those that wait already first."""
+        self.sessions[session.id] = session
+        self._after.pop(session.id, None)  # of a claim before, whose session may still be ending here
+        self._woken.add(session.id)
+        self._wake.set()
+
+    def drop(self, session: Session) -> None:
+        """Deliver nothing more to this session."""
+        if self.sessions.get(session.id) is session:
+            del self.sessions[session.id]
+            self._after.pop(session.id, None)
+        self._unreadable.discard(session.id)
+
+    def look_at_all(self) -> None:
+        """Read every inbox again: wakes are hints, what one of them missed is found here."""
+        self._woken.update(self.sessions)
+        self._wake.set()
+
+    async def deliver(self) -> None:
+        """Read the inboxes of sessions that were woken, one round trip for all of them, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            woken, self._woken = [sid for sid in self._woken if sid in self.sessions], set()
+            for at in range(0, len(woken), INBOXES):
+                await until_answered(functools.partial(self._read, woken[at : at + INBOXES]))
+
+    async def _read(self, woken: list[str]) -> None:
+        readers = [self.sessions.get(sid) for sid in woken]
+        inboxes = [self._keys.inbox(sid) for sid in woken]
+        starts = [self._after.get(sid, b"-") for sid in woken]
+        step = script_calls.read(inboxes, starts, "command", most=PAGE, largest=LONGEST)
+        answers = await self._script(keys=list(step.keys), args=list(step.args))
+        for answer in answers:
+            sid, reader = woken[answer[0] - 1], readers[answer[0] - 1]
+            if reader is None or self.sessions.get(sid) is not reader:
+                continue  # it left, or was claimed anew: that one begins at the inbox's beginning
+            try:
+                entries, more = script_calls.entries(answer)
+            except ValueError as error:
+                if sid not in self._unreadable:
+                    log.error("session %s: its inbox cannot be read: %s", sid, error)
+                    self._unreadable.add(sid)
+                continue
+            for entry, data in entries:
+                self._after[sid] = b"(" + entry
+                self._deliver_one(sid, entry, data)
+            if more:
+                self._woken.add(sid)
+                self._wake.set()
+
+    def _deliver_one(self, sid: str, entry: bytes, data: bytes | int) -> None:
+        session = self.sessions.get(sid)
+        if session is None:
+            return
+        command = read_command(data)
+        if isinstance(command, Command):
+            session.deliver(Waiting(entry, command))
+            return
+        log.error("session %s: inbox entry %s is no command: %s", sid, entry.decode(), command.reason)
+        if command.command_id:  # else nobody could be told: it is passed over
+            session.reject(entry, *command)
+
+    async def listen(self) -> None:
+        """Keep the subscription to this worker's wakes, until cancelled."""
+        channel = self._keys.wake_channel(self._settings.worker_name)
+        failures = 0
+        while True:
+            pubsub = self._live.pubsub()
+            try:
+                async with asyncio.timeout(self._settings.lease_s):
+                    await pubsub.subscribe(channel)
+                failures = 0
+                await self._wakes(pubsub)
+            except (redis.RedisError, OSError) as error:
+                if not failures:
+                    log.info("wakes: connection lost, made anew: %s", error)
+                failures += 1
+            finally:
+                await pubsub.aclose()
+            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+
+    async def _wakes(self, pubsub: Any) -> None:
+        silent = 0
+        while True:
+            message = await pubsub.get_message(timeout=self._settings.lease_s)
+            silent = 0 if message is not None else silent + 1
+            if silent > 1:
+                raise redis.ConnectionError("no answer to PING")
+            if message is None:
+                await pubsub.ping()
+            elif message["type"] == "message":
+                sid = message["data"][:LONGEST_ID].decode("utf-8", "replace")
+                if sid in self.sessions:
+                    self._woken.add(sid)
+                    self._wake.set()
+            elif message["type"] == "subscribe":
+                self.look_at_all()

@@ -1,0 +1,100 @@
+"""What the last owner of a session left open, read back from the stream. Decides nothing about it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from agentrq.wire.codec import decode_entry
+from agentrq.wire.messages import (
+    ApprovalRequest,
+    ApprovalResolved,
+    Cost,
+    Error,
+    Message,
+    Prompt,
+    Question,
+    ToolCall,
+    ToolResult,
+)
+from agentrq_worker.session_types import Carried, CutTurn
+
+PAGE: Final = 100
+MOST_PAGES: Final = 100
+_TYPES: Final = ("tool_", "prompt", "approval_", "question", "cost", "error")
+_TELLING: Final = tuple(f'"type":"{name}'.encode() for name in _TYPES)
+
+Entries = list[tuple[bytes, bytes | int]]
+"""Ids and messages; a size in bytes in the place of one that is too large."""
+
+
+class Kept(NamedTuple):
+    """An answer to a request of a cut turn."""
+
+    answer: Any
+    by: str
+
+
+def read_kept(data: str) -> dict[str, Kept]:
+    """The answers as the state keeps them, by request id (`Requests.kept`). Raises ValueError for what is none."""
+    return msgspec.json.decode(data, type=dict[str, Kept]) if data else {}
+
+
+async def cut_turn(read: Callable[[str, int], Awaitable[Entries]], kept: Mapping[str, Kept] | None = None) -> CutTurn:
+    """The turn that was under way: back to the end of the turn before it, at most 10 000 events.
+
+    Not only to its prompt: others may have joined it, and what was asked in a turn cut earlier is still open.
+
+    ``read(end, count)`` answers at most ``count`` entries from ``end`` backwards, the newest first; none at the end.
+    ``kept`` are the answers that came for requests which no resumed agent has asked again yet.
+    """
+    cut = CutTurn("", [], [], {})
+    answered: set[str] = set()
+    seen: set[str] = set()
+    end, earlier = "+", False
+    for _ in range(MOST_PAGES):
+        entries = await read(end, PAGE)
+        for place, value in entries:
+            end = f"({place.decode()}"
+            message = _telling(value)
+            if message is None:
+                continue
+            content = message.content
+            if isinstance(content, Cost):
+                return cut
+            if isinstance(content, Prompt) and not earlier:
+                cut = cut._replace(prompt=content.text)
+            elif isinstance(content, Error):
+                earlier = earlier or content.code == "turn_interrupted"
+            elif isinstance(content, ToolResult):
+                answered.add(content.tool_use_id)
+            elif isinstance(content, ToolCall) and content.tool_use_id not in answered:
+                cut.open_calls.append((content.tool_use_id, message.parent_id))
+            elif isinstance(content, ApprovalResolved):
+                cut.fates.setdefault(content.request_id, f"{content.decision} by {content.by}")
+            elif isinstance(content, ApprovalRequest | Question) and content.request_id not in seen:
+                seen.add(content.request_id)
+                carried = _carried(content, message.timestamp)
+                if kept and content.request_id in kept:
+                    cut.asked.append(carried._replace(**kept[content.request_id]._asdict()))
+                elif content.request_id not in cut.fates:
+                    cut.asked.append(carried)
+        if not entries:
+            break
+    return cut
+
+
+def _telling(value: bytes | int) -> Message | None:
+    """A message that may open or close something; None for all others, undecoded."""
+    if isinstance(value, int) or not any(mark in value[:600] for mark in _TELLING):
+        return None
+    event: Any = decode_entry(b"message", value)
+    return event if isinstance(event, Message) else None
+
+
+def _carried(content: ApprovalRequest | Question, timestamp: int) -> Carried:
+    if isinstance(content, ApprovalRequest):
+        return Carried(content.request_id, content.name, content.input, timestamp)
+    return Carried(content.request_id, "", content.questions, timestamp)

@@ -1,0 +1,263 @@
+"""Who owns which session: looked up, claimed under the worker's lease, ended where nobody owns it.
+
+The lease is lease.py's, what clients send to the sessions inbox_reader.py's. Does not own what a command means
+(session/shell.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import redis.asyncio
+
+from agentrq.errors import AgentRQError
+from agentrq.rq_commands import job_key
+from agentrq.wire import script_calls, scripts
+from agentrq.wire.codec import encode
+from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_options
+from agentrq.wire.ids import Cursor
+from agentrq.wire.messages import SessionTotal
+from agentrq.wire.script_calls import Step
+from agentrq.wire.state import Inner, State, read_inner, read_state
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.ownership.inbox_reader import Inboxes
+from agentrq_worker.ownership.interrupted_turn import cut_turn, read_kept
+from agentrq_worker.ownership.lease import Lease, NameTaken
+from agentrq_worker.ownership.retry import FewAtOnce
+from agentrq_worker.session_types import Claimed, CutTurn
+from agentrq_worker.settings import Settings
+
+__all__ = ["SPOILT", "Claim", "Look", "NameTaken", "Ownership"]
+
+log = logging.getLogger(__name__)
+
+SPOILT: Final = "Its keys in Redis cannot be written"
+LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; what a cut turn's event may have to be read back
+
+_SPOILT: Final = """
+-- KEYS state, events, inbox, commands; ARGV epoch, token and nonce seen, status, reason, error, time in ms, retention.
+-- The end of a session whose stream takes no event any more: in its state alone. 0 where another writer came.
+local seen = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'nonce')
+if seen[1] ~= ARGV[1] or (seen[2] or '') ~= ARGV[2] or (seen[3] or '') ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], 'status', ARGV[4], 'reason', ARGV[5], 'error', ARGV[6], 'endedAt', ARGV[7])
+redis.call('HDEL', KEYS[1], 'worker', 'token', 'claim', 'pid')
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[8]) end
+return 1
+"""
+
+
+def _read_options(data: str) -> tuple[Options, str | None]:
+    """What a start asked for, or why that cannot be known: never the defaults in its place, they allow more."""
+    try:
+        options = make_options(msgspec.json.decode(data, type=dict[str, Any]))
+    except (ValueError, RecursionError) as error:
+        return Options(), f"Its options cannot be read: {str(error)[:300]}"
+    return options, None
+
+
+class Look(NamedTuple):
+    """A session as it was read: its state, bookkeeping, and whether its owner's lease lives."""
+
+    state: State
+    inner: Inner
+    owned: bool
+
+
+class Claim(NamedTuple):
+    """A claim that succeeded: what to run and where its events go on."""
+
+    claimed: Claimed
+    cursor: Cursor
+    state: dict[str, Any]
+    """The state's fields as they are known here."""
+
+
+def _read_look(session_id: str, answer: Any) -> Look | None:
+    """The session by the answer to `steps.look`, as if nobody owned it."""
+    try:
+        raw = script_calls.look_answer(answer)
+    except ValueError as error:
+        log.error("session %s: %s", session_id, error)
+        return None
+    state, inner = read_state(session_id, raw), read_inner(raw)
+    # Compared by every step that ends or claims it: as text they have to be what they are as bytes.
+    if state is None or any(raw.get(name, b"") != value.encode() for name, value in (
+        (b"epoch", str(state.epoch)), (b"token", inner.token), (b"nonce", inner.nonce)
+    )):  # fmt: skip
+        return None
+    return Look(state, inner, False)
+
+
+class Ownership:
+    """This worker's lease and what it owns under it."""
+
+    def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
+        self.lease = Lease(client, settings)
+        self.inboxes = Inboxes(client, live, settings)
+        self.sessions = self.inboxes.sessions
+        self.beats = 0
+        self._client = client
+        self._settings = settings
+        self._keys = settings.keys
+        self._until_answered = FewAtOnce()
+        self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
+
+    @property
+    def token(self) -> str:
+        """What this process's claims and writes are fenced by."""
+        return self.lease.token
+
+    # -- what is owned
+
+    async def keep(self) -> None:
+        """Renew the lease on every beat. Raises `NameTaken` where another process has taken the name meanwhile.
+
+        Which sessions others took over in a stall, the publisher finds.
+        """
+        beaten = time.monotonic()
+        while True:
+            await self.lease.renew()
+            gap, beaten = time.monotonic() - beaten, time.monotonic()
+            if gap > self._settings.lease_s / 2:
+                log.warning("stalled for %.1f s: others may have taken sessions over", gap)
+            self.beats += 1
+            self.inboxes.look_at_all()
+            await asyncio.sleep(self._settings.beat_s)
+
+    # -- claims
+
+    async def look(self, session_id: str) -> Look | None:
+        """The session as it is now; None when there is none (or its state is unreadable)."""
+
+        async def read() -> Look | None:
+            look = _read_look(session_id, await self._once(script_calls.look(self._keys, session_id)))
+            if look is not None and look.inner.token and look.state.worker:
+                lease = await self._client.get(self._keys.worker(look.state.worker))
+                return look._replace(owned=lease == look.inner.token.encode())
+            return look
+
+        found: Look | None = await self._until_answered(read)
+        return found
+
+    async def seen(self, session_id: str) -> tuple[bool, Look | None]:
+        """Whether there is no such session at all (any more), and `look`, which is None for one it cannot read too."""
+        look = await self.look(session_id)
+        key = self._keys.state(session_id)
+        return look is None and not await self._until_answered(lambda: self._client.exists(key)), look
+
+    def unowned(self, session_id: str, answer: Any) -> Look | None:
+        """The session by the answer to `steps.look`; None where that does not say all, as of one that has an owner."""
+        look = _read_look(session_id, answer)
+        return look if look is not None and not look.inner.token else None
+
+    async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
+        """Give a start that came without a state one; answers ``created``, ``exists``, or ``gone`` without its job."""
+        also = [("ZADD", self._keys.sessions, script_calls.now_ms(), session_id)]
+        step = script_calls.open_session(
+            self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id,
+            also, job_key(job_id),
+        )  # fmt: skip
+        return script_calls.text(await self.run(step))
+
+    async def claim(self, look: Look) -> Claim | None:
+        """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
+        state, inner = look.state, look.inner
+        sid = state.session_id
+        if inner.stop:
+            await self.finish(look, Status.DONE, Reason.STOPPED, "")
+            return None
+        mine, seen = secrets.token_hex(8), (state.epoch, inner.token, inner.nonce)
+        step = script_calls.claim(self._keys, sid, self.lease.name, self.token, mine, *seen)
+        try:
+            outcome, _, cursor = script_calls.texts(await self.run(step))
+        except redis.ResponseError as error:
+            await self.finish(look, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
+            raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
+        if outcome != "claimed":
+            log.info("session %s: not claimed: %s", sid, outcome)
+            return None
+        options, unreadable = _read_options(inner.options)
+        if state.provider_session_id is not None and inner.prompted:
+            options = msgspec.structs.replace(options, resume=state.provider_session_id)
+        # Requests outlive a cut turn until they are answered or a whole turn has passed.
+        left = inner.turn or state.pending_approvals or inner.kept
+        cut = await self._cut_turn(sid, inner.kept) if left else None
+        claimed = Claimed(
+            session_id=sid,
+            provider=state.provider,
+            prompt=inner.prompt,
+            options=options,
+            recovering=inner.prompted,
+            cut=cut if inner.turn else None,
+            recoveries=inner.recoveries + bool(inner.token),
+            total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
+            started_at=state.started_at or script_calls.now_ms(),
+            asked=cut.asked if cut is not None and not inner.turn else (),
+            fates=cut.fates if cut is not None and not inner.turn else {},
+            unreadable=unreadable,
+        )
+        known = self._whole_state(look) | {
+            "worker": self.lease.name, "token": self.token, "claim": mine, "status": Status.STARTING,
+            "startedAt": claimed.started_at,
+        }  # fmt: skip
+        return Claim(claimed, Cursor.parse(cursor), known)
+
+    def _whole_state(self, look: Look) -> dict[str, Any]:
+        """The state as fields: what a Redis that lost the session is given back."""
+        state: dict[str, Any] = msgspec.to_builtins(look.state) | msgspec.to_builtins(look.inner)
+        for name in ("sessionId", "epoch", "cursor", "token"):
+            state.pop(name, None)
+        state["metadata"] = encode(look.state.metadata)
+        return {name: int(value) if isinstance(value, bool) else value for name, value in state.items()
+                if value is not None}  # fmt: skip
+
+    async def _cut_turn(self, session_id: str, kept: str) -> CutTurn:
+        async def read(end: str, count: int) -> list[tuple[bytes, bytes | int]]:
+            events = [self._keys.events(session_id)]
+            step = script_calls.read(events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True)
+            answers = await self.run(step)
+            return script_calls.entries(answers[0])[0] if answers else []
+
+        try:
+            return await cut_turn(read, read_kept(kept))
+        except (redis.RedisError, ValueError, LookupError) as error:
+            log.error("session %s: its cut turn cannot be read back: %r", session_id, error)
+            return CutTurn("", [], [], {})
+
+    async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
+        """End a session that has no live owner; answers the outcome, ``spoilt`` where only its state took it."""
+        state = look.state
+        step = script_calls.end(
+            self._keys, state.session_id, state.epoch, look.inner.token, look.inner.nonce, status, reason, error,
+            self._settings.retention_s,
+        )  # fmt: skip
+        try:
+            return script_calls.text((await self.run(step))[0])
+        except redis.ResponseError as refused:
+            await self._give_up(look, status, reason, error or f"{SPOILT}: {refused}")
+            return "spoilt"
+
+    async def _give_up(self, look: Look, status: Status, reason: Reason, error: str) -> None:
+        sid = look.state.session_id
+        seen = (str(look.state.epoch), look.inner.token, look.inner.nonce)
+        retention = str(int(self._settings.retention_s * 1000))
+        args = [*seen, status.value, reason.value, error, str(script_calls.now_ms()), retention]
+        await self._until_answered(
+            lambda: self._client.eval(_SPOILT, 4, *script_calls.session_keys(self._keys, sid), *args)
+        )
+
+    async def send(self, session_id: str, command: Command) -> str:
+        """Append a command to an inbox, as a client does; answers the script's outcome."""
+        return script_calls.texts(await self.run(script_calls.send(self._keys, session_id, command)))[0]
+
+    async def run(self, step: Step) -> Any:
+        """Run one atomic step, again until Redis answers: all of them may be repeated."""
+        return await self._until_answered(lambda: self._once(step))
+
+    async def _once(self, step: Step) -> Any:
+        return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))

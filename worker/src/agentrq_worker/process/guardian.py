@@ -1,0 +1,163 @@
+"""What ends a worker's runners when the worker itself no longer can. Owns: the guardian process, one a worker, and the
+sweep for leftovers of workers long gone. Does NOT own: the end of a runner whose worker lives (runner_process.py).
+
+The guardian waits for the end of a pipe whose other end only the worker holds, and for the worker's own end. Then it
+ends every process that bears the worker's mark (procfs.py), with all descendants and session mates, until none is
+found. It needs no list of runners: a mark names the worker by pid and start time, and is in every child from the
+beginning. While it waits it looks now and then for what other workers left that ended together with their guardians.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from agentrq_worker.process import kill, procfs
+
+# Isolated and without site-packages: starts fast, and nothing in the worker's surroundings can break it.
+_BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from agentrq_worker.process.guardian import main; main()"
+
+
+SWEEP_S = 2.0
+"""How often a guardian looks for leftovers of others, in seconds."""
+_REST = 50
+"""It rests at least so many times as long as a look took: the more processes a machine has, the less often it looks."""
+
+Signs = dict[tuple[int, int], tuple[procfs.Mark | None, int]]
+"""Of processes: their marks, and the part of their tags that names the worker."""
+
+_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Guardian:
+    """This worker's guardian process. Hold on to it: when it is closed, all runners of this worker are ended."""
+
+    def __init__(self) -> None:
+        """Start it. Raises OSError when no process can be started."""
+        command = [sys.executable, "-I", "-S", "-B", "-c", _BOOT, str(Path(__file__).parents[2])]
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)  # inherited: deaf from its first moment
+        try:
+            self._popen = subprocess.Popen(
+                [*command, str(os.getpid()), str(procfs.starttime(os.getpid()))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                env={},  # the worker's own, with the way into Redis in it, is no runner's to read in /proc
+                start_new_session=True,  # a terminal's signals are for the worker
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        procfs.MANAGED.add(self._popen.pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs. Once dead it is replaced by a new `Guardian`, which loses nothing."""
+        if self._popen.poll() is None:
+            return True
+        procfs.MANAGED.discard(self._popen.pid)
+        return False
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Have it end what is left and exit; blocks up to ``timeout`` seconds (some 0.05 when nothing is left)."""
+        assert self._popen.stdin
+        self._popen.stdin.close()
+        try:
+            self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return not self.alive
+
+
+def main() -> None:
+    """The guardian process: arguments are the worker's pid and start time, stdin is the pipe."""
+    worker = int(sys.argv[1]), int(sys.argv[2])
+    procfs.keep_to_itself()
+    _wait_for_end(worker)
+    end_worker(worker)
+
+
+def _wait_for_end(worker: tuple[int, int]) -> None:
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    try:
+        poll.register(os.pidfd_open(worker[0]), select.POLLIN)  # should a stranger have inherited the pipe
+    except (AttributeError, OSError):
+        pass
+    rest, known = SWEEP_S, Signs()
+    while True:
+        events = poll.poll(rest * 1000)
+        if any(descriptor != 0 or not os.read(0, 4096) for descriptor, _ in events):
+            return
+        if not events:
+            began = time.monotonic()
+            if _leftovers(known):
+                sweep()
+            rest = max(SWEEP_S, _REST * (time.monotonic() - began))
+
+
+def end_worker(worker: tuple[int, int]) -> int:
+    """End all that bear the mark of ``worker`` (pid, starttime); returns how many. Blocks, 60 s at most."""
+    prefix, tag = f"{worker[0]}.{worker[1]}.", procfs.worker_tag(worker)
+
+    def is_own(process: procfs.Stat) -> bool:
+        if process.starttime < worker[1]:
+            return False
+        return procfs.read_tag(process.pid) >> 32 == tag or procfs.read_mark(process.pid).startswith(prefix)
+
+    def find(on_sight: procfs.OnSight) -> list[procfs.Stat]:
+        own = set()
+
+        def look(process: procfs.Stat) -> None:
+            if is_own(process):
+                own.add(process.ident)
+                on_sight(process)
+
+        return procfs.kin(procfs.snapshot(look), lambda process: process.ident in own)
+
+    return kill.end_all(find, rounds=600)
+
+
+def sweep() -> int:
+    """End what workers left behind that are no longer there; returns how many. Blocks shortly."""
+    return kill.end_all(lambda _: _leftovers())
+
+
+def _leftovers(known: Signs | None = None) -> list[procfs.Stat]:
+    """What is left of workers that are gone.
+
+    Known by their marks or tags and the owners' start times, never by names; only this user's processes, and only those
+    of this pid namespace: to a host, the owner's pid in a container's mark is another process, or none. ``known`` is
+    for who looks again and again: the signs of processes that were there before are not read a second time.
+    """
+    here = _pid_namespace("self")
+    table = procfs.snapshot()
+    living = {procfs.worker_tag(process.ident) for process in table.values() if process.alive}
+    before = {} if known is None else known.copy()
+    signs: Signs = {} if known is None else known
+    signs.clear()
+
+    def is_leftover(process: procfs.Stat) -> bool:
+        seen = before.get(process.ident)
+        if seen is None:
+            seen = procfs.parse_mark(procfs.read_mark(process.pid)), procfs.read_tag(process.pid) >> 32
+        mark, tag = signs[process.ident] = seen
+        # Without a mark its environment was cleaned: the tag says as much.
+        gone = not procfs.is_running(mark.worker) if mark is not None else tag != 0 and tag not in living
+        return gone and _pid_namespace(str(process.pid)) == here
+
+    return procfs.kin(table, is_leftover)
+
+
+def _pid_namespace(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    except OSError:
+        return ""

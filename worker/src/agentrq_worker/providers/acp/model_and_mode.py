@@ -1,0 +1,92 @@
+"""How an ACP agent's model and mode are chosen: config options, modes, models; agents offer one or another. Pure.
+
+Owns the requests that choose and what permission modes are called where.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from msgspec import UNSET, UnsetType
+
+from agentrq_worker.providers.acp.wire import Result
+from agentrq_worker.providers.json_line import mapping, optional, text
+from agentrq_worker.providers.protocol import Refused
+
+Change = tuple[str, dict[str, Any]]
+"""A method and its params, without the session's id."""
+
+_ALSO: Final = {
+    "bypassPermissions": ("yolo", "full-access"),
+    "acceptEdits": ("autoEdit", "auto_edit", "auto"),
+    "plan": ("read-only", "architect"),
+}
+"""What agents call a permission mode that do not call it by its name."""
+
+
+class Setup:
+    """What one session of an agent can be set to, from the result that began it."""
+
+    def __init__(self, result: Result) -> None:
+        options = result.config_options if isinstance(result.config_options, list) else []
+        self._options = [mapping(option) for option in options]
+        modes = mapping(result.modes)
+        found = modes.get("availableModes")
+        self._modes = [text(mapping(mode).get("id")) for mode in found] if isinstance(found, list) else []
+        self._mode = text(modes.get("currentModeId"))
+        self._models = bool(mapping(result.models))
+
+    def model(self, model: str) -> Change:
+        """What chooses a model. Raises `Refused` where the agent has none to choose."""
+        option = self._option("model")
+        if option is not None:
+            return "session/set_config_option", {"configId": option.get("id"), "value": model}
+        if self._models:
+            return "session/set_model", {"modelId": model}
+        raise Refused("this agent lets no model be chosen; choose it by its own settings or command")
+
+    def first_mode(self, mode: str) -> Change | None:
+        """What a session begins with; None where nothing is to be changed.
+
+        An agent that cannot bypass permissions asks for them, which policy or a person answers.
+        """
+        found = self._find(mode)
+        if found is None and mode in ("bypassPermissions", "default"):
+            return None
+        return None if found is not None and found == self._current() else self.mode(mode)
+
+    def mode(self, mode: str) -> Change:
+        """What chooses a permission mode. Raises `Refused` where the agent has none like it."""
+        found = self._find(mode)
+        if found is None:
+            offered = ", ".join(self._modes or self._values(self._option("mode")))
+            raise Refused(f"this agent has no permission mode {mode!r}; it has {offered or 'none'}")
+        if self._modes:
+            return "session/set_mode", {"modeId": found}
+        option = self._option("mode") or {}
+        return "session/set_config_option", {"configId": option.get("id"), "value": found}
+
+    def _option(self, category: str) -> dict[str, Any] | None:
+        return next((option for option in self._options if option.get("category") == category), None)
+
+    def _current(self) -> str:
+        return self._mode or text((self._option("mode") or {}).get("currentValue"))
+
+    def _find(self, mode: str) -> str | None:
+        offered = self._modes or self._values(self._option("mode"))
+        return next((name for name in (mode, *_ALSO.get(mode, ())) if name in offered), None)
+
+    def _values(self, option: dict[str, Any] | None) -> list[str]:
+        found = (option or {}).get("options")
+        return [text(mapping(one).get("value")) for one in found] if isinstance(found, list) else []
+
+
+def current_model(result: Result) -> str | UnsetType:
+    """The model that a new session has, where the agent says it."""
+    if found := text(mapping(result.models).get("currentModelId")):
+        return found
+    options = result.config_options if isinstance(result.config_options, list) else []
+    for option in map(mapping, options):
+        if option.get("category") == "model":
+            return optional(option.get("currentValue"))
+    return UNSET

@@ -1,0 +1,300 @@
+"""What an Agent Client Protocol agent says, as typed messages (schema v1).
+
+Owns the meaning of its updates, requests and results. Does not own what is written to it (acp/protocol.py), shapes
+(acp/wire.py), nor how a call's updates are put together (tool_calls.py).
+
+What the protocol asks of a reader: texts have no end of their own (the next thing ends them); a call's input may come
+after the call; ``usage_update`` carries the session's running cost; the response to the prompt ends the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from msgspec import UNSET, UnsetType
+
+from agentrq.wire.messages import Compaction, Error, Init, SessionTotal, StatusReport
+from agentrq_worker.providers import json_line
+from agentrq_worker.providers.acp import approvals as acp_asks
+from agentrq_worker.providers.acp.model_and_mode import current_model
+from agentrq_worker.providers.acp.tool_calls import ENDED, Call, parent_of
+from agentrq_worker.providers.acp.wire import Params, Result, Update, decode_chunk, decode_result, params_decoder
+from agentrq_worker.providers.codex.app_notices import plan
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.jsonrpc.parser import MethodReader, RpcAdapter, RpcError, RpcLine, is_given, read_error
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
+from agentrq_worker.providers.streamed_text import LARGEST, Block
+
+_UNANSWERED = "Interrupted: the turn ended before the tool answered"
+_GEMINIS_MODE = "[MODE_UPDATE] "  # gemini 0.61 tells a change of its mode as a text of the agent
+_CHUNKS: Final = {"agent_message_chunk": False, "agent_thought_chunk": True}
+_ASIDE: Final = frozenset(
+    {"available_commands_update", "config_option_update", "session_info_update", "current_mode_update"}
+)
+"""Updates that may come in the middle of a text or of a call's input."""
+
+
+class AcpAdapter(RpcAdapter):
+    """Reads an ACP agent."""
+
+    _params = params_decoder
+
+    def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
+        super().__init__(total, epoch)
+        self.replaying = False
+        """The agent repeats the session's history: nothing of it is published."""
+        self.repeated = False
+        """A piece of it came since this was last cleared."""
+        self.cwd: str | None = None
+        self.model: str | None = None
+        """What the session is begun with, for its `init`."""
+        self.resumed = False
+        """The session had turns before this process; until its first running cost is known."""
+        self.session: str | None = None
+        """The agent's session id."""
+        self._began = False
+        self._block: Block | None = None
+        self._voice: Any = None  # whose the current block is
+        self._blocks = 0
+        self._unsaid: dict[str, Call] = {}  # the calls whose input may still come
+        self._tools: dict[str, Call] = {}
+        self._cost_so_far = 0.0
+        self._cost_said = 0.0
+        self._plan = ""
+        self._compacted: set[str] = set()
+
+    # -- results
+
+    def _response(self, event: RpcLine, line: bytes) -> list[Draft]:
+        if is_given(event.error):
+            # Which request failed the dialect knows; in a recording it is the prompt, once there is a session.
+            return [] if self.driven or self.session is None else self.failed_turn(read_error(event.error))
+        try:
+            result = decode_result(event.result)
+        except (ValueError, RecursionError) as error:
+            return [Draft(*json_line.malformed("response", str(error), line))]
+        if isinstance(result.stop_reason, str):
+            return self._end_turn(result.stop_reason, result)
+        if isinstance(result.session_id, str):
+            return self.begin(result.session_id, result)
+        return []
+
+    def begin(self, session: str, result: Result) -> list[Draft]:
+        """The session is there: by its creation, or because it was loaded."""
+        self.session = session
+        if self._began:
+            return []
+        self._began = True
+        init = Init(
+            provider_session_id=session, model=self.model or current_model(result), cwd=json_line.optional(self.cwd)
+        )
+        return [Draft("init", init)]
+
+    def _end_turn(self, reason: str, result: Result) -> list[Draft]:
+        usage = json_line.mapping(result.usage)
+        if not usage:  # gemini tells it there
+            usage = json_line.mapping(json_line.mapping(json_line.mapping(result.meta).get("quota")).get("token_count"))
+        drafts = self.close(_UNANSWERED)
+        if reason in ("max_tokens", "max_turn_requests"):
+            drafts.append(Draft("status", StatusReport(subtype="stop_reason", message=reason)))
+        failed = reason in ("refusal", "cancelled")
+        drafts.append(self._figures(usage, [f"The turn ended: {reason}"] if failed else UNSET))
+        return drafts
+
+    def failed_turn(self, error: RpcError) -> list[Draft]:
+        """The prompt was answered with an error."""
+        said = Draft("error", Error(message=error.text, code=UNSET if error.code is None else str(error.code)))
+        return [*self.close(_UNANSWERED), said, self._figures({}, [error.text])]
+
+    def _figures(self, usage: dict[str, Any], errors: list[str] | UnsetType) -> Draft:
+        self._pending.clear()
+        self._tools.clear()
+        self._compacted.clear()
+        spent = self._cost_so_far - self._cost_said
+        self._cost_said = self._cost_so_far
+        return self._cost(
+            max(spent, 0.0),
+            json_line.whole(usage.get("inputTokens", usage.get("input_tokens"))),
+            json_line.whole(usage.get("outputTokens", usage.get("output_tokens"))),
+            num_turns=1,
+            is_error=errors is not UNSET,
+            errors=errors,
+        )
+
+    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
+        """As `Adapter.close`; an unfinished text is said as it stands."""
+        return [*self._end_text(), *self._say_calls(), *super().close(reason)]
+
+    # -- updates
+
+    def _update(self, params: Params, line: bytes) -> list[Draft]:
+        update = params.update
+        if update is None or not isinstance(update.session_update, str):
+            return [Draft(*json_line.malformed("session/update", "it has no update", line))]
+        kind = update.session_update
+        if kind == "usage_update":
+            self._usage(update)
+        if self.replaying:
+            self.repeated = self.repeated or kind not in _ASIDE
+            return []
+        reader = self._updates.get(kind)
+        if reader is None:
+            return [*self._end_text(), *self._say_calls(), Draft(*json_line.unknown(line))]
+        if kind in _CHUNKS:
+            return [*self._say_calls(), *reader(self, update, line)]
+        if kind == "tool_call_update":
+            drafts = reader(self, update, line)
+            return [*self._end_text(), *drafts] if drafts else []
+        if kind in _ASIDE:
+            return reader(self, update, line)
+        if kind == "usage_update":  # comes with the end of what the model said, at times in a text's middle
+            return self._say_calls()
+        return [*self._end_text(), *self._say_calls(), *reader(self, update, line)]
+
+    def _chunk(self, update: Update, line: bytes) -> list[Draft]:
+        thought = _CHUNKS[str(update.session_update)]
+        try:
+            chunk = decode_chunk(update.content)
+        except (ValueError, RecursionError) as error:
+            return [Draft(*json_line.malformed(str(update.session_update), str(error), line))]
+        if chunk.type != "text":
+            return [*self._end_text(), Draft(*json_line.unknown(line))]
+        if chunk.text is None:
+            return [Draft(*json_line.malformed(str(update.session_update), "its text is missing", line))]
+        if chunk.text.startswith(_GEMINIS_MODE):
+            mode = chunk.text.removeprefix(_GEMINIS_MODE)
+            return [*self._end_text(), Draft("status", StatusReport(subtype="mode", message=mode))]
+        drafts: list[Draft] = []
+        block, voice = self._block, (thought, parent_of(update.meta), update.message_id)
+        if block is None or voice != self._voice or block.size > LARGEST:
+            drafts += self._end_text()
+            self._blocks += 1
+            self._voice = voice
+            block = self._block = Block(f"{self._epoch}.{self._blocks}", thought, voice[1])
+        if chunk.text:
+            drafts.append(block.piece(chunk.text))
+        return drafts
+
+    def _end_text(self) -> list[Draft]:
+        block, self._block = self._block, None
+        return [block.whole()] if block is not None and block.size else []
+
+    def _tool(self, update: Update, line: bytes) -> list[Draft]:
+        call_id = update.tool_call_id
+        if call_id is None:
+            return [Draft(*json_line.malformed(str(update.session_update), "it has no toolCallId", line))]
+        call = self._tools.get(call_id)
+        if call is None:
+            call = self._tools[call_id] = Call(call_id, parent_of(update.meta))
+        call.update(update)
+        status = json_line.text(update.status)
+        drafts: list[Draft] = []
+        if status in ENDED or status == "in_progress":
+            drafts += self._say(call)
+        elif not call.said:
+            self._unsaid[call_id] = call
+        if status in ENDED:
+            self._result(call_id, call.output(), ENDED[status], call.parent, drafts)
+            call.forget()
+        return drafts
+
+    def _say(self, call: Call) -> list[Draft]:
+        self._unsaid.pop(call.id, None)
+        if call.said:
+            return []
+        call.said = True
+        drafts: list[Draft] = []
+        self._call(call.id, call.name, call.input, call.parent, drafts)
+        return drafts
+
+    def _say_calls(self) -> list[Draft]:
+        """Their input is complete, as something else happens."""
+        return [draft for call in list(self._unsaid.values()) for draft in self._say(call)]
+
+    def _usage(self, update: Update) -> None:
+        cost = json_line.mapping(update.cost)
+        if "amount" not in cost or cost.get("currency", "USD") != "USD":
+            return
+        amount = json_line.amount(cost.get("amount"))
+        if self.replaying:
+            self._cost_said = amount
+        elif amount < self._cost_so_far:  # the sum began anew
+            self._cost_said = 0.0
+        elif self.resumed and 0 < self.total.cost_usd <= amount:  # it holds what earlier processes counted
+            self._cost_said = self.total.cost_usd
+        self.resumed = False
+        self._cost_so_far = amount
+
+    def _plans(self, update: Update, line: bytes) -> list[Draft]:
+        said = plan(update.entries)
+        if said == self._plan:
+            return []
+        self._plan = said
+        return [Draft("status", StatusReport(subtype="plan", message=said))]
+
+    def _mode(self, update: Update, line: bytes) -> list[Draft]:
+        return [Draft("status", StatusReport(subtype="mode", message=json_line.optional(update.current_mode_id)))]
+
+    def _info(self, update: Update, line: bytes) -> list[Draft]:
+        title = json_line.text(update.title)
+        return [Draft("status", StatusReport(subtype="session_info", message=title))] if title else []
+
+    def _notice(self, update: Update, line: bytes) -> list[Draft]:
+        words = (json_line.text(update.severity), json_line.text(update.title), json_line.text(update.description))
+        return [Draft("status", StatusReport(subtype="notice", message=": ".join(filter(None, words))))]
+
+    def _compaction(self, update: Update, line: bytes) -> list[Draft]:
+        key, status = json_line.text(update.compaction_id), json_line.text(update.status)
+        if status == "completed" and key not in self._compacted:
+            self._compacted.add(key)
+            return [Draft("compaction", Compaction(trigger="auto"))]
+        error = json_line.text(update.error) or json_line.text(json_line.mapping(update.error).get("message"))
+        said = ": ".join(filter(None, (status, error)))
+        return [Draft("status", StatusReport(subtype="compaction", message=said or UNSET))]
+
+    def _silent(self, update: Update, line: bytes) -> list[Draft]:
+        return []
+
+    # -- requests
+
+    def _permission(self, params: Params, line: bytes) -> list[Draft]:
+        assert self.event is not None
+        tool = params.tool_call
+        if tool is None or tool.tool_call_id is None:
+            return [Draft(*json_line.malformed(acp_asks.PERMISSION, "it has no tool call", line))]
+        call = self._tools.get(tool.tool_call_id)
+        if call is None:
+            call = self._tools[tool.tool_call_id] = Call(tool.tool_call_id, None)
+        call.update(tool)
+        drafts = [*self._end_text(), *self._say_calls(), *self._say(call)]
+        return [*drafts, acp_asks.permission(self.request_id(self.event.id), call, params)]
+
+    def _elicitation(self, params: Params, line: bytes) -> list[Draft]:
+        assert self.event is not None
+        return [*self._end_text(), acp_asks.elicitation(self.request_id(self.event.id), params)]
+
+    def _cancelled(self, params: Params, line: bytes) -> list[Draft]:
+        return self._withdraw(params.request_id)
+
+    _updates: ClassVar[Mapping[str, MethodReader]] = {
+        "agent_message_chunk": _chunk,
+        "agent_thought_chunk": _chunk,
+        "user_message_chunk": _silent,
+        "tool_call": _tool,
+        "tool_call_update": _tool,
+        "plan": _plans,
+        "usage_update": _silent,
+        "current_mode_update": _mode,
+        "available_commands_update": _silent,
+        "config_option_update": _silent,
+        "session_info_update": _info,
+        "notice": _notice,
+        "compaction_update": _compaction,
+        "compaction_summary_chunk": _silent,
+    }
+    _methods: ClassVar[Mapping[str, MethodReader]] = {"session/update": _update, "$/cancel_request": _cancelled}
+    _requests: ClassVar[Mapping[str, MethodReader]] = {
+        acp_asks.PERMISSION: _permission,
+        acp_asks.ELICITATION: _elicitation,
+    }

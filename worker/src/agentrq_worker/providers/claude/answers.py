@@ -1,0 +1,65 @@
+"""How Claude Code is answered: the ``response`` of a ``control_response``, from an answer of ours. Pure.
+
+Owns the shapes, which are `PermissionResult`, `ElicitResult` and `UserDialogResult` of
+`@anthropic-ai/claude-agent-sdk` 0.3.330. What the requests mean is claude/approvals.py's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from agentrq_worker.providers.answers import Decision, answers_to, decided, decision, form
+from agentrq_worker.providers.claude.approvals import questions_of
+from agentrq_worker.providers.claude.wire import ControlRequest
+from agentrq_worker.providers.json_line import mapping, members, passed_or, value
+from agentrq_worker.providers.protocol import Refused
+
+DENIED: Final = "The user denied this."
+
+
+def reply(request: ControlRequest, answer: Any) -> dict[str, Any]:
+    """What answers ``request``. Raises `Refused` for an answer that does not fit it."""
+    if request.subtype == "can_use_tool":
+        questions = questions_of(request) if request.tool_name == "AskUserQuestion" else None
+        given = decided(answer) if questions is not None else decision(answer)
+        if questions is None or (given is not None and (not given.allow or given.changed is not None)):
+            return _permitted(request, given or decision(answer))
+        return _answered(request, questions, answer)
+    if request.subtype == "elicitation":
+        fields = form(request.requested_schema, answer)
+        return {"action": "decline"} if fields is None else {"action": "accept", "content": fields}
+    given = decided(answer)
+    if given is not None and not given.allow:
+        return {"behavior": "cancelled"}
+    content = given.changed if given is not None else mapping(answer).get("answers", answer)
+    return {"behavior": "completed", "result": mapping(content).get("0", content)}
+
+
+def _permitted(request: ControlRequest, given: Decision) -> dict[str, Any]:
+    if not given.allow:
+        denial = {"behavior": "deny", "message": given.message or DENIED}
+        return denial | {"interrupt": True} if given.interrupt else denial
+    if given.changed is not None and not isinstance(given.changed, dict):
+        raise Refused("the input of a tool is an object")
+    # The CLI's validator requires updatedInput, whatever its types say.
+    updated = passed_or(request.input, {}) if given.changed is None else given.changed
+    allowed = {"behavior": "allow", "updatedInput": updated}
+    granted = _granted(request, given)
+    return allowed | {"updatedPermissions": granted} if granted else allowed
+
+
+def _granted(request: ControlRequest, given: Decision) -> list[Any]:
+    found = value(request.permission_suggestions)
+    offered = found if isinstance(found, list) else []
+    if given.choice is None:
+        return offered if given.always else []
+    if given.choice not in offered:
+        raise Refused("the suggestion is none of those offered")
+    return [given.choice]
+
+
+def _answered(request: ControlRequest, questions: list[dict[str, Any]], answer: Any) -> dict[str, Any]:
+    """The tool reads its answers from its own input, by the questions' texts; without any the agent is told so."""
+    said = answers_to([question["id"] for question in questions], answer) or {}
+    answers = {each["question"]: ", ".join(said[each["id"]]) for each in questions if said.get(each["id"])}
+    return {"behavior": "allow", "updatedInput": {**members(request.input), "answers": answers}}

@@ -1,0 +1,278 @@
+"""Claude Code's `--output-format stream-json` (CLI 2.1) as typed messages.
+
+Owns the mapping of its output lines; their shapes are those of `@anthropic-ai/claude-agent-sdk` 0.3.330 and of the
+recordings in tests/transcripts. Does not own what is written to its stdin, nor the wording of notices
+(claude/notices.py).
+
+What the format asks of a reader: one `assistant` frame a content block, all with the message's id; `is_error` tells
+how a turn ended, not `subtype`; `total_cost_usd` is a running sum, `usage` is one turn's; `init` comes with each turn;
+a background task brings turns of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, get_args
+
+from msgspec import UNSET
+
+from agentrq.wire.messages import (
+    ApprovalResolved,
+    Compaction,
+    Error,
+    Init,
+    SessionTotal,
+    StatusReport,
+    Text,
+    TextDelta,
+    Thinking,
+    ThinkingDelta,
+)
+from agentrq_worker.providers import json_line
+from agentrq_worker.providers.claude import notices
+from agentrq_worker.providers.claude.approvals import asked
+from agentrq_worker.providers.claude.stream_blocks import Voice
+from agentrq_worker.providers.claude.wire import (
+    AssistantLine,
+    Block,
+    ControlCancelLine,
+    ControlRequest,
+    ControlRequestLine,
+    Notice,
+    RateLimitLine,
+    ResultLine,
+    Silent,
+    StreamEventLine,
+    SystemLine,
+    UserLine,
+    block_as_it_came,
+    decoder,
+    tags,
+)
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.parser import NO_TURNS, Adapter, Reader
+
+_KNOWN_BLOCKS = frozenset({"text", "thinking", "tool_use", "server_tool_use", "tool_result"})
+
+
+class ClaudeAdapter(Adapter):
+    """Reads Claude Code's stream-json."""
+
+    _decoder = decoder
+    _tags = tags
+
+    def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
+        super().__init__(total, epoch)
+        self._voices: dict[str | None, Voice] = {}
+        self.asked: dict[str, ControlRequest] = {}
+        """What the CLI has asked in this turn, by request id."""
+        self._session: str | None = None
+        self._setting: tuple[Any, Any] = (None, None)  # model and permission mode
+        self._cost_so_far = 0.0  # the last total_cost_usd
+        self._last_result: Any = None  # its uuid, until the next turn shows
+
+    def _voice(self, parent: str | None) -> Voice:
+        voice = self._voices[parent] = Voice()
+        return voice
+
+    def _assistant(self, event: AssistantLine, line: bytes) -> list[Draft]:
+        self._last_result = None
+        parent, speech = event.parent_tool_use_id, event.message
+        blocks = speech.content
+        drafts: list[Draft] = []
+        if isinstance(blocks, list):
+            voice = self._voices.get(parent) or self._voice(parent)
+            for position, block in enumerate(blocks):
+                kind = block.type
+                if kind == "text" and json_line.is_text(block.text):
+                    block_id = voice.whole(speech.id, kind, block.text, position, len(blocks))
+                    if block_id is not None:
+                        drafts.append(Draft(kind, Text(block.text, block_id), parent))  # type: ignore[arg-type]  # passed through
+                elif kind == "thinking" and json_line.is_text(block.thinking):
+                    block_id = voice.whole(speech.id, kind, block.thinking, position, len(blocks))
+                    if block_id is not None:
+                        drafts.append(Draft(kind, Thinking(block.thinking, block_id), parent))  # type: ignore[arg-type]
+                elif kind.endswith("tool_use") and block.id is not None and block.name is not None:
+                    self._call(block.id, block.name, json_line.passed_or(block.input, {}), parent, drafts)
+                elif kind.endswith("tool_result") and block.tool_use_id is not None:  # of a tool that ran at the API
+                    self._result(
+                        block.tool_use_id,
+                        json_line.passed_or(block.content, ""),
+                        block.is_error is True,
+                        parent,
+                        drafts,
+                    )
+                else:
+                    drafts.append(_other(block, position, parent, line))
+        elif blocks is not None:
+            drafts.append(Draft("text", Text(blocks), parent))
+        if event.error is not None and isinstance(event.error, str):
+            # The API's failure, in the agent's place; its words are the frame's text.
+            said = next((draft.content.text for draft in drafts if isinstance(draft.content, Text)), event.error)
+            drafts.append(Draft("error", Error(message=said, code=event.error), parent))
+        return drafts
+
+    def _user(self, event: UserLine, line: bytes) -> list[Draft]:
+        if event.isReplay is True:  # the prompt itself, which the session has published
+            return []
+        parent = event.parent_tool_use_id
+        content = event.message.content
+        if isinstance(content, str):
+            return [Draft("status", StatusReport(subtype="user", message=content), parent)]
+        drafts: list[Draft] = []
+        for position, block in enumerate(content or ()):
+            if block.type == "tool_result" and block.tool_use_id is not None:
+                self._result(
+                    block.tool_use_id, json_line.passed_or(block.content, ""), block.is_error is True, parent, drafts
+                )
+            elif block.type == "text" and json_line.is_text(block.text):
+                drafts.append(
+                    Draft("status", StatusReport(subtype="user", message=json_line.passed(block.text)), parent)
+                )
+            else:
+                drafts.append(_other(block, position, parent, line))
+        return drafts
+
+    def _stream_event(self, event: StreamEventLine, line: bytes) -> list[Draft]:
+        inner = event.event
+        parent = event.parent_tool_use_id
+        voice = self._voices.get(parent) or self._voice(parent)
+        delta = inner.delta
+        if delta is None:
+            if inner.type == "content_block_start":
+                voice.block(event.api_message_id, inner.index)
+            elif inner.type == "message_start" and inner.message is not None and inner.message.id is not None:
+                voice.begin(inner.message.id)
+            return []
+        kind = delta.type
+        piece = delta.text if kind == "text_delta" else delta.thinking if kind == "thinking_delta" else None
+        if piece is None:
+            return []
+        block_id = voice.block(event.api_message_id, inner.index)
+        if not block_id:
+            return []
+        offset = voice.offset
+        voice.offset = offset + len(piece)
+        if kind == "text_delta":
+            return [Draft("text_delta", TextDelta(piece, block_id, offset), parent)]
+        return [Draft("thinking_delta", ThinkingDelta(piece, block_id, offset), parent)]
+
+    def _system(self, event: SystemLine, line: bytes) -> list[Draft]:
+        self._last_result = None
+        if event.subtype == "init":
+            return self._init(event)
+        if event.subtype == "compact_boundary":
+            metadata = json_line.mapping(event.compact_metadata)
+            tokens = metadata.get("pre_tokens")
+            content = Compaction(
+                trigger=json_line.text(metadata.get("trigger")) or "auto",
+                pre_tokens=UNSET if tokens is None else json_line.whole(tokens),
+            )
+            return [Draft("compaction", content)]
+        subtype = json_line.text(event.subtype) or "system"
+        message = notices.notice(subtype, json_line.members(line))
+        return [Draft("status", StatusReport(subtype=subtype, message=message))]
+
+    def _init(self, event: SystemLine) -> list[Draft]:
+        """The first, and that of another conversation, is published; a later one only if it changes something."""
+        session = json_line.text(event.session_id)
+        setting = (event.model, event.permissionMode)
+        before, self._setting = self._setting, setting
+        if self._session is None or (session and session != self._session):
+            self._session = session
+            content = Init(
+                provider_session_id=session or UNSET,
+                model=json_line.optional(event.model),
+                cwd=json_line.optional(event.cwd),
+                tools=json_line.list_or_unset(event.tools),
+            )
+            return [Draft("init", content)]
+        if setting == before:
+            return []
+        message = f"model {event.model}, permission mode {event.permissionMode}"
+        return [Draft("status", StatusReport(subtype="init", message=message))]
+
+    def _notice(self, event: Notice, line: bytes) -> list[Draft]:
+        subtype = str(type(event).__struct_config__.tag)
+        message = notices.notice(subtype, json_line.members(line))
+        return [Draft("status", StatusReport(subtype=subtype, message=message))]
+
+    def _result_line(self, event: ResultLine, line: bytes) -> list[Draft]:
+        if event.uuid is not None and event.uuid == self._last_result:  # the same line once more
+            return []
+        self._last_result = event.uuid
+        self.asked.clear()
+        for voice in self._voices.values():
+            voice.end_turn()
+        usage = json_line.mapping(event.usage)
+        failed = event.is_error if isinstance(event.is_error, bool) else event.subtype != "success"
+        errors = [str(error) for error in event.errors] if isinstance(event.errors, list) else []
+        result = json_line.text_or_unset(event.result)
+        if failed and not errors and result is UNSET:
+            errors = [json_line.text(event.subtype) or "error"]
+        cost = self._cost(
+            cost_usd=self._turn_cost(event),
+            input_tokens=json_line.whole(usage.get("input_tokens")),
+            output_tokens=json_line.whole(usage.get("output_tokens")),
+            num_turns=json_line.whole(event.num_turns),
+            is_error=failed,
+            duration_ms=json_line.whole(event.duration_ms),
+            result=result,
+            errors=errors or UNSET,
+        )
+        return [cost]
+
+    def _turn_cost(self, event: ResultLine) -> float:
+        """One turn's part of the running sum ``total_cost_usd``.
+
+        The sum begins anew in each process, of which one session may see several. ``result_index`` 0 (CLI 2.1.330)
+        or a lower sum shows one. As a resumed process may begin with what its transcript saved,
+        ``model_usage_since_last_result`` is believed where it says that less was spent.
+        """
+        total = json_line.amount(event.total_cost_usd)
+        before, self._cost_so_far = self._cost_so_far, total
+        if event.result_index != 0 and total >= before:
+            return total - before
+        since = event.model_usage_since_last_result
+        if not isinstance(since, dict):
+            return total
+        return min(total, sum(json_line.amount(json_line.mapping(used).get("costUSD")) for used in since.values()))
+
+    def _control_request(self, event: ControlRequestLine, line: bytes) -> list[Draft]:
+        draft = asked(event)
+        if draft is None:
+            return [Draft(*json_line.unknown(line))]
+        if event.request_id in self.asked:  # the same line once more
+            return []
+        self.asked[event.request_id] = event.request
+        return [draft]
+
+    def _control_cancel(self, event: ControlCancelLine, line: bytes) -> list[Draft]:
+        content = ApprovalResolved(request_id=event.request_id, decision="withdrawn", by="agent")
+        return [Draft("approval_resolved", content)]
+
+    def _rate_limit(self, event: RateLimitLine, line: bytes) -> list[Draft]:
+        return [Draft("rate_limit", notices.rate_limit(event.rate_limit_info))]
+
+    def _silent(self, event: Silent, line: bytes) -> list[Draft]:
+        return []
+
+    _readers: ClassVar[Mapping[type, Reader]] = {
+        AssistantLine: _assistant,
+        UserLine: _user,
+        StreamEventLine: _stream_event,
+        SystemLine: _system,
+        ResultLine: _result_line,
+        ControlRequestLine: _control_request,
+        ControlCancelLine: _control_cancel,
+        RateLimitLine: _rate_limit,
+        **dict.fromkeys(get_args(Notice), _notice),
+        **dict.fromkeys(get_args(Silent), _silent),
+    }
+
+
+def _other(block: Block, position: int, parent: str | None, line: bytes) -> Draft:
+    """A block of a type that nobody knows, as it came; or the error of one that lacks what its type needs."""
+    if block.type in _KNOWN_BLOCKS:
+        return Draft(*json_line.malformed(f"{block.type} block", "a member is missing", line), parent)
+    return Draft("unknown", block_as_it_came(line, position), parent)

@@ -1,0 +1,1 @@
+"""Codex: `codex app-server`, and recordings of `codex exec --json`."""

@@ -1,0 +1,1 @@
+"""JSON-RPC over lines: what Codex app-server and ACP agents share."""

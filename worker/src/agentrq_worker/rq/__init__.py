@@ -1,0 +1,1 @@
+"""Everything that touches RQ: dequeueing, jobs, their records, the registries. No other package imports rq."""

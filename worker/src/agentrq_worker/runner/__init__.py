@@ -1,1 +1,0 @@
-"""The runner as a process: framing, supervision, environment, and the guardian that outlives the worker."""

@@ -1,4 +1,0 @@
-"""The built-in runners: programs of their own, run as ``python -m agentrq_worker.runners.NAME``, not a library.
-
-They import nothing of the worker nor of the client; what they share is `protocol`.
-"""

@@ -1,0 +1,181 @@
+"""What is to be spawned for a claimed session: program, environment, confinement, dialect.
+
+Spawns nothing, decides no status.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from agentrq.wire.commands import Options
+from agentrq.wire.messages import SessionTotal
+from agentrq.wire.status import Reason
+from agentrq_worker.process.environment import build_environment, is_public
+from agentrq_worker.process.redact import Redactor
+from agentrq_worker.providers.parser_registry import UnknownAdapter
+from agentrq_worker.providers.protocol import Dialect
+from agentrq_worker.providers.protocol_registry import make_dialect
+from agentrq_worker.sandbox.plan import OWN_HOME, CannotConfine, Confined, Home, confine
+from agentrq_worker.session.program_lookup import Program, RunnerNotFound, resolve
+from agentrq_worker.settings import Settings
+from agentrq_worker.start_policy import NotAllowed, admit, bounded, entered
+
+log = logging.getLogger(__name__)
+
+_CONFIG_DIRS: Final = ("claude", "codex")
+
+
+class CannotLaunch(Exception):
+    """A session's runner cannot be started; the text is the session's error."""
+
+    def __init__(self, text: str, reason: Reason = Reason.FAILED) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Launch(NamedTuple):
+    """A program ready to be spawned, and how to speak with it."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    cwd: str | None
+    dialect: Dialect
+    redactor: Redactor
+    confined: Confined | None = None
+    home: Home | None = None
+    roots: list[str] | None = None
+    held: list[str] = []  # noqa: RUF012 - never changed
+    """Directories besides ``cwd`` that the start asked for."""
+
+    @property
+    def enforced(self) -> str:
+        """What holds for the runner, for people; empty where nothing does."""
+        if self.confined is not None:
+            return self.confined.enforced
+        return OWN_HOME if self.home is not None else ""
+
+    @contextlib.contextmanager
+    def spawning(self) -> Iterator[dict[str, Any]]:
+        """The arguments of `RunnerProcess.spawn`, good for one spawn. Raises `CannotLaunch`, OSError."""
+        confined = self.confined
+        with contextlib.ExitStack() as stack:
+            try:
+                cwd = stack.enter_context(entered(self.roots, self.cwd, self.held))
+            except NotAllowed as error:
+                raise CannotLaunch(str(error), Reason.REFUSED) from None
+            if confined is None:
+                yield {"argv": self.argv, "env": self.environment, "cwd": cwd}
+                return
+            plan = stack.enter_context(confined.plan)
+            # An environment of its own: what a start may set must not reach the interpreter that confines.
+            yield {"argv": confined.argv, "env": {}, "cwd": cwd, "pass_fds": [plan.fileno()]}
+
+
+def with_defaults(provider: str, options: Options, settings: Settings) -> Options:
+    """A start's options, those it left out taken from the provider's settings."""
+    configured = settings.providers.get(provider)
+    if configured is not None and configured.options:
+        given = {name: value for name, value in msgspec.structs.asdict(options).items() if value is not None}
+        options = msgspec.structs.replace(configured.defaults(), **given)
+    return bounded(settings.start_policy, options)
+
+
+def prepare(
+    session_id: str,
+    provider: str,
+    given: Options,
+    options: Options,
+    total: SessionTotal,
+    epoch: int,
+    settings: Settings,
+) -> Launch:
+    """Everything a spawn needs: ``given`` is what the start asked for, ``options`` that `with_defaults`.
+
+    Raises `CannotLaunch`.
+    """
+    try:
+        options = admit(settings.start_policy, provider, given, options)
+    except NotAllowed as error:
+        raise CannotLaunch(str(error), Reason.REFUSED) from None
+    try:
+        program = resolve(provider, settings)
+        if program.dialect == "jsonrpc":  # these agents are told their directory in full
+            options = msgspec.structs.replace(options, cwd=os.path.abspath(options.cwd or "."))
+        if settings.approvals is not None:  # what a worker forbids has to be asked for
+            options = msgspec.structs.replace(options, approvals=settings.approvals)
+        dialect = make_dialect(program.dialect, session_id, options, program.adapter, total, epoch)
+    except (RunnerNotFound, UnknownAdapter) as error:
+        raise CannotLaunch(str(error)) from None
+    environment = build_environment(
+        os.environ,
+        provider=provider if provider in _CONFIG_DIRS else program.adapter,
+        config_dir=options.config_dir,
+        extra_env=options.extra_env or {},
+        pass_env=program.settings.pass_env,
+        settings_env=program.settings.env,
+    )
+    if environment.refused:
+        log.warning("session %s: extra_env refused: %s", session_id, ", ".join(environment.refused))
+    launch = Launch(
+        dialect.command(program.argv, options), environment.variables, options.cwd, dialect,
+        Redactor(_secrets(program, settings)), roots=settings.start_policy.roots, held=_held(given, options),
+    )  # fmt: skip
+    try:
+        return _sandboxed(launch, program, session_id, options, settings)
+    except CannotConfine as error:
+        raise CannotLaunch(str(error), Reason.REFUSED) from None
+    except FileNotFoundError as error:
+        raise CannotLaunch(why_not_spawned(launch, error)) from None
+
+
+def _held(given: Options, options: Options) -> list[str]:
+    """What the start itself asked for is held to the roots, the operator's defaults are not."""
+    directories = options.additional_directories if given.additional_directories else None
+    return [*(directories or ()), *([options.config_dir] if given.config_dir and options.config_dir else ())]
+
+
+def _sandboxed(launch: Launch, program: Program, session_id: str, options: Options, settings: Settings) -> Launch:
+    sandbox = program.settings.sandbox
+    own = sandbox.own_home if sandbox is not None else None
+    home = None
+    if own or (own is None and program.keeps_nothing):
+        home = Home.make(settings.homes_path, session_id, sandbox.login if sandbox is not None else ())
+    environment = launch.environment | (home.variables if home is not None else {})
+    if sandbox is None:
+        return launch._replace(environment=environment, home=home)
+    extra = [*(options.additional_directories or ()), *([options.config_dir] if options.config_dir else ())]
+    confined = confine(
+        sandbox, launch.argv, environment, workspace=extra, roots=launch.roots, home=home,
+        read=[settings.runners_dir] if settings.runners_dir else (),
+    )  # fmt: skip
+    return launch._replace(environment=environment, confined=confined, home=home)
+
+
+def _secrets(program: Program, settings: Settings) -> Iterator[str]:
+    """The values that no runner's output may carry on: what settings name, and the way into Redis."""
+    public = program.settings.public_env
+    named = {name: os.environ[name] for name in program.settings.pass_env if name in os.environ} | program.settings.env
+    for name, value in named.items():
+        if not (is_public(name) or name in public or (os.path.isabs(value) and os.path.exists(value))):
+            yield value
+    password = urlsplit(settings.redis_url or "").password
+    if password:
+        yield unquote(password)
+
+
+def why_not_spawned(launch: Launch, error: Exception) -> str:
+    """What a failed spawn means to a user."""
+    if launch.cwd is not None and not os.path.isdir(launch.cwd):
+        return f"Working directory not found: {launch.cwd}"
+    if isinstance(error, FileNotFoundError) and os.path.exists(launch.argv[0]):
+        return f"Runner could not be started: {launch.argv[0]}: what its first line names as interpreter is not there"
+    if isinstance(error, FileNotFoundError):
+        return f"Runner not found: {launch.argv[0]}"
+    return f"Runner could not be started: {launch.argv[0]}: {error}"

@@ -1,0 +1,318 @@
+"""The way of one owned session's events: given their place here, written in order by the publisher.
+
+Owns the events' places (epoch and sequence), their JSON, and the answer to a Redis that lost its tail. Does not own
+statuses (session/shell.py), what waits (stream/buffer.py) nor the writing (publisher.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from msgspec import UNSET, Raw
+
+from agentrq.wire import script_calls
+from agentrq.wire.codec import encode, encoder
+from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.messages import LIVE_ONLY, Error, Text
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.stream.buffer import Entry, Shares, Waiting
+
+log = logging.getLogger(__name__)
+
+KEPT_S: Final = 10.0
+KEPT_BYTES: Final = 256 * 1024
+"""Written events stay here for a while, should Redis come back without them (AOF everysec may lose 1 to 2 s)."""
+
+
+class Lane:
+    """One session's events; ``wake`` tells the publisher that there are some."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        session_id: str,
+        cursor: Cursor,
+        state: dict[str, Any],
+        shares: Shares,
+        wake: Callable[[Lane], None],
+    ) -> None:
+        self.session_id = session_id
+        self.epoch = cursor.epoch
+        self.claim = str(state["claim"])
+        """What its writes are fenced by: of one claim of one session alone, unlike epoch and token."""
+        self.keys = script_calls.session_keys(keys, session_id)
+        self.channels = (keys.messages_channel(session_id), keys.status_channel(session_id))
+        self.waiting = Waiting(shares)
+        self.written = cursor.seq
+        self.has_read: Callable[[], None] = lambda: None
+        """To be called when a read of the runner's stdout has been taken in."""
+        self.lost: str | None = None
+        """Why nothing more can be written (``fenced``, ``closed``, …); None while all is well."""
+        self.on_lost: Callable[[str], None] = lambda _: None
+        self.ended = False
+        self._has_ended = False
+        """Whether the end was in Redis once: if Redis lost it, the publisher writes it again."""
+        self.written_at = time.monotonic()
+        self.unknown_to_redis = False
+        """Redis came back without this session, or with an older one: it is given back before the next write."""
+        self.state = state
+        """What the state is to hold, as far as it is known here: for such a Redis."""
+        self._then: list[tuple[int, Callable[[], None]]] = []
+        self._wake = wake
+        self._seq = cursor.seq
+        self._deltas = 0
+        self._open = True
+        """False once nothing is taken any more: the end has been added, or nothing can be written."""
+        self._drained: asyncio.Event | None = None  # made for who waits: an event takes 0.8 KiB
+        self._recent: deque[tuple[float, Entry]] = deque()
+        self._recent_bytes = 0
+        self._last_status: Entry | None = None
+        self._head = f'","sessionId":"{session_id}","id":"{self.epoch}-'.encode()
+        self._cursor = f'{{"cursor":"{self.epoch}-'.encode()
+        self._live = f'{{"sessionId":"{session_id}","id":"{self.epoch}-d'.encode()
+
+    @property
+    def on_full(self) -> Callable[[bool], None]:
+        """Told True when the runner should not be read for now, False when it may be again."""
+        return self.waiting.on_full
+
+    @on_full.setter
+    def on_full(self, call: Callable[[bool], None]) -> None:
+        self.waiting.on_full = call
+
+    # -- what the session says
+
+    def message(
+        self,
+        kind: str,
+        content: Any,
+        parent_id: str | None = None,
+        fields: dict[str, Any] | None = None,
+        *,
+        joined: bool = False,
+    ) -> None:
+        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``joined`` as in `Entry`."""
+        self._add("m", self._json(kind, content, parent_id), fields, joined=joined)
+
+    def messages(self, drafts: Iterable[Draft]) -> None:
+        """Add messages of one moment that change nothing in the state; deltas are published, not kept."""
+        # The way of nearly all that a worker reads: what is looked up, is once for all of them.
+        if not self._open:
+            return
+        middles, join, seq, deltas = dict[str, bytes](), b"".join, self._seq, self._deltas
+        live, first, jsons, head, encode_clean = False, seq + 1, list[bytes](), self._live, encoder.encode
+        for draft in drafts:
+            kind, parent_id = draft.type, draft.parent_id
+            middle = middles.get(kind) if parent_id is None else None
+            if middle is None:
+                middle = _middle(kind, parent_id)
+                if parent_id is None:
+                    middles[kind] = middle
+            if (kind in LIVE_ONLY) is not live:
+                self._say(live, first, jsons)
+                live, first, jsons = not live, seq + 1, []
+            if live:
+                deltas += 1
+                try:
+                    piece = encode_clean(draft.content)
+                except UnicodeEncodeError:
+                    piece = encode(draft.content)  # the function around it costs as much as what it calls
+                jsons.append(join((head, b"%d" % deltas, middle, piece, b"}")))
+            else:
+                seq += 1
+                place = b"%d" % seq
+                content: Any = draft.content
+                text: Any = content.text if type(content) is Text else None
+                if type(text) is Raw and content.block_id is UNSET:
+                    # As encode would have it, without the copies that its growing buffer takes.
+                    jsons.append(join((self._cursor, place, self._head, place, middle, b'{"text":', text, b"}}")))
+                else:
+                    jsons.append(join((self._cursor, place, self._head, place, middle, encode(content), b"}")))
+        self._seq, self._deltas = seq, deltas
+        self._say(live, first, jsons)
+        self._wake(self)
+
+    def _say(self, live: bool, first: int, jsons: list[bytes]) -> None:
+        if jsons:
+            self.waiting.messages(*(("d", first - 1) if live else ("m", first)), jsons)
+
+    def status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
+        """Add a status that is no end."""
+        event = {
+            "cursor": f"{self.epoch}-{self._next()}",
+            "sessionId": self.session_id,
+            "status": status,
+            "timestamp": script_calls.now_ms(),
+        }
+        self._add("s", encode(event), fields={"status": status} | (fields or {}))
+
+    def receipt(
+        self,
+        command_id: str,
+        command: str,
+        outcome: str,
+        reason: str | None,
+        inbox_entry: bytes,
+        fields: dict[str, Any] | None = None,
+    ) -> None:
+        """Add a receipt; the command leaves the inbox with it."""
+        event: dict[str, Any] = {
+            "cursor": f"{self.epoch}-{self._next()}",
+            "sessionId": self.session_id,
+            "commandId": command_id,
+            "command": command,
+            "outcome": outcome,
+        }
+        if reason is not None:
+            event["reason"] = reason
+        event["timestamp"] = script_calls.now_ms()
+        self._add("r", encode(event), fields, inbox_entry, command_id)
+
+    def end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
+        """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
+        event = {"sessionId": self.session_id, "status": status, "timestamp": script_calls.now_ms()}
+        if error is not None:
+            event["error"] = error
+        event["reason"] = reason
+        state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
+        if error is not None:
+            state["error"] = error
+        self._next()
+        self._add("e", encode(event)[1:], state)
+        self._open = False
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call once all that was added so far is in Redis, now if it is; never, if it will not be."""
+        if self.lost is None and self.written >= self._seq:
+            call()
+        else:
+            self._then.append((self._seq, call))
+
+    async def flushed(self) -> None:
+        """Wait until all that was added is in Redis, or can never be."""
+        while self.waiting and self.lost is None and not self.ended:
+            self._drained = self._drained or asyncio.Event()
+            self._drained.clear()
+            await self._drained.wait()
+
+    # -- what the publisher does
+
+    def confirm(self, entries: list[Entry]) -> None:
+        """These entries, the first that waited, are in the stream."""
+        self.written_at = time.monotonic()
+        self.waiting.drop(len(entries))
+        for entry in entries:
+            if entry.kind != "d":
+                self._recent.append((self.written_at, entry))
+                self._recent_bytes += entry.cost
+                self.written = entry.last
+            if entry.kind == "s":
+                self._last_status = entry
+            if entry.kind == "e":
+                self.ended = self._has_ended = True
+            elif entry.fields:
+                self.state |= entry.fields
+        while len(self._recent) > 1 and self._recent_bytes > KEPT_BYTES:
+            self._recent_bytes -= self._recent.popleft()[1].cost
+        self.forget(self.written_at - KEPT_S)
+        while self._then and self._then[0][0] <= self.written:
+            self._then.pop(0)[1]()
+        if not self.waiting:
+            self._tell_drained()
+
+    def _tell_drained(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+
+    def forget(self, before: float) -> None:
+        """Let go of what was written before a moment (monotonic)."""
+        while self._recent and self._recent[0][0] < before:
+            self._recent_bytes -= self._recent.popleft()[1].cost
+
+    def repair(self, place: Cursor) -> None:
+        """Redis has nothing after ``place``: send again what is still here, declare what is not."""
+        stands = place.seq if place.epoch == self.epoch else 0
+        # The first may be a run of which the stream has a part: the script leaves out what it has.
+        kept = [entry for _, entry in self._recent if entry.last > stands]
+        waiting = self.waiting.first_seq() or self._seq + 1
+        status = self._last_status  # which may wait again itself, if this is not the first time
+        if status is not None and stands < status.seq < (kept[0].seq if kept else waiting):
+            kept.insert(0, status)
+        again: list[Entry] = []
+        lost, expected, begin = 0, stands + 1, f"{place.epoch}-{place.seq + 1}"
+        for seq, entry in [*((entry.seq, entry) for entry in kept), (waiting, None)]:
+            if seq > expected:
+                lost += seq - expected
+                again.append(self._stand_in(begin, seq - 1))
+            if entry is not None:
+                again.append(entry)
+                expected = entry.last + 1
+            begin = f"{self.epoch}-{expected}"
+        self._recent.clear()
+        self._recent_bytes = 0
+        self.ended = False
+        self.waiting.put_back(again)
+        log.warning("session %s: Redis lost events after %s, %d sent again, %d declared lost",
+                    self.session_id, place, sum(len(entry.jsons) for entry in kept), lost)  # fmt: skip
+        self._wake(self)
+
+    def lose(self, why: str) -> None:
+        """Nothing more of this session will be written here."""
+        if self.lost is None and not self.ended:
+            self.lost = why
+            self.close()
+            self.on_lost(why)
+
+    def close(self) -> None:
+        """Forget what waits; of an ended session, the publisher goes on looking after the end for a while."""
+        if self.lost is not None or not self._has_ended:
+            self.lost = self.lost or "closed"
+            self._open = False
+            self.waiting.clear()
+        self._tell_drained()
+
+    def _json(self, kind: str, content: Any, parent_id: str | None) -> bytes:
+        self._seq += 1
+        return self._json_at(self._seq, kind, content, parent_id)
+
+    def _json_at(self, seq: int, kind: str, content: Any, parent_id: str | None = None) -> bytes:
+        place = b"%d" % seq
+        return b"".join((self._cursor, place, self._head, place, _middle(kind, parent_id), encode(content), b"}"))
+
+    def _stand_in(self, begin: str, seq: int) -> Entry:
+        """A message in the place of the last event of a hole, for all of it; the state is set right with it."""
+        end = f"{self.epoch}-{seq}"
+        error = Error(f"Events {begin} to {end} were lost by Redis", "history_lost", from_=begin, to=end)
+        json = self._json_at(seq, "error", error)
+        return Entry("g", seq, [json], size=len(json), fields=dict(self.state))
+
+    def _next(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _add(
+        self,
+        kind: str,
+        json: bytes,
+        fields: dict[str, Any] | None = None,
+        inbox_entry: bytes = b"",
+        command_id: str = "",
+        *,
+        joined: bool = False,
+    ) -> None:
+        if self._open:
+            self.waiting.add(Entry(kind, self._seq, [json], inbox_entry, command_id, len(json), fields, joined))
+            self._wake(self)
+
+
+def _middle(kind: str, parent_id: str | None) -> bytes:
+    """What stands between a message's id and its content."""
+    parent = b"" if parent_id is None else b',"parentId":' + encode(parent_id)
+    return b'","type":"%b"%b,"timestamp":%d,"content":' % (kind.encode(), parent, script_calls.now_ms())

@@ -1,0 +1,170 @@
+"""The asyncio side of a worker: the sessions it hosts, what they share, and how it drains.
+
+Owns the task group's residents (publisher, lease, inboxes) and the live sessions. RQ is rq/worker.py's matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Final
+
+import redis
+
+from agentrq.connection import connect_async
+from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
+from agentrq.wire.commands import MAX_INBOX, Command
+from agentrq.wire.status import Reason, Status
+from agentrq_worker.metrics import serve
+from agentrq_worker.ownership.ownership import SPOILT, Claim, Look, Ownership
+from agentrq_worker.ownership.recovery_scanner import Jobs, Maintenance
+from agentrq_worker.process import procfs
+from agentrq_worker.process.guardian import Guardian, sweep
+from agentrq_worker.session.shell import Session
+from agentrq_worker.session_types import Outcome
+from agentrq_worker.settings import Settings
+from agentrq_worker.stream.publisher import Publisher
+
+log = logging.getLogger(__name__)
+
+LAST_WRITE_S: Final = 20.0
+"""How long a worker that ends waits for Redis to take what its sessions said last, and the worker's leave."""
+WATCH_S: Final = 1.0
+"""How often the dead are reaped and the guardian is looked at."""
+
+
+class Host:
+    """All that the sessions of one worker share."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.settings = settings
+        self._client = connect_async(url)
+        self._live = connect_async(url, blocking=True)
+        self.ownership = Ownership(self._client, self._live, settings)
+        self.publisher = Publisher(self._client, settings)
+        self._guardian: Guardian | None = None
+        self._residents: list[asyncio.Task[None]] = []
+        self._draining = False
+        self.ended: Counter[tuple[str, str]] = Counter()
+        """Sessions that ended here, by status and reason."""
+
+    async def begin(self, group: asyncio.TaskGroup, jobs: Jobs) -> None:
+        """Start what all sessions need; the lease has been taken."""
+        procfs.become_subreaper()
+        procfs.keep_to_itself()
+        left = sweep()
+        if left:
+            log.warning("%d processes of workers that are gone were ended", left)
+        self._guardian = Guardian()
+        self._residents = [
+            group.create_task(self.publisher.run(), name="publisher"),
+            group.create_task(self.ownership.keep(), name="lease"),
+            group.create_task(self.ownership.inboxes.deliver(), name="inboxes"),
+            group.create_task(self.ownership.inboxes.listen(), name="wakes"),
+            group.create_task(self._watch(), name="watch"),
+            group.create_task(Maintenance(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"),
+        ]
+
+        if self.settings.metrics_port is not None:
+            self._residents.append(group.create_task(serve(self, self.settings.metrics_port), name="metrics"))
+
+    async def end(self) -> None:
+        """End the residents, the connections and the guardian; the lease has been given back."""
+        for resident in self._residents:
+            resident.cancel()
+        await asyncio.gather(*self._residents, return_exceptions=True)
+        await self._client.aclose()
+        await self._live.aclose()
+        if self._guardian is not None:
+            self._guardian.close()
+
+    async def _watch(self) -> None:
+        """Reap what orphans left to this sub-reaper; a guardian that died is replaced."""
+        while True:
+            procfs.reap_strays()
+            if self._guardian is not None and not self._guardian.alive:
+                log.warning("the guardian process is gone: another is started")
+                try:
+                    self._guardian = Guardian()
+                except OSError as error:
+                    log.error("no guardian can be started: %s", error)
+            await asyncio.sleep(WATCH_S)
+
+    async def run_session(self, claim: Claim) -> Outcome:
+        """Host one claimed session until it ends or leaves."""
+        claimed = claim.claimed
+        lane = self.publisher.open(claimed.session_id, claim.cursor, claim.state)
+        session = Session(claimed, lane, self.settings, procfs.make_mark(claimed.session_id))
+        self.ownership.inboxes.add(session)
+        if self._draining:
+            session.leave(at_once=True)
+        try:
+            outcome = await session.run()
+        except Exception as error:
+            log.exception("session %s: internal error", session.id)
+            outcome = Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")
+            await self._abandon(session.id, outcome.error or "")
+        finally:
+            self.ownership.inboxes.drop(session)
+            lane.close()
+        if lane.lost in ("refused", "unreadable"):  # nobody else has it, and it would seem to run for ever
+            await self._abandon(session.id, f"{SPOILT}: {lane.lost}")
+        if outcome.handed_over:
+            await self._stop_if_asked(session.id)
+        if outcome.status is not None:
+            self.ended[outcome.status, outcome.reason or ""] += 1
+            log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
+                     f": {outcome.error}" if outcome.error else "")  # fmt: skip
+        return outcome
+
+    async def claim(self, look: Look) -> Claim | None:
+        """As `Ownership.claim`; a session that was claimed and cannot be begun ends, lest nobody serve it for ever."""
+        try:
+            return await self.ownership.claim(look)
+        except Exception as error:
+            await self._abandon(look.state.session_id, f"Internal error: {error!r}")
+            raise
+
+    async def _abandon(self, session_id: str, error: str) -> None:
+        try:
+            look = await self.ownership.look(session_id)
+            if look is not None and look.inner.token == self.ownership.token:
+                await self.ownership.finish(look, Status.ERROR, Reason.FAILED, error)
+        except redis.ResponseError as refused:
+            log.error("session %s: its end cannot be written: %s", session_id, refused)
+
+    def drain(self, *, at_once: bool) -> None:
+        """Hand all sessions over: idle ones now, busy ones when their turn is over, or all of them at once."""
+        self._draining = True
+        for session in list(self.ownership.sessions.values()):
+            session.leave(at_once=at_once)
+
+    async def command(self, session_id: str, command: Command) -> None:
+        """Carry out a command that RQ brought. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`."""
+        outcome = await self.ownership.send(session_id, command)
+        if outcome == "missing":
+            raise SessionNotFound(session_id)
+        if outcome == "full":
+            raise InboxFull(session_id, MAX_INBOX)
+        if command.command == "stop":
+            await self.stop_ownerless(session_id)
+        elif outcome == "ended":
+            look = await self.ownership.look(session_id)
+            raise SessionEnded(session_id, look.state.status if look else "ended")
+
+    async def stop_ownerless(self, session_id: str) -> bool:
+        """Carry out a stop where no live worker does; whether it was carried out here."""
+        outcome = "changed"
+        while outcome == "changed":
+            look = await self.ownership.look(session_id)
+            if look is None or look.owned or look.state.ended:
+                return False
+            outcome = await self.ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+        return outcome == "ok"
+
+    async def _stop_if_asked(self, session_id: str) -> None:
+        """A stop that came while its session was handed over: nobody would see it before the next owner."""
+        look = await self.ownership.look(session_id)
+        if look is not None and look.inner.stop:
+            await self.stop_ownerless(session_id)
