@@ -21,10 +21,10 @@ from agentrq.wire.commands import Options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.claude.parser import ClaudeAdapter
-from agentrq_worker.providers.protocol_registry import make_dialect
-from agentrq_worker.stream.buffer import Shares
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.providers.claude.parser import ClaudeParser
+from agentrq_worker.providers.protocol_registry import make_protocol
+from agentrq_worker.stream.buffer import BufferBudget
+from agentrq_worker.stream.event_log import EventLog
 from benchmarks import corpus
 from benchmarks.peers.dict_code import Normaliser
 from benchmarks.report import Row, at_least, told, us
@@ -48,9 +48,9 @@ class _Product:
     """A session's dialect and lane, without the session."""
 
     def __init__(self) -> None:
-        shares = Shares(1 << 40, 0, Path(tempfile.gettempdir()))
-        self._dialect = make_dialect("runner", "s", Options(), "claude", SessionTotal(), 1)
-        self._lane = Lane(Keys("agentrq"), "s", Cursor(1, 0), {"claim": "mine"}, shares, lambda _: None)
+        shares = BufferBudget(1 << 40, 0, Path(tempfile.gettempdir()))
+        self._dialect = make_protocol("runner", "s", Options(), "claude", SessionTotal(), 1)
+        self._lane = EventLog(Keys("agentrq"), "s", Cursor(1, 0), {"claim": "mine"}, shares, lambda _: None)
 
     def lines(self, lines: list[bytes]) -> None:
         receive = self._dialect.receive
@@ -97,7 +97,7 @@ def _say_the_same(ways: Mapping[str, _Way], lines: list[bytes]) -> None:
 
 def _least(lines: list[bytes]) -> float:
     """The floor: CPU time of a line that is decoded to the adapter's types, and checked to be UTF-8, and no more."""
-    decode = ClaudeAdapter._decoder.decode
+    decode = ClaudeParser._decoder.decode
     began = time.process_time()
     for line in lines:
         if not line.isascii():

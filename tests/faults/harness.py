@@ -30,7 +30,7 @@ from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import TextDelta
 from agentrq_worker.ownership.ownership import Ownership
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.publisher import Publisher
 from tests.faults.proxy import Plan, Proxy
@@ -139,7 +139,7 @@ class Run:
         assert writer.lane.written <= stands
         expected += writer.said[: stands - 1]  # behind the claim's own
         expected += [(f"{lane.epoch}-1", "status", "recovering"), (f"{lane.epoch}-2", "status", "starting")]
-        writer.lane.messages([Draft("text_delta", TextDelta("too late", "b", 0))])
+        writer.lane.messages([DraftMessage("text_delta", TextDelta("too late", "b", 0))])
         writer.say()
         network.thaw()
         lost = asyncio.Event()

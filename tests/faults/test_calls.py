@@ -14,9 +14,9 @@ import redis
 from agentrq import AsyncAgentClient
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Status
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.stream import publisher as publishers
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.publisher import Publisher
 from tests.faults.waiting import SETTINGS
 from tests.faults.writing import claimed, publishing
@@ -62,7 +62,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 @contextlib.asynccontextmanager
-async def lanes(url: str) -> AsyncIterator[tuple[Publisher, list[Lane]]]:
+async def lanes(url: str) -> AsyncIterator[tuple[Publisher, list[EventLog]]]:
     async with AsyncAgentClient.from_url(url) as client:
         for number in range(SESSIONS):
             await client.start("demo", "hello", f"s-{number}")
@@ -70,11 +70,11 @@ async def lanes(url: str) -> AsyncIterator[tuple[Publisher, list[Lane]]]:
         yield publisher, [await claimed(publisher, owner, f"s-{number}") for number in range(SESSIONS)]
 
 
-def say(lane: Lane, first: int, count: int, size: int) -> None:
-    lane.messages([Draft("text", Text(f"{number} " + "x" * size)) for number in range(first, first + count)])
+def say(lane: EventLog, first: int, count: int, size: int) -> None:
+    lane.messages([DraftMessage("text", Text(f"{number} " + "x" * size)) for number in range(first, first + count)])
 
 
-def whole(raw: Any, lane: Lane, count: int) -> None:
+def whole(raw: Any, lane: EventLog, count: int) -> None:
     """So many messages after what the claim wrote, in order."""
     found = [entry.decode() for entry, fields in raw.xrange(lane.keys[1]) if b"message" in fields]
     first = lane.written - count + 1
@@ -170,7 +170,7 @@ async def test_a_session_that_is_looked_after_is_in_no_call(
     begun, go_on = asyncio.Event(), asyncio.Event()
     give_back = Publisher._give_back
 
-    async def slowly(publisher: Publisher, lane: Lane) -> Any:
+    async def slowly(publisher: Publisher, lane: EventLog) -> Any:
         begun.set()
         await go_on.wait()
         return await give_back(publisher, lane)

@@ -18,7 +18,7 @@ from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.stream import event_log as lanes
 from agentrq_worker.stream import publisher as publishers
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.publisher import Publisher
 from tests.faults import waiting
 from tests.faults.restarts import Restartable
@@ -38,7 +38,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishers, "CHECK_S", 0.1)
 
 
-async def say(lane: Lane, count: int) -> None:
+async def say(lane: EventLog, count: int) -> None:
     for _ in range(count):
         lane.message("text", Text(f"event {lane._seq + 1}"))
     await lane.flushed()

@@ -40,7 +40,7 @@ from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream import publisher as publishers
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.event_log import EventLog
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
 from tests.faults.waiting import a_hub, a_lane
@@ -50,12 +50,12 @@ EAGER = getattr(asyncio, "eager_task_factory", None)
 STATE, EVENTS = Keys().state("s"), Keys().events("s")
 
 
-def say(lane: Lane, count: int, size: int = 10) -> None:
+def say(lane: EventLog, count: int, size: int = 10) -> None:
     for _ in range(count):
         lane.message("text", Text(f"{lane._seq + 1} ".ljust(size, "x")))
 
 
-def end(lane: Lane) -> None:
+def end(lane: EventLog) -> None:
     lane.end(Status.DONE, Reason.COMPLETED, None)
 
 

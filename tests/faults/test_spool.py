@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agentrq import AsyncAgentClient
 from agentrq_worker.builtin_runners.demo.words import line_text
-from agentrq_worker.stream.buffer import ENTRY_BYTES, Entry, Shares, Waiting
+from agentrq_worker.stream.buffer import ENTRY_BYTES, BufferBudget, Entry, EventBuffer
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
 from tests.sessions import contents, until
@@ -37,8 +37,8 @@ def entry(seq: int, size: int) -> Entry:
 )
 def test_a_queue_of_any_shape(tmp_path: Path, memory: int, disk: int, moves: list[int | tuple[int, int]]) -> None:
     """Adding and taking in any order: nothing lost or reordered, shares exact, and whoever paused is told to go on."""
-    shares, told = Shares(memory, disk, tmp_path), list[bool]()
-    queue = Waiting(shares)
+    shares, told = BufferBudget(memory, disk, tmp_path), list[bool]()
+    queue = EventBuffer(shares)
     queue.on_full = told.append
     added: list[Entry] = []
     taken: list[Entry] = []
@@ -66,8 +66,8 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def no_space(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    shares = Shares(1000, 1_000_000, tmp_path)
-    queue = Waiting(shares)
+    shares = BufferBudget(1000, 1_000_000, tmp_path)
+    queue = EventBuffer(shares)
     for seq in range(1, 20):
         if seq == 10:
             monkeypatch.setattr(os, "pwrite", no_space)
@@ -75,7 +75,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [item.seq for item in iter(lambda: pop(queue), None)] == list(range(1, 20))
 
 
-def pop(queue: Waiting) -> Entry | None:
+def pop(queue: EventBuffer) -> Entry | None:
     front = queue.front(1, 1)
     queue.drop(len(front))
     return front[0] if front else None
@@ -83,7 +83,7 @@ def pop(queue: Waiting) -> Entry | None:
 
 def test_who_paused_goes_on_when_the_session_is_given_up(tmp_path: Path) -> None:
     """Else its output, which is thrown away from then on, is waited for without end."""
-    queue, told = Waiting(Shares(1000, 0, tmp_path)), list[bool]()
+    queue, told = EventBuffer(BufferBudget(1000, 0, tmp_path)), list[bool]()
     queue.on_full = told.append
     for seq in range(1, 5):
         queue.add(entry(seq, 500))
@@ -93,9 +93,9 @@ def test_who_paused_goes_on_when_the_session_is_given_up(tmp_path: Path) -> None
 
 
 def test_the_first_place_is_known_though_all_is_on_disk(tmp_path: Path) -> None:
-    shares = Shares(1000, 1_000_000, tmp_path)
-    Waiting(shares).add(entry(1, 2000))  # another session's, which takes the memory
-    queue = Waiting(shares)
+    shares = BufferBudget(1000, 1_000_000, tmp_path)
+    EventBuffer(shares).add(entry(1, 2000))  # another session's, which takes the memory
+    queue = EventBuffer(shares)
     for seq in range(5, 9):
         queue.add(entry(seq, 500))
     assert (shares.disk > 0, queue.first_seq()) == (True, 5)
@@ -103,7 +103,7 @@ def test_the_first_place_is_known_though_all_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    queue = Waiting(Shares(1000, 1_000_000, tmp_path / "nowhere"))
+    queue = EventBuffer(BufferBudget(1000, 1_000_000, tmp_path / "nowhere"))
     for seq in range(1, 20):
         queue.add(entry(seq, 500))
     assert [item.seq for item in iter(lambda: pop(queue), None)] == list(range(1, 20))

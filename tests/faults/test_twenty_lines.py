@@ -13,7 +13,7 @@ import redis
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.event_log import EventLog
 from tests.faults import waiting
 from tests.faults.proxy import Plan, Proxy
 from tests.faults.waiting import a_lane
@@ -36,7 +36,7 @@ async def start(path: Path, *arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-def say(lane: Lane, count: int) -> None:
+def say(lane: EventLog, count: int) -> None:
     for _ in range(count):
         lane.message("text", Text("x" * (lane._seq % 50)))
 

@@ -14,9 +14,9 @@ from rq.timeouts import TimerDeathPenalty
 from agentrq import AsyncAgentClient
 from agentrq.connection import connect_async
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.ownership.ownership import Look, Ownership
+from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_records import Bookkeeping, whose_is
+from agentrq_worker.rq.job_records import JobRecords, identity_of
 from agentrq_worker.rq.worker import SessionWorker
 from agentrq_worker.settings import Settings
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
@@ -33,16 +33,16 @@ def doomed(redis_url: str) -> SessionWorker:
     return SessionWorker(Settings(name="doomed", lease_s=2.0, beat_s=0.5), redis_url)
 
 
-def books_of(worker: SessionWorker) -> Bookkeeping:
-    return Bookkeeping(worker, worker.queues[0], worker.settings.keys)
+def books_of(worker: SessionWorker) -> JobRecords:
+    return JobRecords(worker, worker.queues[0], worker.settings.keys)
 
 
-async def seen(worker: SessionWorker, redis_url: str, session_id: str) -> tuple[bool, Look | None]:
+async def seen(worker: SessionWorker, redis_url: str, session_id: str) -> tuple[bool, SessionSnapshot | None]:
     async with connect_async(redis_url) as client:
         return await Ownership(client, client, worker.settings).seen(session_id)
 
 
-async def looked_at(worker: SessionWorker, redis_url: str, session_id: str) -> Look:
+async def looked_at(worker: SessionWorker, redis_url: str, session_id: str) -> SessionSnapshot:
     _, look = await seen(worker, redis_url, session_id)
     assert look is not None
     return look
@@ -186,7 +186,7 @@ async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
     job = dequeue(doomed, backend_queue(raw))
     queue = books.queue(job.origin)
     look = await looked_at(doomed, redis_url, "again")
-    job.whose = whose_is(look)._replace(status=None)
+    job.whose = identity_of(look)._replace(status=None)
     execution = books.prepare(job)
     assert execution is not None
     await session.stop()
@@ -253,10 +253,10 @@ async def test_a_removed_session_leaves_no_job(
     ended = await looked_at(doomed, redis_url, session.id)
     await session.remove()
     assert books.enqueue_again(job.id, look) == "changed"
-    job.whose = whose_is(look)
+    job.whose = identity_of(look)
     assert books.prepare(job) is None
     books.hand_over(job)
-    job.whose = whose_is(ended)
+    job.whose = identity_of(ended)
     books.succeed(job, queue, execution, {})
     books.fail(job, queue, execution, "too late")
     books.close(job, queue, ended)

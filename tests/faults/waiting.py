@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import redis
 
 from agentrq import AsyncAgentClient
-from agentrq.client.pubsub_hub import Hub
+from agentrq.client.pubsub_hub import PubSubHub
 from agentrq.connection import connect_async
 from agentrq.wire.keys import Keys
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.publisher import Publisher
 from tests.faults.writing import claimed, publishing
 
@@ -34,7 +34,7 @@ async def true(check: Callable[[], bool | Awaitable[bool]], seconds: float = 30.
 @contextlib.asynccontextmanager
 async def a_lane(
     url: str, session_id: str = "s", settings: Settings = SETTINGS
-) -> AsyncIterator[tuple[Lane, Publisher]]:
+) -> AsyncIterator[tuple[EventLog, Publisher]]:
     """A session that was started and claimed, and its publisher at work."""
     async with AsyncAgentClient.from_url(url) as client:
         await client.start("demo", "hello", session_id)
@@ -43,10 +43,10 @@ async def a_lane(
 
 
 @contextlib.asynccontextmanager
-async def a_hub(url: str) -> AsyncIterator[Hub]:
+async def a_hub(url: str) -> AsyncIterator[PubSubHub]:
     """A hub of its own client; with it ends its connection."""
     async with connect_async(url, blocking=True) as live:
-        hub = Hub(live, Keys())
+        hub = PubSubHub(live, Keys())
         try:
             yield hub
         finally:

@@ -16,9 +16,9 @@ from agentrq.connection import connect_async
 from agentrq.wire.messages import Text, TextDelta
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.ownership import Ownership
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.publisher import Publisher
 
 Seen: TypeAlias = tuple[str | None, str, Any]
@@ -48,7 +48,7 @@ async def publishing(url: str, settings: Settings) -> AsyncIterator[tuple[Publis
         await live.aclose()
 
 
-async def claimed(publisher: Publisher, ownership: Ownership, session_id: str) -> Lane:
+async def claimed(publisher: Publisher, ownership: Ownership, session_id: str) -> EventLog:
     """Claim a session as a worker does."""
     look = await ownership.look(session_id)
     assert look is not None
@@ -60,7 +60,7 @@ async def claimed(publisher: Publisher, ownership: Ownership, session_id: str) -
 class Writer:
     """Plays a session's part: says things into its lane, and keeps what it said."""
 
-    def __init__(self, lane: Lane, chance: random.Random) -> None:
+    def __init__(self, lane: EventLog, chance: random.Random) -> None:
         self.lane = lane
         self.said: list[Seen] = []
         self._chance = chance
@@ -83,7 +83,7 @@ class Writer:
             self.lane.receipt(f"c{number}", "prompt", "applied", None, b"1-1")
             self.said.append((self._cursor(), "receipt", f"c{number}"))
         elif kind < 0.15:
-            self.lane.messages([Draft("text_delta", TextDelta("…", "b", 0))])
+            self.lane.messages([DraftMessage("text_delta", TextDelta("…", "b", 0))])
         else:
             text = f"{number} of {self.lane.epoch} " + "x" * self._chance.choice((0, 10, 100, 100, 1000, 20_000))
             self.lane.message("text", Text(text), fields={"numTurns": number})

@@ -24,8 +24,8 @@ from agentrq.wire.state import read_inner, read_state, to_wire
 from agentrq_worker.ownership.command_decoder import LONGEST, Unreadable, read_command
 from agentrq_worker.process import procfs
 from agentrq_worker.process.redact import Redactor
-from agentrq_worker.providers.parser_registry import ADAPTERS
-from agentrq_worker.providers.protocol_registry import make_dialect
+from agentrq_worker.providers.parser_registry import PARSERS
+from agentrq_worker.providers.protocol_registry import make_protocol
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_handler import _read as read_job
 from tests.worker.test_framing import frame, reference
@@ -58,7 +58,7 @@ def jsonrpc(data: bytes) -> None:
 
 def dialect(name: str) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
-        made = make_dialect(name, "s", make_options({}), "claude", SessionTotal(), 1)
+        made = make_protocol(name, "s", make_options({}), "claude", SessionTotal(), 1)
         made.open()
         made.prompt("go")
         for line in data.split(b"\n"):
@@ -185,7 +185,7 @@ _NOBODY: Any = _Nobody()
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "framing": framing,
-    **{f"adapter-{name}": adapter(name) for name in ADAPTERS},
+    **{f"adapter-{name}": adapter(name) for name in PARSERS},
     "dialect-runner": dialect("runner"),
     "dialect-claude": dialect("claude"),
     "dialect-jsonrpc": jsonrpc,

@@ -16,7 +16,7 @@ from agentrq.wire.commands import FUNCTIONS, MAX_INBOX, MAX_PROMPT_BYTES, START,
 from agentrq.wire.keys import Keys
 from agentrq.wire.state import State
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.providers.parser_registry import ADAPTERS
+from agentrq_worker.providers.parser_registry import PARSERS
 from agentrq_worker.session.program_lookup import builtin
 from agentrq_worker.settings import Settings, load
 from tests.packaging.conftest import ROOT
@@ -69,7 +69,7 @@ def test_the_settings_shown_are_taken(document: str, tmp_path: Path) -> None:
 
 
 def test_providers_lists_what_there_is() -> None:
-    assert missing(sorted({*ADAPTERS, *builtin()}), PROVIDERS) == []
+    assert missing(sorted({*PARSERS, *builtin()}), PROVIDERS) == []
 
 
 def test_the_contract_has_every_message_and_its_members() -> None:

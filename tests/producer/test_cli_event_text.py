@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq.cli.event_text import LINE_CHARS, RESULT_LINES, clock, describe, dollars
-from agentrq.cli.sanitize import neutral, one_line
+from agentrq.cli.sanitize import one_line, sanitize_text
 from agentrq.cli.terminal_renderer import Column, TerminalView, cells
 from agentrq.wire.codec import decode_entry, encode
 from agentrq.wire.messages import TYPES, Event, Message, Text, TextDelta
@@ -52,15 +52,15 @@ def test_any_content_is_put_into_words(kind: str, content: dict[str, Any]) -> No
 
 @given(st.text())
 def test_neutral_text_has_no_control_characters_but_newline_and_tab(text: str) -> None:
-    harmless = neutral(text)
+    harmless = sanitize_text(text)
     assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in harmless)
-    assert neutral(harmless) == harmless
+    assert sanitize_text(harmless) == harmless
     assert not set(one_line(text)) & {"\n", "\t"}
 
 
 def test_what_neutral_shows() -> None:
-    assert neutral("a\tb\r\nc\rd\x1b[2J\x00\x7f\x9b") == "a\tb\nc^Md^[[2J^@^?\ufffd"
-    assert neutral("Grüße 😀 👩‍👧 e\u0301") == "Grüße 😀 👩‍👧 e\u0301"
+    assert sanitize_text("a\tb\r\nc\rd\x1b[2J\x00\x7f\x9b") == "a\tb\nc^Md^[[2J^@^?\ufffd"
+    assert sanitize_text("Grüße 😀 👩‍👧 e\u0301") == "Grüße 😀 👩‍👧 e\u0301"
 
 
 def test_a_tool_call_is_one_line_with_what_matters() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentrq.cli.prompt_form import Form
-from agentrq.client.pending_requests import OpenRequests
+from agentrq.client.pending_requests import PendingRequests
 from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Message, Question, StatusEvent
 from tests.producer.test_cli_base import COMMAND, Follower, Writer, following, until
@@ -124,7 +124,7 @@ def ask(request_id: str) -> ApprovalRequest:
 
 def put(present: str, *events: Any) -> list[tuple[str, str]]:
     """What is put, and at which event."""
-    requests = OpenRequests(present)
+    requests = PendingRequests(present)
     return [(event.cursor, request.request_id) for event in events for request in requests.see(event)]
 
 

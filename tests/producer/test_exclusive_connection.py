@@ -12,7 +12,7 @@ import redis
 
 from agentrq.client import subscription as subscriptions
 from agentrq.connection import connect_async, is_outage
-from agentrq.exclusive_connection import Dedicated
+from agentrq.exclusive_connection import ExclusiveConnection
 from agentrq.wire.keys import Keys
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.both_loops
 
 
 @asynccontextmanager
-async def dedicated(url: str, timeout: float = 20.0) -> AsyncIterator[Dedicated]:
+async def dedicated(url: str, timeout: float = 20.0) -> AsyncIterator[ExclusiveConnection]:
     client = connect_async(url)
-    own = Dedicated(client, timeout)
+    own = ExclusiveConnection(client, timeout)
     try:
         yield own
     finally:
@@ -38,7 +38,7 @@ def living(raw: redis.Redis) -> set[int]:
     return {int(client["id"]) for client in raw.client_list()} - {raw.client_id()}
 
 
-async def popping(own: Dedicated, raw: redis.Redis, key: str) -> asyncio.Task[Any]:
+async def popping(own: ExclusiveConnection, raw: redis.Redis, key: str) -> asyncio.Task[Any]:
     """A call that the server answers when something is pushed to ``key``."""
     task = asyncio.get_running_loop().create_task(own.call("BLPOP", key, 0))
     await waiting.true(lambda: raw.info("clients")["blocked_clients"] == 1)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq.reusable_timeout import Alarm
+from agentrq.reusable_timeout import ReusableTimeout
 
 Ts = TypeVarTuple("Ts")
 
@@ -54,7 +54,7 @@ def test_each_wait_has_its_own_bound(waits: list[tuple[int, int, bool]]) -> None
         async def wait() -> None:
             loop = asyncio.get_running_loop()
             assert isinstance(loop, Loop)
-            alarm = Alarm(lambda: rang.append(loop.now))
+            alarm = ReusableTimeout(lambda: rang.append(loop.now))
             expected: list[float] = []
             for bound, takes, at_once in waits:
                 began = loop.now
@@ -77,7 +77,7 @@ def test_each_wait_has_its_own_bound(waits: list[tuple[int, int, bool]]) -> None
 @pytest.mark.both_loops
 async def test_a_timer_that_is_due_at_once() -> None:
     rang = asyncio.Event()
-    alarm = Alarm(rang.set)
+    alarm = ReusableTimeout(rang.set)
     for short in (0.0, 0.0003, 0.001):
         alarm.set(short)
         alarm.unset()

@@ -8,10 +8,11 @@ import msgspec
 
 from agentrq.wire.codec import decode_messages, encode
 from agentrq.wire.messages import TYPES, Message
-from agentrq_worker.providers.parser_registry import Adapter, Draft
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import OutputParser
 
 
-def as_json(draft: Draft) -> dict[str, Any]:
+def as_json(draft: DraftMessage) -> dict[str, Any]:
     """The draft as it stands on the wire, without a place."""
     found: dict[str, Any] = {"type": draft.type}
     if draft.parent_id is not None:
@@ -20,7 +21,7 @@ def as_json(draft: Draft) -> dict[str, Any]:
     return found
 
 
-def read_back(draft: Draft) -> Message:
+def read_back(draft: DraftMessage) -> Message:
     """The message that a subscriber makes of the draft."""
     message = Message(
         session_id="s",
@@ -36,7 +37,7 @@ def read_back(draft: Draft) -> Message:
     return found
 
 
-def check(draft: Draft) -> None:
+def check(draft: DraftMessage) -> None:
     """A subscriber gets the draft as the type it claims to be, members absent rather than null."""
     found = read_back(draft)
     assert found.type == draft.type
@@ -50,7 +51,7 @@ def check(draft: Draft) -> None:
     assert None not in members.values()
 
 
-def receive_all(adapter: Adapter, *received: bytes | dict[str, Any]) -> list[Draft]:
+def receive_all(adapter: OutputParser, *received: bytes | dict[str, Any]) -> list[DraftMessage]:
     """The drafts of several lines, given as bytes or as objects; each is checked."""
     drafts = []
     for line in received:
@@ -60,6 +61,6 @@ def receive_all(adapter: Adapter, *received: bytes | dict[str, Any]) -> list[Dra
     return drafts
 
 
-def contents(drafts: list[Draft], *types: str) -> list[dict[str, Any]]:
+def contents(drafts: list[DraftMessage], *types: str) -> list[dict[str, Any]]:
     """The contents of the drafts of these types (of all, if none is named), as on the wire."""
     return [as_json(draft)["content"] for draft in drafts if not types or draft.type in types]

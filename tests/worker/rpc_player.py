@@ -12,19 +12,19 @@ from typing import Any
 
 from agentrq.wire.commands import Options, make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Dialect, Ended, Write
-from agentrq_worker.providers.protocol_registry import make_dialect
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import AgentProtocol, Ended, Write
+from agentrq_worker.providers.protocol_registry import make_protocol
 
 PROMPTS = ("turn/start", "session/prompt")
 HANDSHAKE = ("initialize", "initialized", "thread/start", "session/new")
 
 
-def dialect_of(recording: Path, **options: Any) -> Dialect:
+def dialect_of(recording: Path, **options: Any) -> AgentProtocol:
     """The dialect that spoke, or could have spoken, with the recorded agent; it asks for permissions."""
     adapter = "codex" if recording.name.startswith("codexapp") else "acp"
     chosen: Options = make_options({"permission_mode": "default", "cwd": "/srv/work"} | options)
-    return make_dialect("jsonrpc", "s1", chosen, adapter, SessionTotal(), 1)
+    return make_protocol("jsonrpc", "s1", chosen, adapter, SessionTotal(), 1)
 
 
 class Player:
@@ -32,7 +32,7 @@ class Player:
 
     def __init__(self, recording: Path) -> None:
         self.dialect = dialect_of(recording)
-        self.drafts: list[Draft] = []
+        self.drafts: list[DraftMessage] = []
         self.ended: list[Ended] = []
         self.written: list[dict[str, Any]] = []
         self._agent = recording.read_bytes().split(b"\n")
@@ -75,7 +75,7 @@ class Player:
 
     def _receive(self, line: bytes) -> None:
         for said in self.dialect.receive(line):
-            if isinstance(said, Draft):
+            if isinstance(said, DraftMessage):
                 self.drafts.append(said)
             elif isinstance(said, Write):
                 self._write(said.data)

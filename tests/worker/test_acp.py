@@ -10,9 +10,9 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.acp.protocol import Acp
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Ended, Refused, Write
+from agentrq_worker.providers.acp.protocol import AcpProtocol
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Write
 from tests.worker.adapter_checks import as_json, check
 
 MODES = {"currentModeId": "default", "availableModes": [{"id": "default"}, {"id": "yolo"}, {"id": "plan"}]}
@@ -26,7 +26,7 @@ class Talk:
     """A dialect, what it has written and what it has said."""
 
     def __init__(self, epoch: int = 1, total: SessionTotal | None = None, **options: Any) -> None:
-        self.dialect = Acp(make_options({"cwd": "/w"} | options), total or SessionTotal(), epoch)
+        self.dialect = AcpProtocol(make_options({"cwd": "/w"} | options), total or SessionTotal(), epoch)
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
@@ -39,7 +39,7 @@ class Talk:
     def hear(self, *lines: dict[str, Any]) -> Talk:
         for line in lines:
             for said in self.dialect.receive(json.dumps({"jsonrpc": "2.0", **line}).encode()):
-                if isinstance(said, Draft):
+                if isinstance(said, DraftMessage):
                     check(said)
                     self.messages.append(as_json(said))
                 elif isinstance(said, Write):
@@ -287,7 +287,7 @@ def test_an_interrupt_cancels_what_was_asked_too() -> None:
     talk.write(talk.dialect.interrupt())
     assert talk.written[-2] == {"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "s"}}
     assert talk.last == {"jsonrpc": "2.0", "id": 4, "result": {"outcome": {"outcome": "cancelled"}}}
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         talk.dialect.answer("4", "allow")
     talk.over("cancelled")
     assert talk.dialect.stop() == b""
@@ -300,7 +300,7 @@ def test_an_interrupt_before_the_handshake_is_over_ends_the_turn_as_it_begins() 
     assert talk.dialect.interrupt() == b""
     talk.ready()
     assert talk.methods[-2:] == ["session/prompt", "session/cancel"]
-    with pytest.raises(Refused, match="cannot be steered"):
+    with pytest.raises(CommandRefused, match="cannot be steered"):
         talk.dialect.steer("more")
 
 
@@ -310,9 +310,9 @@ def test_model_and_mode_change_later() -> None:
     assert talk.of("error")[0]["message"] == "The agent's model could not be set: no"
     talk.write(talk.dialect.set_permission_mode("plan"))
     assert talk.last["params"] == {"sessionId": "s", "configId": "mode", "value": "plan"}
-    with pytest.raises(Refused, match="it has build, plan"):
+    with pytest.raises(CommandRefused, match="it has build, plan"):
         talk.dialect.set_permission_mode("yolo")
-    with pytest.raises(Refused, match="policy"):
+    with pytest.raises(CommandRefused, match="policy"):
         Talk(approvals="ask").ready(modes=MODES).dialect.set_permission_mode("yolo")
 
 
@@ -351,7 +351,10 @@ def test_a_call_that_is_over_keeps_nothing_of_what_it_brought() -> None:
                 "tool_call", toolCallId=f"t{number}", title="x", status="completed", rawOutput="x" * 1_000_000
             )
             said = talk.dialect.receive(json.dumps({"jsonrpc": "2.0", **line}).encode())
-            assert [draft.type for draft in said if isinstance(draft, Draft)][-2:] == ["tool_call", "tool_result"]
+            assert [draft.type for draft in said if isinstance(draft, DraftMessage)][-2:] == [
+                "tool_call",
+                "tool_result",
+            ]
         del line, said
         assert tracemalloc.get_traced_memory()[0] < 3_000_000
     finally:
@@ -456,10 +459,10 @@ def test_answers(answer: Any, outcome: Any) -> None:
 
 @pytest.mark.parametrize("answer", [{"decision": "allow", "input": {}}, {"suggestion": "o9"}, "maybe", None])
 def test_answers_that_do_not_fit(answer: Any) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         Talk().ready().turn().hear(PERMISSION).dialect.answer("4", answer)
     no_choice = PERMISSION | {"params": PERMISSION["params"] | {"options": []}}
-    with pytest.raises(Refused, match="no option that means deny"):
+    with pytest.raises(CommandRefused, match="no option that means deny"):
         Talk().ready().turn().hear(no_choice).dialect.answer("4", "deny")
 
 
@@ -471,7 +474,7 @@ def test_a_question_and_a_withdrawal() -> None:
     assert talk.last["result"] == {"action": "accept", "content": {"name": "n"}}
     talk.hear(PERMISSION, {"method": "$/cancel_request", "params": {"requestId": 4}})
     assert talk.of("approval_resolved") == [{"requestId": "4", "decision": "withdrawn", "by": "agent"}]
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         talk.dialect.answer("4", "allow")
 
 

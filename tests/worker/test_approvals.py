@@ -11,8 +11,8 @@ from hypothesis import given, strategies
 from agentrq.errors import InvalidOption
 from agentrq.wire.approval_policy import ASK, InvalidPolicy, read_policy, words
 from agentrq.wire.commands import make_options, parse_option
-from agentrq_worker.providers.answers import Gist, answers_to, form, gist
-from agentrq_worker.providers.protocol import Refused
+from agentrq_worker.providers.answers import AnswerSummary, answers_to, form, summarize_answer
+from agentrq_worker.providers.protocol import CommandRefused
 from agentrq_worker.session.approval_policy import decide, same_call
 
 RULES = read_policy(
@@ -163,23 +163,23 @@ def test_rules_by_command(command: str, decision: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ("allow", Gist("allow", "client")),
-        ({"decision": "deny", "message": "no", "by": "alice"}, Gist("deny", "alice")),
-        ({"behavior": "allow", "updatedInput": {}}, Gist("allow", "client")),
-        ({"suggestion": 1}, Gist("allow", "client")),
-        ({"answers": {"0": "yes"}}, Gist("answer", "client")),
-        ("Red", Gist("answer", "client")),
-        ({"0": "Red", "by": 4}, Gist("answer", "client")),
+        ("allow", AnswerSummary("allow", "client")),
+        ({"decision": "deny", "message": "no", "by": "alice"}, AnswerSummary("deny", "alice")),
+        ({"behavior": "allow", "updatedInput": {}}, AnswerSummary("allow", "client")),
+        ({"suggestion": 1}, AnswerSummary("allow", "client")),
+        ({"answers": {"0": "yes"}}, AnswerSummary("answer", "client")),
+        ("Red", AnswerSummary("answer", "client")),
+        ({"0": "Red", "by": 4}, AnswerSummary("answer", "client")),
     ],
 )
-def test_what_others_are_told_of_an_answer(answer: object, said: Gist) -> None:
-    assert gist(answer) == said
+def test_what_others_are_told_of_an_answer(answer: object, said: AnswerSummary) -> None:
+    assert summarize_answer(answer) == said
 
 
 @pytest.mark.parametrize("answer", [None, 3, [], ["allow"], {"decision": 3}, {"behavior": "perhaps"}])
 def test_what_is_no_answer(answer: object) -> None:
-    with pytest.raises(Refused):
-        gist(answer)
+    with pytest.raises(CommandRefused):
+        summarize_answer(answer)
 
 
 def test_questions() -> None:
@@ -196,7 +196,7 @@ def test_forms() -> None:
         assert form(schema, answer) == {"name": "Ann"}
     assert form(schema, "allow") == {}
     assert form(schema, "deny") is None
-    with pytest.raises(Refused, match="a, b"):
+    with pytest.raises(CommandRefused, match="a, b"):
         form({"properties": {"a": {}, "b": {}}}, "Ann")
 
 

@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.parser_registry import ADAPTERS, Adapter, UnknownAdapter, adapter
+from agentrq_worker.providers.parser import OutputParser
+from agentrq_worker.providers.parser_registry import PARSERS, UnknownParser, adapter
 from tests.worker.adapter_checks import as_json, contents, receive_all
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 
 
 @pytest.fixture
-def claude() -> Adapter:
+def claude() -> OutputParser:
     return adapter("claude")
 
 
@@ -54,13 +55,13 @@ def control(request_id: str = "r1", **request: Any) -> dict[str, Any]:
 
 
 def test_adapters_are_found_by_name() -> None:
-    for name, kind in ADAPTERS.items():
+    for name, kind in PARSERS.items():
         assert type(adapter(name)) is kind
-    with pytest.raises(UnknownAdapter, match="No adapter 'gpt'; adapters are acp, aider, claude, codex"):
+    with pytest.raises(UnknownParser, match="No adapter 'gpt'; adapters are acp, aider, claude, codex"):
         adapter("gpt")
 
 
-def test_only_the_first_init_is_published_unless_something_changed(claude: Adapter) -> None:
+def test_only_the_first_init_is_published_unless_something_changed(claude: OutputParser) -> None:
     init = {"type": "system", "subtype": "init", "session_id": "s1", "model": "m1", "permissionMode": "default"}
     drafts = receive_all(
         claude, init, init, init | {"model": "m2"}, init | {"model": "m2"}, init | {"session_id": "s2"}
@@ -72,12 +73,12 @@ def test_only_the_first_init_is_published_unless_something_changed(claude: Adapt
     ]
 
 
-def test_an_init_of_bare_bones_is_an_init(claude: Adapter) -> None:
+def test_an_init_of_bare_bones_is_an_init(claude: OutputParser) -> None:
     drafts = receive_all(claude, {"type": "system", "subtype": "init", "tools": None, "cwd": None})
     assert [as_json(draft) for draft in drafts] == [{"type": "init", "content": {}}]
 
 
-def test_blocks_carry_their_sub_agent(claude: Adapter) -> None:
+def test_blocks_carry_their_sub_agent(claude: OutputParser) -> None:
     blocks = ({"type": "thinking", "thinking": "hm"}, text("hi"), tool_use())
     drafts = receive_all(claude, assistant(*blocks, parent_tool_use_id="parent"))
     assert [(draft.type, draft.parent_id) for draft in drafts] == [
@@ -88,13 +89,13 @@ def test_blocks_carry_their_sub_agent(claude: Adapter) -> None:
     assert claude.close()[0].parent_id == "parent"
 
 
-def test_a_repeated_frame_says_nothing_twice(claude: Adapter) -> None:
+def test_a_repeated_frame_says_nothing_twice(claude: OutputParser) -> None:
     first, grown = assistant(text("one")), assistant(text("one"), tool_use(), text("two"))
     drafts = receive_all(claude, first, first, grown, grown)
     assert [draft.type for draft in drafts] == ["text", "tool_call", "text"]
 
 
-def test_the_same_words_in_another_message_or_kind_are_said(claude: Adapter) -> None:
+def test_the_same_words_in_another_message_or_kind_are_said(claude: OutputParser) -> None:
     frames = (
         assistant({"type": "thinking", "thinking": "one"}, text("one")),
         assistant(text("one"), message="msg_2"),
@@ -103,19 +104,19 @@ def test_the_same_words_in_another_message_or_kind_are_said(claude: Adapter) -> 
     assert [draft.type for draft in receive_all(claude, *frames)] == ["thinking", "text", "text", "text"]
 
 
-def test_a_long_text_is_told_from_its_repeat(claude: Adapter) -> None:
+def test_a_long_text_is_told_from_its_repeat(claude: OutputParser) -> None:
     long, other = "x" * 10_000, "x" * 9_999 + "y"
     drafts = receive_all(claude, assistant(text(long)), assistant(text(other)), assistant(text(long)))
     assert [content["text"] for content in contents(drafts)] == [long, other]
 
 
-def test_the_same_transcript_in_the_next_turn_is_said_again(claude: Adapter) -> None:
+def test_the_same_transcript_in_the_next_turn_is_said_again(claude: OutputParser) -> None:
     turn = (assistant(text("one")), result(0.1, uuid="u", result_index=0))
     drafts = receive_all(claude, *turn, *turn)
     assert [draft.type for draft in drafts] == ["text", "cost", "text", "cost"]
 
 
-def test_pieces_are_linked_to_their_whole(claude: Adapter) -> None:
+def test_pieces_are_linked_to_their_whole(claude: OutputParser) -> None:
     drafts = receive_all(
         claude,
         event("message_start", message={"id": "msg_1"}),
@@ -144,7 +145,7 @@ def test_pieces_are_linked_to_their_whole(claude: Adapter) -> None:
     assert contents(drafts, "text") == [{"text": "yes", "blockId": "msg_1:2"}]
 
 
-def test_pieces_of_two_sub_agents_do_not_mix(claude: Adapter) -> None:
+def test_pieces_of_two_sub_agents_do_not_mix(claude: OutputParser) -> None:
     def of(parent: str, line: dict[str, Any]) -> dict[str, Any]:
         return line | {"parent_tool_use_id": parent}
 
@@ -159,30 +160,30 @@ def test_pieces_of_two_sub_agents_do_not_mix(claude: Adapter) -> None:
     assert [(c["blockId"], c["offset"]) for c in contents(drafts)] == [("ma:0", 0), ("mb:0", 0), ("ma:0", 2)]
 
 
-def test_pieces_without_a_known_message_are_let_go_and_named_ones_are_not(claude: Adapter) -> None:
+def test_pieces_without_a_known_message_are_let_go_and_named_ones_are_not(claude: OutputParser) -> None:
     assert receive_all(claude, delta("lost")) == []
     drafts = receive_all(claude, delta("found") | {"api_message_id": "msg_9"})
     assert contents(drafts) == [{"text": "found", "blockId": "msg_9:0", "offset": 0}]
 
 
-def test_a_whole_that_came_in_one_piece_has_no_block_id(claude: Adapter) -> None:
+def test_a_whole_that_came_in_one_piece_has_no_block_id(claude: OutputParser) -> None:
     assert contents(receive_all(claude, assistant(text("whole")))) == [{"text": "whole"}]
 
 
-def test_a_whole_whose_pieces_were_lost_is_linked_to_no_others(claude: Adapter) -> None:
+def test_a_whole_whose_pieces_were_lost_is_linked_to_no_others(claude: OutputParser) -> None:
     start = event("message_start", message={"id": "msg_1"})
     drafts = receive_all(claude, start, delta("a"), assistant(text("a")), assistant(text("b")))
     assert contents(drafts, "text") == [{"text": "a", "blockId": "msg_1:0"}, {"text": "b"}]
 
 
-def test_a_message_of_several_blocks_in_one_frame_numbers_them(claude: Adapter) -> None:
+def test_a_message_of_several_blocks_in_one_frame_numbers_them(claude: OutputParser) -> None:
     drafts = receive_all(
         claude, event("message_start", message={"id": "msg_1"}), delta("a"), assistant(text("a"), text("b"))
     )
     assert contents(drafts, "text") == [{"text": "a", "blockId": "msg_1:0"}, {"text": "b", "blockId": "msg_1:1"}]
 
 
-def test_tools_that_ran_at_the_api(claude: Adapter) -> None:
+def test_tools_that_ran_at_the_api(claude: OutputParser) -> None:
     drafts = receive_all(
         claude,
         assistant({"type": "server_tool_use", "id": "srv", "name": "web_search", "input": {"query": "x"}}),
@@ -203,7 +204,7 @@ def test_tools_that_ran_at_the_api(claude: Adapter) -> None:
         ({"odd": 1}, {"odd": 1}),
     ],
 )
-def test_a_tool_result_comes_as_it_is(claude: Adapter, content: Any, output: Any) -> None:
+def test_a_tool_result_comes_as_it_is(claude: OutputParser, content: Any, output: Any) -> None:
     block = {"type": "tool_result", "tool_use_id": "t1", "content": content, "is_error": True}
     drafts = receive_all(claude, assistant(tool_use()), user(block, parent_tool_use_id="p"), user(block))
     assert contents(drafts, "tool_result") == [{"toolUseId": "t1", "output": output, "isError": True}]
@@ -211,7 +212,7 @@ def test_a_tool_result_comes_as_it_is(claude: Adapter, content: Any, output: Any
     assert claude.close() == []
 
 
-def test_null_and_absent_members_are_the_same(claude: Adapter) -> None:
+def test_null_and_absent_members_are_the_same(claude: OutputParser) -> None:
     block = {"type": "tool_use", "id": "t1", "name": "Bash", "input": None}
     drafts = receive_all(claude, assistant(block), user({"type": "tool_result", "tool_use_id": "t1", "is_error": None}))
     assert contents(drafts) == [
@@ -220,12 +221,12 @@ def test_null_and_absent_members_are_the_same(claude: Adapter) -> None:
     ]
 
 
-def test_a_result_whose_call_was_lost_is_published(claude: Adapter) -> None:
+def test_a_result_whose_call_was_lost_is_published(claude: OutputParser) -> None:
     block = {"type": "tool_result", "tool_use_id": "lost", "content": "x"}
     assert [draft.type for draft in receive_all(claude, user(block), assistant(tool_use("lost")))] == ["tool_result"]
 
 
-def test_close_answers_the_open_calls_once(claude: Adapter) -> None:
+def test_close_answers_the_open_calls_once(claude: OutputParser) -> None:
     receive_all(claude, assistant(tool_use("t1"), tool_use("t2")))
     receive_all(claude, user({"type": "tool_result", "tool_use_id": "t1", "content": ""}))
     assert contents(claude.close()) == [
@@ -238,7 +239,7 @@ def test_close_answers_the_open_calls_once(claude: Adapter) -> None:
     assert claude.close("again") == []
 
 
-def test_what_is_said_in_the_users_name(claude: Adapter) -> None:
+def test_what_is_said_in_the_users_name(claude: OutputParser) -> None:
     spoken = {"type": "user", "message": {"role": "user", "content": "hello"}}
     drafts = receive_all(claude, spoken | {"isReplay": True}, spoken, user(text("[Request interrupted by user]")))
     assert contents(drafts) == [
@@ -247,7 +248,7 @@ def test_what_is_said_in_the_users_name(claude: Adapter) -> None:
     ]
 
 
-def test_unknown_blocks_are_passed_on_and_their_neighbours_read(claude: Adapter) -> None:
+def test_unknown_blocks_are_passed_on_and_their_neighbours_read(claude: OutputParser) -> None:
     odd = {"type": "redacted_thinking", "data": "zzz"}
     drafts = receive_all(claude, assistant(text("a"), odd, text("b")), user({"type": "image", "source": 1}))
     assert [as_json(draft) for draft in drafts] == [
@@ -258,7 +259,7 @@ def test_unknown_blocks_are_passed_on_and_their_neighbours_read(claude: Adapter)
     ]
 
 
-def test_costs_are_one_turns_and_the_sum_the_sessions(claude: Adapter) -> None:
+def test_costs_are_one_turns_and_the_sum_the_sessions(claude: OutputParser) -> None:
     usage = {"usage": {"input_tokens": 10, "output_tokens": 2}, "num_turns": 1}
     drafts = receive_all(claude, result(0.25, **usage), result(0.75, **usage), result(0.75, **usage))
     assert [content["totalCostUsd"] for content in contents(drafts)] == [0.25, 0.5, 0.0]
@@ -282,7 +283,7 @@ def test_totals_go_on_over_a_recovery() -> None:
     }
 
 
-def test_a_sum_that_begins_anew_counts_in_full(claude: Adapter) -> None:
+def test_a_sum_that_begins_anew_counts_in_full(claude: OutputParser) -> None:
     lines = (result(0.5, result_index=0), result(0.75, result_index=1), result(1.0, result_index=0), result(0.25))
     assert [content["totalCostUsd"] for content in contents(receive_all(claude, *lines))] == [0.5, 0.25, 1.0, 0.25]
 
@@ -293,7 +294,7 @@ def test_a_resumed_process_that_goes_on_from_a_saved_sum() -> None:
     assert contents(drafts)[0]["totalCostUsd"] == 0.125
 
 
-def test_a_repeated_result_counts_once(claude: Adapter) -> None:
+def test_a_repeated_result_counts_once(claude: OutputParser) -> None:
     line = result(0.5, uuid="u1", usage={"input_tokens": 1, "output_tokens": 1})
     assert len(receive_all(claude, line, line)) == 1
     assert claude.total.input_tokens == 1
@@ -310,14 +311,14 @@ def test_a_repeated_result_counts_once(claude: Adapter) -> None:
         ({"result": 5}, {"isError": False}),
     ],
 )
-def test_how_a_turn_ended(claude: Adapter, members: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_how_a_turn_ended(claude: OutputParser, members: dict[str, Any], expected: dict[str, Any]) -> None:
     (content,) = contents(receive_all(claude, result() | members))
     ending = {name: content[name] for name in ("isError", "result", "errors") if name in content}
     assert ending == expected
 
 
 @pytest.mark.parametrize("odd", [3.0, None, "x", True, [], {}, -1, 10**30, 1e300])
-def test_numbers_of_any_kind_end_the_turn(claude: Adapter, odd: Any) -> None:
+def test_numbers_of_any_kind_end_the_turn(claude: OutputParser, odd: Any) -> None:
     line = {"type": "result", "num_turns": odd, "duration_ms": odd, "total_cost_usd": odd, "usage": odd, "uuid": odd}
     (content,) = contents(receive_all(claude, line), "cost")
     assert content["numTurns"] == {3.0: 3, 10**30: 2**53, 1e300: 2**53}.get(
@@ -326,7 +327,7 @@ def test_numbers_of_any_kind_end_the_turn(claude: Adapter, odd: Any) -> None:
     assert 0 <= content["totalCostUsd"] <= 2**53
 
 
-def test_a_permission_is_asked_once(claude: Adapter) -> None:
+def test_a_permission_is_asked_once(claude: OutputParser) -> None:
     line = control(subtype="can_use_tool", tool_name="Bash", input={"command": "rm"}, tool_use_id="t1")
     drafts = receive_all(claude, line, line, control("r2", subtype="can_use_tool", tool_name="Edit"))
     assert [as_json(draft) for draft in drafts] == [
@@ -338,14 +339,14 @@ def test_a_permission_is_asked_once(claude: Adapter) -> None:
     ]
 
 
-def test_a_withdrawn_permission(claude: Adapter) -> None:
+def test_a_withdrawn_permission(claude: OutputParser) -> None:
     drafts = receive_all(claude, {"type": "control_cancel_request", "request_id": "r1"})
     assert [as_json(draft) for draft in drafts] == [
         {"type": "approval_resolved", "content": {"requestId": "r1", "decision": "withdrawn", "by": "agent"}}
     ]
 
 
-def test_the_question_tool_asks_questions(claude: Adapter) -> None:
+def test_the_question_tool_asks_questions(claude: OutputParser) -> None:
     asked = {"question": "Which?", "header": "Pick", "options": [{"label": "A"}], "multiSelect": False}
     line = control(subtype="can_use_tool", tool_name="AskUserQuestion", input={"questions": [asked, {"question": "?"}]})
     (draft,) = receive_all(claude, line)
@@ -359,12 +360,12 @@ def test_the_question_tool_asks_questions(claude: Adapter) -> None:
 
 
 @pytest.mark.parametrize("given", [None, {}, {"questions": []}, {"questions": "?"}])
-def test_a_question_tool_without_questions_asks_permission(claude: Adapter, given: Any) -> None:
+def test_a_question_tool_without_questions_asks_permission(claude: OutputParser, given: Any) -> None:
     (draft,) = receive_all(claude, control(subtype="can_use_tool", tool_name="AskUserQuestion", input=given))
     assert draft.type == "approval_request"
 
 
-def test_elicitations_and_dialogs_are_questions(claude: Adapter) -> None:
+def test_elicitations_and_dialogs_are_questions(claude: OutputParser) -> None:
     drafts = receive_all(
         claude,
         control("r1", subtype="elicitation", mcp_server_name="calc", message="Sure?", mode="form", requested_schema={}),
@@ -400,7 +401,7 @@ def test_elicitations_and_dialogs_are_questions(claude: Adapter) -> None:
         ({"subtype": "brand_new", "content": {"a": 1}}, None),
     ],
 )
-def test_what_the_cli_says_of_itself(claude: Adapter, line: dict[str, Any], message: str | None) -> None:
+def test_what_the_cli_says_of_itself(claude: OutputParser, line: dict[str, Any], message: str | None) -> None:
     (draft,) = receive_all(claude, {"type": "system"} | line)
     expected = {"subtype": line["subtype"]} | ({} if message is None else {"message": message})
     assert as_json(draft) == {"type": "status", "content": expected}
@@ -420,11 +421,11 @@ def test_what_the_cli_says_of_itself(claude: Adapter, line: dict[str, Any], mess
         ({"type": "auth_status", "isAuthenticating": True}, {"subtype": "auth_status"}),
     ],
 )
-def test_notices_with_a_type_of_their_own(claude: Adapter, line: dict[str, Any], content: dict[str, Any]) -> None:
+def test_notices_with_a_type_of_their_own(claude: OutputParser, line: dict[str, Any], content: dict[str, Any]) -> None:
     assert contents(receive_all(claude, line), "status") == [content]
 
 
-def test_a_compaction(claude: Adapter) -> None:
+def test_a_compaction(claude: OutputParser) -> None:
     line = {"type": "system", "subtype": "compact_boundary"}
     metadata = {"trigger": "manual", "pre_tokens": 155_000.0}
     drafts = receive_all(claude, line | {"compact_metadata": metadata}, line)
@@ -449,7 +450,7 @@ def test_a_compaction(claude: Adapter) -> None:
         (None, {"scope": "unknown", "message": "unknown: unknown"}),
     ],
 )
-def test_a_rate_limit(claude: Adapter, info: Any, content: dict[str, Any]) -> None:
+def test_a_rate_limit(claude: OutputParser, info: Any, content: dict[str, Any]) -> None:
     drafts = receive_all(claude, {"type": "rate_limit_event", "rate_limit_info": info})
     assert contents(drafts, "rate_limit") == [content]
 
@@ -464,7 +465,7 @@ def test_a_rate_limit(claude: Adapter, info: Any, content: dict[str, Any]) -> No
         event("message_delta", delta={"stop_reason": "end_turn"}),
     ],
 )
-def test_what_says_nothing(claude: Adapter, line: dict[str, Any]) -> None:
+def test_what_says_nothing(claude: OutputParser, line: dict[str, Any]) -> None:
     assert receive_all(claude, line) == []
 
 
@@ -478,11 +479,11 @@ def test_what_says_nothing(claude: Adapter, line: dict[str, Any]) -> None:
         control(subtype="hook_callback", callback_id="x"),
     ],
 )
-def test_unknown_objects_are_passed_on_as_they_came(claude: Adapter, line: dict[str, Any]) -> None:
+def test_unknown_objects_are_passed_on_as_they_came(claude: OutputParser, line: dict[str, Any]) -> None:
     assert [as_json(draft) for draft in receive_all(claude, line)] == [{"type": "unknown", "content": line}]
 
 
-def test_an_unknown_object_loses_its_line_end(claude: Adapter) -> None:
+def test_an_unknown_object_loses_its_line_end(claude: OutputParser) -> None:
     (draft,) = receive_all(claude, b' {"type":"new"}\r\n')
     assert bytes(draft.content) == b'{"type":"new"}'  # type: ignore[arg-type]  # unknown: a Raw
 
@@ -497,14 +498,14 @@ def test_an_unknown_object_loses_its_line_end(claude: Adapter) -> None:
         (b'{"type":"control_request","request_id":5,"request":{}}', "Malformed control_request (Expected `str`"),
     ],
 )
-def test_a_known_type_without_what_it_is_about(claude: Adapter, line: bytes, message: str) -> None:
+def test_a_known_type_without_what_it_is_about(claude: OutputParser, line: bytes, message: str) -> None:
     (content,) = contents(receive_all(claude, line), "error")
     assert content["code"] == "malformed"
     assert content["excerpt"] == line.decode()[:100]
     assert content["message"].startswith(message)
 
 
-def test_an_api_error_is_an_error_with_its_words(claude: Adapter) -> None:
+def test_an_api_error_is_an_error_with_its_words(claude: OutputParser) -> None:
     drafts = receive_all(claude, assistant(text("API Error: 500"), error="server_error"), assistant(error="overloaded"))
     assert [as_json(draft) for draft in drafts] == [
         {"type": "text", "content": {"text": "API Error: 500"}},
@@ -513,12 +514,12 @@ def test_an_api_error_is_an_error_with_its_words(claude: Adapter) -> None:
     ]
 
 
-def test_a_message_whose_content_is_a_string(claude: Adapter) -> None:
+def test_a_message_whose_content_is_a_string(claude: OutputParser) -> None:
     drafts = receive_all(claude, {"type": "assistant", "message": {"content": "hi"}})
     assert contents(drafts, "text") == [{"text": "hi"}]
 
 
-def test_the_order_of_members_does_not_matter(claude: Adapter) -> None:
+def test_the_order_of_members_does_not_matter(claude: OutputParser) -> None:
     lines = (TRANSCRIPTS / "claude-tool.ndjson").read_bytes().splitlines()
     turned = [json.dumps(dict(reversed(json.loads(line).items()))).encode() for line in lines]
     straight = [as_json(draft) for line in lines for draft in adapter("claude").receive(line)]

@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq.wire.commands import Options
-from agentrq_worker.providers.claude.parser import ClaudeAdapter
-from agentrq_worker.providers.claude.protocol import FLAGS, ClaudeDialect
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Alive, Ended, Log, Refused, Said, Write
+from agentrq_worker.providers.claude.parser import ClaudeParser
+from agentrq_worker.providers.claude.protocol import FLAGS, ClaudeProtocol
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import Alive, CommandRefused, Ended, Log, ProtocolEvent, Write
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 RECORDED = sorted(path.name.removesuffix(".in.ndjson") for path in TRANSCRIPTS.glob("claude-*.in.ndjson"))
 SPOKEN = sorted(path.name for path in TRANSCRIPTS.glob("claude[-1]*.ndjson") if not path.match("*.in.ndjson"))
 
 
-def make(**options: Any) -> ClaudeDialect:
-    return ClaudeDialect(Options(**options), ClaudeAdapter())
+def make(**options: Any) -> ClaudeProtocol:
+    return ClaudeProtocol(Options(**options), ClaudeParser())
 
 
 def line(**members: Any) -> bytes:
@@ -41,15 +41,15 @@ def asks(request_id: str = "r1", **request: Any) -> bytes:
     return line(type="control_request", request_id=request_id, request={"subtype": "can_use_tool"} | request)
 
 
-def reply_to(dialect: ClaudeDialect, answer: Any, request_id: str = "r1") -> Any:
+def reply_to(dialect: ClaudeProtocol, answer: Any, request_id: str = "r1") -> Any:
     said = written(dialect.answer(request_id, answer))
     assert said["type"] == "control_response"
     assert (said["response"]["subtype"], said["response"]["request_id"]) == ("success", request_id)
     return said["response"]["response"]
 
 
-def others(said: Sequence[Said]) -> list[Said]:
-    return [each for each in said if not isinstance(each, Draft)]
+def others(said: Sequence[ProtocolEvent]) -> list[ProtocolEvent]:
+    return [each for each in said if not isinstance(each, DraftMessage)]
 
 
 REQUESTING = line(type="system", subtype="status", status="requesting", session_id="s", uuid="u")
@@ -83,10 +83,10 @@ def test_it_writes_what_was_recorded(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPOKEN)
 def test_it_reads_as_its_adapter(name: str) -> None:
-    dialect, adapter = make(), ClaudeAdapter()
+    dialect, adapter = make(), ClaudeParser()
     for each in (TRANSCRIPTS / name).read_bytes().split(b"\n"):
         said = dialect.receive(each)
-        assert [one for one in said if isinstance(one, Draft)] == adapter.receive(each)
+        assert [one for one in said if isinstance(one, DraftMessage)] == adapter.receive(each)
         assert not [one for one in others(said) if not isinstance(one, Alive)]
 
 
@@ -118,7 +118,7 @@ def test_a_policy_has_to_be_asked(asked: str | None, given: str) -> None:
     dialect = make(approvals="allow")
     argv = dialect.command([], Options(permission_mode=asked, approvals="allow"))
     assert argv[argv.index("--permission-mode") + 1] == given
-    with pytest.raises(Refused, match="policy"):
+    with pytest.raises(CommandRefused, match="policy"):
         dialect.set_permission_mode("bypassPermissions")
     assert written(dialect.set_permission_mode("plan"))["request"] == {"subtype": "set_permission_mode", "mode": "plan"}
 
@@ -165,7 +165,7 @@ def test_answers_to_our_own_requests_are_not_told() -> None:
 
 def test_a_request_nobody_can_answer_is_declined() -> None:
     said = make().receive(line(type="control_request", request_id="h1", request={"subtype": "hook_callback"}))
-    assert isinstance(said[0], Draft)
+    assert isinstance(said[0], DraftMessage)
     assert said[0].type == "unknown"
     assert isinstance(said[1], Write)
     response = written(said[1].data)["response"]
@@ -219,10 +219,10 @@ def test_permission(answer: Any, reply: Any) -> None:
 def test_an_answer_that_is_none_is_refused_and_the_request_stays_open(answer: Any) -> None:
     dialect = make()
     dialect.receive(asks(tool_name="Bash", input={"command": "ls"}))
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         dialect.answer("r1", answer)
     assert reply_to(dialect, "allow")["behavior"] == "allow"
-    with pytest.raises(Refused, match="open"):
+    with pytest.raises(CommandRefused, match="open"):
         dialect.answer("r2", "allow")
 
 
@@ -244,7 +244,7 @@ def test_questions(answer: Any, answers: Any) -> None:
     updated = {"questions": QUESTIONS, "answers": answers}
     assert reply_to(dialect, answer) == {"behavior": "allow", "updatedInput": updated}
     for unclear in ("Blue", {"answers": {"2": "x"}}, None):  # which of the two?
-        with pytest.raises(Refused):
+        with pytest.raises(CommandRefused):
             dialect.answer("r1", unclear)
     assert reply_to(dialect, "deny")["behavior"] == "deny"
 

@@ -9,9 +9,9 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.codex.app_protocol import CodexApp
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Ended, Late, Refused, Write
+from agentrq_worker.providers.codex.app_protocol import CodexAppProtocol
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Write
 from tests.worker.adapter_checks import as_json, check
 
 
@@ -19,7 +19,7 @@ class Talk:
     """A dialect, what it has written and what it has said."""
 
     def __init__(self, epoch: int = 1, total: SessionTotal | None = None, **options: Any) -> None:
-        self.dialect = CodexApp(make_options(options), total or SessionTotal(), epoch)
+        self.dialect = CodexAppProtocol(make_options(options), total or SessionTotal(), epoch)
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
@@ -34,7 +34,7 @@ class Talk:
     def hear(self, *lines: dict[str, Any]) -> Talk:
         for line in lines:
             for said in self.dialect.receive(json.dumps(line).encode()):
-                if isinstance(said, Draft):
+                if isinstance(said, DraftMessage):
                     check(said)
                     self.messages.append(as_json(said))
                 elif isinstance(said, Write):
@@ -137,7 +137,7 @@ def test_options_that_codex_does_not_have() -> None:
         "codex knows no worktree_name", "codex knows no max_budget_usd",
     ]  # fmt: skip
     assert Talk(permission_mode="yes").answers({}).ended[0].startswith("codex has no permission mode 'yes'")  # type: ignore[union-attr]
-    with pytest.raises(Refused, match="no permission mode"):
+    with pytest.raises(CommandRefused, match="no permission mode"):
         Talk().dialect.set_permission_mode("yes")
 
 
@@ -399,7 +399,7 @@ def test_answers(asked: dict[str, Any], answer: Any, result: Any) -> None:
     talk = Talk().ready().turn().hear(asked)
     talk.write(talk.dialect.answer(str(asked["id"]), answer))
     assert talk.last == {"id": asked["id"], "result": result}
-    with pytest.raises(Refused, match="no such request"):
+    with pytest.raises(CommandRefused, match="no such request"):
         talk.dialect.answer(str(asked["id"]), answer)
     # The server's acknowledgement is no withdrawal.
     talk.hear(note("serverRequest/resolved", requestId=asked["id"]))
@@ -422,7 +422,7 @@ def test_answers(asked: dict[str, Any], answer: Any, result: Any) -> None:
 )
 def test_answers_that_do_not_fit_leave_the_request_open(asked: dict[str, Any], answer: Any) -> None:
     talk = Talk().ready().turn().hear(asked)
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         talk.dialect.answer(str(asked["id"]), answer)
     assert talk.dialect.answer(str(asked["id"]), {"a": "x"} if asked is ASK else "allow")
 
@@ -431,7 +431,7 @@ def test_a_request_may_be_withdrawn_and_ids_are_the_epochs() -> None:
     talk = Talk(epoch=3).ready().turn().hear(APPROVAL, note("serverRequest/resolved", requestId=7))
     assert talk.of("approval_request")[0]["requestId"] == "3.7"
     assert talk.of("approval_resolved") == [{"requestId": "3.7", "decision": "withdrawn", "by": "agent"}]
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         talk.dialect.answer("3.7", "allow")
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.parser_registry import Adapter, adapter
+from agentrq_worker.providers.parser import OutputParser
+from agentrq_worker.providers.parser_registry import adapter
 from tests.worker.adapter_checks import as_json, contents, receive_all
 
 THREAD = {"type": "thread.started", "thread_id": "th1"}
 
 
 @pytest.fixture
-def codex() -> Adapter:
+def codex() -> OutputParser:
     return adapter("codex")
 
 
@@ -30,7 +31,7 @@ def completed(input_tokens: int = 100, output_tokens: int = 20) -> dict[str, Any
     return {"type": "turn.completed", "usage": {"input_tokens": input_tokens, "output_tokens": output_tokens}}
 
 
-def test_words_and_thoughts(codex: Adapter) -> None:
+def test_words_and_thoughts(codex: OutputParser) -> None:
     drafts = receive_all(
         codex,
         {"type": "turn.started"},
@@ -46,7 +47,7 @@ def test_words_and_thoughts(codex: Adapter) -> None:
     ]
 
 
-def test_a_call_is_made_when_it_starts_and_answered_when_it_is_done(codex: Adapter) -> None:
+def test_a_call_is_made_when_it_starts_and_answered_when_it_is_done(codex: OutputParser) -> None:
     started, done = command("started"), command("completed", aggregated_output="a\n", exit_code=0, status="completed")
     drafts = receive_all(codex, started, started, command("updated", aggregated_output="a"), done, done)
     assert [as_json(draft) for draft in drafts] == [
@@ -58,7 +59,7 @@ def test_a_call_is_made_when_it_starts_and_answered_when_it_is_done(codex: Adapt
     ]
 
 
-def test_a_call_that_was_never_started_comes_with_its_answer(codex: Adapter) -> None:
+def test_a_call_that_was_never_started_comes_with_its_answer(codex: OutputParser) -> None:
     changes = [{"path": "a", "kind": "add"}]
     drafts = receive_all(
         codex,
@@ -84,7 +85,7 @@ def test_a_call_that_was_never_started_comes_with_its_answer(codex: Adapter) -> 
         ({"status": "declined"}, True),
     ],
 )
-def test_whether_a_command_failed(codex: Adapter, members: dict[str, Any], failed: bool) -> None:
+def test_whether_a_command_failed(codex: OutputParser, members: dict[str, Any], failed: bool) -> None:
     drafts = receive_all(codex, command("completed", **members))
     assert contents(drafts, "tool_result") == [{"toolUseId": "item_0", "output": "", "isError": failed}]
 
@@ -99,7 +100,7 @@ def test_whether_a_command_failed(codex: Adapter, members: dict[str, Any], faile
         ({}, "", False),
     ],
 )
-def test_an_mcp_call(codex: Adapter, members: dict[str, Any], output: Any, failed: bool) -> None:
+def test_an_mcp_call(codex: OutputParser, members: dict[str, Any], output: Any, failed: bool) -> None:
     called = members | {"server": "calc", "tool": "add", "arguments": {"a": 1}}
     drafts = receive_all(codex, item("completed", "mcp_tool_call", **called))
     assert contents(drafts) == [
@@ -108,7 +109,7 @@ def test_an_mcp_call(codex: Adapter, members: dict[str, Any], output: Any, faile
     ]
 
 
-def test_a_call_to_other_agents(codex: Adapter) -> None:
+def test_a_call_to_other_agents(codex: OutputParser) -> None:
     members: dict[str, Any] = {"tool": "spawn_agent", "receiver_thread_ids": ["th2"]}
     members["agents_states"] = {"th2": {"status": "running"}}
     drafts = receive_all(
@@ -127,7 +128,7 @@ def test_a_call_to_other_agents(codex: Adapter) -> None:
     assert contents(drafts, "tool_result")[0]["output"] == {"th2": {"status": "running"}}
 
 
-def test_a_bare_search(codex: Adapter) -> None:
+def test_a_bare_search(codex: OutputParser) -> None:
     drafts = receive_all(codex, item("completed", "web_search"))
     assert contents(drafts) == [
         {"toolUseId": "item_0", "name": "web_search", "input": {"query": ""}},
@@ -135,7 +136,7 @@ def test_a_bare_search(codex: Adapter) -> None:
     ]
 
 
-def test_a_todo_list_is_told_when_it_moves(codex: Adapter) -> None:
+def test_a_todo_list_is_told_when_it_moves(codex: OutputParser) -> None:
     def todo(event: str, *done: bool) -> dict[str, Any]:
         return item(event, "todo_list", items=[{"text": f"step {n}", "completed": d} for n, d in enumerate(done)])
 
@@ -155,7 +156,7 @@ def test_a_todo_list_is_told_when_it_moves(codex: Adapter) -> None:
 
 
 @pytest.mark.parametrize("end", [completed(), {"type": "turn.failed", "error": {"message": "x"}}, THREAD])
-def test_a_call_without_an_answer_is_closed_with_its_turn(codex: Adapter, end: dict[str, Any]) -> None:
+def test_a_call_without_an_answer_is_closed_with_its_turn(codex: OutputParser, end: dict[str, Any]) -> None:
     drafts = receive_all(codex, THREAD, command("started"), end)
     assert [draft.type for draft in drafts[1:3]] == ["tool_call", "tool_result"]
     assert contents(drafts, "tool_result") == [
@@ -168,12 +169,12 @@ def test_a_call_without_an_answer_is_closed_with_its_turn(codex: Adapter, end: d
     assert codex.close() == []
 
 
-def test_a_cut_turn_is_closed(codex: Adapter) -> None:
+def test_a_cut_turn_is_closed(codex: OutputParser) -> None:
     receive_all(codex, THREAD, command("started", "item_3"))
     assert contents(codex.close("gone")) == [{"toolUseId": "item_3", "output": "gone", "isError": True}]
 
 
-def test_item_ids_of_the_next_process_are_new_calls(codex: Adapter) -> None:
+def test_item_ids_of_the_next_process_are_new_calls(codex: OutputParser) -> None:
     turn = (THREAD, command("started"), command("completed"), item("completed", "agent_message", "item_1", text="a"))
     drafts = receive_all(codex, *turn, completed(), *turn, completed(), *turn)
     assert [content["toolUseId"] for content in contents(drafts, "tool_call", "tool_result")] == [
@@ -196,7 +197,7 @@ def spent(*contents: dict[str, Any]) -> list[tuple[int, int]]:
     return [(content["inputTokens"], content["outputTokens"]) for content in contents]
 
 
-def test_usage_is_the_threads_running_sum(codex: Adapter) -> None:
+def test_usage_is_the_threads_running_sum(codex: OutputParser) -> None:
     drafts = receive_all(codex, THREAD, completed(100, 20), THREAD, completed(350, 30))
     assert spent(*contents(drafts, "cost")) == [(100, 20), (250, 10)]
     assert contents(drafts, "cost")[-1] == {
@@ -210,7 +211,7 @@ def test_usage_is_the_threads_running_sum(codex: Adapter) -> None:
     }
 
 
-def test_usage_of_another_thread_or_a_lower_or_unmoved_one_counts_in_full(codex: Adapter) -> None:
+def test_usage_of_another_thread_or_a_lower_or_unmoved_one_counts_in_full(codex: OutputParser) -> None:
     drafts = receive_all(
         codex, THREAD, completed(100, 20), THREAD | {"thread_id": "th2"}, completed(150, 30), completed(90, 40)
     )
@@ -231,7 +232,7 @@ def test_a_recovered_session_goes_on_from_its_thread() -> None:
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"input_tokens": None}, "x", {"input_tokens": 1.0, "output_tokens": -1}])
-def test_any_usage_ends_the_turn(codex: Adapter, usage: Any) -> None:
+def test_any_usage_ends_the_turn(codex: OutputParser, usage: Any) -> None:
     (content,) = contents(receive_all(codex, {"type": "turn.completed", "usage": usage}))
     assert (content["isError"], content["numTurns"], content["outputTokens"]) == (False, 1, 0)
 
@@ -239,12 +240,12 @@ def test_any_usage_ends_the_turn(codex: Adapter, usage: Any) -> None:
 @pytest.mark.parametrize(
     ("error", "errors"), [({"message": "no"}, ["no"]), (None, ["The turn failed"]), ("x", ["The turn failed"])]
 )
-def test_a_failed_turn(codex: Adapter, error: Any, errors: list[str]) -> None:
+def test_a_failed_turn(codex: OutputParser, error: Any, errors: list[str]) -> None:
     (content,) = contents(receive_all(codex, {"type": "turn.failed", "error": error}))
     assert (content["isError"], content["errors"], content["numTurns"]) == (True, errors, 1)
 
 
-def test_a_reconnection_is_no_error(codex: Adapter) -> None:
+def test_a_reconnection_is_no_error(codex: OutputParser) -> None:
     drafts = receive_all(
         codex,
         {"type": "error", "message": "Reconnecting... 2/5 (stream disconnected)"},
@@ -273,7 +274,7 @@ def test_a_reconnection_is_no_error(codex: Adapter) -> None:
         item("completed", "hologram", None),
     ],
 )
-def test_unknown_things_are_passed_on(codex: Adapter, line: dict[str, Any]) -> None:
+def test_unknown_things_are_passed_on(codex: OutputParser, line: dict[str, Any]) -> None:
     assert [as_json(draft) for draft in receive_all(codex, line)] == [{"type": "unknown", "content": line}]
 
 
@@ -287,7 +288,7 @@ def test_unknown_things_are_passed_on(codex: Adapter, line: dict[str, Any]) -> N
         {"type": "item.completed"},
     ],
 )
-def test_items_without_what_they_are_about(codex: Adapter, line: dict[str, Any]) -> None:
+def test_items_without_what_they_are_about(codex: OutputParser, line: dict[str, Any]) -> None:
     (content,) = contents(receive_all(codex, line), "error")
     assert content["code"] == "malformed"
 
@@ -301,5 +302,5 @@ def test_items_without_what_they_are_about(codex: Adapter, line: dict[str, Any])
         item("updated", "reasoning"),
     ],
 )
-def test_what_says_nothing(codex: Adapter, line: dict[str, Any]) -> None:
+def test_what_says_nothing(codex: OutputParser, line: dict[str, Any]) -> None:
     assert receive_all(codex, line) == []

@@ -28,11 +28,11 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.interrupted_turn import cut_turn
 from agentrq_worker.ownership.ownership import Ownership
 from agentrq_worker.providers.protocol import Alive, Ended, Late
-from agentrq_worker.session.shell import Session
-from agentrq_worker.session_types import Carried, Claimed, Outcome, Waiting
+from agentrq_worker.session.shell import SessionShell
+from agentrq_worker.session_types import ClaimedSession, InboxCommand, InterruptedRequest, Outcome
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.buffer import Entry, Shares
-from agentrq_worker.stream.buffer import Waiting as Queue
+from agentrq_worker.stream.buffer import BufferBudget, Entry
+from agentrq_worker.stream.buffer import EventBuffer as Queue
 from agentrq_worker.stream.publisher import Publisher
 from tests.worker.test_session_machine import Talk, asks, cost, cut
 
@@ -109,7 +109,7 @@ def test_a_request_after_the_turn_is_waited_for() -> None:
 
 
 def test_what_a_resumed_agent_does_not_ask_again_is_withdrawn() -> None:
-    talk = Talk(cut=cut(Carried("old", "Bash", {})), recovering=True).begin()
+    talk = Talk(cut=cut(InterruptedRequest("old", "Bash", {})), recovering=True).begin()
     assert talk.lane.state["pendingApprovals"] == 1
     talk.command("prompt", text="go on")
     talk.say(Alive(), cost())
@@ -136,13 +136,15 @@ def test_a_bug_in_a_command_costs_its_session_only(monkeypatch: pytest.MonkeyPat
     settings = Settings()
     publisher = Publisher(connect_async("redis://127.0.0.1:1"), settings)
     lane = publisher.open("s", Cursor(1, 0), {"claim": "mine"})
-    session = Session(Claimed("s", "x", "p", make_options({}), False, None, 0, SessionTotal(), 0), lane, settings, "")
+    session = SessionShell(
+        ClaimedSession("s", "x", "p", make_options({}), False, None, 0, SessionTotal(), 0), lane, settings, ""
+    )
 
-    def bug(_: Waiting) -> None:
+    def bug(_: InboxCommand) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr(session._talk, "deliver", bug)
-    session.deliver(Waiting(b"1-0", Command("c", "interrupt")))
+    session.deliver(InboxCommand(b"1-0", Command("c", "interrupt")))
     assert session.outcome is not None
     assert (session.outcome.status, session.outcome.reason) == (Status.ERROR, Reason.FAILED)
 
@@ -157,7 +159,7 @@ def entries(queue: Queue, most: int, most_bytes: int = 1 << 20) -> list[int]:
 @pytest.mark.parametrize("memory", [1 << 20, 1, 700])
 def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
     """However small the batch, and wherever the boundary between memory and disk falls."""
-    queue = Queue(Shares(memory, 1 << 20, tmp_path))
+    queue = Queue(BufferBudget(memory, 1 << 20, tmp_path))
     for seq in range(1, 9):
         queue.add(Entry("m", seq, [b"x" * 100], size=100, joined=seq % 4 == 2))  # 2+3, 6+7
     batches = []
@@ -218,7 +220,7 @@ class Recorder:
         self.id = "s"
         self.got: list[str] = []
 
-    def deliver(self, waiting: Waiting) -> None:
+    def deliver(self, waiting: InboxCommand) -> None:
         self.got.append(waiting.command.command_id)
 
 

@@ -11,23 +11,25 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Text, TextDelta
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.stream.buffer import Shares
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.stream.buffer import BufferBudget
+from agentrq_worker.stream.event_log import EventLog
 
 
 @pytest.fixture
-def lane(tmp_path: Path) -> Lane:
-    return Lane(Keys("agentrq"), "s", Cursor(3, 7), {"claim": "mine"}, Shares(1 << 20, 0, tmp_path), lambda _: None)
+def lane(tmp_path: Path) -> EventLog:
+    return EventLog(
+        Keys("agentrq"), "s", Cursor(3, 7), {"claim": "mine"}, BufferBudget(1 << 20, 0, tmp_path), lambda _: None
+    )
 
 
-def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: Lane) -> None:
+def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: EventLog) -> None:
     drafts = [
-        Draft("text_delta", TextDelta("a", "b", 0)),
-        Draft("text_delta", TextDelta("b", "b", 1)),
-        Draft("text", Text("ab", "b")),
-        Draft("text_delta", TextDelta("c", "b2", 0)),
-        Draft("text", Text(json_line.passed(msgspec.Raw(b'"c"')), "b2")),
+        DraftMessage("text_delta", TextDelta("a", "b", 0)),
+        DraftMessage("text_delta", TextDelta("b", "b", 1)),
+        DraftMessage("text", Text("ab", "b")),
+        DraftMessage("text_delta", TextDelta("c", "b2", 0)),
+        DraftMessage("text", Text(json_line.passed(msgspec.Raw(b'"c"')), "b2")),
     ]
     lane.messages(drafts[:3])
     lane.messages(drafts[3:])
@@ -38,8 +40,10 @@ def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: Lan
     assert [message["content"]["text"] for message in found] == ["a", "b", "ab", "c", "c"]
 
 
-@pytest.mark.parametrize("draft", [Draft("text_delta", TextDelta("a\ud800", "b", 0)), Draft("text", Text("a\ud800"))])
-def test_what_json_in_utf8_has_no_place_for_is_replaced(lane: Lane, draft: Draft) -> None:
+@pytest.mark.parametrize(
+    "draft", [DraftMessage("text_delta", TextDelta("a\ud800", "b", 0)), DraftMessage("text", Text("a\ud800"))]
+)
+def test_what_json_in_utf8_has_no_place_for_is_replaced(lane: EventLog, draft: DraftMessage) -> None:
     lane.messages([draft, draft])
     (entry,) = lane.waiting.front(100, 1 << 20)
     assert [msgspec.json.decode(json)["content"]["text"] for json in entry.jsons] == ["a\ufffd"] * 2

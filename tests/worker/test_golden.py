@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from agentrq.wire.codec import encode
-from agentrq_worker.providers.parser_registry import Draft, adapter
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser_registry import adapter
 from tests.worker.adapter_checks import as_json
 from tests.worker.rpc_player import Player
 
@@ -58,7 +59,7 @@ def test_every_golden_file_has_its_recording() -> None:
     assert named == {recording.stem for recording in RECORDINGS}
 
 
-def compare(recording: Path, drafts: Sequence[Draft]) -> None:
+def compare(recording: Path, drafts: Sequence[DraftMessage]) -> None:
     written = b"".join(encode(as_json(draft)) + b"\n" for draft in drafts)
     golden = TRANSCRIPTS / "golden" / f"{recording.stem}.messages.ndjson"
     if UPDATE:
@@ -106,7 +107,7 @@ def test_a_replay_without_the_client_says_the_same(recording: Path) -> None:
     reader = adapter(provider_of(recording))
     replayed = [draft for line in recording.read_bytes().split(b"\n") for draft in reader.receive(line)]
 
-    def comparable(drafts: Sequence[Draft]) -> list[dict[str, Any]]:
+    def comparable(drafts: Sequence[DraftMessage]) -> list[dict[str, Any]]:
         # Only the client knows the directory of an ACP session, and that it has answered.
         found = [as_json(draft) for draft in drafts if draft.type != "approval_resolved"]
         for message in found:

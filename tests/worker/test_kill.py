@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from agentrq_worker.process import procfs
-from agentrq_worker.process.kill import Ending
+from agentrq_worker.process.kill import KillSet
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_what_is_seen_is_frozen_before_the_look_is_over(sleeper: procfs.Stat) ->
             looks.append(stopped.si_status)
         return [sleeper]
 
-    ending = Ending(find)
+    ending = KillSet(find)
     assert not ending.round()
     assert looks == [signal.SIGSTOP]
     assert ending.ended == {sleeper.ident}
@@ -41,7 +41,7 @@ def test_what_is_seen_is_frozen_before_the_look_is_over(sleeper: procfs.Stat) ->
 
 def test_what_was_frozen_is_killed_though_it_is_not_found_again(sleeper: procfs.Stat) -> None:
     looks = iter([[sleeper]])
-    ending = Ending(lambda _: next(looks, []))
+    ending = KillSet(lambda _: next(looks, []))
     assert ending.round()
     assert ending.ended == {sleeper.ident}
 
@@ -55,12 +55,12 @@ def test_nothing_of_this_process_s_own_session_is_touched() -> None:
             on_sight(stat)
             return []
 
-        assert Ending(find).round()
+        assert KillSet(find).round()
         assert process.communicate(b"still here")[0] == b"still here"
 
 
 def test_a_round_comes_back_though_every_look_finds_another() -> None:
     gone = (procfs.Stat(2**22, 1, 2**22, born, "S", 1) for born in range(1, 2**62))
-    ending = Ending(lambda _: [next(gone)])
+    ending = KillSet(lambda _: [next(gone)])
     assert not ending.round()
     assert not ending.ended

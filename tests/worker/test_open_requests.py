@@ -11,9 +11,9 @@ from msgspec import Raw
 from agentrq.wire.commands import Command
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq_worker.ownership.interrupted_turn import read_kept
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import Alive
-from agentrq_worker.session_types import Carried, CutTurn, Waiting
+from agentrq_worker.session_types import InboxCommand, InterruptedRequest, InterruptedTurn
 from tests.worker.test_commands_kept import read_back
 from tests.worker.test_session_machine import Talk, asks, cost
 
@@ -24,14 +24,14 @@ def ms_ago(seconds: float) -> int:
     return int((time.time() - seconds) * 1000)
 
 
-def recovered(*asked: Carried, fates: dict[str, str] | None = None, **options: Any) -> Talk:
-    cut = CutTurn("first", [], list(asked), fates or {})
+def recovered(*asked: InterruptedRequest, fates: dict[str, str] | None = None, **options: Any) -> Talk:
+    cut = InterruptedTurn("first", [], list(asked), fates or {})
     return Talk(cut=cut, recovering=True, on_interrupt="continue", **options).begin()
 
 
 def test_a_deadline_counts_from_the_first_asking() -> None:
     """It passed while the session had no owner: the agent that asks again is not given the time anew."""
-    talk = recovered(Carried("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50})
+    talk = recovered(InterruptedRequest("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50})
     talk.say(Alive(), asks("new"))
     talk.talk.pass_deadlines()
     talk.flush()
@@ -40,7 +40,7 @@ def test_a_deadline_counts_from_the_first_asking() -> None:
 
 
 def test_a_deadline_that_has_not_passed_goes_on() -> None:
-    talk = recovered(Carried("old", "Bash", LS, ms_ago(10)), approvals={"deadlineS": 50})
+    talk = recovered(InterruptedRequest("old", "Bash", LS, ms_ago(10)), approvals={"deadlineS": 50})
     talk.say(Alive(), asks("new"))
     talk.talk.pass_deadlines()
     talk.flush()
@@ -50,7 +50,9 @@ def test_a_deadline_that_has_not_passed_goes_on() -> None:
 
 def test_a_deadline_decides_what_nobody_has_asked_again() -> None:
     """The request is open as long as its deadline allows, whether the resumed agent asks again or not."""
-    talk = recovered(Carried("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50, "onDeadline": "allow"})
+    talk = recovered(
+        InterruptedRequest("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50, "onDeadline": "allow"}
+    )
     talk.talk.pass_deadlines()
     talk.flush()
     told = [{"requestId": "old", "decision": "allow", "by": "deadline"}]
@@ -69,7 +71,7 @@ def test_who_won_is_told_after_a_workers_death_too() -> None:
 
 @pytest.mark.parametrize("answer", [None, 7, [], {"decision": "perhaps"}, {"answers": {"0": "Red"}}, "perhaps"])
 def test_what_is_no_answer_is_not_kept(answer: Any) -> None:
-    talk = recovered(Carried("old", "Bash", LS))
+    talk = recovered(InterruptedRequest("old", "Bash", LS))
     talk.command("answer", request_id="old", answer=answer)
     assert talk.receipts()[-1][1] == "rejected"
     talk.command("answer", request_id="old", answer="allow")
@@ -77,18 +79,18 @@ def test_what_is_no_answer_is_not_kept(answer: Any) -> None:
 
 
 def test_a_question_takes_texts() -> None:
-    talk = recovered(Carried("old", "", [{"id": "0"}]))
+    talk = recovered(InterruptedRequest("old", "", [{"id": "0"}]))
     talk.command("answer", request_id="old", answer={"answers": {"0": "Red"}, "by": "alice"})
     assert talk.of_type("approval_resolved") == [{"requestId": "old", "decision": "answer", "by": "alice"}]
-    talk.say(Alive(), Draft("question", Question("new", [{"id": "0"}])))
+    talk.say(Alive(), DraftMessage("question", Question("new", [{"id": "0"}])))
     assert talk.written[-1] == 'answer new {"answers": {"0": "Red"}, "by": "alice"}'
 
 
 async def test_an_answer_outlives_a_second_worker() -> None:
     """Given before the agent asked again, applied, and then its worker died: the next one has it still."""
-    talk = recovered(Carried("old", "Bash", LS))
+    talk = recovered(InterruptedRequest("old", "Bash", LS))
     changed = {"decision": "allow", "input": {"command": "ls -l"}, "by": "alice"}
-    waiting = Waiting(b"1-0", Command("c1", "answer", request_id="old", answer=changed))
+    waiting = InboxCommand(b"1-0", Command("c1", "answer", request_id="old", answer=changed))
     talk.talk.deliver(waiting)
     (receipt,) = [entry for entry in talk.lane.waiting.front(10, 1 << 20) if entry.kind == "r"]
     assert receipt.fields  # in the same step: an answer that is applied is kept
@@ -125,7 +127,7 @@ def test_no_depth_of_an_input_is_too_deep() -> None:
     policy = {"rules": [{"path": "/*", "decision": "deny"}]}
     for depth in range(900, 1100):
         deep = Raw(b'{"a":' * depth + b"1" + b"}" * depth)
-        talk = recovered(Carried("old", "Bash", deep), approvals=policy)
-        talk.dialect.says = [Alive(), Draft("approval_request", ApprovalRequest("new", "Bash", deep))]
+        talk = recovered(InterruptedRequest("old", "Bash", deep), approvals=policy)
+        talk.dialect.says = [Alive(), DraftMessage("approval_request", ApprovalRequest("new", "Bash", deep))]
         talk.talk.lines([b"{}"])
         assert talk.talk.requests.pending in (1, 2)

@@ -11,21 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentrq_worker.providers.parser_registry import ADAPTERS, Draft, adapter
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser_registry import PARSERS, adapter
 from tests.worker.adapter_checks import as_json, check, contents
 from tests.worker.made_lines import MADE
 from tests.worker.test_golden import RECORDINGS, provider_of
 
 TRANSCRIPTS = {
     name: [recording.read_bytes().split(b"\n") for recording in RECORDINGS if provider_of(recording) == name]
-    for name in ADAPTERS
+    for name in PARSERS
 } | {name: [lines] for name, lines in MADE.items()}
 LINES = {name: [line for lines in found for line in lines if line] for name, found in TRANSCRIPTS.items()}
-NAMES = st.sampled_from(sorted(ADAPTERS))
+NAMES = st.sampled_from(sorted(PARSERS))
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def check_all(drafts: Sequence[Draft]) -> None:
+def check_all(drafts: Sequence[DraftMessage]) -> None:
     for draft in drafts:
         check(draft)
     calls = [content["toolUseId"] for content in contents(list(drafts), "tool_call")]
@@ -35,7 +36,7 @@ def check_all(drafts: Sequence[Draft]) -> None:
     assert set(calls) <= set(results), "close answers what was left open"
 
 
-def run(name: str, lines: Sequence[bytes]) -> list[Draft]:
+def run(name: str, lines: Sequence[bytes]) -> list[DraftMessage]:
     reader = adapter(name)
     drafts = [draft for line in lines for draft in reader.receive(line)]
     drafts += reader.close()
@@ -211,7 +212,7 @@ def test_text_arrives_as_it_was_said(name: str, words: str, escaped: bool) -> No
     assert texts(run(name, [line])) == [words]
 
 
-def texts(drafts: list[Draft]) -> list[str]:
+def texts(drafts: list[DraftMessage]) -> list[str]:
     return [content["text"] for content in contents(drafts, "text")]
 
 
@@ -306,20 +307,20 @@ def broken_numbers(name: str, number: bytes) -> list[bytes]:
     return [line.replace(b"%b", number) for line in BROKEN_NUMBERS[name]]
 
 
-@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", sorted(PARSERS))
 @pytest.mark.parametrize("line", [b"", b"\n", b" \t\r\n"])
 def test_blank_lines_say_nothing(name: str, line: bytes) -> None:
     assert run(name, [line]) == []
 
 
-@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", sorted(PARSERS))
 @pytest.mark.parametrize("line", [b'{"type":NaN}', b'{"type":"x"', b'{"a":1}{"b":2}', b"{'a':1}", b"\xff", b"log: {}"])
 def test_what_is_no_json_is_said_to_be_none(name: str, line: bytes) -> None:
     (content,) = contents(run(name, [line]), "error")
     assert (content["code"], content["excerpt"]) == ("invalid_json", line.decode("utf-8", "replace"))
 
 
-@pytest.mark.parametrize("name", sorted(ADAPTERS))
+@pytest.mark.parametrize("name", sorted(PARSERS))
 def test_an_excerpt_is_cut_between_characters(name: str) -> None:
     (content,) = contents(run(name, ["\U0001f600".encode() * 200]), "error")
     assert content["excerpt"] == "\U0001f600" * 100

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentrq_worker.process.framing import LineFramer, LineTooLong
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Ended, Log, Refused, Write
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Log, Write
 from tests.worker.adapter_checks import check, contents
 from tests.worker.rpc_player import dialect_of
 from tests.worker.test_golden import RPC
@@ -27,17 +27,17 @@ def talk(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
     """Feed the lines, give the commands in between, and check all that is written and said."""
     dialect = dialect_of(recording)
     written: list[bytes] = [dialect.open(), dialect.prompt("go")]
-    drafts: list[Draft] = []
+    drafts: list[DraftMessage] = []
     for at, line in enumerate(lines):
         for said in dialect.receive(line):
-            if isinstance(said, Draft):
+            if isinstance(said, DraftMessage):
                 drafts.append(said)
             elif isinstance(said, Write):
                 written.append(said.data)
             else:
                 assert isinstance(said, Ended | Log)
         for command in commands[at : at + 1]:
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(CommandRefused):
                 written.append(command(dialect))
     written.append(dialect.stop())
     drafts += dialect.close("Interrupted")

@@ -14,8 +14,8 @@ from agentrq.client import operations as operations_module
 from agentrq.client.operations import Context, OwnerWatch
 from agentrq.connection import connect_async
 from agentrq_worker.ownership import recovery_scanner as maintenance_module
-from agentrq_worker.ownership.ownership import Look, Ownership
-from agentrq_worker.ownership.recovery_scanner import Maintenance
+from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
+from agentrq_worker.ownership.recovery_scanner import RecoveryScanner
 from agentrq_worker.settings import Settings
 
 SETTINGS = Settings(name="w", recovery_timeout_s=120.0)
@@ -31,17 +31,17 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-class Jobs:
+class JobHandler:
     """RQ's side: every job goes into its queue."""
 
     def __init__(self) -> None:
         self.enqueued: list[str] = []
 
-    async def enqueue(self, job_id: str, look: Look) -> bool:
+    async def enqueue(self, job_id: str, look: SessionSnapshot) -> bool:
         self.enqueued.append(job_id)
         return True
 
-    async def conclude(self, job_id: str, look: Look) -> None:
+    async def conclude(self, job_id: str, look: SessionSnapshot) -> None:
         raise AssertionError("nothing has ended")
 
 
@@ -74,9 +74,9 @@ def ended(raw: redis.Redis) -> tuple[object, object]:
 async def test_a_worker_gives_up_in_time_and_not_while_suspended(
     redis_url: str, ownership: Ownership, raw: redis.Redis, clock: Clock
 ) -> None:
-    jobs = Jobs()
+    jobs = JobHandler()
     async with connect_async(redis_url) as connection:
-        maintenance = Maintenance(connection, ownership, SETTINGS, jobs)
+        maintenance = RecoveryScanner(connection, ownership, SETTINGS, jobs)
         await maintenance.look()
         assert jobs.enqueued == ["lost"]
         suspend(raw)
@@ -115,9 +115,9 @@ async def test_an_expired_session_leaves_the_index(
     redis_url: str, client: AsyncAgentClient, raw: redis.Redis, clock: Clock
 ) -> None:
     """Also in the eyes of a worker that saw it closed long before; and its id, used again, is looked after again."""
-    jobs, settings = Jobs(), Settings(name="w", retention_s=3600)
+    jobs, settings = JobHandler(), Settings(name="w", retention_s=3600)
     async with connect_async(redis_url) as connection:
-        maintenance = Maintenance(connection, Ownership(connection, connection, settings), settings, jobs)
+        maintenance = RecoveryScanner(connection, Ownership(connection, connection, settings), settings, jobs)
         session = await client.start("demo", "hello", "again")
         raw.zadd("agentrq:sessions", {"again": 1})
         await session.stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser_registry import adapter
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
@@ -18,10 +18,10 @@ class Talk:
         make = partial(adapter, epoch=1)
         self._dialect = RunnerProtocol("s", Options(), "claude", make, SessionTotal())
 
-    def say(self, **line: Any) -> list[Draft]:
-        return [said for said in self._dialect.receive(json.dumps(line).encode()) if isinstance(said, Draft)]
+    def say(self, **line: Any) -> list[DraftMessage]:
+        return [said for said in self._dialect.receive(json.dumps(line).encode()) if isinstance(said, DraftMessage)]
 
-    def event(self, **event: Any) -> list[Draft]:
+    def event(self, **event: Any) -> list[DraftMessage]:
         return self.say(type="agent_event", event=event)
 
     def call(self) -> list[str]:

@@ -20,7 +20,7 @@ from tests.worker.test_runner_demo import query, run_runner, talking_runner
 REPLAY = "agentrq_worker.builtin_runners.replay"
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 RECORDED = sorted(path.name for path in TRANSCRIPTS.glob("*.ndjson") if not path.name.endswith(".in.ndjson"))
-ADAPTERS = {
+PARSERS = {
     "claude": "claude",
     "claude197": "claude",
     "codex": "codex",
@@ -58,7 +58,7 @@ def test_there_are_recordings() -> None:
 def test_every_object_goes_out_byte_for_byte(name: str) -> None:
     objects = [line for line in (TRANSCRIPTS / name).read_bytes().split(b"\n") if line]
     begun, *lines = replayed(query(f"{name} --speed 0", cwd=str(TRANSCRIPTS)))
-    assert json.loads(begun) == started(ADAPTERS[name.split("-", maxsplit=1)[0]])
+    assert json.loads(begun) == started(PARSERS[name.split("-", maxsplit=1)[0]])
     assert lines == [wrapped(line) for line in objects]
     for line, raw in zip(lines, objects, strict=True):
         assert json.loads(line)["event"] == json.loads(raw)

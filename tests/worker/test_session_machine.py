@@ -27,19 +27,20 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import MOVES, Reason, Status
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Alive, Dialect, Ended, Refused, Said, Write
-from agentrq_worker.session.machine import Conversation
-from agentrq_worker.session_types import Carried, Claimed, CutTurn, Outcome, Waiting
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import AgentProtocol, Alive, CommandRefused, Ended, ProtocolEvent, Write
+from agentrq_worker.session.machine import SessionMachine
+from agentrq_worker.session_types import ClaimedSession, InboxCommand, InterruptedRequest, InterruptedTurn, Outcome
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.publisher import Lane, Publisher
+from agentrq_worker.stream.event_log import EventLog
+from agentrq_worker.stream.publisher import Publisher
 
 
-class Scripted(Dialect):
+class Scripted(AgentProtocol):
     """A dialect that says what a test puts into `says` and writes the name of what it was asked for."""
 
     def __init__(self) -> None:
-        self.says: list[Said] = []
+        self.says: list[ProtocolEvent] = []
         self.can = True
 
     def command(self, program: list[str], options: Options) -> list[str]:
@@ -50,7 +51,7 @@ class Scripted(Dialect):
 
     def _if_it_can(self, words: str) -> bytes:
         if not self.can:
-            raise Refused("it cannot")
+            raise CommandRefused("it cannot")
         return words.encode()
 
     def steer(self, text: str) -> bytes:
@@ -62,10 +63,10 @@ class Scripted(Dialect):
     def answer(self, request_id: str, answer: Any) -> bytes:
         return self._if_it_can(f"answer {request_id} {json.dumps(answer)}")
 
-    def receive(self, line: bytes) -> list[Said]:
+    def receive(self, line: bytes) -> list[ProtocolEvent]:
         return self.says
 
-    def close(self, reason: str) -> list[Draft]:
+    def close(self, reason: str) -> list[DraftMessage]:
         return []
 
 
@@ -73,16 +74,21 @@ class Talk:
     """A conversation with everything around it that a test looks at."""
 
     def __init__(
-        self, *, cut: CutTurn | None = None, recovering: bool = False, worker: Policy | None = None, **options: Any
+        self,
+        *,
+        cut: InterruptedTurn | None = None,
+        recovering: bool = False,
+        worker: Policy | None = None,
+        **options: Any,
     ) -> None:
         self.written: list[str] = []
         self.outcomes: list[Outcome] = []
         self.seen: list[dict[str, Any]] = []
         publisher = Publisher(connect_async("redis://127.0.0.1:1"), Settings())
-        self.lane: Lane = publisher.open("s", Cursor(1, 0), {"claim": "mine"})
+        self.lane: EventLog = publisher.open("s", Cursor(1, 0), {"claim": "mine"})
         chosen = make_options(options)
-        claimed = Claimed("s", "x", "first", chosen, recovering, cut, 0, SessionTotal(), 0)
-        self.talk = Conversation(
+        claimed = ClaimedSession("s", "x", "first", chosen, recovering, cut, 0, SessionTotal(), 0)
+        self.talk = SessionMachine(
             claimed, chosen, self.lane, worker or read_policy(None),
             lambda data: self.written.append(data.decode()), self.outcomes.append,
         )  # fmt: skip
@@ -94,7 +100,7 @@ class Talk:
         self.flush()
         return self
 
-    def say(self, *said: Said) -> Talk:
+    def say(self, *said: ProtocolEvent) -> Talk:
         self.dialect.says = list(said)
         self.talk.lines([b"{}"])
         self.flush()
@@ -103,7 +109,7 @@ class Talk:
     def command(self, kind: Any, **members: Any) -> str:
         self._entries += 1
         command_id = f"c{self._entries}"
-        self.talk.deliver(Waiting(b"%d-0" % self._entries, Command(command_id, kind, **members)))
+        self.talk.deliver(InboxCommand(b"%d-0" % self._entries, Command(command_id, kind, **members)))
         self.flush()
         return command_id
 
@@ -125,18 +131,18 @@ class Talk:
         return [event["content"] for event in self.seen if event.get("type") == kind]
 
 
-def cost(turns: int = 1) -> Draft:
-    return Draft("cost", Cost(0.0, 1, 0, 0, 1, False, session_total=SessionTotal(0.0, 0, 0, turns)))
+def cost(turns: int = 1) -> DraftMessage:
+    return DraftMessage("cost", Cost(0.0, 1, 0, 0, 1, False, session_total=SessionTotal(0.0, 0, 0, turns)))
 
 
-def asks(request_id: str = "r1", command: str = "ls") -> Draft:
-    return Draft("approval_request", ApprovalRequest(request_id, "Bash", {"command": command}, "t1"))
+def asks(request_id: str = "r1", command: str = "ls") -> DraftMessage:
+    return DraftMessage("approval_request", ApprovalRequest(request_id, "Bash", {"command": command}, "t1"))
 
 
 def test_a_turn() -> None:
     talk = Talk().begin()
     assert talk.written == ["", "prompt first"]
-    talk.say(Alive(), Draft("text", Text("hi"))).say(cost())
+    talk.say(Alive(), DraftMessage("text", Text("hi"))).say(cost())
     assert talk.statuses == ["running", "idle"]
     assert [event.get("type", "status") for event in talk.seen] == ["prompt", "status", "text", "cost", "status"]
 
@@ -153,15 +159,15 @@ def test_prompts_wait_for_the_turn_and_keep_their_order() -> None:
     assert talk.statuses == ["running", "idle"]
 
 
-@pytest.mark.parametrize("said", [Alive(by_itself=False), Draft("init", Init(model="m"))])
-def test_a_resumed_runner_that_says_that_it_is_there_has_begun_no_turn(said: Said) -> None:
+@pytest.mark.parametrize("said", [Alive(by_itself=False), DraftMessage("init", Init(model="m"))])
+def test_a_resumed_runner_that_says_that_it_is_there_has_begun_no_turn(said: ProtocolEvent) -> None:
     talk = Talk(recovering=True).begin().say(said)
     assert talk.statuses == ["idle"]
     talk.command("prompt", text="go on")
     assert talk.written[-1] == "prompt go on"
-    talk.say(said, Draft("text", Text("hi"))).say(cost())
+    talk.say(said, DraftMessage("text", Text("hi"))).say(cost())
     assert talk.statuses == ["idle", "running", "idle"]
-    talk.say(Draft("text", Text("of a task in the background")))
+    talk.say(DraftMessage("text", Text("of a task in the background")))
     assert talk.statuses[-1] == "running"
 
 
@@ -260,10 +266,10 @@ def test_an_answer_the_runner_cannot_take_leaves_the_request_open() -> None:
 
 
 @pytest.mark.parametrize(
-    "ends", [Draft("approval_resolved", ApprovalResolved("r1", "withdrawn", "agent")),
-             Draft("tool_result", ToolResult("t1", "x", False))],
+    "ends", [DraftMessage("approval_resolved", ApprovalResolved("r1", "withdrawn", "agent")),
+             DraftMessage("tool_result", ToolResult("t1", "x", False))],
 )  # fmt: skip
-def test_a_request_that_the_agent_ends_itself(ends: Draft) -> None:
+def test_a_request_that_the_agent_ends_itself(ends: DraftMessage) -> None:
     talk = Talk().begin().say(Alive(), asks()).say(ends)
     assert [resolved["decision"] for resolved in talk.of_type("approval_resolved")] == ["withdrawn"]
     assert talk.statuses == ["running", "waiting", "running"]
@@ -278,7 +284,7 @@ def test_policy_answers_without_waiting(decision: str) -> None:
 
 
 def test_a_question_is_never_answered_by_policy() -> None:
-    talk = Talk(approvals="allow").begin().say(Alive(), Draft("question", Question("q", [{"id": "0"}])))
+    talk = Talk(approvals="allow").begin().say(Alive(), DraftMessage("question", Question("q", [{"id": "0"}])))
     assert talk.statuses == ["running", "waiting"]
 
 
@@ -289,8 +295,8 @@ def test_a_deadline_decides() -> None:
     assert talk.of_type("approval_resolved") == [{"requestId": "r1", "decision": "deny", "by": "deadline"}]
 
 
-def cut(*asked: Carried) -> CutTurn:
-    return CutTurn("first", [("t9", None)], list(asked), {})
+def cut(*asked: InterruptedRequest) -> InterruptedTurn:
+    return InterruptedTurn("first", [("t9", None)], list(asked), {})
 
 
 def test_recovery_marks_the_cut_turn_and_is_idle() -> None:
@@ -311,7 +317,9 @@ def test_recovery_can_continue(resume: str | None) -> None:
 
 @pytest.mark.parametrize("answered", ["before", "after"])
 def test_a_request_survives_its_worker(answered: str) -> None:
-    talk = Talk(cut=cut(Carried("old", "Bash", {"command": "ls"})), recovering=True, on_interrupt="continue").begin()
+    talk = Talk(
+        cut=cut(InterruptedRequest("old", "Bash", {"command": "ls"})), recovering=True, on_interrupt="continue"
+    ).begin()
     if answered == "before":
         talk.command("answer", request_id="old", answer="allow")
     talk.say(Alive(), asks("new"))
@@ -339,13 +347,13 @@ def test_max_turns_ends_a_session_that_is_to_leave() -> None:
 
 EVENTS: dict[str, Callable[[Talk], Any]] = {
     "alive": lambda talk: talk.say(Alive()),
-    "text": lambda talk: talk.say(Draft("text", Text("x"))),
-    "call": lambda talk: talk.say(Draft("tool_call", ToolCall("t1", "Bash", {}))),
+    "text": lambda talk: talk.say(DraftMessage("text", Text("x"))),
+    "call": lambda talk: talk.say(DraftMessage("tool_call", ToolCall("t1", "Bash", {}))),
     "asks": lambda talk: talk.say(asks()),
     "asks again": lambda talk: talk.say(asks("r2")),
-    "question": lambda talk: talk.say(Draft("question", Question("q", []))),
-    "withdraws": lambda talk: talk.say(Draft("approval_resolved", ApprovalResolved("r1", "withdrawn", "agent"))),
-    "result": lambda talk: talk.say(Draft("tool_result", ToolResult("t1", "x", False))),
+    "question": lambda talk: talk.say(DraftMessage("question", Question("q", []))),
+    "withdraws": lambda talk: talk.say(DraftMessage("approval_resolved", ApprovalResolved("r1", "withdrawn", "agent"))),
+    "result": lambda talk: talk.say(DraftMessage("tool_result", ToolResult("t1", "x", False))),
     "cost": lambda talk: talk.say(cost()),
     "write": lambda talk: talk.say(Write(b"x")),
     "ended": lambda talk: talk.say(Ended()),
@@ -363,7 +371,9 @@ EVENTS: dict[str, Callable[[Talk], Any]] = {
 @given(st.lists(st.sampled_from(sorted(EVENTS)), max_size=30), st.booleans())
 def test_every_walk_is_legal(walk: list[str], recovering: bool) -> None:
     """Whatever happens in whatever order: no move outside the table, no event lost, an end is always possible."""
-    talk = Talk(recovering=recovering, cut=cut(Carried("old", "Bash", {"command": "ls"})) if recovering else None)
+    talk = Talk(
+        recovering=recovering, cut=cut(InterruptedRequest("old", "Bash", {"command": "ls"})) if recovering else None
+    )
     talk.begin()
     for name in walk:
         EVENTS[name](talk)

@@ -11,8 +11,8 @@ from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.process import procfs
 from agentrq_worker.session import shell as sessions
-from agentrq_worker.session.shell import Session
-from agentrq_worker.session_types import Claimed, Outcome
+from agentrq_worker.session.shell import SessionShell
+from agentrq_worker.session_types import ClaimedSession, Outcome
 from agentrq_worker.settings import Provider, Settings
 from tests.faults.waiting import a_lane
 
@@ -24,8 +24,8 @@ async def end_of(redis_url: str, program: str, prompt: str, monkeypatch: pytest.
     settings = Settings(providers={"x": Provider(command=["/bin/sh", "-c", program])}, stop_grace_s=0.1)
     now = int(time.time() * 1000)
     async with a_lane(redis_url) as (lane, _):
-        claimed = Claimed("s", "x", prompt, make_options({}), False, None, 0, SessionTotal(), now)
-        return await Session(claimed, lane, settings, procfs.make_mark("s")).run()
+        claimed = ClaimedSession("s", "x", prompt, make_options({}), False, None, 0, SessionTotal(), now)
+        return await SessionShell(claimed, lane, settings, procfs.make_mark("s")).run()
 
 
 @pytest.mark.parametrize(("code", "said"), [(0, None), (3, "Exit code: 3")])

@@ -12,31 +12,31 @@ from msgspec import Raw
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Cost, SessionTotal, Text, ToolCall, ToolResult
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser_registry import adapter
-from agentrq_worker.providers.protocol_registry import make_dialect
+from agentrq_worker.providers.protocol_registry import make_protocol
 from agentrq_worker.testing import conform, main
 from tests.worker.made_lines import MADE
 from tests.worker.test_golden import ONE_WAY, RECORDINGS, RPC, TRANSCRIPTS, provider_of
 
-CALL = Draft("tool_call", ToolCall("t", "n", {}))
-RESULT = Draft("tool_result", ToolResult("t", "", False))
-COST = Draft("cost", Cost(0.0, 0, 0, 0, 1, False))
+CALL = DraftMessage("tool_call", ToolCall("t", "n", {}))
+RESULT = DraftMessage("tool_result", ToolResult("t", "", False))
+COST = DraftMessage("cost", Cost(0.0, 0, 0, 0, 1, False))
 
 
 class Wrong:
     """A reader that says the same of every line."""
 
-    def __init__(self, *says: Draft, error: Exception | None = None) -> None:
+    def __init__(self, *says: DraftMessage, error: Exception | None = None) -> None:
         self.says = says
         self.error = error
 
-    def receive(self, line: bytes) -> list[Draft]:
+    def receive(self, line: bytes) -> list[DraftMessage]:
         if self.error is not None:
             raise self.error
         return list(self.says)
 
-    def close(self, reason: str) -> list[Draft]:
+    def close(self, reason: str) -> list[DraftMessage]:
         return []
 
 
@@ -51,7 +51,7 @@ def test_our_own_adapters_conform(recording: Path) -> None:
 @pytest.mark.parametrize("recording", RPC, ids=lambda path: path.stem)
 def test_our_own_dialects_conform(recording: Path) -> None:
     def make() -> Any:
-        return make_dialect("jsonrpc", "s", Options(), provider_of(recording), SessionTotal(), 1)
+        return make_protocol("jsonrpc", "s", Options(), provider_of(recording), SessionTotal(), 1)
 
     assert conform(make, recording, trouble=20)
 
@@ -67,10 +67,10 @@ def test_made_lines_conform(name: str) -> None:
         (Wrong(COST, error=KeyError("x")), b"{}", r"receive raised KeyError\('x'\) on b'{}'"),
         (Wrong(CALL, RESULT, COST), b"{}\n{}", r"more than one tool_call of \['t'\]"),
         (Wrong(CALL, COST), b"{}", r"close left calls without a result: {'t'}"),
-        (Wrong(Draft("text", Text("x"))), b"{}", "no cost message"),
-        (Wrong(Draft("text", Text(5))), b"{}", "the content of a text is not its own"),  # type: ignore[arg-type]
-        (Wrong(Draft("novel", Text("x"))), b"{}", "novel is no type of message"),
-        (Wrong(Draft("unknown", Raw(b"[1]"))), b"{}", "the content of a unknown is no object"),
+        (Wrong(DraftMessage("text", Text("x"))), b"{}", "no cost message"),
+        (Wrong(DraftMessage("text", Text(5))), b"{}", "the content of a text is not its own"),  # type: ignore[arg-type]
+        (Wrong(DraftMessage("novel", Text("x"))), b"{}", "novel is no type of message"),
+        (Wrong(DraftMessage("unknown", Raw(b"[1]"))), b"{}", "the content of a unknown is no object"),
         (Wrong(), b"\n", "the transcript is empty"),
     ],
 )

@@ -18,7 +18,7 @@ import redis.asyncio
 from redis.asyncio.connection import DefaultParser
 from redis.commands.core import AsyncScript
 
-from agentrq.reusable_timeout import Alarm
+from agentrq.reusable_timeout import ReusableTimeout
 
 _CLOSED: Final = "Connection closed by server."
 _MORE: Final = object()
@@ -109,7 +109,7 @@ class _Calls(Link):
     def __init__(self, pool: Any, connection: Any) -> None:
         super().__init__(pool, connection)
         self._waiter: asyncio.Future[Any] | None = None
-        self._alarm = Alarm(lambda: self.end(redis.TimeoutError("No answer in time.")))
+        self._alarm = ReusableTimeout(lambda: self.end(redis.TimeoutError("No answer in time.")))
 
     async def call(self, command: Sequence[Any], timeout: float) -> Any:
         """Send a command and wait for its answer, an error among them."""
@@ -132,7 +132,7 @@ class _Calls(Link):
         await super().aclose()
 
 
-class Dedicated:
+class ExclusiveConnection:
     """A connection of an asyncio client, made when first used; one call at a time."""
 
     def __init__(self, client: redis.asyncio.Redis, timeout: float) -> None:

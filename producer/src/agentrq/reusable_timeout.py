@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Alarm:
+class ReusableTimeout:
     """Calls ``ring`` when a wait takes too long. Of one event loop."""
 
     __slots__ = ("_due", "_ring", "_timer", "_until")

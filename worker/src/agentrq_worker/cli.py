@@ -19,7 +19,7 @@ import redis
 from agentrq.connection import BadUrl, connect, hide_arguments, masked
 from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
-from agentrq_worker.ownership.ownership import NameTaken
+from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.rq.worker import SessionWorker
 from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
 

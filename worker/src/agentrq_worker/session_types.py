@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
     handed_over: bool = False
 
 
-class Carried(NamedTuple):
+class InterruptedRequest(NamedTuple):
     """An approval request or question of a cut turn: should the resumed agent ask the same again, it is this one.
 
     ``name`` is the tool's, empty for a question; ``asked_at`` is in ms since the epoch. ``answer`` is what came for it
@@ -34,7 +34,7 @@ class Carried(NamedTuple):
     by: str = ""
 
 
-class CutTurn(NamedTuple):
+class InterruptedTurn(NamedTuple):
     """A turn its owner did not finish: its prompt, the tool calls (id, parent) without a result, what was asked.
 
     ``fates`` has what became of the requests that are not open any more, by id: decision and by whom.
@@ -42,11 +42,11 @@ class CutTurn(NamedTuple):
 
     prompt: str
     open_calls: list[tuple[str, str | None]]
-    asked: list[Carried]
+    asked: list[InterruptedRequest]
     fates: dict[str, str]
 
 
-class Claimed(NamedTuple):
+class ClaimedSession(NamedTuple):
     """What a claim brought: the session as the state has it."""
 
     session_id: str
@@ -55,20 +55,20 @@ class Claimed(NamedTuple):
     options: Options
     recovering: bool
     """The first prompt was handed to a runner before: this one resumes."""
-    cut: CutTurn | None
+    cut: InterruptedTurn | None
     recoveries: int
     """Owners lost in a row since the last whole turn, or since it was last resumed where no turn was cut."""
     total: SessionTotal
     started_at: int
-    asked: Sequence[Carried] = ()
+    asked: Sequence[InterruptedRequest] = ()
     """What was asked in a turn that an owner before the last one did not finish, and is not answered yet."""
     fates: Mapping[str, str] = {}
-    """What became of the other requests of that turn, as in `CutTurn`."""
+    """What became of the other requests of that turn, as in `InterruptedTurn`."""
     unreadable: str | None = None
     """Why it is not known what the start asked for; then it must not run."""
 
 
-class Waiting(NamedTuple):
+class InboxCommand(NamedTuple):
     """A command with its place in the inbox."""
 
     entry: bytes

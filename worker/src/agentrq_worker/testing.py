@@ -28,21 +28,21 @@ import msgspec
 from agentrq.wire.codec import decode_messages, encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import TYPES, UNKNOWN, Message, SessionTotal
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import INTERRUPTED
-from agentrq_worker.providers.parser_registry import UnknownAdapter, adapter
+from agentrq_worker.providers.parser_registry import UnknownParser, adapter
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
 Json = dict[str, Any]
 
 
 class Reader(Protocol):
-    """What is tested: an `Adapter` or a `Dialect`."""
+    """What is tested: an `OutputParser` or a `AgentProtocol`."""
 
     def receive(self, line: bytes) -> Sequence[Any]:
         """What one line means."""
 
-    def close(self, reason: str) -> Sequence[Draft]:
+    def close(self, reason: str) -> Sequence[DraftMessage]:
         """What is left to say in the end."""
 
 
@@ -75,7 +75,7 @@ def play(reader: Reader, lines: Iterable[bytes]) -> list[Json]:
             said = reader.receive(line)
         except Exception as error:
             raise AssertionError(f"receive raised {error!r} on {line[:200]!r}") from error
-        messages += [_read_back(draft, line) for draft in said if isinstance(draft, Draft)]
+        messages += [_read_back(draft, line) for draft in said if isinstance(draft, DraftMessage)]
     messages += [_read_back(draft, b"(close)") | {"closed": True} for draft in reader.close(INTERRUPTED)]
     for kind in ("tool_call", "tool_result"):
         twice = [key for key, count in Counter(_ids(messages, kind)).items() if count > 1]
@@ -84,7 +84,7 @@ def play(reader: Reader, lines: Iterable[bytes]) -> list[Json]:
     return messages
 
 
-def _read_back(draft: Draft, line: bytes) -> Json:
+def _read_back(draft: DraftMessage, line: bytes) -> Json:
     """The message as a subscriber decodes it."""
     message = Message("s", "m", draft.type, 1, draft.content, parent_id=draft.parent_id)  # type: ignore[arg-type]
     try:
@@ -139,7 +139,7 @@ def main(name: str, runner: bool, files: tuple[Path, ...]) -> None:
     """``python -m agentrq_worker.testing``: exits 1 at the first fault."""
     try:
         adapter(name)
-    except UnknownAdapter as error:
+    except UnknownParser as error:
         raise click.BadParameter(str(error)) from None
     make: Callable[[], Reader] = partial(adapter, name)
     if runner:

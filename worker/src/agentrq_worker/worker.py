@@ -17,11 +17,11 @@ from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.metrics import serve
-from agentrq_worker.ownership.ownership import SPOILT, Claim, Look, Ownership
-from agentrq_worker.ownership.recovery_scanner import Jobs, Maintenance
+from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, SessionSnapshot
+from agentrq_worker.ownership.recovery_scanner import OrphanedJobs, RecoveryScanner
 from agentrq_worker.process import procfs
 from agentrq_worker.process.guardian import Guardian, sweep
-from agentrq_worker.session.shell import Session
+from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.publisher import Publisher
@@ -49,7 +49,7 @@ class Host:
         self.ended: Counter[tuple[str, str]] = Counter()
         """Sessions that ended here, by status and reason."""
 
-    async def begin(self, group: asyncio.TaskGroup, jobs: Jobs) -> None:
+    async def begin(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
         """Start what all sessions need; the lease has been taken."""
         procfs.become_subreaper()
         procfs.keep_to_itself()
@@ -63,7 +63,9 @@ class Host:
             group.create_task(self.ownership.inboxes.deliver(), name="inboxes"),
             group.create_task(self.ownership.inboxes.listen(), name="wakes"),
             group.create_task(self._watch(), name="watch"),
-            group.create_task(Maintenance(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"),
+            group.create_task(
+                RecoveryScanner(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"
+            ),
         ]
 
         if self.settings.metrics_port is not None:
@@ -95,7 +97,7 @@ class Host:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
         lane = self.publisher.open(claimed.session_id, claim.cursor, claim.state)
-        session = Session(claimed, lane, self.settings, procfs.make_mark(claimed.session_id))
+        session = SessionShell(claimed, lane, self.settings, procfs.make_mark(claimed.session_id))
         self.ownership.inboxes.add(session)
         if self._draining:
             session.leave(at_once=True)
@@ -118,7 +120,7 @@ class Host:
                      f": {outcome.error}" if outcome.error else "")  # fmt: skip
         return outcome
 
-    async def claim(self, look: Look) -> Claim | None:
+    async def claim(self, look: SessionSnapshot) -> Claim | None:
         """As `Ownership.claim`; a session that was claimed and cannot be begun ends, lest nobody serve it for ever."""
         try:
             return await self.ownership.claim(look)

@@ -47,7 +47,7 @@ _ESSENTIAL: Final = (
 """Members of a tool's input of which the first one there says what the call is about."""
 
 
-class Said(NamedTuple):
+class EventText(NamedTuple):
     """``kind`` is the message's type, ``session`` for a session's status, or ``receipt``; ``body`` may have lines.
 
     ``bad`` is true for what went wrong. Texts are as they came, not yet neutral for a terminal.
@@ -58,16 +58,16 @@ class Said(NamedTuple):
     bad: bool = False
 
 
-def describe(event: Event, *, by_key: bool = False) -> Said:
+def describe(event: Event, *, by_key: bool = False) -> EventText:
     """Put any event into words; ``by_key``: who reads it can answer there, and needs no command for it."""
     if isinstance(event, StatusEvent):
         return _status(event)
     if isinstance(event, Receipt):
         reason = f": {event.reason}" if event.reason else ""
         body = f"{event.command} {event.outcome}{reason} ({event.command_id})"
-        return Said("receipt", body, event.outcome != "applied")
+        return EventText("receipt", body, event.outcome != "applied")
     if by_key and isinstance(event.content, ApprovalRequest | Question):
-        return Said(event.type, "\n".join(_asked(event.content, by_key=True)))
+        return EventText(event.type, "\n".join(_asked(event.content, by_key=True)))
     return _message(event)
 
 
@@ -84,7 +84,7 @@ def dollars(amount: float) -> str:
     return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
 
 
-def _status(event: StatusEvent) -> Said:
+def _status(event: StatusEvent) -> EventText:
     body = event.status
     if event.status == "queued":
         body += f" as {event.session_id}"
@@ -92,42 +92,42 @@ def _status(event: StatusEvent) -> Said:
         body += f" ({event.reason})"
     if event.error:
         body += f": {event.error}"
-    return Said("session", body, event.status == "error")
+    return EventText("session", body, event.status == "error")
 
 
-def _message(message: Message) -> Said:
+def _message(message: Message) -> EventText:
     match message.content:
         case Prompt(text=text) | Text(text=text) | Thinking(text=text):
-            return Said(message.type, text.strip("\n"))
+            return EventText(message.type, text.strip("\n"))
         case Init() as init:
-            return Said(message.type, _init(init))
+            return EventText(message.type, _init(init))
         case ToolCall(name=name, input=given):
-            return Said(message.type, f"{name}  {_essential(given)}".rstrip())
+            return EventText(message.type, f"{name}  {_essential(given)}".rstrip())
         case ToolResult(output=output, is_error=is_error):
-            return Said(
+            return EventText(
                 message.type, ("failed: " if is_error else "") + (_shortened(_flat(output)) or "(no output)"), is_error
             )
         case StatusReport(subtype=subtype, message=words):
-            return Said(message.type, f"{subtype}: {words}" if words else subtype)
+            return EventText(message.type, f"{subtype}: {words}" if words else subtype)
         case Compaction(trigger=trigger, pre_tokens=tokens):
-            return Said(message.type, f"{trigger}, {tokens} tokens before" if isinstance(tokens, int) else trigger)
+            return EventText(message.type, f"{trigger}, {tokens} tokens before" if isinstance(tokens, int) else trigger)
         case Cost() as cost:
             return _cost(cost)
         case ApprovalRequest() as request:
             lines = [*_asked(request), _answer(message.session_id, request.request_id) + " allow    # or: deny"]
-            return Said(message.type, "\n".join(lines))
+            return EventText(message.type, "\n".join(lines))
         case ApprovalResolved(request_id=request_id, decision=decision, by=by):
-            return Said(message.type, f"{_DECISIONS.get(decision, decision)} by {by} ({request_id})")
+            return EventText(message.type, f"{_DECISIONS.get(decision, decision)} by {by} ({request_id})")
         case RateLimit(message=words, resets_at=resets_at, scope=scope):
             until = f", resets at {clock(resets_at)}" if isinstance(resets_at, int) else ""
-            return Said(message.type, (words if scope in words else f"{scope}: {words}") + until)
+            return EventText(message.type, (words if scope in words else f"{scope}: {words}") + until)
         case Question() as question:
             lines = [*_asked(question), _answer(message.session_id, question.request_id) + f" {_template(question)}"]
-            return Said(message.type, "\n".join(lines))
+            return EventText(message.type, "\n".join(lines))
         case Error(message=words, code=code):
-            return Said(message.type, f"{code}: {words}" if code else words, bad=True)
+            return EventText(message.type, f"{code}: {words}" if code else words, bad=True)
         case content:
-            return Said(message.type, _cut(compact(content)))
+            return EventText(message.type, _cut(compact(content)))
 
 
 def _init(init: Init) -> str:
@@ -139,7 +139,7 @@ def _init(init: Init) -> str:
     return " ".join(words)
 
 
-def _cost(cost: Cost) -> Said:
+def _cost(cost: Cost) -> EventText:
     words = _figures(cost.total_cost_usd, cost.input_tokens, cost.output_tokens, cost.num_turns)
     words.insert(1, f"{cost.duration_ms / 1000:.1f} s")
     total = cost.session_total
@@ -147,8 +147,8 @@ def _cost(cost: Cost) -> Said:
         words.append(f"session {dollars(total.cost_usd)} in {total.num_turns} turns")
     errors = cost.errors if isinstance(cost.errors, list) else []
     if cost.is_error:
-        return Said("cost", "\n".join(["failed · " + " · ".join(words), *errors]), bad=True)
-    return Said("cost", " · ".join(words))
+        return EventText("cost", "\n".join(["failed · " + " · ".join(words), *errors]), bad=True)
+    return EventText("cost", " · ".join(words))
 
 
 def _figures(usd: float, input_tokens: int, output_tokens: int, turns: int) -> list[str]:

@@ -26,7 +26,7 @@ from agentrq.cli.output import put
 from agentrq.cli.prompt_form import Form
 from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import Session
-from agentrq.client.pending_requests import OpenRequests, Request
+from agentrq.client.pending_requests import PendingRequests, Request
 from agentrq.errors import AgentRQError
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import ApprovalResolved, Event, Message, Receipt
@@ -131,7 +131,7 @@ class Desk:
     def __init__(self, session: Session, view: TerminalView) -> None:
         self._session = session
         self._view = view
-        self._requests = OpenRequests(session.state().cursor)
+        self._requests = PendingRequests(session.state().cursor)
         self._waiting: list[Request] = []
         self._sent: dict[str, Request] = {}
         """What was answered here and has no receipt yet, by command id."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from agentrq.cli.event_text import clock, describe
 from agentrq.cli.output import put, put_json
-from agentrq.cli.sanitize import neutral
+from agentrq.cli.sanitize import sanitize_text
 from agentrq.cli.terminal_renderer import TerminalView, painter
 from agentrq.wire.messages import Event, Message
 
@@ -51,9 +51,9 @@ class PlainView:
     def show(self, event: Event) -> None:
         """Show one event."""
         said = describe(event)
-        first, *more = neutral(said.body).split("\n")
+        first, *more = sanitize_text(said.body).split("\n")
         sub_agent = "↳ " if isinstance(event, Message) and event.parent_id else ""
-        head = f"{clock(event.timestamp)} {event.cursor or '-':<6} {neutral(said.kind):<12} {sub_agent}{first}"
+        head = f"{clock(event.timestamp)} {event.cursor or '-':<6} {sanitize_text(said.kind):<12} {sub_agent}{first}"
         put("".join(f"{line}\n" for line in [head.rstrip(), *(f"    {line}".rstrip() for line in more)]))
 
     def note(self, hint: str) -> None:

@@ -14,11 +14,11 @@ _REPLACED: Final[dict[int, str]] = {
 }
 
 
-def neutral(text: str) -> str:
+def sanitize_text(text: str) -> str:
     """The text with every control character but newline and tab made visible; CRLF counts as a newline."""
     return text.replace("\r\n", "\n").translate(_REPLACED)
 
 
 def one_line(text: str) -> str:
     """The neutral text with its whitespace as single spaces."""
-    return " ".join(neutral(text).split())
+    return " ".join(sanitize_text(text).split())

@@ -13,9 +13,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from agentrq.cli.event_text import Said, clock, describe
+from agentrq.cli.event_text import EventText, clock, describe
 from agentrq.cli.output import put
-from agentrq.cli.sanitize import neutral
+from agentrq.cli.sanitize import sanitize_text
 from agentrq.wire.messages import Event, Message, Text, TextDelta, Thinking, ThinkingDelta
 
 Paint: TypeAlias = Callable[[str, str], None]
@@ -105,7 +105,7 @@ class TerminalView:
         self.close()
         said = describe(event, by_key=self.by_key)
         self._begin(event, said)
-        self._column.write(neutral(said.body), _style(said))
+        self._column.write(sanitize_text(said.body), _style(said))
         self._column.end()
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class TerminalView:
         self.close()
         self._paint(" " * _INDENT, "")
         self._column.start()
-        self._column.write(neutral(hint), style)
+        self._column.write(sanitize_text(hint), style)
         self._column.end()
 
     def _piece(self, message: Message, block: tuple[str, str], text: str, offset: int) -> None:
@@ -128,15 +128,15 @@ class TerminalView:
         fresh = text[shown - offset :] if offset <= shown else ""
         if not fresh:
             return
-        said = Said(block[0], fresh)
+        said = EventText(block[0], fresh)
         if self._open != block:
             self.close()
             self._begin(message, said)
             self._open = block
         self._live[block] = shown + len(fresh)
-        self._column.write(neutral(fresh), _style(said))
+        self._column.write(sanitize_text(fresh), _style(said))
 
-    def _begin(self, event: Event, said: Said) -> None:
+    def _begin(self, event: Event, said: EventText) -> None:
         self._paint(f"{clock(event.timestamp)} ", "dim")
         mark = _MARKS.get(said.kind, "  ")
         if isinstance(event, Message) and event.parent_id:
@@ -144,10 +144,10 @@ class TerminalView:
         self._paint(mark, _style(said))
         self._column.start()
         if said.kind not in _STYLES and said.kind not in _MARKS:
-            self._column.write(f"{neutral(said.kind)}: ", _style(said))
+            self._column.write(f"{sanitize_text(said.kind)}: ", _style(said))
 
 
-def _style(said: Said) -> str:
+def _style(said: EventText) -> str:
     return "red" if said.bad and said.kind != "tool_result" else _STYLES.get(said.kind, "dim")
 
 
@@ -165,7 +165,7 @@ class Column:
         self._room = max(min(shutil.get_terminal_size().columns - 1, _WIDTH) - _INDENT, _NARROWEST)
 
     def write(self, text: str, style: str) -> None:
-        """Write a neutral text, or the next piece of one."""
+        """Write a sanitized text, or the next piece of one."""
         self._paint("".join(self._wrapped(text.replace("\t", "    "))), style)
 
     def end(self) -> None:

@@ -14,9 +14,9 @@ import redis.asyncio
 
 from agentrq.client import operations
 from agentrq.client.operations import Batch, Context, Operation, OwnerWatch, T
-from agentrq.client.outages import REMOVE_AGAIN_S, Away, applied, closed, timed_out
-from agentrq.client.pending_requests import OpenRequests, Request
-from agentrq.client.pubsub_hub import Hub
+from agentrq.client.outages import REMOVE_AGAIN_S, OutagePatience, applied, closed, timed_out
+from agentrq.client.pending_requests import PendingRequests, Request
+from agentrq.client.pubsub_hub import PubSubHub
 from agentrq.client.session_commands import Commands
 from agentrq.client.subscription import LOOK_AGAIN_S, Reader
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
@@ -25,7 +25,7 @@ from agentrq.wire import scripts
 from agentrq.wire.commands import Command
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
-from agentrq.wire.script_calls import Step
+from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
 
 
@@ -57,7 +57,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
     async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
         """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
-        requests = OpenRequests((await self.state()).cursor)
+        requests = PendingRequests((await self.state()).cursor)
         async for event in self._follow(None, skips=True):
             for request in requests.see(event):
                 answer = callback(request)
@@ -137,7 +137,7 @@ class AsyncAgentClient:
         self.context = context or Context.from_environment()
         self._redis = client
         self._live = live
-        self._hub = Hub(live, self.context.keys)
+        self._hub = PubSubHub(live, self.context.keys)
         self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
 
     @classmethod
@@ -187,12 +187,12 @@ class AsyncAgentClient:
                 return result
             answer = await self._perform(request)
 
-    async def _perform(self, request: Step | Batch) -> Any:
+    async def _perform(self, request: ScriptCall | Batch) -> Any:
         # On Python 3.11 the sockets have no timeout of their own (see connection.py).
         limit = asyncio.timeout(ANSWER_TIMEOUT_S)
         try:
             async with limit:
-                if isinstance(request, Step):
+                if isinstance(request, ScriptCall):
                     return await self._scripts[request.script](keys=list(request.keys), args=list(request.args))
                 async with self._redis.pipeline(transaction=request.atomic) as pipeline:
                     for command in request.commands:
@@ -205,7 +205,7 @@ class AsyncAgentClient:
 
     async def follow(self, reader: Reader) -> AsyncGenerator[Event, None]:
         """Run a reader: replay, then live."""
-        away, watch = Away(reader), OwnerWatch(self.context, reader.session_id)
+        away, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
         inbox, silent = None, False
         async with contextlib.AsyncExitStack() as subscription:
             while not reader.ended:

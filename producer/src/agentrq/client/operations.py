@@ -20,7 +20,7 @@ from agentrq.wire.commands import Command, Options, check_text, make_command, ma
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
 from agentrq.wire.messages import Receipt
-from agentrq.wire.script_calls import Step
+from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 
@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 T = TypeVar("T")
-Operation: TypeAlias = Generator[Step | Batch, Any, T]
+Operation: TypeAlias = Generator[ScriptCall | Batch, Any, T]
 
 
 class Context(NamedTuple):
@@ -95,7 +95,7 @@ def enqueue(queue: str, session_id: str, provider: str, prompt: str, options: Op
     return rq_commands.start_job(queue, session_id, [session_id, provider, prompt, to_builtins(options)])
 
 
-class Snapshot(NamedTuple):
+class SessionSnapshot(NamedTuple):
     """A state with its bookkeeping and whether its owner's lease lives."""
 
     state: State
@@ -103,7 +103,7 @@ class Snapshot(NamedTuple):
     owned: bool
 
 
-def look(context: Context, session_id: str) -> Operation[Snapshot]:
+def look(context: Context, session_id: str) -> Operation[SessionSnapshot]:
     """The state as it is, and whether a live worker owns the session."""
     check_session_id(session_id)
     (raw,) = yield Batch([("HGETALL", context.keys.state(session_id))])
@@ -114,7 +114,7 @@ def look(context: Context, session_id: str) -> Operation[Snapshot]:
     if inner.token and state.worker:
         (token,) = yield Batch([("GET", context.keys.worker(state.worker))])
         owned = token is not None and script_calls.text(token) == inner.token
-    return Snapshot(state, inner, owned)
+    return SessionSnapshot(state, inner, owned)
 
 
 def state(context: Context, session_id: str) -> Operation[State]:
@@ -198,7 +198,7 @@ def stop(context: Context, session_id: str, command_id: str | None = None) -> Op
     raise AgentRQError(f"Session {session_id} changes its owner too often to be stopped: try again")
 
 
-def end(context: Context, seen: Snapshot, status: Status, reason: Reason, error: str) -> Operation[str]:
+def end(context: Context, seen: SessionSnapshot, status: Status, reason: Reason, error: str) -> Operation[str]:
     """End a session no live worker owns, unless its owner changed since it was looked at; answers the outcome."""
     sid = seen.state.session_id
     # In one step: from its end on the id may be another session's, whose job is not to be canceled.

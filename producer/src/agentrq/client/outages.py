@@ -23,7 +23,7 @@ REMOVE_AGAIN_S: Final = 0.05
 """The first pause before a session that was stopped is removed again; each further one is twice as long."""
 
 
-class Away:
+class OutagePatience:
     """One reader's outages. Before its first answer it raises at once: then the address may be wrong."""
 
     def __init__(self, reader: Reader) -> None:

@@ -14,7 +14,7 @@ from agentrq.wire.status import Status
 Request: TypeAlias = ApprovalRequest | Question
 
 
-class OpenRequests:
+class PendingRequests:
     """Follows a session from its oldest event; what was asked and resolved before ``present`` is nobody's matter.
 
     ``present`` is the state's cursor when following began. A request is put once the session is ``waiting`` for it:

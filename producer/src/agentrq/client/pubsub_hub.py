@@ -18,7 +18,7 @@ import redis.asyncio
 from agentrq.client.subscription import Mailbox
 from agentrq.connection import is_outage
 from agentrq.exclusive_connection import Link
-from agentrq.reusable_timeout import Alarm
+from agentrq.reusable_timeout import ReusableTimeout
 from agentrq.wire.keys import Keys
 
 log = logging.getLogger("agentrq.client.pubsub_hub")
@@ -28,14 +28,14 @@ PING_S: Final = 5.0
 BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
-class Inbox(Mailbox):
+class ReaderInbox(Mailbox):
     """A mailbox that one asyncio reader can wait on."""
 
     def __init__(self) -> None:
         super().__init__()
         self._woken = False
         self._waiter: asyncio.Future[bool] | None = None
-        self._alarm = Alarm(lambda: self._end_wait(False))
+        self._alarm = ReusableTimeout(lambda: self._end_wait(False))
 
     def put(self, is_status: bool, payload: bytes) -> None:
         """A hint came."""
@@ -98,21 +98,21 @@ class _Hints(Link):
         self.ended.set()
 
 
-class Hub:
+class PubSubHub:
     """One pub/sub connection, shared. It is open only while somebody follows a session."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._readers: dict[str, list[tuple[bool, Inbox]]] = {}
+        self._readers: dict[str, list[tuple[bool, ReaderInbox]]] = {}
         self._link: _Hints | None = None
         self._pump: asyncio.Task[None] | None = None
         self.closed = False
 
     @contextlib.asynccontextmanager
-    async def subscribed(self, session_id: str) -> AsyncIterator[Inbox]:
+    async def subscribed(self, session_id: str) -> AsyncIterator[ReaderInbox]:
         """An inbox that gets the session's hints for as long as the context lasts."""
-        inbox = Inbox()
+        inbox = ReaderInbox()
         channels = {self._keys.messages_channel(session_id): False, self._keys.status_channel(session_id): True}
         new = [channel for channel in channels if channel not in self._readers]
         for channel, is_status in channels.items():
@@ -130,7 +130,7 @@ class Hub:
             inbox.close()
             await self._leave(channels, inbox)
 
-    async def _leave(self, channels: dict[str, bool], inbox: Inbox) -> None:
+    async def _leave(self, channels: dict[str, bool], inbox: ReaderInbox) -> None:
         left = []
         for channel in channels:
             self._readers[channel] = [(kind, other) for kind, other in self._readers[channel] if other is not inbox]

@@ -12,8 +12,8 @@ import redis
 
 from agentrq.client import operations
 from agentrq.client.operations import Batch, Context, Operation, OwnerWatch, T
-from agentrq.client.outages import REMOVE_AGAIN_S, Away, applied, bounded, closed, timed_out
-from agentrq.client.pending_requests import OpenRequests, Request
+from agentrq.client.outages import REMOVE_AGAIN_S, OutagePatience, applied, bounded, closed, timed_out
+from agentrq.client.pending_requests import PendingRequests, Request
 from agentrq.client.session_commands import Commands
 from agentrq.client.subscription import LOOK_AGAIN_S, Mailbox, Reader
 from agentrq.connection import connect
@@ -22,7 +22,7 @@ from agentrq.wire import scripts
 from agentrq.wire.commands import Command
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
-from agentrq.wire.script_calls import Step
+from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
 
 
@@ -46,7 +46,7 @@ class Session(Commands[str, Receipt]):
         ``callback`` gets each `ApprovalRequest` or `Question` that is open, once, and returns the answer (see
         `answer`), or None to leave it to somebody else. Who answered first wins: a late answer is no error.
         """
-        requests = OpenRequests(self.state().cursor)
+        requests = PendingRequests(self.state().cursor)
         for event in self._follow(None, None, skips=True):
             for request in requests.see(event):
                 answer = callback(request)
@@ -180,8 +180,8 @@ class AgentClient:
                 return result
             answer = self._perform(request)
 
-    def _perform(self, request: Step | Batch) -> Any:
-        if isinstance(request, Step):
+    def _perform(self, request: ScriptCall | Batch) -> Any:
+        if isinstance(request, ScriptCall):
             return self._scripts[request.script](keys=list(request.keys), args=list(request.args))
         with self._redis.pipeline(transaction=request.atomic) as pipeline:
             for command in request.commands:
@@ -190,7 +190,7 @@ class AgentClient:
 
     def follow(self, reader: Reader, deadline: float | None) -> Iterator[Event]:
         """Run a reader: replay, then live. Raises `TimeoutError` at ``deadline`` (monotonic)."""
-        away, watch = Away(reader), OwnerWatch(self.context, reader.session_id)
+        away, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
         keys, mailbox, pubsub, silent = self.context.keys, Mailbox(), None, False
         try:
             while not reader.ended:

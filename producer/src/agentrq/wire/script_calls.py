@@ -25,7 +25,7 @@ LARGEST_ANSWER: Final = 4 * MAX_PROMPT_BYTES
 """Bytes that one reading of streams brings, and one entry beyond."""
 
 
-class Step(NamedTuple):
+class ScriptCall(NamedTuple):
     """One call of a script: its name in `agentrq.wire.scripts.SOURCES`, keys and arguments."""
 
     script: str
@@ -64,7 +64,7 @@ def open_session(
     job_id: str | None = None,
     also: Iterable[Sequence[Any]] = (),
     job_key: str | None = None,
-) -> Step:
+) -> ScriptCall:
     """The step that gives a new session its state and first event.
 
     ``queue`` is RQ's queue that its start comes by; ``job_id`` that of RQ's job, if not the session id. ``also``:
@@ -93,7 +93,7 @@ def open_session(
     if job_id is not None:
         fields["jobId"] = job_id
     pairs = [part for pair in fields.items() for part in pair]
-    return Step(
+    return ScriptCall(
         "open",
         session_keys(keys, session_id) + ((job_key,) if job_key is not None else ()),
         (keys.status_channel(session_id), encode(event), nonce, len(pairs), *pairs, *_counted(also)),
@@ -102,28 +102,30 @@ def open_session(
 
 def claim(
     keys: Keys, session_id: str, worker: str, token: str, nonce: str, seen_epoch: int, seen_token: str, seen_nonce: str
-) -> Step:
+) -> ScriptCall:
     """The step by which a worker becomes the owner of a session it saw at an epoch with a token and its start's nonce.
 
     ``nonce`` is this claim's own: by it a repeat is known.
     """
-    return Step(
+    return ScriptCall(
         "claim",
         session_keys(keys, session_id),
         (worker, token, nonce, seen_epoch, seen_token, seen_nonce, keys.status_channel(session_id), session_id),
     )
 
 
-def restore(keys: Keys, session_id: str, epoch: int, fields: dict[str, Any]) -> Step:
+def restore(keys: Keys, session_id: str, epoch: int, fields: dict[str, Any]) -> ScriptCall:
     """The step by which a live owner gives a session back to a Redis that lost it; ``fields`` are the whole state's."""
     pairs = [part for pair in fields.items() for part in pair]
     whose = (fields.get("nonce", ""), session_id, fields.get("createdAt", 0))
-    return Step("restore", (*session_keys(keys, session_id), keys.sessions, keys.removed), (epoch, *whose, *pairs))
+    return ScriptCall(
+        "restore", (*session_keys(keys, session_id), keys.sessions, keys.removed), (epoch, *whose, *pairs)
+    )
 
 
-def check(places: Sequence[tuple[str, str, str]]) -> Step:
+def check(places: Sequence[tuple[str, str, str]]) -> ScriptCall:
     """The step that finds which sessions do not stand as their owner believes: keys of states, claims, cursors."""
-    return Step("check", [key for key, _, _ in places], [part for _, *pair in places for part in pair])
+    return ScriptCall("check", [key for key, _, _ in places], [part for _, *pair in places for part in pair])
 
 
 class Run(msgspec.Struct, array_like=True, gc=False):
@@ -168,9 +170,9 @@ def write_part(
     return part
 
 
-def look(keys: Keys, session_id: str) -> Step:
+def look(keys: Keys, session_id: str) -> ScriptCall:
     """The step that reads a state of any size; see `look_answer`."""
-    return Step("look", (keys.state(session_id),), (LARGEST_STATE, *FIELDS))
+    return ScriptCall("look", (keys.state(session_id),), (LARGEST_STATE, *FIELDS))
 
 
 def look_answer(answer: Any) -> dict[bytes, bytes]:
@@ -188,10 +190,10 @@ def read(
     most: int,
     largest: int,
     backwards: bool = False,
-) -> Step:
+) -> ScriptCall:
     """The step that reads entries of streams, each from its start on: ``most`` at most, none over ``largest`` bytes."""
     way = ("XREVRANGE", "-") if backwards else ("XRANGE", "+")
-    return Step("read", tuple(streams), (*way, field, most, largest, LARGEST_ANSWER, *starts))
+    return ScriptCall("read", tuple(streams), (*way, field, most, largest, LARGEST_ANSWER, *starts))
 
 
 def entries(answer: Any) -> tuple[list[tuple[bytes, bytes | int]], bool]:
@@ -205,9 +207,9 @@ def entries(answer: Any) -> tuple[list[tuple[bytes, bytes | int]], bool]:
     return list(zip(found[::2], found[1::2], strict=True)), bool(more)
 
 
-def send(keys: Keys, session_id: str, command: Command) -> Step:
+def send(keys: Keys, session_id: str, command: Command) -> ScriptCall:
     """The step that appends a command to a session's inbox and wakes its owner."""
-    return Step(
+    return ScriptCall(
         "send",
         session_keys(keys, session_id),
         (command.command_id, encode(command), command.command, MAX_INBOX, session_id, keys.worker("")),
@@ -225,39 +227,39 @@ def end(
     error: str,
     retention_s: float,
     also: Iterable[Sequence[Any]] = (),
-) -> Step:
+) -> ScriptCall:
     """The step that ends a session no live worker owns, as it was seen: its epoch, token and start's nonce.
 
     ``also``: commands that are carried out with it, if it does.
     """
     check_move(Status.RECOVERING, status, reason)
     channel, retention = keys.status_channel(session_id), int(retention_s * 1000)
-    return Step(
+    return ScriptCall(
         "end",
         session_keys(keys, session_id),
         (epoch, token, nonce, session_id, channel, status, reason, error, retention, *_counted(also)),
     )
 
 
-def remove(keys: Keys, session_id: str, also: Iterable[Sequence[Any]] = ()) -> Step:
+def remove(keys: Keys, session_id: str, also: Iterable[Sequence[Any]] = ()) -> ScriptCall:
     """The step that deletes an ended session's keys; ``also``: commands that are carried out with it, if it does."""
-    return Step("remove", (*session_keys(keys, session_id), keys.removed), _counted(also))
+    return ScriptCall("remove", (*session_keys(keys, session_id), keys.removed), _counted(also))
 
 
-def prune(keys: Keys, session_ids: Sequence[str]) -> Step:
+def prune(keys: Keys, session_ids: Sequence[str]) -> ScriptCall:
     """The step that takes sessions which have no state out of the index."""
-    return Step("prune", [keys.sessions, *map(keys.state, session_ids)], session_ids)
+    return ScriptCall("prune", [keys.sessions, *map(keys.state, session_ids)], session_ids)
 
 
 def when(
     keys: Keys, session_id: str, nonce: str | None, status: Status | None, commands: Iterable[Sequence[Any]]
-) -> Step:
+) -> ScriptCall:
     """The step that carries commands out, if a session still is as it was seen; answers whether it did, 1 or 0.
 
     ``nonce``: its start's, None where there was no session; ``status`` None: whichever it has now.
     """
     seen = ("gone", "") if nonce is None else (status or "", nonce)
-    return Step("when", (keys.state(session_id),), (*seen, *_counted(commands)))
+    return ScriptCall("when", (keys.state(session_id),), (*seen, *_counted(commands)))
 
 
 def _counted(commands: Iterable[Sequence[Any]]) -> list[Any]:

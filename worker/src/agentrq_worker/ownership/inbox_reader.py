@@ -14,8 +14,8 @@ from agentrq.wire import script_calls, scripts
 from agentrq.wire.commands import Command
 from agentrq_worker.ownership.command_decoder import LONGEST, read_command
 from agentrq_worker.ownership.retry import RETRY_S, until_answered
-from agentrq_worker.session.shell import Session
-from agentrq_worker.session_types import Waiting
+from agentrq_worker.session.shell import SessionShell
+from agentrq_worker.session_types import InboxCommand
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,11 @@ PAGE: Final = 100
 LONGEST_ID: Final = 64
 
 
-class Inboxes:
+class InboxReader:
     """Reads what clients sent to the sessions of one worker."""
 
     def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, SessionShell] = {}
         """Those that run here, by id."""
         self._client = client
         self._live = live
@@ -43,14 +43,14 @@ class Inboxes:
         self._unreadable: set[str] = set()  # told once
         self._wake = asyncio.Event()
 
-    def add(self, session: Session) -> None:
+    def add(self, session: SessionShell) -> None:
         """Deliver this session's commands from now on, those that wait already first."""
         self.sessions[session.id] = session
         self._after.pop(session.id, None)  # of a claim before, whose session may still be ending here
         self._woken.add(session.id)
         self._wake.set()
 
-    def drop(self, session: Session) -> None:
+    def drop(self, session: SessionShell) -> None:
         """Deliver nothing more to this session."""
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
@@ -101,7 +101,7 @@ class Inboxes:
             return
         command = read_command(data)
         if isinstance(command, Command):
-            session.deliver(Waiting(entry, command))
+            session.deliver(InboxCommand(entry, command))
             return
         log.error("session %s: inbox entry %s is no command: %s", sid, entry.decode(), command.reason)
         if command.command_id:  # else nobody could be told: it is passed over

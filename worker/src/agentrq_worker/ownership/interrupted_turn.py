@@ -19,7 +19,7 @@ from agentrq.wire.messages import (
     ToolCall,
     ToolResult,
 )
-from agentrq_worker.session_types import Carried, CutTurn
+from agentrq_worker.session_types import InterruptedRequest, InterruptedTurn
 
 PAGE: Final = 100
 MOST_PAGES: Final = 100
@@ -30,19 +30,21 @@ Entries = list[tuple[bytes, bytes | int]]
 """Ids and messages; a size in bytes in the place of one that is too large."""
 
 
-class Kept(NamedTuple):
+class StoredAnswer(NamedTuple):
     """An answer to a request of a cut turn."""
 
     answer: Any
     by: str
 
 
-def read_kept(data: str) -> dict[str, Kept]:
+def read_kept(data: str) -> dict[str, StoredAnswer]:
     """The answers as the state keeps them, by request id (`Requests.kept`). Raises ValueError for what is none."""
-    return msgspec.json.decode(data, type=dict[str, Kept]) if data else {}
+    return msgspec.json.decode(data, type=dict[str, StoredAnswer]) if data else {}
 
 
-async def cut_turn(read: Callable[[str, int], Awaitable[Entries]], kept: Mapping[str, Kept] | None = None) -> CutTurn:
+async def cut_turn(
+    read: Callable[[str, int], Awaitable[Entries]], kept: Mapping[str, StoredAnswer] | None = None
+) -> InterruptedTurn:
     """The turn that was under way: back to the end of the turn before it, at most 10 000 events.
 
     Not only to its prompt: others may have joined it, and what was asked in a turn cut earlier is still open.
@@ -50,7 +52,7 @@ async def cut_turn(read: Callable[[str, int], Awaitable[Entries]], kept: Mapping
     ``read(end, count)`` answers at most ``count`` entries from ``end`` backwards, the newest first; none at the end.
     ``kept`` are the answers that came for requests which no resumed agent has asked again yet.
     """
-    cut = CutTurn("", [], [], {})
+    cut = InterruptedTurn("", [], [], {})
     answered: set[str] = set()
     seen: set[str] = set()
     end, earlier = "+", False
@@ -94,7 +96,7 @@ def _telling(value: bytes | int) -> Message | None:
     return event if isinstance(event, Message) else None
 
 
-def _carried(content: ApprovalRequest | Question, timestamp: int) -> Carried:
+def _carried(content: ApprovalRequest | Question, timestamp: int) -> InterruptedRequest:
     if isinstance(content, ApprovalRequest):
-        return Carried(content.request_id, content.name, content.input, timestamp)
-    return Carried(content.request_id, "", content.questions, timestamp)
+        return InterruptedRequest(content.request_id, content.name, content.input, timestamp)
+    return InterruptedRequest(content.request_id, "", content.questions, timestamp)

@@ -22,17 +22,15 @@ from agentrq.wire.codec import encode
 from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import SessionTotal
-from agentrq.wire.script_calls import Step
+from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.ownership.inbox_reader import Inboxes
+from agentrq_worker.ownership.inbox_reader import InboxReader
 from agentrq_worker.ownership.interrupted_turn import cut_turn, read_kept
-from agentrq_worker.ownership.lease import Lease, NameTaken
-from agentrq_worker.ownership.retry import FewAtOnce
-from agentrq_worker.session_types import Claimed, CutTurn
+from agentrq_worker.ownership.lease import Lease
+from agentrq_worker.ownership.retry import LimitedRetry
+from agentrq_worker.session_types import ClaimedSession, InterruptedTurn
 from agentrq_worker.settings import Settings
-
-__all__ = ["SPOILT", "Claim", "Look", "NameTaken", "Ownership"]
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ def _read_options(data: str) -> tuple[Options, str | None]:
     return options, None
 
 
-class Look(NamedTuple):
+class SessionSnapshot(NamedTuple):
     """A session as it was read: its state, bookkeeping, and whether its owner's lease lives."""
 
     state: State
@@ -71,13 +69,13 @@ class Look(NamedTuple):
 class Claim(NamedTuple):
     """A claim that succeeded: what to run and where its events go on."""
 
-    claimed: Claimed
+    claimed: ClaimedSession
     cursor: Cursor
     state: dict[str, Any]
     """The state's fields as they are known here."""
 
 
-def _read_look(session_id: str, answer: Any) -> Look | None:
+def _read_look(session_id: str, answer: Any) -> SessionSnapshot | None:
     """The session by the answer to `steps.look`, as if nobody owned it."""
     try:
         raw = script_calls.look_answer(answer)
@@ -90,7 +88,7 @@ def _read_look(session_id: str, answer: Any) -> Look | None:
         (b"epoch", str(state.epoch)), (b"token", inner.token), (b"nonce", inner.nonce)
     )):  # fmt: skip
         return None
-    return Look(state, inner, False)
+    return SessionSnapshot(state, inner, False)
 
 
 class Ownership:
@@ -98,13 +96,13 @@ class Ownership:
 
     def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
         self.lease = Lease(client, settings)
-        self.inboxes = Inboxes(client, live, settings)
+        self.inboxes = InboxReader(client, live, settings)
         self.sessions = self.inboxes.sessions
         self.beats = 0
         self._client = client
         self._settings = settings
         self._keys = settings.keys
-        self._until_answered = FewAtOnce()
+        self._until_answered = LimitedRetry()
         self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
 
     @property
@@ -131,26 +129,26 @@ class Ownership:
 
     # -- claims
 
-    async def look(self, session_id: str) -> Look | None:
+    async def look(self, session_id: str) -> SessionSnapshot | None:
         """The session as it is now; None when there is none (or its state is unreadable)."""
 
-        async def read() -> Look | None:
+        async def read() -> SessionSnapshot | None:
             look = _read_look(session_id, await self._once(script_calls.look(self._keys, session_id)))
             if look is not None and look.inner.token and look.state.worker:
                 lease = await self._client.get(self._keys.worker(look.state.worker))
                 return look._replace(owned=lease == look.inner.token.encode())
             return look
 
-        found: Look | None = await self._until_answered(read)
+        found: SessionSnapshot | None = await self._until_answered(read)
         return found
 
-    async def seen(self, session_id: str) -> tuple[bool, Look | None]:
+    async def seen(self, session_id: str) -> tuple[bool, SessionSnapshot | None]:
         """Whether there is no such session at all (any more), and `look`, which is None for one it cannot read too."""
         look = await self.look(session_id)
         key = self._keys.state(session_id)
         return look is None and not await self._until_answered(lambda: self._client.exists(key)), look
 
-    def unowned(self, session_id: str, answer: Any) -> Look | None:
+    def unowned(self, session_id: str, answer: Any) -> SessionSnapshot | None:
         """The session by the answer to `steps.look`; None where that does not say all, as of one that has an owner."""
         look = _read_look(session_id, answer)
         return look if look is not None and not look.inner.token else None
@@ -164,7 +162,7 @@ class Ownership:
         )  # fmt: skip
         return script_calls.text(await self.run(step))
 
-    async def claim(self, look: Look) -> Claim | None:
+    async def claim(self, look: SessionSnapshot) -> Claim | None:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
         state, inner = look.state, look.inner
         sid = state.session_id
@@ -187,7 +185,7 @@ class Ownership:
         # Requests outlive a cut turn until they are answered or a whole turn has passed.
         left = inner.turn or state.pending_approvals or inner.kept
         cut = await self._cut_turn(sid, inner.kept) if left else None
-        claimed = Claimed(
+        claimed = ClaimedSession(
             session_id=sid,
             provider=state.provider,
             prompt=inner.prompt,
@@ -207,7 +205,7 @@ class Ownership:
         }  # fmt: skip
         return Claim(claimed, Cursor.parse(cursor), known)
 
-    def _whole_state(self, look: Look) -> dict[str, Any]:
+    def _whole_state(self, look: SessionSnapshot) -> dict[str, Any]:
         """The state as fields: what a Redis that lost the session is given back."""
         state: dict[str, Any] = msgspec.to_builtins(look.state) | msgspec.to_builtins(look.inner)
         for name in ("sessionId", "epoch", "cursor", "token"):
@@ -216,7 +214,7 @@ class Ownership:
         return {name: int(value) if isinstance(value, bool) else value for name, value in state.items()
                 if value is not None}  # fmt: skip
 
-    async def _cut_turn(self, session_id: str, kept: str) -> CutTurn:
+    async def _cut_turn(self, session_id: str, kept: str) -> InterruptedTurn:
         async def read(end: str, count: int) -> list[tuple[bytes, bytes | int]]:
             events = [self._keys.events(session_id)]
             step = script_calls.read(events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True)
@@ -227,9 +225,9 @@ class Ownership:
             return await cut_turn(read, read_kept(kept))
         except (redis.RedisError, ValueError, LookupError) as error:
             log.error("session %s: its cut turn cannot be read back: %r", session_id, error)
-            return CutTurn("", [], [], {})
+            return InterruptedTurn("", [], [], {})
 
-    async def finish(self, look: Look, status: Status, reason: Reason, error: str) -> str:
+    async def finish(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> str:
         """End a session that has no live owner; answers the outcome, ``spoilt`` where only its state took it."""
         state = look.state
         step = script_calls.end(
@@ -242,7 +240,7 @@ class Ownership:
             await self._give_up(look, status, reason, error or f"{SPOILT}: {refused}")
             return "spoilt"
 
-    async def _give_up(self, look: Look, status: Status, reason: Reason, error: str) -> None:
+    async def _give_up(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> None:
         sid = look.state.session_id
         seen = (str(look.state.epoch), look.inner.token, look.inner.nonce)
         retention = str(int(self._settings.retention_s * 1000))
@@ -255,9 +253,9 @@ class Ownership:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
         return script_calls.texts(await self.run(script_calls.send(self._keys, session_id, command)))[0]
 
-    async def run(self, step: Step) -> Any:
+    async def run(self, step: ScriptCall) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
         return await self._until_answered(lambda: self._once(step))
 
-    async def _once(self, step: Step) -> Any:
+    async def _once(self, step: ScriptCall) -> Any:
         return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))

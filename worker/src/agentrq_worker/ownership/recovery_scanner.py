@@ -21,7 +21,7 @@ from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire import script_calls
 from agentrq.wire.ids import is_session_id
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.ownership.ownership import Look, Ownership
+from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,13 @@ CLOSE_MS: Final = 30_000
 _FIELDS: Final = ("status", "worker", "token", "endedAt", "jobId")
 
 
-class Jobs(Protocol):
+class OrphanedJobs(Protocol):
     """What RQ's side does for maintenance."""
 
-    async def enqueue(self, job_id: str, look: Look) -> bool:
+    async def enqueue(self, job_id: str, look: SessionSnapshot) -> bool:
         """Put the job of a session without an owner (back) into its queue; False where a user of RQ canceled it."""
 
-    async def conclude(self, job_id: str, look: Look) -> None:
+    async def conclude(self, job_id: str, look: SessionSnapshot) -> None:
         """Close the job of a session that has ended, if nobody did."""
 
 
@@ -82,10 +82,12 @@ class _Row(NamedTuple):
         return job_key(self.job_id.decode("utf-8", "replace") if self.job_id else self.session_id)
 
 
-class Maintenance:
+class RecoveryScanner:
     """Looks at all sessions on every beat, as long as no other worker does."""
 
-    def __init__(self, client: redis.asyncio.Redis, ownership: Ownership, settings: Settings, jobs: Jobs) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, ownership: Ownership, settings: Settings, jobs: OrphanedJobs
+    ) -> None:
         self._client = client
         self._ownership = ownership
         self._settings = settings
@@ -230,7 +232,7 @@ class Maintenance:
             self._leases[worker] = lease
         return self._leases[worker]
 
-    async def _orphan(self, session_id: str, look: Look) -> None:
+    async def _orphan(self, session_id: str, look: SessionSnapshot) -> None:
         """A session without an owner: its job belongs into the queue; too long there, and it is lost."""
         state, now = look.state, time.monotonic()
         orphan = self._orphans.get(session_id)

@@ -31,7 +31,7 @@ async def until_answered(call: Callable[[], Any]) -> Any:
             failures += 1
 
 
-class FewAtOnce:
+class LimitedRetry:
     """`until_answered`, AT_ONCE calls at once: a burst of starts is not to open a connection for each."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ Find = Callable[[procfs.OnSight], list[procfs.Stat]]
 _LOOKING_S = 0.05  # of looking in one round: whoever calls has other things to do meanwhile
 
 
-class Ending:
+class KillSet:
     """Ends every process that ``find`` finds. ``ended`` holds (pid, starttime) of those that were sent SIGKILL."""
 
     def __init__(self, find: Find) -> None:
@@ -66,7 +66,7 @@ def end_all(find: Find, rounds: int = 100) -> int:
 
     Five, because to whoever is not their parent, processes that live for less than a look are easily not there.
     """
-    ending, quiet = Ending(find), 0
+    ending, quiet = KillSet(find), 0
     for pause in pauses(rounds):
         quiet = quiet + 1 if ending.round() else 0
         if quiet == 5:

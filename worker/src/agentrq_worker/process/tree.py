@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping
 
 from agentrq_worker.process import procfs
-from agentrq_worker.process.kill import Ending, pauses
+from agentrq_worker.process.kill import KillSet, pauses
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Tree:
         self._mark = mark
         self._tag = procfs.tag_of(mark)
         self._seen: set[tuple[int, int]] = set()
-        self._ending = Ending(self._find)
+        self._ending = KillSet(self._find)
 
     @property
     def others_ended(self) -> int:

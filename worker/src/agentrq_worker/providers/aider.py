@@ -16,8 +16,8 @@ from msgspec import UNSET
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
 from agentrq_worker.providers.streamed_text import LARGEST, Block
 
 _TOKENS = re.compile(r"Tokens: (?P<sent>[\d.,]+[kM]?) sent,.*?(?P<received>[\d.,]+[kM]?) received\.")
@@ -67,7 +67,7 @@ class ExitLine(_Line, tag="exit"):
 Line: TypeAlias = InitLine | PrintedLine | AnalyticsLine | ExitLine
 
 
-class AiderAdapter(Adapter):
+class AiderParser(OutputParser):
     """Reads the aider runner."""
 
     _decoder = msgspec.json.Decoder(Line)
@@ -82,14 +82,14 @@ class AiderAdapter(Adapter):
         self._logged: tuple[float, int, int] | None = None  # the same from its log, exact
         self._failure = ""
 
-    def _init(self, event: InitLine, line: bytes) -> list[Draft]:
+    def _init(self, event: InitLine, line: bytes) -> list[DraftMessage]:
         if self._began:
             return []
         self._began = True
         session, model, cwd = (json_line.optional(found) for found in (event.session_id, event.model, event.cwd))
-        return [Draft("init", Init(provider_session_id=session, model=model, cwd=cwd))]
+        return [DraftMessage("init", Init(provider_session_id=session, model=model, cwd=cwd))]
 
-    def _line(self, event: PrintedLine, line: bytes) -> list[Draft]:
+    def _line(self, event: PrintedLine, line: bytes) -> list[DraftMessage]:
         text = event.text.rstrip()
         if found := _TOKENS.match(text):
             cost = _COST.search(text)
@@ -109,27 +109,27 @@ class AiderAdapter(Adapter):
             return drafts
         if found := _FAILURE.match(text):
             self._failure = text
-            return [*self._end_text(), Draft("error", Error(message=text, code=found["code"] or found["other"]))]
+            return [*self._end_text(), DraftMessage("error", Error(message=text, code=found["code"] or found["other"]))]
         if _COMMIT.match(text) or _BANNER.match(text):
             subtype = "commit" if _COMMIT.match(text) else "aider"
-            return [*self._end_text(), Draft("status", StatusReport(subtype=subtype, message=text))]
+            return [*self._end_text(), DraftMessage("status", StatusReport(subtype=subtype, message=text))]
         if self._block is None and not text:
             return []
         return self._piece(f"{text}\n")
 
-    def _piece(self, text: str) -> list[Draft]:
-        drafts: list[Draft] = []
+    def _piece(self, text: str) -> list[DraftMessage]:
+        drafts: list[DraftMessage] = []
         if self._block is None or self._block.size > LARGEST:
             drafts += self._end_text()
             self._count += 1
             self._block = Block(f"{self._epoch}.{self._count}")
         return [*drafts, self._block.piece(text)]
 
-    def _end_text(self) -> list[Draft]:
+    def _end_text(self) -> list[DraftMessage]:
         block, self._block = self._block, None
         return [block.whole()] if block is not None else []
 
-    def _analytics(self, event: AnalyticsLine, line: bytes) -> list[Draft]:
+    def _analytics(self, event: AnalyticsLine, line: bytes) -> list[DraftMessage]:
         if event.event != "message_send":
             return []
         found = json_line.mapping(event.properties)
@@ -141,7 +141,7 @@ class AiderAdapter(Adapter):
         )
         return []
 
-    def _exit(self, event: ExitLine, line: bytes) -> list[Draft]:
+    def _exit(self, event: ExitLine, line: bytes) -> list[DraftMessage]:
         drafts = self.close()
         error = self._failure
         if not error and event.code != 0:
@@ -151,8 +151,8 @@ class AiderAdapter(Adapter):
         duration, errors = json_line.whole(event.duration_ms), [error] if error else UNSET
         return [*drafts, self._cost(cost, tokens_in, tokens_out, 1, bool(error), duration, errors=errors)]
 
-    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
-        """As `Adapter.close`; an unfinished text is said as it stands."""
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
+        """As `OutputParser.close`; an unfinished text is said as it stands."""
         return [*self._end_text(), *super().close(reason)]
 
     _readers: ClassVar[Mapping[type, Reader]] = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from agentrq_worker.providers.json_line import mapping, text
-from agentrq_worker.providers.protocol import Refused
+from agentrq_worker.providers.protocol import CommandRefused
 
 _DECIDES: Final = ("decision", "behavior", "suggestion")
 
@@ -31,14 +31,14 @@ class Decision(NamedTuple):
 
 
 def decision(answer: Any) -> Decision:
-    """Read an answer to an approval request. Raises `Refused` for what is none."""
+    """Read an answer to an approval request. Raises `CommandRefused` for what is none."""
     found = mapping(answer)
     said = answer if isinstance(answer, str) else found.get("decision", found.get("behavior"))
     choice = found.get("suggestion")
     if said is None and choice is not None:
         said = "allow"
     if said not in ("allow", "deny"):
-        raise Refused('an approval is answered by "allow" or "deny", or an object with a decision')
+        raise CommandRefused('an approval is answered by "allow" or "deny", or an object with a decision')
     message = found.get("message")
     changed = found.get("input", found.get("updatedInput"))
     return Decision(
@@ -52,37 +52,37 @@ def decision(answer: Any) -> Decision:
 
 
 def decided(answer: Any) -> Decision | None:
-    """The decision that an answer is; None for the answers to a question. Raises `Refused` for what is neither."""
+    """The decision that an answer is; None for the answers to a question. Raises `CommandRefused` for anything else."""
     if answer in ("allow", "deny") or any(name in mapping(answer) for name in _DECIDES):
         return decision(answer)
     if not isinstance(answer, str | dict):
-        raise Refused("an answer is a text or an object")
+        raise CommandRefused("an answer is a text or an object")
     return None
 
 
 def answers_to(ids: list[str], answer: Any) -> dict[str, list[str]] | None:
     """The answers by question id, those not answered empty; None where it is declined.
 
-    Raises `Refused` for what answers none of ``ids``.
+    Raises `CommandRefused` for what answers none of ``ids``.
     """
     given = decided(answer)
     if given is not None:
         found = mapping(answer).get("answers", {}) if given.allow else None
     elif isinstance(answer, str):
         if len(ids) != 1:
-            raise Refused("a question of several parts is answered by an object from their ids to texts")
+            raise CommandRefused("a question of several parts is answered by an object from their ids to texts")
         found = {ids[0]: answer}
     else:
         found = answer.get("answers", answer)
         if not isinstance(found, dict) or not any(name in found for name in ids):
-            raise Refused(f"a question is answered by an object from its ids ({', '.join(ids)}) to texts")
+            raise CommandRefused(f"a question is answered by an object from its ids ({', '.join(ids)}) to texts")
     return None if found is None else {name: _texts(mapping(found).get(name)) for name in ids}
 
 
 def form(schema: Any, answer: Any) -> dict[str, Any] | None:
     """The fields of a form of a JSON schema; None where it is declined. One text will do for a form of one field.
 
-    Raises `Refused` for what fills no form.
+    Raises `CommandRefused` for what fills no form.
     """
     given = decided(answer)
     if given is not None and not given.allow:
@@ -96,22 +96,22 @@ def form(schema: Any, answer: Any) -> dict[str, Any] | None:
         return found
     if len(fields) == 1 and text(found):
         return {fields[0]: found}
-    raise Refused(f"this form is answered by an object with its fields: {', '.join(fields)}")
+    raise CommandRefused(f"this form is answered by an object with its fields: {', '.join(fields)}")
 
 
-class Gist(NamedTuple):
+class AnswerSummary(NamedTuple):
     """What others are told of an answer: ``decision`` allow | deny | answer, and by whom."""
 
     decision: str
     by: str
 
 
-def gist(answer: Any, by: str = "client") -> Gist:
-    """The gist of an answer. Raises `Refused` for what is none."""
+def summarize_answer(answer: Any, by: str = "client") -> AnswerSummary:
+    """The gist of an answer. Raises `CommandRefused` for what is none."""
     given = decided(answer)
     named = mapping(answer).get("by")
     said = "answer" if given is None else "allow" if given.allow else "deny"
-    return Gist(said, named if isinstance(named, str) and named else by)
+    return AnswerSummary(said, named if isinstance(named, str) and named else by)
 
 
 def _texts(found: Any) -> list[str]:

@@ -8,7 +8,7 @@ from msgspec import Raw
 from agentrq.wire.messages import Content
 
 
-class Draft(msgspec.Struct, frozen=True, gc=False):
+class DraftMessage(msgspec.Struct, frozen=True, gc=False):
     """A message of ``type``.
 
     ``content`` is a struct of `agentrq.wire.messages`, whose fields may hold a `msgspec.Raw`; for the type

@@ -17,9 +17,9 @@ from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
-from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
 from agentrq_worker.providers.streamed_text import LARGEST, Block
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
@@ -79,7 +79,7 @@ class ResultLine(_Line, tag="result"):
 Line: TypeAlias = InitLine | MessageLine | ToolUse | ToolResultLine | ErrorLine | ResultLine
 
 
-class GeminiAdapter(Adapter):
+class GeminiParser(OutputParser):
     """Reads Gemini CLI's stream-json."""
 
     _decoder = msgspec.json.Decoder(Line)
@@ -91,19 +91,19 @@ class GeminiAdapter(Adapter):
         self._block: Block | None = None
         self._blocks = 0
 
-    def _init(self, event: InitLine, line: bytes) -> list[Draft]:
+    def _init(self, event: InitLine, line: bytes) -> list[DraftMessage]:
         if self._session is not None and event.session_id == self._session:
             return self._end_text()
         self._session = event.session_id
         init = Init(provider_session_id=json_line.optional(event.session_id), model=json_line.optional(event.model))
-        return [*self._end_text(), Draft("init", init)]
+        return [*self._end_text(), DraftMessage("init", init)]
 
-    def _message(self, event: MessageLine, line: bytes) -> list[Draft]:
+    def _message(self, event: MessageLine, line: bytes) -> list[DraftMessage]:
         if event.role == "user":  # the prompt, which the session has published
             return self._end_text()
         if event.content is None:
-            return [*self._end_text(), Draft(*json_line.malformed("message", "its content is missing", line))]
-        drafts: list[Draft] = []
+            return [*self._end_text(), DraftMessage(*json_line.malformed("message", "its content is missing", line))]
+        drafts: list[DraftMessage] = []
         if self._block is None or event.delta is not True or self._block.size > LARGEST:
             drafts += self._end_text()
             self._blocks += 1
@@ -114,18 +114,18 @@ class GeminiAdapter(Adapter):
             drafts = [draft for draft in drafts if draft.type != "text_delta"] + self._end_text()
         return drafts
 
-    def _end_text(self) -> list[Draft]:
+    def _end_text(self) -> list[DraftMessage]:
         block, self._block = self._block, None
         return [block.whole()] if block is not None and block.size else []
 
-    def _tool_use(self, event: ToolUse, line: bytes) -> list[Draft]:
+    def _tool_use(self, event: ToolUse, line: bytes) -> list[DraftMessage]:
         drafts = self._end_text()
         self._call(
             event.tool_id, json_line.text(event.tool_name), json_line.passed_or(event.parameters, {}), None, drafts
         )
         return drafts
 
-    def _tool_result(self, event: ToolResultLine, line: bytes) -> list[Draft]:
+    def _tool_result(self, event: ToolResultLine, line: bytes) -> list[DraftMessage]:
         drafts = self._end_text()
         failed = event.status == "error"
         output = json_line.passed_or(event.output, "")
@@ -134,13 +134,13 @@ class GeminiAdapter(Adapter):
         self._result(event.tool_id, output, failed, None, drafts)
         return drafts
 
-    def _error(self, event: ErrorLine, line: bytes) -> list[Draft]:
+    def _error(self, event: ErrorLine, line: bytes) -> list[DraftMessage]:
         message = json_line.text(event.message) or "unknown"
         if event.severity == "warning":
-            return [*self._end_text(), Draft("status", StatusReport(subtype="warning", message=message))]
-        return [*self._end_text(), Draft("error", Error(message=message))]
+            return [*self._end_text(), DraftMessage("status", StatusReport(subtype="warning", message=message))]
+        return [*self._end_text(), DraftMessage("error", Error(message=message))]
 
-    def _result_line(self, event: ResultLine, line: bytes) -> list[Draft]:
+    def _result_line(self, event: ResultLine, line: bytes) -> list[DraftMessage]:
         drafts = self.close(_UNANSWERED)
         stats = json_line.mapping(event.stats)
         error = json_line.text(json_line.mapping(event.error).get("message"))
@@ -158,8 +158,8 @@ class GeminiAdapter(Adapter):
         )
         return drafts
 
-    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
-        """As `Adapter.close`; an unfinished text is said as it stands."""
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
+        """As `OutputParser.close`; an unfinished text is said as it stands."""
         return [*self._end_text(), *super().close(reason)]
 
     _readers: ClassVar[Mapping[type, Reader]] = {

@@ -17,9 +17,9 @@ from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
-from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
 from agentrq_worker.providers.streamed_text import LARGEST, Block
 
 _NO_TOOLS = "Not run: nothing here runs a model's tools"
@@ -64,7 +64,7 @@ class Chunk(msgspec.Struct, gc=False):
     code: Any = None
 
 
-class OllamaAdapter(Adapter):
+class OllamaParser(OutputParser):
     """Reads Ollama's chat stream."""
 
     _decoder = msgspec.json.Decoder(Chunk)
@@ -76,21 +76,21 @@ class OllamaAdapter(Adapter):
         self._block: Block | None = None
         self._count = 0  # blocks and calls: their ids
 
-    def _chunk(self, event: Chunk, line: bytes) -> list[Draft]:
+    def _chunk(self, event: Chunk, line: bytes) -> list[DraftMessage]:
         if event.type == "init":
             return self._init(event)
         if event.type == "notice":
             message = event.message if isinstance(event.message, str) else "unknown"
-            return [Draft("error", Error(message=message, code=json_line.optional(event.code)))]
+            return [DraftMessage("error", Error(message=message, code=json_line.optional(event.code)))]
         if event.error is not None:
             message = (
                 json_line.text(event.error)
                 or json_line.text(json_line.mapping(event.error).get("message"))
                 or "unknown"
             )
-            return [*self.close(), Draft("error", Error(message=message)), self._figures(event, message)]
+            return [*self.close(), DraftMessage("error", Error(message=message)), self._figures(event, message)]
         if not isinstance(event.message, Message) and event.done is not True:
-            return [Draft(*json_line.unknown(line))]
+            return [DraftMessage(*json_line.unknown(line))]
         drafts = [] if self._began else self._init(event)
         if isinstance(event.message, Message):
             self._message(event.message, drafts)
@@ -98,18 +98,18 @@ class OllamaAdapter(Adapter):
             drafts += self.close(_NO_TOOLS)
             reason = json_line.text(event.done_reason)
             if reason not in ("", "stop"):
-                drafts.append(Draft("status", StatusReport(subtype="done", message=reason)))
+                drafts.append(DraftMessage("status", StatusReport(subtype="done", message=reason)))
             drafts.append(self._figures(event, ""))
         return drafts
 
-    def _init(self, event: Chunk) -> list[Draft]:
+    def _init(self, event: Chunk) -> list[DraftMessage]:
         if self._began:
             return []
         self._began = True
         session, model, cwd = (json_line.optional(found) for found in (event.session_id, event.model, event.cwd))
-        return [Draft("init", Init(provider_session_id=session, model=model, cwd=cwd))]
+        return [DraftMessage("init", Init(provider_session_id=session, model=model, cwd=cwd))]
 
-    def _message(self, message: Message, drafts: list[Draft]) -> None:
+    def _message(self, message: Message, drafts: list[DraftMessage]) -> None:
         if message.thinking:
             drafts += self._piece(message.thinking, thought=True)
         if message.content:
@@ -123,19 +123,19 @@ class OllamaAdapter(Adapter):
                 call_id, json_line.text(function.name), json_line.passed_or(function.arguments, {}), None, drafts
             )
 
-    def _piece(self, text: str, thought: bool) -> list[Draft]:
-        drafts: list[Draft] = []
+    def _piece(self, text: str, thought: bool) -> list[DraftMessage]:
+        drafts: list[DraftMessage] = []
         if self._block is None or self._block.thought is not thought or self._block.size > LARGEST:
             drafts += self._end_text()
             self._count += 1
             self._block = Block(f"{self._epoch}.{self._count}", thought)
         return [*drafts, self._block.piece(text)]
 
-    def _end_text(self) -> list[Draft]:
+    def _end_text(self) -> list[DraftMessage]:
         block, self._block = self._block, None
         return [block.whole()] if block is not None else []
 
-    def _figures(self, event: Chunk, error: str) -> Draft:
+    def _figures(self, event: Chunk, error: str) -> DraftMessage:
         return self._cost(
             0.0,
             json_line.whole(event.prompt_eval_count),
@@ -146,8 +146,8 @@ class OllamaAdapter(Adapter):
             errors=[error] if error else UNSET,
         )
 
-    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
-        """As `Adapter.close`; an unfinished text is said as it stands."""
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
+        """As `OutputParser.close`; an unfinished text is said as it stands."""
         return [*self._end_text(), *super().close(reason)]
 
     _readers: ClassVar[Mapping[type, Reader]] = {Chunk: _chunk}

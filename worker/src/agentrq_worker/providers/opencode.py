@@ -17,9 +17,9 @@ from msgspec import UNSET, Raw
 
 from agentrq.wire.messages import Error, Init, SessionTotal, Text, Thinking
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
-from agentrq_worker.providers.parser import NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.parser import NO_TURNS, OutputParser, Reader
 
 _GOES_ON = frozenset({"tool-calls", "unknown"})
 """The reasons of steps that another step follows (opencode, session/prompt.ts)."""
@@ -91,7 +91,7 @@ class ErrorLine(_Line, tag="error"):
 Line: TypeAlias = StepStart | TextLine | ReasoningLine | ToolUse | StepFinish | ErrorLine
 
 
-class OpencodeAdapter(Adapter):
+class OpencodeParser(OutputParser):
     """Reads `opencode run --format json`."""
 
     _decoder = msgspec.json.Decoder(Line)
@@ -104,14 +104,14 @@ class OpencodeAdapter(Adapter):
         self._began: int | None = None
         self._spent = (0.0, 0, 0)
 
-    def _see(self, event: _Line) -> list[Draft]:
+    def _see(self, event: _Line) -> list[DraftMessage]:
         """The session shows in every line; the turn begins with its first."""
         if self._began is None:
             self._began = json_line.whole(event.timestamp)
         if not isinstance(event.session, str) or event.session == self._session:
             return []
         self._session = event.session
-        return [Draft("init", Init(provider_session_id=event.session))]
+        return [DraftMessage("init", Init(provider_session_id=event.session))]
 
     def _again(self, part: Part) -> bool:
         """True for the same part once more."""
@@ -121,28 +121,30 @@ class OpencodeAdapter(Adapter):
         self._said.add(part.id)
         return seen
 
-    def _step_start(self, event: StepStart, line: bytes) -> list[Draft]:
+    def _step_start(self, event: StepStart, line: bytes) -> list[DraftMessage]:
         return self._see(event)
 
-    def _text(self, event: TextLine, line: bytes) -> list[Draft]:
+    def _text(self, event: TextLine, line: bytes) -> list[DraftMessage]:
         return [*self._see(event), *self._words(event.part, "text", line)]
 
-    def _reasoning(self, event: ReasoningLine, line: bytes) -> list[Draft]:
+    def _reasoning(self, event: ReasoningLine, line: bytes) -> list[DraftMessage]:
         return [*self._see(event), *self._words(event.part, "reasoning", line)]
 
-    def _words(self, part: Part, kind: str, line: bytes) -> list[Draft]:
+    def _words(self, part: Part, kind: str, line: bytes) -> list[DraftMessage]:
         if not json_line.is_text(part.text):
-            return [Draft(*json_line.malformed(kind, "its text is missing", line))]
+            return [DraftMessage(*json_line.malformed(kind, "its text is missing", line))]
         if self._again(part):
             return []
         words = json_line.passed(part.text)
-        return [Draft("text", Text(text=words)) if kind == "text" else Draft("thinking", Thinking(text=words))]
+        return [
+            DraftMessage("text", Text(text=words)) if kind == "text" else DraftMessage("thinking", Thinking(text=words))
+        ]
 
-    def _tool_use(self, event: ToolUse, line: bytes) -> list[Draft]:
+    def _tool_use(self, event: ToolUse, line: bytes) -> list[DraftMessage]:
         drafts = self._see(event)
         part, state = event.part, event.part.state or State()
         if part.call is None:
-            return [*drafts, Draft(*json_line.malformed("tool_use", "it has no callID", line))]
+            return [*drafts, DraftMessage(*json_line.malformed("tool_use", "it has no callID", line))]
         self._call(part.call, json_line.text(part.tool), json_line.passed_or(state.input, {}), None, drafts)
         if state.status == "error":
             self._result(part.call, json_line.passed_or(state.error, ""), True, None, drafts)
@@ -150,7 +152,7 @@ class OpencodeAdapter(Adapter):
             self._result(part.call, json_line.passed_or(state.output, ""), False, None, drafts)
         return drafts
 
-    def _step_finish(self, event: StepFinish, line: bytes) -> list[Draft]:
+    def _step_finish(self, event: StepFinish, line: bytes) -> list[DraftMessage]:
         drafts = self._see(event)
         part = event.part
         if self._again(part):
@@ -164,7 +166,7 @@ class OpencodeAdapter(Adapter):
         )
         return drafts if json_line.text(part.reason) in _GOES_ON else [*drafts, *self._end_turn(event, None)]
 
-    def _end_turn(self, event: _Line, error: str | None) -> list[Draft]:
+    def _end_turn(self, event: _Line, error: str | None) -> list[DraftMessage]:
         (cost, tokens_in, tokens_out), self._spent = self._spent, (0.0, 0, 0)
         duration = max(json_line.whole(event.timestamp) - (self._began or 0), 0)
         self._began = None
@@ -173,12 +175,12 @@ class OpencodeAdapter(Adapter):
         drafts = self.close("Interrupted: the turn ended before the tool answered")
         return [*drafts, self._cost(cost, tokens_in, tokens_out, 1, error is not None, duration, errors=errors)]
 
-    def _error(self, event: ErrorLine, line: bytes) -> list[Draft]:
+    def _error(self, event: ErrorLine, line: bytes) -> list[DraftMessage]:
         drafts = self._see(event)
         found = json_line.mapping(event.error)
         name = json_line.text(found.get("name"))
         message = json_line.text(json_line.mapping(found.get("data")).get("message")) or name or "The turn failed"
-        drafts.append(Draft("error", Error(message=message, code=name or UNSET)))
+        drafts.append(DraftMessage("error", Error(message=message, code=name or UNSET)))
         return [*drafts, *self._end_turn(event, message)]
 
     _readers: ClassVar[Mapping[type, Reader]] = {

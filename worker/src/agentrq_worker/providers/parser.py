@@ -18,17 +18,17 @@ from msgspec import UNSET, UnsetType
 
 from agentrq.wire.messages import Cost, SessionTotal, ToolCall, ToolResult
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 
 NO_TURNS = SessionTotal()
 INTERRUPTED = "Interrupted: the runner ended before the tool answered"
 
 
-Reader = Callable[[Any, Any, bytes], list[Draft]]
+Reader = Callable[[Any, Any, bytes], list[DraftMessage]]
 """A method of an adapter that reads one kind of event: (adapter, event, its line)."""
 
 
-class Adapter(ABC):
+class OutputParser(ABC):
     """Reads one agent's output for one writer of a session.
 
     ``total`` is what earlier writers of the session have summed up. ``epoch`` is this writer's: it keeps tool call
@@ -47,7 +47,7 @@ class Adapter(ABC):
         self._calls: set[str] = set()
         self._open: dict[str, str | None] = {}  # the calls without a result yet, with the sub-agent that made them
 
-    def receive(self, line: bytes) -> list[Draft]:
+    def receive(self, line: bytes) -> list[DraftMessage]:
         """The messages that one whole line (without or with its newline) brings, in order. Never raises."""
         try:
             if not line.isascii():
@@ -57,39 +57,41 @@ class Adapter(ABC):
             return self._rescue(line)
         return self._readers[type(event)](self, event, line)
 
-    def _rescue(self, line: bytes) -> list[Draft]:
+    def _rescue(self, line: bytes) -> list[DraftMessage]:
         found = json_line.rescue(line, self._decode, self._tags)
         if found is None:
             return []
         if isinstance(found, json_line.Unread):
-            return [Draft(found.type, found.content)]
+            return [DraftMessage(found.type, found.content)]
         line, event = found
         return self._readers[type(event)](self, event, line)
 
-    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """A `tool_result` with ``isError`` and ``reason`` as output for every call that is still open.
 
         For a turn that was cut: the runner died, so nothing else will answer them.
         """
         drafts = [
-            Draft("tool_result", ToolResult(tool_use_id=call, output=reason, is_error=True), parent)
+            DraftMessage("tool_result", ToolResult(tool_use_id=call, output=reason, is_error=True), parent)
             for call, parent in self._open.items()
         ]
         self._open.clear()
         return drafts
 
-    def _call(self, call: str, name: str, given: Any, parent: str | None, drafts: list[Draft]) -> None:
+    def _call(self, call: str, name: str, given: Any, parent: str | None, drafts: list[DraftMessage]) -> None:
         if call not in self._calls:
             self._calls.add(call)
             self._open[call] = parent
-            drafts.append(Draft("tool_call", ToolCall(tool_use_id=call, name=name, input=given), parent))
+            drafts.append(DraftMessage("tool_call", ToolCall(tool_use_id=call, name=name, input=given), parent))
 
-    def _result(self, call: str, output: Any, is_error: bool, parent: str | None, drafts: list[Draft]) -> None:
+    def _result(self, call: str, output: Any, is_error: bool, parent: str | None, drafts: list[DraftMessage]) -> None:
         # A call whose line was lost is answered all the same; a second answer to one call is a repeated line.
         if call in self._open or call not in self._calls:
             self._open.pop(call, None)
             self._calls.add(call)
-            drafts.append(Draft("tool_result", ToolResult(tool_use_id=call, output=output, is_error=is_error), parent))
+            drafts.append(
+                DraftMessage("tool_result", ToolResult(tool_use_id=call, output=output, is_error=is_error), parent)
+            )
 
     def _cost(
         self,
@@ -101,7 +103,7 @@ class Adapter(ABC):
         duration_ms: int = 0,
         result: str | UnsetType = UNSET,
         errors: list[str] | UnsetType = UNSET,
-    ) -> Draft:
+    ) -> DraftMessage:
         before = self.total
         self.total = SessionTotal(
             cost_usd=before.cost_usd + cost_usd,
@@ -120,4 +122,4 @@ class Adapter(ABC):
             errors=errors,
             session_total=self.total,
         )
-        return Draft("cost", content)
+        return DraftMessage("cost", content)

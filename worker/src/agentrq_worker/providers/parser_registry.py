@@ -9,44 +9,41 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.acp.parser import AcpAdapter
-from agentrq_worker.providers.aider import AiderAdapter
-from agentrq_worker.providers.claude.parser import ClaudeAdapter
-from agentrq_worker.providers.codex.auto import CodexBothAdapter
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.gemini import GeminiAdapter
-from agentrq_worker.providers.ollama import OllamaAdapter
-from agentrq_worker.providers.opencode import OpencodeAdapter
-from agentrq_worker.providers.parser import NO_TURNS, Adapter
+from agentrq_worker.providers.acp.parser import AcpParser
+from agentrq_worker.providers.aider import AiderParser
+from agentrq_worker.providers.claude.parser import ClaudeParser
+from agentrq_worker.providers.codex.auto import CodexAutoParser
+from agentrq_worker.providers.gemini import GeminiParser
+from agentrq_worker.providers.ollama import OllamaParser
+from agentrq_worker.providers.opencode import OpencodeParser
+from agentrq_worker.providers.parser import NO_TURNS, OutputParser
 
-__all__ = ["ADAPTERS", "Adapter", "Draft", "UnknownAdapter", "adapter"]
-
-ADAPTERS: Final[dict[str, type[Adapter]]] = {
-    "acp": AcpAdapter,
-    "aider": AiderAdapter,
-    "claude": ClaudeAdapter,
-    "codex": CodexBothAdapter,
-    "gemini": GeminiAdapter,
-    "ollama": OllamaAdapter,
-    "opencode": OpencodeAdapter,
+PARSERS: Final[dict[str, type[OutputParser]]] = {
+    "acp": AcpParser,
+    "aider": AiderParser,
+    "claude": ClaudeParser,
+    "codex": CodexAutoParser,
+    "gemini": GeminiParser,
+    "ollama": OllamaParser,
+    "opencode": OpencodeParser,
 }
 """The adapters by the name that settings use."""
 
 
-class UnknownAdapter(ValueError):
+class UnknownParser(ValueError):
     """No adapter has this name; the message lists those that exist."""
 
-    def __init__(self, name: str, known: Iterable[str] = ADAPTERS) -> None:
+    def __init__(self, name: str, known: Iterable[str] = PARSERS) -> None:
         super().__init__(f"No adapter {name!r}; adapters are {', '.join(sorted(known))}")
         self.name = name
 
 
-def adapter(name: str, total: SessionTotal = NO_TURNS, epoch: int = 1) -> Adapter:
-    """A new adapter for one writer of one session; raises `UnknownAdapter`.
+def adapter(name: str, total: SessionTotal = NO_TURNS, epoch: int = 1) -> OutputParser:
+    """A new adapter for one writer of one session; raises `UnknownParser`.
 
-    ``total`` and ``epoch`` are as `Adapter` takes them.
+    ``total`` and ``epoch`` are as `OutputParser` takes them.
     """
-    kind = ADAPTERS.get(name)
+    kind = PARSERS.get(name)
     if kind is None:
-        raise UnknownAdapter(name)
+        raise UnknownParser(name)
     return kind(total, epoch)

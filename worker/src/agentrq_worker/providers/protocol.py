@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 
 
 class Alive(NamedTuple):
@@ -45,15 +45,15 @@ class Late(NamedTuple):
     text: str
 
 
-Said: TypeAlias = Draft | Alive | Ended | Late | Log | Write
+ProtocolEvent: TypeAlias = DraftMessage | Alive | Ended | Late | Log | Write
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """A command that this runner cannot be given; the text is the receipt's reason."""
 
 
-class Dialect(ABC):
-    """One session's conversation with its runner. Methods that answer bytes raise `Refused` where that is not possible.
+class AgentProtocol(ABC):
+    """One session's conversation with its runner. Methods that return bytes raise `CommandRefused` if they cannot.
 
     ``options.resume`` names the provider's own session to go on with. After a recovery no prompt is handed over until
     somebody sends one, so whatever `open` does must leave the runner idle.
@@ -73,32 +73,32 @@ class Dialect(ABC):
 
     def steer(self, text: str) -> bytes:
         """What joins a prompt to the running turn."""
-        raise Refused("this provider cannot be steered in a turn")
+        raise CommandRefused("this provider cannot be steered in a turn")
 
     def interrupt(self) -> bytes:
         """What ends the running turn, not the session."""
-        raise Refused("this provider cannot be interrupted")
+        raise CommandRefused("this provider cannot be interrupted")
 
     def set_model(self, model: str) -> bytes:
         """What has the next turns use another model."""
-        raise Refused("this provider cannot change its model")
+        raise CommandRefused("this provider cannot change its model")
 
     def set_permission_mode(self, mode: str) -> bytes:
         """What changes the permission mode from now on."""
-        raise Refused("this provider cannot change its permission mode")
+        raise CommandRefused("this provider cannot change its permission mode")
 
     def answer(self, request_id: str, answer: Any) -> bytes:
         """What answers an open approval request or question; ``answer`` as docs/contract.md has it."""
-        raise Refused("this provider takes no answers")
+        raise CommandRefused("this provider takes no answers")
 
     def stop(self) -> bytes:
         """What asks the runner to end; its stdin is closed after it."""
         return b""
 
     @abstractmethod
-    def receive(self, line: bytes) -> Sequence[Said]:
+    def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line of the runner's stdout means, with its newline or without. Never raises."""
 
     @abstractmethod
-    def close(self, reason: str) -> list[Draft]:
+    def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""

@@ -8,36 +8,39 @@ from typing import Final
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.acp.protocol import Acp
-from agentrq_worker.providers.claude.parser import ClaudeAdapter
-from agentrq_worker.providers.claude.protocol import ClaudeDialect
-from agentrq_worker.providers.codex.app_protocol import CodexApp
-from agentrq_worker.providers.parser_registry import UnknownAdapter
+from agentrq_worker.providers.acp.protocol import AcpProtocol
+from agentrq_worker.providers.claude.parser import ClaudeParser
+from agentrq_worker.providers.claude.protocol import ClaudeProtocol
+from agentrq_worker.providers.codex.app_protocol import CodexAppProtocol
+from agentrq_worker.providers.parser_registry import UnknownParser
 from agentrq_worker.providers.parser_registry import adapter as make_adapter
-from agentrq_worker.providers.protocol import Dialect
+from agentrq_worker.providers.protocol import AgentProtocol
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
 
-def _runner(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> Dialect:
+def _runner(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> AgentProtocol:
     return RunnerProtocol(session_id, options, adapter, partial(make_adapter, epoch=epoch), total)
 
 
-def _claude(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> Dialect:
+def _claude(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> AgentProtocol:
     if adapter != "claude":
-        raise UnknownAdapter(adapter, ["claude"])
-    return ClaudeDialect(options, ClaudeAdapter(total, epoch))
+        raise UnknownParser(adapter, ["claude"])
+    return ClaudeProtocol(options, ClaudeParser(total, epoch))
 
 
-_JSONRPC: Final[dict[str, Callable[[Options, SessionTotal, int], Dialect]]] = {"acp": Acp, "codex": CodexApp}
+_JSONRPC: Final[dict[str, Callable[[Options, SessionTotal, int], AgentProtocol]]] = {
+    "acp": AcpProtocol,
+    "codex": CodexAppProtocol,
+}
 
 
-def _jsonrpc(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> Dialect:
+def _jsonrpc(session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int) -> AgentProtocol:
     if adapter not in _JSONRPC:
-        raise UnknownAdapter(adapter, _JSONRPC)
+        raise UnknownParser(adapter, _JSONRPC)
     return _JSONRPC[adapter](options, total, epoch)
 
 
-DIALECTS: Final[dict[str, Callable[[str, Options, str, SessionTotal, int], Dialect]]] = {
+PROTOCOLS: Final[dict[str, Callable[[str, Options, str, SessionTotal, int], AgentProtocol]]] = {
     "runner": _runner,
     "claude": _claude,
     "jsonrpc": _jsonrpc,
@@ -45,8 +48,8 @@ DIALECTS: Final[dict[str, Callable[[str, Options, str, SessionTotal, int], Diale
 """Dialects by name; each is made from session id, options, adapter name, sums so far, epoch."""
 
 
-def make_dialect(
+def make_protocol(
     name: str, session_id: str, options: Options, adapter: str, total: SessionTotal, epoch: int
-) -> Dialect:
-    """The dialect of one writer of one session. Raises `UnknownAdapter`, KeyError for an unknown dialect."""
-    return DIALECTS[name](session_id, options, adapter, total, epoch)
+) -> AgentProtocol:
+    """The dialect of one writer of one session. Raises `UnknownParser`, KeyError for an unknown dialect."""
+    return PROTOCOLS[name](session_id, options, adapter, total, epoch)

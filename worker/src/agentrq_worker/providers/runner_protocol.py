@@ -13,10 +13,10 @@ import msgspec
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.parser import Adapter
-from agentrq_worker.providers.parser_registry import UnknownAdapter
-from agentrq_worker.providers.protocol import Alive, Dialect, Ended, Log, Said
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import OutputParser
+from agentrq_worker.providers.parser_registry import UnknownParser
+from agentrq_worker.providers.protocol import AgentProtocol, Alive, Ended, Log, ProtocolEvent
 
 _ALIVE: Final = Alive(by_itself=False)  # such a runner says so as it starts, to be resumed too
 _SWALLOWED: Final = frozenset({"ready", "pong"})
@@ -35,7 +35,7 @@ _HEAD: Final = max(map(len, _OWN))
 _decode = msgspec.json.Decoder(_Line).decode
 
 
-class RunnerProtocol(Dialect):
+class RunnerProtocol(AgentProtocol):
     """One runner's side of the conversation. `receive` never raises, whatever the line."""
 
     def __init__(
@@ -43,7 +43,7 @@ class RunnerProtocol(Dialect):
         session_id: str,
         options: Options,
         adapter: str,
-        make: Callable[[str, SessionTotal], Adapter],
+        make: Callable[[str, SessionTotal], OutputParser],
         total: SessionTotal,
     ) -> None:
         """``make(name, total)`` makes an adapter; ``adapter`` names the one to begin with."""
@@ -74,7 +74,7 @@ class RunnerProtocol(Dialect):
         """The line that asks the runner to end."""
         return encode({"type": "stop", "sessionId": self._session_id}) + b"\n"
 
-    def receive(self, line: bytes) -> Sequence[Said]:
+    def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line means."""
         # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
         # nearly every line, it spares decoding an agent's line twice.
@@ -106,18 +106,18 @@ class RunnerProtocol(Dialect):
             return [Log(said.message if isinstance(said.message, str) else whole.decode("utf-8", "replace"))]
         return self._adapter.receive(line)
 
-    def close(self, reason: str) -> list[Draft]:
+    def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""
         return self._adapter.close(reason)
 
-    def _choose(self, name: Any) -> list[Draft]:
+    def _choose(self, name: Any) -> list[DraftMessage]:
         """A runner that plays another agent's part says whose (`replay`); what the one before left open is closed."""
         if not isinstance(name, str) or name == self._name:
             return []
         before = self._adapter
         try:
             self._adapter = self._make(name, before.total)
-        except UnknownAdapter:
+        except UnknownParser:
             return []  # a name of a newer protocol: the adapter in use reads on
         self._name = name
         return before.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentrq.wire.messages import Text, TextDelta, Thinking, ThinkingDelta
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 
 LARGEST = 1 << 20
 """Characters after which a block should be ended: an agent that never pauses must not fill the memory."""
@@ -27,18 +27,20 @@ class Block:
         """Characters so far."""
         self._pieces: list[str] = []
 
-    def piece(self, text: str) -> Draft:
+    def piece(self, text: str) -> DraftMessage:
         """The delta of one more piece."""
         offset = self.size
         self.size += len(text)
         self._pieces.append(text)
         if self.thought:
-            return Draft("thinking_delta", ThinkingDelta(text=text, block_id=self.block_id, offset=offset), self.parent)
-        return Draft("text_delta", TextDelta(text=text, block_id=self.block_id, offset=offset), self.parent)
+            return DraftMessage(
+                "thinking_delta", ThinkingDelta(text=text, block_id=self.block_id, offset=offset), self.parent
+            )
+        return DraftMessage("text_delta", TextDelta(text=text, block_id=self.block_id, offset=offset), self.parent)
 
-    def whole(self, text: Any = None) -> Draft:
+    def whole(self, text: Any = None) -> DraftMessage:
         """The whole: ``text`` (also as `msgspec.Raw`) where the agent says it itself, else all pieces."""
         words = "".join(self._pieces) if text is None else text
         if self.thought:
-            return Draft("thinking", Thinking(text=words, block_id=self.block_id), self.parent)
-        return Draft("text", Text(text=words, block_id=self.block_id), self.parent)
+            return DraftMessage("thinking", Thinking(text=words, block_id=self.block_id), self.parent)
+        return DraftMessage("text", Text(text=words, block_id=self.block_id), self.parent)

@@ -22,7 +22,7 @@ MOST_WORDS: Final = 4000
 """Members of one command: a script hands on no more than some 8000 words at once."""
 
 
-class Whose(NamedTuple):
+class SessionIdentity(NamedTuple):
     """A session, as the one that a job is of: its id, its start's nonce (None: there is none by that id), its status.
 
     ``status`` None: whichever it has.
@@ -33,10 +33,10 @@ class Whose(NamedTuple):
     status: Status | None = None
 
 
-class Only:
+class FencedPipeline:
     """Makes the pipelines of a connection whose commands hold only if a session is as it was seen."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, whose: Whose | None) -> None:
+    def __init__(self, connection: redis.Redis, keys: Keys, whose: SessionIdentity | None) -> None:
         self.refused = False
         """It was not so, and nothing of what was to be done has been done."""
         self.decided = False
@@ -58,7 +58,7 @@ class _Refused(Exception):
 
 
 class _Pipeline(Pipeline):
-    only: Only
+    only: FencedPipeline
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """All its commands as one step; answers nothing. (RQ does not ask, and a WATCH of its own stays good.)"""
@@ -77,9 +77,9 @@ class _Pipeline(Pipeline):
 
 
 @contextlib.contextmanager
-def only(connection: redis.Redis, keys: Keys, whose: Whose | None) -> Iterator[Only]:
+def only(connection: redis.Redis, keys: Keys, whose: SessionIdentity | None) -> Iterator[FencedPipeline]:
     """The first pipeline of ``connection`` that is executed within holds only if its session is ``whose``."""
-    made = Only(connection, keys, whose)
+    made = FencedPipeline(connection, keys, whose)
     if whose is None:
         yield made
         return

@@ -26,9 +26,9 @@ from agentrq.wire import script_calls, scripts
 from agentrq.wire.keys import Keys
 from agentrq_worker.rq.executor import RqThread
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_handler import Jobs
-from agentrq_worker.rq.job_records import Bookkeeping
-from agentrq_worker.rq.registry_maintenance import Upkeep
+from agentrq_worker.rq.job_handler import JobHandler
+from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.registry_maintenance import RegistryMaintenance
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ _LOOK: Final = hashlib.sha1(scripts.SOURCES["look"].encode(), usedforsecurity=Fa
 """How Redis names a script that anybody has run before."""
 
 
-class Job(NamedTuple):
+class DequeuedJob(NamedTuple):
     """A job that was dequeued; ``seen`` is the answer to `steps.look` at the session of a start, None if not known."""
 
     job: SessionJob
@@ -50,19 +50,19 @@ class Job(NamedTuple):
     seen: Any = None
 
 
-Taken: TypeAlias = tuple[list[Job], Exception | None]
+Taken: TypeAlias = tuple[list[DequeuedJob], Exception | None]
 """What a dequeue brought, and what ended it."""
 
 
-class Taking:
+class JobFetcher:
     """Takes and hands on jobs until told to stop. ``running`` are the starts whose sessions live here."""
 
     def __init__(
         self,
         connection: redis.Redis,
-        jobs: Jobs,
-        books: Bookkeeping,
-        upkeep: Upkeep,
+        jobs: JobHandler,
+        books: JobRecords,
+        upkeep: RegistryMaintenance,
         rq: RqThread,
         stopping: asyncio.Event,
         keys: Keys,
@@ -133,14 +133,14 @@ class Taking:
         self.running.discard(task)
         self._slots.release()
 
-    async def _handle(self, taken: Job) -> None:
+    async def _handle(self, taken: DequeuedJob) -> None:
         self._upkeep.in_hand.add(taken.job.id)
         try:
             await self._jobs.handle(*taken)
         finally:
             self._upkeep.in_hand.discard(taken.job.id)
 
-    async def _take(self, queue: Queue, dequeue: Callable[[Queue, bool], Taken], wait: bool) -> list[Job]:
+    async def _take(self, queue: Queue, dequeue: Callable[[Queue, bool], Taken], wait: bool) -> list[DequeuedJob]:
         """One dequeue; empty when nothing came or it was dealt with. An outage costs a log line."""
         try:
             taken, error = await asyncio.get_running_loop().run_in_executor(self._threads, dequeue, queue, wait)
@@ -177,7 +177,7 @@ class Taking:
             return taken, error
         held, more, taken = self._standing(queue, taken)
         if more and not held and most > 1:
-            others: list[Job] = []
+            others: list[DequeuedJob] = []
             while len(taken) + len(others) < most and error is None:
                 another, error = self._take_one(queue, False)
                 if not another:
@@ -191,7 +191,7 @@ class Taking:
             return [], error
         return taken, error
 
-    def _standing(self, queue: Queue, taken: list[Job]) -> tuple[bool, bool, list[Job]]:
+    def _standing(self, queue: Queue, taken: list[DequeuedJob]) -> tuple[bool, bool, list[DequeuedJob]]:
         """Whether `rq suspend` holds, whether more waits in the queue, and the sessions of the jobs, in one round trip.
 
         A session that is not seen here, as one whose job has another id, is looked at by itself (job_handler.py).
@@ -216,7 +216,7 @@ class Taking:
             return [], None
         except Exception as error:  # noqa: BLE001 - told on the loop, with what was taken before it
             return [], error
-        return [] if taken is None else [Job(*taken)], None
+        return [] if taken is None else [DequeuedJob(*taken)], None
 
     def _dequeue(self, queue: Queue, wait: bool) -> tuple[SessionJob, Queue] | None:
         """On the queue's own thread. One queue means BLMOVE, which cannot lose a job."""

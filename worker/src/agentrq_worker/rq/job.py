@@ -18,7 +18,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from agentrq.wire.commands import MAX_PROMPT_BYTES
-from agentrq_worker.rq.fenced_pipeline import Whose
+from agentrq_worker.rq.fenced_pipeline import SessionIdentity
 
 LARGEST: Final = 4 * MAX_PROMPT_BYTES
 """Bytes of a job's hash, names and values, and of each of its packed values once it is unpacked."""
@@ -94,7 +94,7 @@ def _is_too_large(packed: bytes) -> bool:
 class SessionJob(Job):
     """A job whose callbacks do not exist and whose webhooks are sent by threads of their own."""
 
-    whose: Whose | None = None
+    whose: SessionIdentity | None = None
     """Only as long as it is this session's, anything is written of it; None: it is none's."""
 
     def refresh(self) -> None:

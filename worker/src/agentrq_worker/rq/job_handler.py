@@ -26,11 +26,11 @@ from agentrq.wire.ids import check_session_id
 from agentrq.wire.script_calls import now_ms
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.ownership.ownership import Claim, Look
+from agentrq_worker.ownership.ownership import Claim, SessionSnapshot
 from agentrq_worker.rq.executor import RqThread
-from agentrq_worker.rq.fenced_pipeline import Whose
+from agentrq_worker.rq.fenced_pipeline import SessionIdentity
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_records import Bookkeeping, is_later, whose_is
+from agentrq_worker.rq.job_records import JobRecords, identity_of, is_later
 from agentrq_worker.session_types import Outcome
 from agentrq_worker.worker import Host
 
@@ -52,7 +52,7 @@ class ForeignFunction(AgentRQError):
 class _Live:
     """A start whose session runs here."""
 
-    whose: Whose
+    whose: SessionIdentity
     stopped: bool = False
     """RQ was asked to stop it."""
 
@@ -61,10 +61,10 @@ class _Live:
         return self.whose.session_id
 
 
-class Jobs:
-    """Handles the jobs that one worker dequeues, and does RQ's part of maintenance (`maintenance.Jobs`)."""
+class JobHandler:
+    """Handles the jobs that one worker dequeues, and does RQ's part of maintenance (`maintenance.JobHandler`)."""
 
-    def __init__(self, worker: BaseWorker, books: Bookkeeping, rq: RqThread, host: Host, queue: str) -> None:
+    def __init__(self, worker: BaseWorker, books: JobRecords, rq: RqThread, host: Host, queue: str) -> None:
         self._worker = worker
         self._books = books
         self._rq = rq
@@ -161,14 +161,14 @@ class Jobs:
             await self._run(job, queue, claim)
         elif look is not None and look.state.ended:  # stopped while its job waited
             await self._rq(self._books.close, job, queue, look)
-            await self._forget_removed(job, queue, whose_is(look))
+            await self._forget_removed(job, queue, identity_of(look))
         else:
             await self._rq(self._books.drop_copy, job, queue)
 
     async def _run(self, job: SessionJob, queue: Queue, claim: Claim) -> None:
         """The session's life, with RQ's bookkeeping beside it."""
         sid = claim.claimed.session_id
-        job.whose = Whose(sid, claim.state.get("nonce", ""))
+        job.whose = SessionIdentity(sid, claim.state.get("nonce", ""))
         live = self._live[job.id] = _Live(job.whose)
         try:
             async with asyncio.TaskGroup() as group:
@@ -219,7 +219,7 @@ class Jobs:
             await self._rq(books.succeed, job, queue, execution, result)
         await self._forget_removed(job, queue, live.whose)
 
-    async def _forget_removed(self, job: SessionJob, queue: Queue, whose: Whose) -> None:
+    async def _forget_removed(self, job: SessionJob, queue: Queue, whose: SessionIdentity) -> None:
         """What was written of a job after its session had been removed, goes too; what another by its id has, stays."""
         done = False
         while not done:
@@ -253,24 +253,24 @@ class Jobs:
 
     # -- what maintenance asks of RQ's side
 
-    async def enqueue(self, job_id: str, look: Look) -> bool:
-        """As `maintenance.Jobs.enqueue`."""
+    async def enqueue(self, job_id: str, look: SessionSnapshot) -> bool:
+        """As `maintenance.JobHandler.enqueue`."""
         outcome = await self._rq(self._books.enqueue_again, job_id, look)
         if outcome == "enqueued":
             log.warning("session %s: put back into the queue", look.state.session_id)
         return outcome != "canceled"
 
-    async def conclude(self, job_id: str, look: Look) -> None:
-        """As `maintenance.Jobs.conclude`."""
+    async def conclude(self, job_id: str, look: SessionSnapshot) -> None:
+        """As `maintenance.JobHandler.conclude`."""
         await self._rq(self._books.conclude, job_id, look)
 
 
-def _is_anothers(look: Look | None, whose: Whose) -> bool:
+def _is_anothers(look: SessionSnapshot | None, whose: SessionIdentity) -> bool:
     """Whether a session that was removed meanwhile has left its id to another, which is what was seen."""
     return look is not None and look.inner.nonce != whose.nonce
 
 
-def _is_second(job: SessionJob, look: Look) -> bool:
+def _is_second(job: SessionJob, look: SessionSnapshot) -> bool:
     """Whether a job is a new start by the id of a session that runs, and no copy of that session's own job."""
     state = look.state
     if not look.owned or job.worker_name or state.started_at is None:

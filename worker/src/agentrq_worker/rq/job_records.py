@@ -23,8 +23,8 @@ from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, delete_end, delete_job
 from agentrq.wire.keys import Keys
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
-from agentrq_worker.ownership.ownership import Look
-from agentrq_worker.rq.fenced_pipeline import Only, Whose, only
+from agentrq_worker.ownership.ownership import SessionSnapshot
+from agentrq_worker.rq.fenced_pipeline import FencedPipeline, SessionIdentity, only
 from agentrq_worker.rq.job import SessionJob, read_data
 
 log = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ class NotPersisted(redis.ConnectionError):
     """RQ only logged that Redis was away when a job was to be closed."""
 
 
-def whose_is(look: Look) -> Whose:
+def identity_of(look: SessionSnapshot) -> SessionIdentity:
     """A session as it was looked at."""
-    return Whose(look.state.session_id, look.inner.nonce, look.state.status)
+    return SessionIdentity(look.state.session_id, look.inner.nonce, look.state.status)
 
 
-class Bookkeeping:
+class JobRecords:
     """RQ's records of the jobs that one worker handles."""
 
     def __init__(self, worker: BaseWorker, starts: Queue, keys: Keys) -> None:
@@ -66,7 +66,7 @@ class Bookkeeping:
     # -- the life of a job here
 
     def prepare(self, job: SessionJob) -> Execution | None:
-        """The job is ``started`` here, and nowhere else; its data may be unreadable. None if it is `Whose` no more."""
+        """Mark the job ``started``, here alone; its data may be unreadable. None if the job has another session."""
         known = set(self._worker.executions)
         try:
             with self.only(job.whose) as only, self._connection.pipeline() as pipeline:
@@ -88,7 +88,7 @@ class Bookkeeping:
         return execution
 
     def succeed(self, job: SessionJob, queue: Queue, execution: Execution, result: Any) -> None:
-        """``finished``, with a result, if it is `Whose` it was."""
+        """``finished``, with a result, if it is `SessionIdentity` it was."""
         if job.result_ttl is None:
             job.result_ttl = RESULT_TTL_S
         with self.only(job.whose) as only:
@@ -149,18 +149,18 @@ class Bookkeeping:
             self._requeue(job, self._starts, pipeline)
             pipeline.execute()
 
-    def forget(self, job: SessionJob, queue: Queue, session_id: str, look: Look | None) -> bool:
+    def forget(self, job: SessionJob, queue: Queue, session_id: str, look: SessionSnapshot | None) -> bool:
         """What was written of a job after its session had been removed, goes; False where ``look`` holds no more.
 
         ``look`` is what has the session's id now: nothing, and the job goes too; or another session, whose job stays
         and is set right, if it lives.
         """
         if look is None:
-            commands, whose = delete_job(queue.name, job.id), Whose(session_id, None)
+            commands, whose = delete_job(queue.name, job.id), SessionIdentity(session_id, None)
         elif look.state.ended or job.id != session_id:  # what is there is its own
             return True
         else:
-            commands, whose = delete_end(queue.name, job.id), whose_is(look)
+            commands, whose = delete_end(queue.name, job.id), identity_of(look)
             commands.append(("PERSIST", job.key))
             if look.owned:
                 worker = look.state.worker or ""
@@ -172,13 +172,13 @@ class Bookkeeping:
             pipeline.execute()
         return not only.refused
 
-    def set_right(self, job_id: str, session_id: str, look: Look | None, gone: bool) -> None:
+    def set_right(self, job_id: str, session_id: str, look: SessionSnapshot | None, gone: bool) -> None:
         """After `let_go` of a session that others took: what `prepare` wrote may be later than what they wrote."""
         key = SessionJob.key_for(job_id)
         if self._connection.hget(key, "worker_name") != self._worker.name.encode():
             return
         if gone:
-            with self.only(Whose(session_id, None)), self._connection.pipeline() as pipeline:
+            with self.only(SessionIdentity(session_id, None)), self._connection.pipeline() as pipeline:
                 pipeline.delete(key)
                 pipeline.execute()
         elif look is None:  # it cannot be read
@@ -187,11 +187,11 @@ class Bookkeeping:
         elif look.state.ended:
             self.conclude(job_id, look, "it was marked started here after its end")
         elif look.owned and look.state.worker:
-            with self.only(whose_is(look)), self._connection.pipeline() as pipeline:
+            with self.only(identity_of(look)), self._connection.pipeline() as pipeline:
                 pipeline.hset(key, "worker_name", look.state.worker)
                 pipeline.execute()
 
-    def only(self, whose: Whose | None) -> AbstractContextManager[Only]:
+    def only(self, whose: SessionIdentity | None) -> AbstractContextManager[FencedPipeline]:
         """What is written of a job within holds only if its session is ``whose``; None: in any case."""
         return only(self._connection, self._keys, whose)
 
@@ -204,9 +204,9 @@ class Bookkeeping:
         """A second copy of a job that runs elsewhere was dequeued: it is forgotten, the job untouched."""
         queue.intermediate_queue.remove(job.id)
 
-    def close(self, job: SessionJob, queue: Queue, look: Look) -> None:
+    def close(self, job: SessionJob, queue: Queue, look: SessionSnapshot) -> None:
         """What its session's end makes of a job that nobody runs: canceled, finished or failed."""
-        state, job.whose = look.state, whose_is(look)
+        state, job.whose = look.state, identity_of(look)
         if state.started_at is None and state.status is Status.DONE:
             self._cancel(job, queue)
             return
@@ -272,7 +272,7 @@ class Bookkeeping:
 
     # -- for maintenance
 
-    def enqueue_again(self, job_id: str, look: Look) -> Literal["enqueued", "there", "changed", "canceled"]:
+    def enqueue_again(self, job_id: str, look: SessionSnapshot) -> Literal["enqueued", "there", "changed", "canceled"]:
         """Put the job of a session without an owner into its queue, in front.
 
         Answers ``there`` where it is on its way already, ``changed`` where the session is not as it was seen any more,
@@ -288,7 +288,7 @@ class Bookkeeping:
         for key in (queue.key, queue.intermediate_queue_key):
             if self._connection.lpos(key, job_id) is not None:
                 return "there"
-        with self.only(whose_is(look)) as only, self._connection.pipeline() as pipeline:
+        with self.only(identity_of(look)) as only, self._connection.pipeline() as pipeline:
             pipeline.sadd(Queue.redis_queues_keys, queue.key)
             if job is None:
                 arguments = [state.session_id, state.provider, look.inner.prompt, {}]
@@ -302,7 +302,7 @@ class Bookkeeping:
             pipeline.execute()
         return "changed" if only.refused else "enqueued"
 
-    def conclude(self, job_id: str, look: Look, why: str = "its worker did not close it") -> None:
+    def conclude(self, job_id: str, look: SessionSnapshot, why: str = "its worker did not close it") -> None:
         """Close the job of an ended session that was left ``started``, or still waits in its queue."""
         job = self.fetch(job_id)
         if job is None or is_later(job, look.state):
@@ -312,7 +312,7 @@ class Bookkeeping:
             log.warning("job %s: %s", job_id, why)
         elif status is not JobStatus.QUEUED:
             return
-        with self.only(whose_is(look)), self._connection.pipeline() as pipeline:
+        with self.only(identity_of(look)), self._connection.pipeline() as pipeline:
             pipeline.lrem(queue.key, 0, job_id)
             pipeline.execute()
         self.close(job, queue, look)

@@ -23,7 +23,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from agentrq.rq_commands import SERIALIZER
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_records import RQ_LEASE_S, Bookkeeping
+from agentrq_worker.rq.job_records import RQ_LEASE_S, JobRecords
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ return found
 """
 
 
-class Upkeep:
+class RegistryMaintenance:
     """What one worker does for RQ besides its jobs. ``lease_key`` names the key that says whether a worker lives."""
 
-    def __init__(self, worker: BaseWorker, books: Bookkeeping, lease_key: Callable[[str], str], lease_s: float) -> None:
+    def __init__(self, worker: BaseWorker, books: JobRecords, lease_key: Callable[[str], str], lease_s: float) -> None:
         self.most_free = 0
         """The most sessions that another worker of this queue would take."""
         self.in_hand: set[str] = set()

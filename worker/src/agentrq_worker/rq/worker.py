@@ -24,13 +24,13 @@ from rq.worker import BaseWorker
 from agentrq.connection import connect
 from agentrq.rq_commands import SERIALIZER
 from agentrq.wire.keys import control_queue
-from agentrq_worker.ownership.ownership import NameTaken
+from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.rq.executor import RqThread
-from agentrq_worker.rq.fetcher import DEQUEUE_S, Taking
+from agentrq_worker.rq.fetcher import DEQUEUE_S, JobFetcher
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_handler import Jobs
-from agentrq_worker.rq.job_records import RQ_LEASE_S, Bookkeeping
-from agentrq_worker.rq.registry_maintenance import CLEAN_S, Upkeep
+from agentrq_worker.rq.job_handler import JobHandler
+from agentrq_worker.rq.job_records import RQ_LEASE_S, JobRecords
+from agentrq_worker.rq.registry_maintenance import CLEAN_S, RegistryMaintenance
 from agentrq_worker.settings import Settings
 from agentrq_worker.worker import LAST_WRITE_S, Host
 
@@ -66,8 +66,8 @@ class SessionWorker(BaseWorker):
         )
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._books = Bookkeeping(self, self.queues[0], settings.keys)
-        self._upkeep = Upkeep(self, self._books, settings.keys.worker, settings.lease_s)
+        self._books = JobRecords(self, self.queues[0], settings.keys)
+        self._upkeep = RegistryMaintenance(self, self._books, settings.keys.worker, settings.lease_s)
         self._stopping = asyncio.Event()
         self._given_up = asyncio.Event()
         self._commands_lost = -math.inf
@@ -142,8 +142,8 @@ class SessionWorker(BaseWorker):
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._host = Host(self.settings, self._url)
-        self._jobs = Jobs(self, self._books, self._rq, self._host, self.settings.queue)
-        self._taking = Taking(
+        self._jobs = JobHandler(self, self._books, self._rq, self._host, self.settings.queue)
+        self._taking = JobFetcher(
             self._connection_for_queues, self._jobs, self._books, self._upkeep, self._rq, self._stopping,
             self.settings.keys, self.settings.max_sessions,
         )  # fmt: skip

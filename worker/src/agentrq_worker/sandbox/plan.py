@@ -39,7 +39,7 @@ class CannotConfine(Exception):
     """What the settings ask for cannot be enforced here; the text says what and why."""
 
 
-class Confined(NamedTuple):
+class ConfinedCommand(NamedTuple):
     """A command that confines itself; ``plan`` has to be inherited, and closed after the spawn."""
 
     argv: list[str]
@@ -102,7 +102,7 @@ def confine(
     roots: Sequence[str] | None = None,
     home: Home | None = None,
     read: Sequence[str] = (),
-) -> Confined:
+) -> ConfinedCommand:
     """The command to spawn instead of ``argv``, with an empty environment. Raises `CannotConfine`, FileNotFoundError.
 
     ``workspace``: writable besides the directory it is spawned in; under ``roots``, where there are any. ``read``: what
@@ -159,7 +159,7 @@ def confine(
     file.flush()
     file.seek(0)
     command = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT, _ROOM, str(file.fileno())]
-    return Confined(command, file, ", ".join(enforced))
+    return ConfinedCommand(command, file, ", ".join(enforced))
 
 
 _LIMITS: Final = ("memory", "open_files", "processes", "file_size", "cpu_s")

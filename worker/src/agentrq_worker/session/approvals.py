@@ -13,35 +13,35 @@ from agentrq.wire.approval_policy import Policy, read_policy
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq.wire.status import Status
-from agentrq_worker.providers.answers import gist
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Refused
-from agentrq_worker.session.open_requests import Decided, Requests
-from agentrq_worker.session.turn import Turns
-from agentrq_worker.session_types import Claimed, CutTurn, Outcome
-from agentrq_worker.stream.publisher import Lane
+from agentrq_worker.providers.answers import summarize_answer
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import CommandRefused
+from agentrq_worker.session.open_requests import AutomaticAnswer, OpenRequests
+from agentrq_worker.session.turn import TurnState
+from agentrq_worker.session_types import ClaimedSession, InterruptedTurn, Outcome
+from agentrq_worker.stream.event_log import EventLog
 
 log = logging.getLogger(__name__)
 
 
-class Asked(Turns):
+class ApprovalFlow(TurnState):
     """A session's standing, with its approvals and questions."""
 
     def __init__(
         self,
-        claimed: Claimed,
+        claimed: ClaimedSession,
         options: Options,
-        lane: Lane,
+        lane: EventLog,
         worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
     ) -> None:
         super().__init__(lane, write, over)
         self._id = claimed.session_id
-        left: CutTurn | Claimed = claimed.cut or claimed
-        self.requests = Requests(worker_policy, read_policy(options.approvals), left.asked, left.fates, options.cwd)
+        left: InterruptedTurn | ClaimedSession = claimed.cut or claimed
+        self.requests = OpenRequests(worker_policy, read_policy(options.approvals), left.asked, left.fates, options.cwd)
 
-    def _asked(self, draft: Draft, content: ApprovalRequest | Question) -> None:
+    def _asked(self, draft: DraftMessage, content: ApprovalRequest | Question) -> None:
         """The agent asks: policy, an answer that came before, or a person decides."""
         public, decided = self.requests.ask(content)
         content.request_id = public
@@ -56,17 +56,17 @@ class Asked(Turns):
         for request_id, decided in self.requests.expired():
             self._decide(request_id, decided)
 
-    def _decide(self, request_id: str, decided: Decided) -> None:
+    def _decide(self, request_id: str, decided: AutomaticAnswer) -> None:
         """Answer the agent without a client's command; one that has not asked again yet has its answer when it does."""
         own_id = self.requests.own_id(request_id)
         try:
             data = b"" if own_id is None else self._speaker().answer(own_id, decided.answer)
-        except Refused as refused:
+        except CommandRefused as refused:
             log.warning("session %s: request %s stays open: %s", self._id, request_id, refused)
             if self.status is Status.RUNNING:
                 self._move(Status.WAITING)
             return
-        self._resolve(request_id, gist(decided.answer).decision, decided.by)
+        self._resolve(request_id, summarize_answer(decided.answer).decision, decided.by)
         self._send(data)
 
     def _withdrawn(self, content: ApprovalResolved) -> None:

@@ -19,10 +19,10 @@ from agentrq.wire.messages import SessionTotal
 from agentrq.wire.status import Reason
 from agentrq_worker.process.environment import build_environment, is_public
 from agentrq_worker.process.redact import Redactor
-from agentrq_worker.providers.parser_registry import UnknownAdapter
-from agentrq_worker.providers.protocol import Dialect
-from agentrq_worker.providers.protocol_registry import make_dialect
-from agentrq_worker.sandbox.plan import OWN_HOME, CannotConfine, Confined, Home, confine
+from agentrq_worker.providers.parser_registry import UnknownParser
+from agentrq_worker.providers.protocol import AgentProtocol
+from agentrq_worker.providers.protocol_registry import make_protocol
+from agentrq_worker.sandbox.plan import OWN_HOME, CannotConfine, ConfinedCommand, Home, confine
 from agentrq_worker.session.program_lookup import Program, RunnerNotFound, resolve
 from agentrq_worker.settings import Settings
 from agentrq_worker.start_policy import NotAllowed, admit, bounded, entered
@@ -46,9 +46,9 @@ class Launch(NamedTuple):
     argv: list[str]
     environment: dict[str, str]
     cwd: str | None
-    dialect: Dialect
+    dialect: AgentProtocol
     redactor: Redactor
-    confined: Confined | None = None
+    confined: ConfinedCommand | None = None
     home: Home | None = None
     roots: list[str] | None = None
     held: list[str] = []  # noqa: RUF012 - never changed
@@ -110,8 +110,8 @@ def prepare(
             options = msgspec.structs.replace(options, cwd=os.path.abspath(options.cwd or "."))
         if settings.approvals is not None:  # what a worker forbids has to be asked for
             options = msgspec.structs.replace(options, approvals=settings.approvals)
-        dialect = make_dialect(program.dialect, session_id, options, program.adapter, total, epoch)
-    except (RunnerNotFound, UnknownAdapter) as error:
+        dialect = make_protocol(program.dialect, session_id, options, program.adapter, total, epoch)
+    except (RunnerNotFound, UnknownParser) as error:
         raise CannotLaunch(str(error)) from None
     environment = build_environment(
         os.environ,

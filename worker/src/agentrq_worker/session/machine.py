@@ -27,12 +27,12 @@ from agentrq.wire.messages import (
 )
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker.process.framing import LineTooLong
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Alive, Dialect, Ended, Late, Log, Said, Write
-from agentrq_worker.session.prompt_queue import Delivery
-from agentrq_worker.session_types import Claimed, CutTurn, Outcome
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import AgentProtocol, Alive, Ended, Late, Log, ProtocolEvent, Write
+from agentrq_worker.session.prompt_queue import PromptQueue
+from agentrq_worker.session_types import ClaimedSession, InterruptedTurn, Outcome
 from agentrq_worker.start_policy import EVERYTHING, StartPolicy
-from agentrq_worker.stream.publisher import Lane
+from agentrq_worker.stream.event_log import EventLog
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +46,14 @@ _PLAIN: Final = LIVE_ONLY | {
 """Types that mean nothing to a session that is ``running`` already."""
 
 
-class Conversation(Delivery):
+class SessionMachine(PromptQueue):
     """One writer's part of a session's talk, from its runner's first line to the end."""
 
     def __init__(
         self,
-        claimed: Claimed,
+        claimed: ClaimedSession,
         options: Options,
-        lane: Lane,
+        lane: EventLog,
         worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
@@ -65,7 +65,7 @@ class Conversation(Delivery):
 
     # -- the beginning
 
-    def begin(self, dialect: Dialect, pid: int, enforced: str = "") -> None:
+    def begin(self, dialect: AgentProtocol, pid: int, enforced: str = "") -> None:
         """The runner runs: hand over the first prompt, or resume. ``enforced``: what its sandbox holds it to."""
         self._dialect = dialect
         claimed, cut = self._claimed, self._claimed.cut
@@ -89,7 +89,7 @@ class Conversation(Delivery):
         for waiting in early:
             self.deliver(waiting)
 
-    def close_cut_turn(self, cut: CutTurn) -> None:
+    def close_cut_turn(self, cut: InterruptedTurn) -> None:
         """Say that the last owner's turn was cut; no tool call stays without an answer."""
         for call, parent in cut.open_calls:
             answer = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
@@ -103,23 +103,23 @@ class Conversation(Delivery):
         """Lines of the runner's stdout that came together."""
         assert self._dialect is not None
         receive = self._dialect.receive
-        plain: list[Draft] = []
+        plain: list[DraftMessage] = []
         for line in lines:
             for said in receive(line) if isinstance(line, bytes) else _too_long(line):
-                if type(said) is Draft and said.type in _PLAIN and self.status is Status.RUNNING:
+                if type(said) is DraftMessage and said.type in _PLAIN and self.status is Status.RUNNING:
                     plain.append(said)
                     continue
                 if plain:
                     self._lane.messages(plain)
                     plain.clear()
-                if type(said) is Draft:
+                if type(said) is DraftMessage:
                     self._publish(said)
                 else:
                     self._heed(said)
         if plain:
             self._lane.messages(plain)
 
-    def _heed(self, said: Said) -> None:
+    def _heed(self, said: ProtocolEvent) -> None:
         """What a line means beside messages."""
         if isinstance(said, Alive):
             if said.by_itself or self.busy or self.status is not Status.IDLE:
@@ -137,7 +137,7 @@ class Conversation(Delivery):
             else:
                 self._finish(Outcome(Status.DONE, Reason.COMPLETED))
 
-    def _publish(self, draft: Draft) -> None:
+    def _publish(self, draft: DraftMessage) -> None:
         """One message of the agent, and what it means for the session."""
         kind, content = draft.type, draft.content
         if self.status is Status.STARTING or (self.status is Status.IDLE and kind in _BEGINS_TURN):
@@ -209,9 +209,9 @@ class Conversation(Delivery):
         self._lane.end(outcome.status, outcome.reason, outcome.error, fields)
 
 
-def _too_long(line: LineTooLong) -> tuple[Draft]:
+def _too_long(line: LineTooLong) -> tuple[DraftMessage]:
     text = f"A line of {line.bytes} bytes is over the limit"
-    return (Draft("error", Error(text, "line_too_long", bytes=line.bytes)),)
+    return (DraftMessage("error", Error(text, "line_too_long", bytes=line.bytes)),)
 
 
 def _texts(**fields: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from agentrq.wire.approval_policy import Policy
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, Question
 from agentrq_worker.session import approval_policy
-from agentrq_worker.session_types import Carried
+from agentrq_worker.session_types import InterruptedRequest
 
 REMEMBERED: Final = 1000
 """How many closed requests are remembered, to tell a late answer who was first."""
@@ -31,21 +31,21 @@ class _Open:
         """In seconds since the epoch, as it outlives workers."""
 
 
-class Decided(NamedTuple):
+class AutomaticAnswer(NamedTuple):
     """An answer that needs nobody: of the policy, a deadline, or one that came before the question."""
 
     answer: Any
     by: str
 
 
-class Requests:
+class OpenRequests:
     """The requests of one writer of a session, by the ids that clients know."""
 
     def __init__(
         self,
         worker: Policy,
         session: Policy,
-        carried: Iterable[Carried] = (),
+        carried: Iterable[InterruptedRequest] = (),
         fates: Mapping[str, str] | None = None,
         cwd: str | None = None,
     ) -> None:
@@ -77,7 +77,7 @@ class Requests:
         kept = {one.request_id: [one.answer, one.by] for one in self._carried if one.answer is not None}
         return encode(kept) if kept else b""
 
-    def ask(self, content: ApprovalRequest | Question) -> tuple[str, Decided | None]:
+    def ask(self, content: ApprovalRequest | Question) -> tuple[str, AutomaticAnswer | None]:
         """The agent asks: the id that clients know it by, and the answer where one is there already."""
         is_approval = isinstance(content, ApprovalRequest)
         name = content.name if isinstance(content, ApprovalRequest) else ""
@@ -94,20 +94,20 @@ class Requests:
                 public, since = earlier.request_id, earlier.asked_at / 1000
         self._open[public] = _Open(content.request_id, tool if isinstance(tool, str) else None, self._deadline(since))
         if earlier is not None and earlier.answer is not None:
-            return public, Decided(earlier.answer, earlier.by)
+            return public, AutomaticAnswer(earlier.answer, earlier.by)
         decision = approval_policy.decide(self._worker, self._session, name, given, self._cwd) if is_approval else "ask"
-        return public, None if decision == "ask" else Decided(decision, "policy")
+        return public, None if decision == "ask" else AutomaticAnswer(decision, "policy")
 
     def _deadline(self, since: float) -> float | None:
         return None if self._timed.deadline_s is None else since + self._timed.deadline_s
 
-    def expired(self) -> list[tuple[str, Decided]]:
+    def expired(self) -> list[tuple[str, AutomaticAnswer]]:
         """The requests whose deadline has passed, each named once, and what is decided then.
 
         Those of a cut turn, which nobody has asked again yet, are answered by it when they are.
         """
-        now, decided = time.time(), Decided(self._timed.on_deadline, "deadline")
-        due: list[tuple[str, Decided]] = []
+        now, decided = time.time(), AutomaticAnswer(self._timed.on_deadline, "deadline")
+        due: list[tuple[str, AutomaticAnswer]] = []
         for request_id, opened in self._open.items():
             if opened.deadline is not None and opened.deadline <= now:
                 opened.deadline = None
@@ -154,7 +154,7 @@ class Requests:
                 return True
         return False
 
-    def waits_to_be_asked(self, request_id: str) -> Carried | None:
+    def waits_to_be_asked(self, request_id: str) -> InterruptedRequest | None:
         """A request of a cut turn that has no answer yet."""
         return next((one for one in self._carried if one.request_id == request_id and one.answer is None), None)
 

@@ -17,26 +17,26 @@ from agentrq.wire.codec import encode
 from agentrq.wire.commands import Command, Options
 from agentrq.wire.messages import Prompt
 from agentrq.wire.status import Status
-from agentrq_worker.providers.answers import decision, gist
-from agentrq_worker.providers.protocol import Refused
-from agentrq_worker.session.approvals import Asked
-from agentrq_worker.session_types import Carried, Claimed, Outcome, Waiting
+from agentrq_worker.providers.answers import decision, summarize_answer
+from agentrq_worker.providers.protocol import CommandRefused
+from agentrq_worker.session.approvals import ApprovalFlow
+from agentrq_worker.session_types import ClaimedSession, InboxCommand, InterruptedRequest, Outcome
 from agentrq_worker.start_policy import StartPolicy, may_switch
-from agentrq_worker.stream.publisher import Lane
+from agentrq_worker.stream.event_log import EventLog
 
 MOST_UNSENT: Final = 64 << 20
 """Bytes that may wait for a runner to read its stdin; commands that come then are refused."""
 _SETTINGS: Final = {"set_model": "model", "set_permission_mode": "permission_mode"}
 
 
-class Delivery(Asked):
+class PromptQueue(ApprovalFlow):
     """A session's standing and requests, with the commands that it is given."""
 
     def __init__(
         self,
-        claimed: Claimed,
+        claimed: ClaimedSession,
         options: Options,
-        lane: Lane,
+        lane: EventLog,
         worker_policy: Policy,
         write: Callable[[bytes], None],
         over: Callable[[Outcome], None],
@@ -45,14 +45,14 @@ class Delivery(Asked):
         super().__init__(claimed, options, lane, worker_policy, write, over)
         self._claimed = claimed
         self._start_policy = start_policy
-        self._prompts: list[Waiting] = []
+        self._prompts: list[InboxCommand] = []
         self._late: list[str] = []
         """Prompts that came too late for the turn they were to join: their receipts are written, they go first."""
-        self._early: list[Waiting] = []
+        self._early: list[InboxCommand] = []
         self.deaf: Callable[[], str | None] = lambda: None
         """Why the runner can be told nothing now; None while it can."""
 
-    def deliver(self, waiting: Waiting) -> None:
+    def deliver(self, waiting: InboxCommand) -> None:
         """One command from the inbox, in order; its receipt is written when it is applied or rejected."""
         command = waiting.command
         if self._dialect is None:
@@ -73,14 +73,14 @@ class Delivery(Asked):
         elif command.command == "set_permission_mode":
             self._apply(waiting, lambda: self._speaker().set_permission_mode(command.text or ""))
 
-    def _refused(self, waiting: Waiting) -> str | None:
+    def _refused(self, waiting: InboxCommand) -> str | None:
         """What a start may not ask for, no command may change to."""
         command = waiting.command
         if command.command not in ("set_model", "set_permission_mode"):
             return None
         return may_switch(self._start_policy, command.command, command.text or "")
 
-    def _deliver_prompt(self, waiting: Waiting) -> None:
+    def _deliver_prompt(self, waiting: InboxCommand) -> None:
         """Queued by default; the other modes act on a turn under way, if there is one."""
         command = waiting.command
         text = command.text or ""
@@ -91,7 +91,7 @@ class Delivery(Asked):
         elif self.busy and command.mode == "interrupt":
             try:
                 self._send(self._speaker().interrupt())
-            except Refused as refused:
+            except CommandRefused as refused:
                 self._receipt(waiting, "rejected", str(refused))
             else:  # before those that only wait, behind earlier ones of its kind
                 at = next((i for i, other in enumerate(self._prompts) if other.command.mode != "interrupt"), None)
@@ -101,7 +101,7 @@ class Delivery(Asked):
             if not self.busy and self.status is Status.IDLE:
                 self._next_turn()
 
-    def _deliver_answer(self, waiting: Waiting) -> None:
+    def _deliver_answer(self, waiting: InboxCommand) -> None:
         command = waiting.command
         request_id = command.request_id or ""
         own_id = self.requests.own_id(request_id)
@@ -109,7 +109,7 @@ class Delivery(Asked):
             self._apply(
                 waiting,
                 lambda: self._speaker().answer(own_id, command.answer),
-                after=lambda: self._resolve(request_id, *gist(command.answer)),
+                after=lambda: self._resolve(request_id, *summarize_answer(command.answer)),
             )
         elif (carried := self.requests.waits_to_be_asked(request_id)) is not None:
             self._keep_answer(waiting, carried)
@@ -117,14 +117,14 @@ class Delivery(Asked):
             fate = self.requests.fate(request_id)
             self._receipt(waiting, "rejected", f"answered already: {fate}" if fate else "no such request is open")
 
-    def _keep_answer(self, waiting: Waiting, carried: Carried) -> None:
+    def _keep_answer(self, waiting: InboxCommand, carried: InterruptedRequest) -> None:
         """For the resumed agent, should it ask the same again; what is no answer then is none now."""
         answer = waiting.command.answer
         try:
-            said, by = gist(answer)
+            said, by = summarize_answer(answer)
             if carried.name:
                 decision(answer)
-        except Refused as refused:
+        except CommandRefused as refused:
             self._receipt(waiting, "rejected", str(refused))
             return
         self.requests.keep_answer(carried.request_id, answer, by)
@@ -133,7 +133,7 @@ class Delivery(Asked):
 
     def _apply(
         self,
-        waiting: Waiting,
+        waiting: InboxCommand,
         lines: Callable[[], bytes],
         prompt: Prompt | None = None,
         after: Callable[[], None] | None = None,
@@ -143,9 +143,9 @@ class Delivery(Asked):
             return
         try:
             if deaf := self.deaf():
-                raise Refused(deaf)
+                raise CommandRefused(deaf)
             data = lines()
-        except Refused as refused:
+        except CommandRefused as refused:
             self._receipt(waiting, "rejected", str(refused))
             return
         if prompt is not None:
@@ -169,7 +169,7 @@ class Delivery(Asked):
         return True
 
     def _hand_over(
-        self, text: str, command_id: str, waiting: Waiting | None, fields: dict[str, Any] | None = None
+        self, text: str, command_id: str, waiting: InboxCommand | None, fields: dict[str, Any] | None = None
     ) -> None:
         fields = {"turn": 1} | (fields or {})
         self._lane.message("prompt", Prompt(text, command_id), None, fields, joined=waiting is not None)
@@ -190,7 +190,7 @@ class Delivery(Asked):
             self._next_turn()
 
     def _receipt(
-        self, waiting: Waiting, outcome: str, reason: str | None = None, fields: dict[str, Any] | None = None
+        self, waiting: InboxCommand, outcome: str, reason: str | None = None, fields: dict[str, Any] | None = None
     ) -> None:
         command = waiting.command
         self._lane.receipt(command.command_id, command.command, outcome, reason, waiting.entry, fields)

@@ -19,11 +19,11 @@ from agentrq_worker.process.pipes import STDERR_LINE
 from agentrq_worker.process.runner_process import RunnerProcess
 from agentrq_worker.sandbox.plan import complaint
 from agentrq_worker.session.launch_plan import CannotLaunch, Launch, prepare, why_not_spawned, with_defaults
-from agentrq_worker.session.machine import Conversation
+from agentrq_worker.session.machine import SessionMachine
 from agentrq_worker.session.prompt_queue import MOST_UNSENT
-from agentrq_worker.session_types import Claimed, Outcome, Waiting
+from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.publisher import Lane
+from agentrq_worker.stream.event_log import EventLog
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ STDERR_LINES: Final = 100
 """Lines of a runner's stderr that go into the log in a second; the rest is read, counted and left out."""
 
 
-class Session:
+class SessionShell:
     """The life of one claimed session; `run` is all of it."""
 
-    def __init__(self, claimed: Claimed, lane: Lane, settings: Settings, mark: str) -> None:
+    def __init__(self, claimed: ClaimedSession, lane: EventLog, settings: Settings, mark: str) -> None:
         self.id = claimed.session_id
         self.outcome: Outcome | None = None
         self._claimed = claimed
@@ -51,7 +51,7 @@ class Session:
         self._settings = settings
         self._mark = mark
         self._options = with_defaults(claimed.provider, claimed.options, settings)
-        self._talk = Conversation(
+        self._talk = SessionMachine(
             claimed, self._options, lane, settings.approval_policy(), self._write, self._finish, settings.start_policy
         )
         self._framer = LineFramer(settings.max_line)
@@ -239,7 +239,7 @@ class Session:
 
     # -- from outside
 
-    def deliver(self, waiting: Waiting) -> None:
+    def deliver(self, waiting: InboxCommand) -> None:
         """One command from the inbox, in order. A stop overtakes everything; its receipt comes with the end."""
         if waiting.command.command == "stop":
             self.stop()

@@ -12,15 +12,15 @@ from collections.abc import Callable
 from typing import Any
 
 from agentrq.wire.status import Status, check_move
-from agentrq_worker.providers.protocol import Dialect, Refused
+from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused
 from agentrq_worker.session_types import Outcome
-from agentrq_worker.stream.publisher import Lane
+from agentrq_worker.stream.event_log import EventLog
 
 
-class Turns:
+class TurnState:
     """The status, the turn and the runner's ear of one writer of a session."""
 
-    def __init__(self, lane: Lane, write: Callable[[bytes], None], over: Callable[[Outcome], None]) -> None:
+    def __init__(self, lane: EventLog, write: Callable[[bytes], None], over: Callable[[Outcome], None]) -> None:
         self.status = Status.STARTING
         self.busy = False
         """A turn is under way, or a prompt for it has been handed over."""
@@ -32,17 +32,17 @@ class Turns:
         self._lane = lane
         self._write = write
         self._over = over
-        self._dialect: Dialect | None = None
+        self._dialect: AgentProtocol | None = None
 
     def interrupt(self) -> bool:
         """End the turn under way by the worker's own will; False where the provider cannot."""
         try:
             self._send(self._speaker().interrupt())
-        except Refused:
+        except CommandRefused:
             return False
         return True
 
-    def _speaker(self) -> Dialect:
+    def _speaker(self) -> AgentProtocol:
         assert self._dialect is not None
         return self._dialect
 

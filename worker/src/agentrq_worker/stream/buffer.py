@@ -58,7 +58,7 @@ class SpoolFull(Exception):
     """The worker's share of the disk, or the disk, is used up; nothing was written."""
 
 
-class Shares:
+class BufferBudget:
     """What the sessions of one worker may hold together, in bytes, and who has to pause because it is used up."""
 
     def __init__(self, memory: int, disk: int, directory: Path) -> None:
@@ -115,10 +115,10 @@ class Shares:
                 on_full(False)
 
 
-class Waiting:
+class EventBuffer:
     """The queue of one session's entries. True while it holds any."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: BufferBudget) -> None:
         self.on_full: Callable[[bool], None] = lambda _: None
         """Told True when nothing more should be read for this session, False when it may again."""
         self._shares = shares
@@ -254,7 +254,7 @@ _from_file = msgspec.msgpack.Decoder(Entry).decode
 class _Spool:
     """A queue of entries in one unlinked temporary file. True while it holds any."""
 
-    def __init__(self, shares: Shares, first: Entry) -> None:
+    def __init__(self, shares: BufferBudget, first: Entry) -> None:
         """A file with its first entry; raises `SpoolFull`."""
         self._shares = shares
         self._used = self._read_at = self._write_at = 0

@@ -21,8 +21,8 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.stream.buffer import Entry, Shares, Waiting
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.stream.buffer import BufferBudget, Entry, EventBuffer
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ KEPT_BYTES: Final = 256 * 1024
 """Written events stay here for a while, should Redis come back without them (AOF everysec may lose 1 to 2 s)."""
 
 
-class Lane:
+class EventLog:
     """One session's events; ``wake`` tells the publisher that there are some."""
 
     def __init__(
@@ -40,8 +40,8 @@ class Lane:
         session_id: str,
         cursor: Cursor,
         state: dict[str, Any],
-        shares: Shares,
-        wake: Callable[[Lane], None],
+        shares: BufferBudget,
+        wake: Callable[[EventLog], None],
     ) -> None:
         self.session_id = session_id
         self.epoch = cursor.epoch
@@ -49,7 +49,7 @@ class Lane:
         """What its writes are fenced by: of one claim of one session alone, unlike epoch and token."""
         self.keys = script_calls.session_keys(keys, session_id)
         self.channels = (keys.messages_channel(session_id), keys.status_channel(session_id))
-        self.waiting = Waiting(shares)
+        self.waiting = EventBuffer(shares)
         self.written = cursor.seq
         self.has_read: Callable[[], None] = lambda: None
         """To be called when a read of the runner's stdout has been taken in."""
@@ -101,7 +101,7 @@ class Lane:
         """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``joined`` as in `Entry`."""
         self._add("m", self._json(kind, content, parent_id), fields, joined=joined)
 
-    def messages(self, drafts: Iterable[Draft]) -> None:
+    def messages(self, drafts: Iterable[DraftMessage]) -> None:
         """Add messages of one moment that change nothing in the state; deltas are published, not kept."""
         # The way of nearly all that a worker reads: what is looked up, is once for all of them.
         if not self._open:

@@ -17,16 +17,14 @@ from typing import Any, Final
 import redis.asyncio
 
 from agentrq.connection import is_outage
-from agentrq.exclusive_connection import Dedicated
+from agentrq.exclusive_connection import ExclusiveConnection
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import ENDED
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.buffer import Entry, Shares
-from agentrq_worker.stream.event_log import KEPT_S, Lane
-from agentrq_worker.stream.read_throttle import Easing
-
-__all__ = ["Lane", "Publisher"]
+from agentrq_worker.stream.buffer import BufferBudget, Entry
+from agentrq_worker.stream.event_log import KEPT_S, EventLog
+from agentrq_worker.stream.read_throttle import ReadThrottle
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ class Publisher:
 
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.keys = settings.keys
-        self.shares = Shares(settings.max_pending, settings.max_spool, settings.spool_path)
+        self.shares = BufferBudget(settings.max_pending, settings.max_spool, settings.spool_path)
         self.away_since: float | None = None
         """Since when (monotonic) Redis takes nothing; None while it does."""
         self.events_written = 0
@@ -69,28 +67,28 @@ class Publisher:
         self._restore = client.register_script(scripts.SOURCES["restore"])
         self._compare = client.register_script(scripts.SOURCES["check"])
         self._common = (settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
-        self._lanes: set[Lane] = set()
-        self._dirty: deque[Lane] = deque()
-        self._queued: set[Lane] = set()
+        self._lanes: set[EventLog] = set()
+        self._dirty: deque[EventLog] = deque()
+        self._queued: set[EventLog] = set()
         """Those in ``_dirty``, and those that a call under way or a look has: it alone touches what waits in them."""
         self._under_way = 0
         """Events in calls under way."""
         self._work = asyncio.Event()
         self._more_work = asyncio.Event()
-        self._easing = Easing(self.shares)
+        self._easing = ReadThrottle(self.shares)
         self._lease_s = settings.lease_s
         self._ticked = time.monotonic()
         self._thawed = -math.inf
         """When this process went on after it had stood still for longer than its lease."""
 
-    def open(self, session_id: str, cursor: Cursor, state: dict[str, Any]) -> Lane:
+    def open(self, session_id: str, cursor: Cursor, state: dict[str, Any]) -> EventLog:
         """A lane for a session claimed at ``cursor`` (the last event written so far); ``state`` as in `Claim`."""
-        lane = Lane(self.keys, session_id, cursor, state, self.shares, self.wake)
+        lane = EventLog(self.keys, session_id, cursor, state, self.shares, self.wake)
         lane.has_read = functools.partial(self._easing.ease, lane)
         self._lanes.add(lane)
         return lane
 
-    def wake(self, lane: Lane) -> None:
+    def wake(self, lane: EventLog) -> None:
         """The lane has something to write."""
         if lane not in self._queued:
             self._queued.add(lane)
@@ -128,7 +126,7 @@ class Publisher:
 
     async def _write_from(self, work: asyncio.Event) -> None:
         """One writer; ``work`` wakes it. What may not be written yet is found by the last whose call ends."""
-        own = Dedicated(self._client, CALL_TIMEOUT_S)
+        own = ExclusiveConnection(self._client, CALL_TIMEOUT_S)
         try:
             while True:
                 batch, events = self._collect() if self._may_call() else ([], 0)
@@ -144,9 +142,9 @@ class Publisher:
         finally:
             await own.aclose()
 
-    def _collect(self) -> tuple[list[tuple[Lane, list[Entry]]], int]:
+    def _collect(self) -> tuple[list[tuple[EventLog, list[Entry]]], int]:
         """The next batch, and how many events it has: lanes in turn, bounded in events and bytes."""
-        batch: list[tuple[Lane, list[Entry]]] = []
+        batch: list[tuple[EventLog, list[Entry]]] = []
         events = size = 0
         turn = max(TURN_EVENTS, 2 * BATCH_EVENTS // (len(self._dirty) or 1))
         for _ in range(len(self._dirty)):
@@ -164,7 +162,7 @@ class Publisher:
                 break
         return batch, events
 
-    async def _write(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated) -> None:
+    async def _write(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> None:
         """Write a batch, however long Redis is away."""
         failures = 0
         while True:
@@ -191,7 +189,7 @@ class Publisher:
             self._release(lane)
         self._easing.look()
 
-    async def _call(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated) -> list[str]:
+    async def _call(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> list[str]:
         for lane, _ in batch:
             if lane.unknown_to_redis and self._stood_still():
                 lane.lose("removed")
@@ -211,7 +209,7 @@ class Publisher:
             args += script_calls.write_part(lane.session_id, lane.epoch, lane.claim, lane.channels, fields, entries)
         return script_calls.texts(await own.script(self._script, keys, args))
 
-    async def _give_back(self, lane: Lane) -> Cursor | None:
+    async def _give_back(self, lane: EventLog) -> Cursor | None:
         """Where its stream stands in Redis then; None: it was removed, and is lost here."""
         step = script_calls.restore(self.keys, lane.session_id, lane.epoch, lane.state)
         async with asyncio.timeout(CALL_TIMEOUT_S):
@@ -223,7 +221,9 @@ class Publisher:
         log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
         return Cursor.parse(cursor)
 
-    async def _refused(self, batch: list[tuple[Lane, list[Entry]]], own: Dedicated, error: Exception) -> None:
+    async def _refused(
+        self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection, error: Exception
+    ) -> None:
         """Redis refuses the call itself: find the session it is about, so that the others go on."""
         if len(batch) > 1:
             for part in batch:
@@ -234,7 +234,7 @@ class Publisher:
         lane.lose("refused")
         self._release(lane)
 
-    def _settle(self, lane: Lane, entries: list[Entry], outcome: str, cursor: str) -> None:
+    def _settle(self, lane: EventLog, entries: list[Entry], outcome: str, cursor: str) -> None:
         if lane.lost is not None:
             return
         if outcome == "ok" or (outcome == "ended" and entries[-1].kind == "e"):
@@ -248,7 +248,7 @@ class Publisher:
             log.warning("session %s: superseded (%s, the stream stands at %s)", lane.session_id, outcome, cursor)
             lane.lose(outcome)
 
-    def _release(self, lane: Lane) -> None:
+    def _release(self, lane: EventLog) -> None:
         """A call, or a look, has done with a lane: it is free for the next one."""
         self._queued.discard(lane)
         if lane.waiting:
@@ -285,7 +285,7 @@ class Publisher:
                     log.error("what Redis has of the sessions here cannot be looked at: %s", error)
                 return  # looked at again in the next round
 
-    async def _look_safely(self, lane: Lane, seen: list[str]) -> None:
+    async def _look_safely(self, lane: EventLog, seen: list[str]) -> None:
         """A state that somebody else wrote garbage into costs its session, not the worker."""
         self._queued.add(lane)
         try:
@@ -295,11 +295,11 @@ class Publisher:
         finally:
             self._release(lane)
 
-    def _unreadable(self, lane: Lane, error: Exception) -> None:
+    def _unreadable(self, lane: EventLog, error: Exception) -> None:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)
         lane.lose("unreadable")
 
-    async def _look(self, lane: Lane, epoch: str, claim: str, cursor: str, status: str, nonce: str) -> None:
+    async def _look(self, lane: EventLog, epoch: str, claim: str, cursor: str, status: str, nonce: str) -> None:
         if epoch and nonce != lane.state.get("nonce", ""):  # removed since, and its id used again: another session
             lane.lose("removed")
             self._lanes.discard(lane)

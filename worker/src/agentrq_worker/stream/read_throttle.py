@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from agentrq_worker.stream.buffer import Shares
-from agentrq_worker.stream.event_log import Lane
+from agentrq_worker.stream.buffer import BufferBudget
+from agentrq_worker.stream.event_log import EventLog
 
 EASE_BYTES: Final = 4 << 20
 """What may wait, for all sessions together, before those that are ahead are held back."""
@@ -18,16 +18,16 @@ EASE_S: Final = 0.2
 """The longest pause; after it nobody is held back until Redis has caught up."""
 
 
-class Easing:
+class ReadThrottle:
     """Which lanes' runners are not read for the moment."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: BufferBudget) -> None:
         self._shares = shares
-        self._held: set[Lane] = set()
+        self._held: set[EventLog] = set()
         self._keeps_up = True
         self._bound: asyncio.TimerHandle | None = None
 
-    def ease(self, lane: Lane) -> None:
+    def ease(self, lane: EventLog) -> None:
         """A lane has taken in a read: hold its runner back if more waits than has to."""
         if self._shares.memory > EASE_BYTES and self._keeps_up and len(lane.waiting) > 1:
             if self._bound is None:

@@ -11,9 +11,9 @@ from agentrq.wire.messages import ApprovalRequest, Question
 from agentrq_worker.providers.acp.tool_calls import Call
 from agentrq_worker.providers.acp.wire import Params
 from agentrq_worker.providers.answers import Decision, decision, form
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import list_or_unset, mapping, text, value
-from agentrq_worker.providers.protocol import Refused
+from agentrq_worker.providers.protocol import CommandRefused
 
 PERMISSION: Final = "session/request_permission"
 ELICITATION: Final = "elicitation/create"
@@ -29,7 +29,7 @@ _KINDS: Final = {
 """The kinds of option that mean (allow, always), the best first."""
 
 
-def permission(request_id: str, call: Call, params: Params) -> Draft:
+def permission(request_id: str, call: Call, params: Params) -> DraftMessage:
     """The `approval_request` of a permission request; its suggestions are the agent's options."""
     request = ApprovalRequest(
         request_id=request_id,
@@ -38,25 +38,25 @@ def permission(request_id: str, call: Call, params: Params) -> Draft:
         tool_use_id=call.id,
         suggestions=list_or_unset(params.options),
     )
-    return Draft("approval_request", request, call.parent)
+    return DraftMessage("approval_request", request, call.parent)
 
 
-def elicitation(request_id: str, params: Params) -> Draft:
+def elicitation(request_id: str, params: Params) -> DraftMessage:
     """The `question` of an elicitation."""
     extra = {"mode": params.mode, "url": params.url, "requestedSchema": params.requested_schema}
     question = {"id": "0", "header": "", "question": text(params.message)}
     question |= {name: member for name, member in extra.items() if member is not None}
-    return Draft("question", Question(request_id, [question]))
+    return DraftMessage("question", Question(request_id, [question]))
 
 
 def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
-    """The result that answers a request. Raises `Refused` for an answer that does not fit it."""
+    """The result that answers a request. Raises `CommandRefused` for an answer that does not fit it."""
     if method == ELICITATION:
         fields = form(params.requested_schema, answer)
         return {"action": "decline"} if fields is None else {"action": "accept", "content": fields}
     decided = decision(answer)
     if not _unchanged(decided.changed, params):
-        raise Refused("an ACP agent takes no changed input")
+        raise CommandRefused("an ACP agent takes no changed input")
     if decided.interrupt:
         return CANCELLED
     found = value(params.options)
@@ -77,10 +77,10 @@ def _option(options: list[dict[str, Any]], decided: Decision) -> Any:
     if decided.choice is not None:
         chosen = mapping(decided.choice).get("optionId", decided.choice)
         if chosen not in [option.get("optionId") for option in options]:
-            raise Refused("the suggestion is none of the agent's options")
+            raise CommandRefused("the suggestion is none of the agent's options")
         return chosen
     for kind in _KINDS[decided.allow, decided.always]:
         for option in options:
             if option.get("kind") == kind:
                 return option.get("optionId")
-    raise Refused(f"the agent offers no option that means {'allow' if decided.allow else 'deny'}")
+    raise CommandRefused(f"the agent offers no option that means {'allow' if decided.allow else 'deny'}")

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from agentrq_worker.providers.acp.wire import Result
 from agentrq_worker.providers.json_line import mapping, optional, text
-from agentrq_worker.providers.protocol import Refused
+from agentrq_worker.providers.protocol import CommandRefused
 
 Change = tuple[str, dict[str, Any]]
 """A method and its params, without the session's id."""
@@ -37,13 +37,13 @@ class Setup:
         self._models = bool(mapping(result.models))
 
     def model(self, model: str) -> Change:
-        """What chooses a model. Raises `Refused` where the agent has none to choose."""
+        """What chooses a model. Raises `CommandRefused` where the agent has none to choose."""
         option = self._option("model")
         if option is not None:
             return "session/set_config_option", {"configId": option.get("id"), "value": model}
         if self._models:
             return "session/set_model", {"modelId": model}
-        raise Refused("this agent lets no model be chosen; choose it by its own settings or command")
+        raise CommandRefused("this agent lets no model be chosen; choose it by its own settings or command")
 
     def first_mode(self, mode: str) -> Change | None:
         """What a session begins with; None where nothing is to be changed.
@@ -56,11 +56,11 @@ class Setup:
         return None if found is not None and found == self._current() else self.mode(mode)
 
     def mode(self, mode: str) -> Change:
-        """What chooses a permission mode. Raises `Refused` where the agent has none like it."""
+        """What chooses a permission mode. Raises `CommandRefused` where the agent has none like it."""
         found = self._find(mode)
         if found is None:
             offered = ", ".join(self._modes or self._values(self._option("mode")))
-            raise Refused(f"this agent has no permission mode {mode!r}; it has {offered or 'none'}")
+            raise CommandRefused(f"this agent has no permission mode {mode!r}; it has {offered or 'none'}")
         if self._modes:
             return "session/set_mode", {"modeId": found}
         option = self._option("mode") or {}

@@ -21,8 +21,8 @@ from agentrq_worker.providers.acp.model_and_mode import current_model
 from agentrq_worker.providers.acp.tool_calls import ENDED, Call, parent_of
 from agentrq_worker.providers.acp.wire import Params, Result, Update, decode_chunk, decode_result, params_decoder
 from agentrq_worker.providers.codex.app_notices import plan
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.jsonrpc.parser import MethodReader, RpcAdapter, RpcError, RpcLine, is_given, read_error
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, MethodReader, RpcError, RpcLine, is_given, read_error
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
 from agentrq_worker.providers.streamed_text import LARGEST, Block
 
@@ -35,7 +35,7 @@ _ASIDE: Final = frozenset(
 """Updates that may come in the middle of a text or of a call's input."""
 
 
-class AcpAdapter(RpcAdapter):
+class AcpParser(JsonRpcParser):
     """Reads an ACP agent."""
 
     _params = params_decoder
@@ -66,21 +66,21 @@ class AcpAdapter(RpcAdapter):
 
     # -- results
 
-    def _response(self, event: RpcLine, line: bytes) -> list[Draft]:
+    def _response(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         if is_given(event.error):
             # Which request failed the dialect knows; in a recording it is the prompt, once there is a session.
             return [] if self.driven or self.session is None else self.failed_turn(read_error(event.error))
         try:
             result = decode_result(event.result)
         except (ValueError, RecursionError) as error:
-            return [Draft(*json_line.malformed("response", str(error), line))]
+            return [DraftMessage(*json_line.malformed("response", str(error), line))]
         if isinstance(result.stop_reason, str):
             return self._end_turn(result.stop_reason, result)
         if isinstance(result.session_id, str):
             return self.begin(result.session_id, result)
         return []
 
-    def begin(self, session: str, result: Result) -> list[Draft]:
+    def begin(self, session: str, result: Result) -> list[DraftMessage]:
         """The session is there: by its creation, or because it was loaded."""
         self.session = session
         if self._began:
@@ -89,25 +89,25 @@ class AcpAdapter(RpcAdapter):
         init = Init(
             provider_session_id=session, model=self.model or current_model(result), cwd=json_line.optional(self.cwd)
         )
-        return [Draft("init", init)]
+        return [DraftMessage("init", init)]
 
-    def _end_turn(self, reason: str, result: Result) -> list[Draft]:
+    def _end_turn(self, reason: str, result: Result) -> list[DraftMessage]:
         usage = json_line.mapping(result.usage)
         if not usage:  # gemini tells it there
             usage = json_line.mapping(json_line.mapping(json_line.mapping(result.meta).get("quota")).get("token_count"))
         drafts = self.close(_UNANSWERED)
         if reason in ("max_tokens", "max_turn_requests"):
-            drafts.append(Draft("status", StatusReport(subtype="stop_reason", message=reason)))
+            drafts.append(DraftMessage("status", StatusReport(subtype="stop_reason", message=reason)))
         failed = reason in ("refusal", "cancelled")
         drafts.append(self._figures(usage, [f"The turn ended: {reason}"] if failed else UNSET))
         return drafts
 
-    def failed_turn(self, error: RpcError) -> list[Draft]:
+    def failed_turn(self, error: RpcError) -> list[DraftMessage]:
         """The prompt was answered with an error."""
-        said = Draft("error", Error(message=error.text, code=UNSET if error.code is None else str(error.code)))
+        said = DraftMessage("error", Error(message=error.text, code=UNSET if error.code is None else str(error.code)))
         return [*self.close(_UNANSWERED), said, self._figures({}, [error.text])]
 
-    def _figures(self, usage: dict[str, Any], errors: list[str] | UnsetType) -> Draft:
+    def _figures(self, usage: dict[str, Any], errors: list[str] | UnsetType) -> DraftMessage:
         self._pending.clear()
         self._tools.clear()
         self._compacted.clear()
@@ -122,16 +122,16 @@ class AcpAdapter(RpcAdapter):
             errors=errors,
         )
 
-    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
-        """As `Adapter.close`; an unfinished text is said as it stands."""
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
+        """As `OutputParser.close`; an unfinished text is said as it stands."""
         return [*self._end_text(), *self._say_calls(), *super().close(reason)]
 
     # -- updates
 
-    def _update(self, params: Params, line: bytes) -> list[Draft]:
+    def _update(self, params: Params, line: bytes) -> list[DraftMessage]:
         update = params.update
         if update is None or not isinstance(update.session_update, str):
-            return [Draft(*json_line.malformed("session/update", "it has no update", line))]
+            return [DraftMessage(*json_line.malformed("session/update", "it has no update", line))]
         kind = update.session_update
         if kind == "usage_update":
             self._usage(update)
@@ -140,7 +140,7 @@ class AcpAdapter(RpcAdapter):
             return []
         reader = self._updates.get(kind)
         if reader is None:
-            return [*self._end_text(), *self._say_calls(), Draft(*json_line.unknown(line))]
+            return [*self._end_text(), *self._say_calls(), DraftMessage(*json_line.unknown(line))]
         if kind in _CHUNKS:
             return [*self._say_calls(), *reader(self, update, line)]
         if kind == "tool_call_update":
@@ -152,20 +152,20 @@ class AcpAdapter(RpcAdapter):
             return self._say_calls()
         return [*self._end_text(), *self._say_calls(), *reader(self, update, line)]
 
-    def _chunk(self, update: Update, line: bytes) -> list[Draft]:
+    def _chunk(self, update: Update, line: bytes) -> list[DraftMessage]:
         thought = _CHUNKS[str(update.session_update)]
         try:
             chunk = decode_chunk(update.content)
         except (ValueError, RecursionError) as error:
-            return [Draft(*json_line.malformed(str(update.session_update), str(error), line))]
+            return [DraftMessage(*json_line.malformed(str(update.session_update), str(error), line))]
         if chunk.type != "text":
-            return [*self._end_text(), Draft(*json_line.unknown(line))]
+            return [*self._end_text(), DraftMessage(*json_line.unknown(line))]
         if chunk.text is None:
-            return [Draft(*json_line.malformed(str(update.session_update), "its text is missing", line))]
+            return [DraftMessage(*json_line.malformed(str(update.session_update), "its text is missing", line))]
         if chunk.text.startswith(_GEMINIS_MODE):
             mode = chunk.text.removeprefix(_GEMINIS_MODE)
-            return [*self._end_text(), Draft("status", StatusReport(subtype="mode", message=mode))]
-        drafts: list[Draft] = []
+            return [*self._end_text(), DraftMessage("status", StatusReport(subtype="mode", message=mode))]
+        drafts: list[DraftMessage] = []
         block, voice = self._block, (thought, parent_of(update.meta), update.message_id)
         if block is None or voice != self._voice or block.size > LARGEST:
             drafts += self._end_text()
@@ -176,20 +176,20 @@ class AcpAdapter(RpcAdapter):
             drafts.append(block.piece(chunk.text))
         return drafts
 
-    def _end_text(self) -> list[Draft]:
+    def _end_text(self) -> list[DraftMessage]:
         block, self._block = self._block, None
         return [block.whole()] if block is not None and block.size else []
 
-    def _tool(self, update: Update, line: bytes) -> list[Draft]:
+    def _tool(self, update: Update, line: bytes) -> list[DraftMessage]:
         call_id = update.tool_call_id
         if call_id is None:
-            return [Draft(*json_line.malformed(str(update.session_update), "it has no toolCallId", line))]
+            return [DraftMessage(*json_line.malformed(str(update.session_update), "it has no toolCallId", line))]
         call = self._tools.get(call_id)
         if call is None:
             call = self._tools[call_id] = Call(call_id, parent_of(update.meta))
         call.update(update)
         status = json_line.text(update.status)
-        drafts: list[Draft] = []
+        drafts: list[DraftMessage] = []
         if status in ENDED or status == "in_progress":
             drafts += self._say(call)
         elif not call.said:
@@ -199,16 +199,16 @@ class AcpAdapter(RpcAdapter):
             call.forget()
         return drafts
 
-    def _say(self, call: Call) -> list[Draft]:
+    def _say(self, call: Call) -> list[DraftMessage]:
         self._unsaid.pop(call.id, None)
         if call.said:
             return []
         call.said = True
-        drafts: list[Draft] = []
+        drafts: list[DraftMessage] = []
         self._call(call.id, call.name, call.input, call.parent, drafts)
         return drafts
 
-    def _say_calls(self) -> list[Draft]:
+    def _say_calls(self) -> list[DraftMessage]:
         """Their input is complete, as something else happens."""
         return [draft for call in list(self._unsaid.values()) for draft in self._say(call)]
 
@@ -226,43 +226,45 @@ class AcpAdapter(RpcAdapter):
         self.resumed = False
         self._cost_so_far = amount
 
-    def _plans(self, update: Update, line: bytes) -> list[Draft]:
+    def _plans(self, update: Update, line: bytes) -> list[DraftMessage]:
         said = plan(update.entries)
         if said == self._plan:
             return []
         self._plan = said
-        return [Draft("status", StatusReport(subtype="plan", message=said))]
+        return [DraftMessage("status", StatusReport(subtype="plan", message=said))]
 
-    def _mode(self, update: Update, line: bytes) -> list[Draft]:
-        return [Draft("status", StatusReport(subtype="mode", message=json_line.optional(update.current_mode_id)))]
+    def _mode(self, update: Update, line: bytes) -> list[DraftMessage]:
+        return [
+            DraftMessage("status", StatusReport(subtype="mode", message=json_line.optional(update.current_mode_id)))
+        ]
 
-    def _info(self, update: Update, line: bytes) -> list[Draft]:
+    def _info(self, update: Update, line: bytes) -> list[DraftMessage]:
         title = json_line.text(update.title)
-        return [Draft("status", StatusReport(subtype="session_info", message=title))] if title else []
+        return [DraftMessage("status", StatusReport(subtype="session_info", message=title))] if title else []
 
-    def _notice(self, update: Update, line: bytes) -> list[Draft]:
+    def _notice(self, update: Update, line: bytes) -> list[DraftMessage]:
         words = (json_line.text(update.severity), json_line.text(update.title), json_line.text(update.description))
-        return [Draft("status", StatusReport(subtype="notice", message=": ".join(filter(None, words))))]
+        return [DraftMessage("status", StatusReport(subtype="notice", message=": ".join(filter(None, words))))]
 
-    def _compaction(self, update: Update, line: bytes) -> list[Draft]:
+    def _compaction(self, update: Update, line: bytes) -> list[DraftMessage]:
         key, status = json_line.text(update.compaction_id), json_line.text(update.status)
         if status == "completed" and key not in self._compacted:
             self._compacted.add(key)
-            return [Draft("compaction", Compaction(trigger="auto"))]
+            return [DraftMessage("compaction", Compaction(trigger="auto"))]
         error = json_line.text(update.error) or json_line.text(json_line.mapping(update.error).get("message"))
         said = ": ".join(filter(None, (status, error)))
-        return [Draft("status", StatusReport(subtype="compaction", message=said or UNSET))]
+        return [DraftMessage("status", StatusReport(subtype="compaction", message=said or UNSET))]
 
-    def _silent(self, update: Update, line: bytes) -> list[Draft]:
+    def _silent(self, update: Update, line: bytes) -> list[DraftMessage]:
         return []
 
     # -- requests
 
-    def _permission(self, params: Params, line: bytes) -> list[Draft]:
+    def _permission(self, params: Params, line: bytes) -> list[DraftMessage]:
         assert self.event is not None
         tool = params.tool_call
         if tool is None or tool.tool_call_id is None:
-            return [Draft(*json_line.malformed(acp_asks.PERMISSION, "it has no tool call", line))]
+            return [DraftMessage(*json_line.malformed(acp_asks.PERMISSION, "it has no tool call", line))]
         call = self._tools.get(tool.tool_call_id)
         if call is None:
             call = self._tools[tool.tool_call_id] = Call(tool.tool_call_id, None)
@@ -270,11 +272,11 @@ class AcpAdapter(RpcAdapter):
         drafts = [*self._end_text(), *self._say_calls(), *self._say(call)]
         return [*drafts, acp_asks.permission(self.request_id(self.event.id), call, params)]
 
-    def _elicitation(self, params: Params, line: bytes) -> list[Draft]:
+    def _elicitation(self, params: Params, line: bytes) -> list[DraftMessage]:
         assert self.event is not None
         return [*self._end_text(), acp_asks.elicitation(self.request_id(self.event.id), params)]
 
-    def _cancelled(self, params: Params, line: bytes) -> list[Draft]:
+    def _cancelled(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._withdraw(params.request_id)
 
     _updates: ClassVar[Mapping[str, MethodReader]] = {

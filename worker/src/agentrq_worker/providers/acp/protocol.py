@@ -16,13 +16,21 @@ from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, SessionTotal, StatusReport
 from agentrq_worker.providers.acp import approvals as acp_asks
 from agentrq_worker.providers.acp.model_and_mode import Change, Setup
-from agentrq_worker.providers.acp.parser import AcpAdapter
+from agentrq_worker.providers.acp.parser import AcpParser
 from agentrq_worker.providers.acp.wire import Result, decode_result, params_decoder
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import mapping, text
 from agentrq_worker.providers.jsonrpc.parser import RpcError, is_given
-from agentrq_worker.providers.jsonrpc.protocol import CLIENT, Answered, Asked, Failed, JsonRpc, ends, nothing
-from agentrq_worker.providers.protocol import Ended, Refused, Said, Write
+from agentrq_worker.providers.jsonrpc.protocol import (
+    CLIENT,
+    Answered,
+    Failed,
+    JsonRpcProtocol,
+    PeerRequest,
+    ends,
+    nothing,
+)
+from agentrq_worker.providers.protocol import CommandRefused, Ended, ProtocolEvent, Write
 
 PROTOCOL: Final = 1
 AUTH_REQUIRED: Final = -32000
@@ -35,15 +43,15 @@ _LATE: Final = ("gemini-cli",)
 _UNSUPPORTED: Final = ("system_prompt", "worktree_name", "max_budget_usd")
 
 
-class Acp(JsonRpc):
+class AcpProtocol(JsonRpcProtocol):
     """One session of one ACP agent."""
 
     version = True
-    _adapter: AcpAdapter
+    _adapter: AcpParser
 
     def __init__(self, options: Options, total: SessionTotal, epoch: int) -> None:
         """``options.cwd`` is absolute here: the protocol has to be told."""
-        super().__init__(options, AcpAdapter(total, epoch))
+        super().__init__(options, AcpParser(total, epoch))
         self._adapter.cwd, self._adapter.model = options.cwd, options.model
         self._recovered = epoch > 1
         self._agent: dict[str, Any] = {}  # agentCapabilities
@@ -62,7 +70,7 @@ class Acp(JsonRpc):
         params = {"protocolVersion": PROTOCOL, "clientCapabilities": _CAPABILITIES, "clientInfo": CLIENT}
         return self._request("initialize", params, self._initialized, ends("The agent refused to begin"))
 
-    def _initialized(self, raw: Raw) -> list[Said]:
+    def _initialized(self, raw: Raw) -> list[ProtocolEvent]:
         result = _read(raw)
         if result.protocol_version != PROTOCOL:
             return [Ended(f"The agent speaks version {result.protocol_version} of ACP, not {PROTOCOL}")]
@@ -70,19 +78,19 @@ class Acp(JsonRpc):
         self._late = mapping(result.agent_info).get("name") in _LATE
         methods = result.auth_methods if isinstance(result.auth_methods, list) else []
         self._auth = [mapping(method) for method in methods]
-        said: list[Said] = []
+        said: list[ProtocolEvent] = []
         names = list(_UNSUPPORTED)
         if not self._session_capability("additionalDirectories"):
             names.append("additional_directories")
         for name in names:
             if getattr(self._options, name) is not None:
-                said.append(Draft("status", StatusReport("unsupported_option", f"This agent knows no {name}")))
+                said.append(DraftMessage("status", StatusReport("unsupported_option", f"This agent knows no {name}")))
         return said + self._begin_session(self._options.resume)
 
     def _session_capability(self, name: str) -> bool:
         return isinstance(mapping(self._agent.get("sessionCapabilities")).get(name), dict)
 
-    def _begin_session(self, resume: str | None) -> list[Said]:
+    def _begin_session(self, resume: str | None) -> list[ProtocolEvent]:
         params: dict[str, Any] = {"cwd": self._options.cwd or "/", "mcpServers": []}
         if self._options.additional_directories and self._session_capability("additionalDirectories"):
             params["additionalDirectories"] = self._options.additional_directories
@@ -98,22 +106,22 @@ class Acp(JsonRpc):
         again = {"sessionId": resume} | params
         return [Write(self._request(method, again, lambda raw: self._resumed(raw, resume), self._not_resumed))]
 
-    def _not_begun(self, error: RpcError) -> list[Said]:
+    def _not_begun(self, error: RpcError) -> list[ProtocolEvent]:
         if error.code == AUTH_REQUIRED and not self._authenticated:
             return self._authenticate(error, self._options.resume)
         return [Ended(f"The agent could not begin a session: {error.text}")]
 
-    def _not_resumed(self, error: RpcError) -> list[Said]:
+    def _not_resumed(self, error: RpcError) -> list[ProtocolEvent]:
         self._adapter.resumed = self._adapter.replaying = False
         if error.code == AUTH_REQUIRED and not self._authenticated:
             return self._authenticate(error, self._options.resume)
         reason = f"The agent could not resume {self._options.resume}: {error.text}"
         if not self._recovered:
             return [Ended(reason)]
-        lost = Draft("error", Error(f"{reason}; a new session begins", "not_resumed"))
+        lost = DraftMessage("error", Error(f"{reason}; a new session begins", "not_resumed"))
         return [lost, *self._begin_session(None)]
 
-    def _authenticate(self, error: RpcError, resume: str | None) -> list[Said]:
+    def _authenticate(self, error: RpcError, resume: str | None) -> list[ProtocolEvent]:
         """Once, by a method that takes a key from the environment: no other works without a person."""
         self._authenticated = True
         offered = ", ".join(f"{text(method.get('id'))} ({text(method.get('name'))})" for method in self._auth)
@@ -127,23 +135,23 @@ agent's own program on this machine, or pass its API key by env or pass_env"
                 return [Write(self._request("authenticate", params, again, lambda failed: [Ended(why)]))]
         return [Ended(why)]
 
-    def _began(self, raw: Raw) -> list[Said]:
+    def _began(self, raw: Raw) -> list[ProtocolEvent]:
         if self._adapter.session is None:
             return [Ended("The agent began a session without an id")]
         return self._set_up(_read(raw))
 
-    def _resumed(self, raw: Raw, session: str) -> list[Said]:
+    def _resumed(self, raw: Raw, session: str) -> list[ProtocolEvent]:
         if not self._late:
             return self._settled(raw, session)
         # Any request does: it is answered between the messages, and there are none once all has been repeated.
         self._adapter.repeated = False
 
-        def answered(_: object) -> list[Said]:
+        def answered(_: object) -> list[ProtocolEvent]:
             return self._resumed(raw, session) if self._adapter.repeated else self._settled(raw, session)
 
         return [Write(self._request("_agentrq/settled", {}, answered, answered))]
 
-    def _settled(self, raw: Raw, session: str) -> list[Said]:
+    def _settled(self, raw: Raw, session: str) -> list[ProtocolEvent]:
         self._adapter.replaying = False
         result = _read(raw)
         init = self._adapter.begin(session, result)
@@ -152,7 +160,7 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         self._held += init
         return self._set_up(result)
 
-    def _set_up(self, result: Result) -> list[Said]:
+    def _set_up(self, result: Result) -> list[ProtocolEvent]:
         """Model and permission mode, before the first prompt."""
         self._setup = Setup(result)
         mode = self._options.permission_mode or "bypassPermissions"
@@ -164,22 +172,22 @@ agent's own program on this machine, or pass its API key by env or pass_env"
                 self._steps.append((self._setup.model(self._options.model), "model", True))
             if (change := self._setup.first_mode(mode)) is not None:
                 self._steps.append((change, "permission mode", mode not in ("bypassPermissions", "default")))
-        except Refused as refused:
+        except CommandRefused as refused:
             return [Ended(str(refused))]
         return self._next_step()
 
-    def _next_step(self) -> list[Said]:
+    def _next_step(self) -> list[ProtocolEvent]:
         """One after another: an agent may take up requests at the same time."""
         if not self._steps:
             return self._is_ready()
         change, what, needed = self._steps.pop(0)
 
-        def failed(error: RpcError) -> list[Said]:
+        def failed(error: RpcError) -> list[ProtocolEvent]:
             text = f"The agent's {what} could not be set: {error.text}"
             if needed:
                 return [Ended(text)]
             # Bypassing permissions is not everywhere allowed: the agent asks, and is answered by policy or people.
-            return [Draft("status", StatusReport("permission_mode", text)), *self._next_step()]
+            return [DraftMessage("status", StatusReport("permission_mode", text)), *self._next_step()]
 
         return [Write(self._set(change, lambda raw: self._next_step(), failed))]
 
@@ -188,8 +196,8 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         return self._request(method, {"sessionId": self._adapter.session} | params, done, failed)
 
     def _change(self, change: Change, what: str) -> bytes:
-        def failed(error: RpcError) -> list[Said]:
-            return [Draft("error", Error(f"The agent's {what} could not be set: {error.text}", "not_set"))]
+        def failed(error: RpcError) -> list[ProtocolEvent]:
+            return [DraftMessage("error", Error(f"The agent's {what} could not be set: {error.text}", "not_set"))]
 
         return self._set(change, nothing, failed)
 
@@ -202,14 +210,14 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         interrupting, self._interrupting = self._interrupting, False
         return request + (self.interrupt() if interrupting else b"")
 
-    def _turn_over(self, raw: Raw) -> list[Said]:
+    def _turn_over(self, raw: Raw) -> list[ProtocolEvent]:
         self._in_turn = False
         self._asked.clear()
         if isinstance(_read(raw).stop_reason, str):
             return []  # the adapter has said it
         return self._turn_failed(RpcError(message="The prompt was answered without a stopReason"))
 
-    def _turn_failed(self, error: RpcError) -> list[Said]:
+    def _turn_failed(self, error: RpcError) -> list[ProtocolEvent]:
         self._in_turn = False
         self._asked.clear()
         return [*self._adapter.failed_turn(error)]
@@ -239,10 +247,10 @@ agent's own program on this machine, or pass its API key by env or pass_env"
     def set_permission_mode(self, mode: str) -> bytes:
         """Another of the agent's modes."""
         if self._options.approvals is not None and mode not in _ASKING:
-            raise Refused(f"a policy decides on approvals: use one of {', '.join(sorted(_ASKING))}")
+            raise CommandRefused(f"a policy decides on approvals: use one of {', '.join(sorted(_ASKING))}")
         return self._change(self._setup.mode(mode), "permission mode")
 
-    def _reply(self, asked: Asked, answer: Any) -> Any:
+    def _reply(self, asked: PeerRequest, answer: Any) -> Any:
         params = params_decoder.decode(asked.params if is_given(asked.params) else b"{}")
         return acp_asks.reply(asked.method, params, answer)
 

@@ -12,13 +12,13 @@ from agentrq_worker.providers.answers import Decision, answers_to, decided, deci
 from agentrq_worker.providers.claude.approvals import questions_of
 from agentrq_worker.providers.claude.wire import ControlRequest
 from agentrq_worker.providers.json_line import mapping, members, passed_or, value
-from agentrq_worker.providers.protocol import Refused
+from agentrq_worker.providers.protocol import CommandRefused
 
 DENIED: Final = "The user denied this."
 
 
 def reply(request: ControlRequest, answer: Any) -> dict[str, Any]:
-    """What answers ``request``. Raises `Refused` for an answer that does not fit it."""
+    """What answers ``request``. Raises `CommandRefused` for an answer that does not fit it."""
     if request.subtype == "can_use_tool":
         questions = questions_of(request) if request.tool_name == "AskUserQuestion" else None
         given = decided(answer) if questions is not None else decision(answer)
@@ -40,7 +40,7 @@ def _permitted(request: ControlRequest, given: Decision) -> dict[str, Any]:
         denial = {"behavior": "deny", "message": given.message or DENIED}
         return denial | {"interrupt": True} if given.interrupt else denial
     if given.changed is not None and not isinstance(given.changed, dict):
-        raise Refused("the input of a tool is an object")
+        raise CommandRefused("the input of a tool is an object")
     # The CLI's validator requires updatedInput, whatever its types say.
     updated = passed_or(request.input, {}) if given.changed is None else given.changed
     allowed = {"behavior": "allow", "updatedInput": updated}
@@ -54,7 +54,7 @@ def _granted(request: ControlRequest, given: Decision) -> list[Any]:
     if given.choice is None:
         return offered if given.always else []
     if given.choice not in offered:
-        raise Refused("the suggestion is none of those offered")
+        raise CommandRefused("the suggestion is none of those offered")
     return [given.choice]
 
 

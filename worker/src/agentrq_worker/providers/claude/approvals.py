@@ -8,25 +8,29 @@ from msgspec import UNSET
 
 from agentrq.wire.messages import ApprovalRequest, Question
 from agentrq_worker.providers.claude.wire import ControlRequest, ControlRequestLine
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import mapping, members, optional, passed_or, text
 
 _QUESTION_TOOL = "AskUserQuestion"
 
 
-def asked(event: ControlRequestLine) -> Draft | None:
+def asked(event: ControlRequestLine) -> DraftMessage | None:
     """The `approval_request` or `question` of a control request; None for a request that is neither."""
     request = event.request
     questions: list[dict[str, Any]] | None = None
     if request.subtype == "can_use_tool":
         questions = questions_of(request) if request.tool_name == _QUESTION_TOOL else None
         if questions is None:
-            return Draft("approval_request", _approval(event.request_id, request))
+            return DraftMessage("approval_request", _approval(event.request_id, request))
     elif request.subtype == "elicitation":
         questions = [_elicitation(request)]
     elif request.subtype == "request_user_dialog":
         questions = [_dialog(request)]
-    return None if questions is None else Draft("question", Question(request_id=event.request_id, questions=questions))
+    return (
+        None
+        if questions is None
+        else DraftMessage("question", Question(request_id=event.request_id, questions=questions))
+    )
 
 
 def _approval(request_id: str, request: ControlRequest) -> ApprovalRequest:

@@ -31,7 +31,7 @@ from agentrq.wire.messages import (
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.claude import notices
 from agentrq_worker.providers.claude.approvals import asked
-from agentrq_worker.providers.claude.stream_blocks import Voice
+from agentrq_worker.providers.claude.stream_blocks import StreamBlocks
 from agentrq_worker.providers.claude.wire import (
     AssistantLine,
     Block,
@@ -49,13 +49,13 @@ from agentrq_worker.providers.claude.wire import (
     decoder,
     tags,
 )
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.parser import NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import NO_TURNS, OutputParser, Reader
 
 _KNOWN_BLOCKS = frozenset({"text", "thinking", "tool_use", "server_tool_use", "tool_result"})
 
 
-class ClaudeAdapter(Adapter):
+class ClaudeParser(OutputParser):
     """Reads Claude Code's stream-json."""
 
     _decoder = decoder
@@ -63,7 +63,7 @@ class ClaudeAdapter(Adapter):
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
-        self._voices: dict[str | None, Voice] = {}
+        self._voices: dict[str | None, StreamBlocks] = {}
         self.asked: dict[str, ControlRequest] = {}
         """What the CLI has asked in this turn, by request id."""
         self._session: str | None = None
@@ -71,15 +71,15 @@ class ClaudeAdapter(Adapter):
         self._cost_so_far = 0.0  # the last total_cost_usd
         self._last_result: Any = None  # its uuid, until the next turn shows
 
-    def _voice(self, parent: str | None) -> Voice:
-        voice = self._voices[parent] = Voice()
+    def _voice(self, parent: str | None) -> StreamBlocks:
+        voice = self._voices[parent] = StreamBlocks()
         return voice
 
-    def _assistant(self, event: AssistantLine, line: bytes) -> list[Draft]:
+    def _assistant(self, event: AssistantLine, line: bytes) -> list[DraftMessage]:
         self._last_result = None
         parent, speech = event.parent_tool_use_id, event.message
         blocks = speech.content
-        drafts: list[Draft] = []
+        drafts: list[DraftMessage] = []
         if isinstance(blocks, list):
             voice = self._voices.get(parent) or self._voice(parent)
             for position, block in enumerate(blocks):
@@ -87,11 +87,11 @@ class ClaudeAdapter(Adapter):
                 if kind == "text" and json_line.is_text(block.text):
                     block_id = voice.whole(speech.id, kind, block.text, position, len(blocks))
                     if block_id is not None:
-                        drafts.append(Draft(kind, Text(block.text, block_id), parent))  # type: ignore[arg-type]  # passed through
+                        drafts.append(DraftMessage(kind, Text(block.text, block_id), parent))  # type: ignore[arg-type]  # passed through
                 elif kind == "thinking" and json_line.is_text(block.thinking):
                     block_id = voice.whole(speech.id, kind, block.thinking, position, len(blocks))
                     if block_id is not None:
-                        drafts.append(Draft(kind, Thinking(block.thinking, block_id), parent))  # type: ignore[arg-type]
+                        drafts.append(DraftMessage(kind, Thinking(block.thinking, block_id), parent))  # type: ignore[arg-type]
                 elif kind.endswith("tool_use") and block.id is not None and block.name is not None:
                     self._call(block.id, block.name, json_line.passed_or(block.input, {}), parent, drafts)
                 elif kind.endswith("tool_result") and block.tool_use_id is not None:  # of a tool that ran at the API
@@ -105,21 +105,21 @@ class ClaudeAdapter(Adapter):
                 else:
                     drafts.append(_other(block, position, parent, line))
         elif blocks is not None:
-            drafts.append(Draft("text", Text(blocks), parent))
+            drafts.append(DraftMessage("text", Text(blocks), parent))
         if event.error is not None and isinstance(event.error, str):
             # The API's failure, in the agent's place; its words are the frame's text.
             said = next((draft.content.text for draft in drafts if isinstance(draft.content, Text)), event.error)
-            drafts.append(Draft("error", Error(message=said, code=event.error), parent))
+            drafts.append(DraftMessage("error", Error(message=said, code=event.error), parent))
         return drafts
 
-    def _user(self, event: UserLine, line: bytes) -> list[Draft]:
+    def _user(self, event: UserLine, line: bytes) -> list[DraftMessage]:
         if event.isReplay is True:  # the prompt itself, which the session has published
             return []
         parent = event.parent_tool_use_id
         content = event.message.content
         if isinstance(content, str):
-            return [Draft("status", StatusReport(subtype="user", message=content), parent)]
-        drafts: list[Draft] = []
+            return [DraftMessage("status", StatusReport(subtype="user", message=content), parent)]
+        drafts: list[DraftMessage] = []
         for position, block in enumerate(content or ()):
             if block.type == "tool_result" and block.tool_use_id is not None:
                 self._result(
@@ -127,13 +127,13 @@ class ClaudeAdapter(Adapter):
                 )
             elif block.type == "text" and json_line.is_text(block.text):
                 drafts.append(
-                    Draft("status", StatusReport(subtype="user", message=json_line.passed(block.text)), parent)
+                    DraftMessage("status", StatusReport(subtype="user", message=json_line.passed(block.text)), parent)
                 )
             else:
                 drafts.append(_other(block, position, parent, line))
         return drafts
 
-    def _stream_event(self, event: StreamEventLine, line: bytes) -> list[Draft]:
+    def _stream_event(self, event: StreamEventLine, line: bytes) -> list[DraftMessage]:
         inner = event.event
         parent = event.parent_tool_use_id
         voice = self._voices.get(parent) or self._voice(parent)
@@ -154,10 +154,10 @@ class ClaudeAdapter(Adapter):
         offset = voice.offset
         voice.offset = offset + len(piece)
         if kind == "text_delta":
-            return [Draft("text_delta", TextDelta(piece, block_id, offset), parent)]
-        return [Draft("thinking_delta", ThinkingDelta(piece, block_id, offset), parent)]
+            return [DraftMessage("text_delta", TextDelta(piece, block_id, offset), parent)]
+        return [DraftMessage("thinking_delta", ThinkingDelta(piece, block_id, offset), parent)]
 
-    def _system(self, event: SystemLine, line: bytes) -> list[Draft]:
+    def _system(self, event: SystemLine, line: bytes) -> list[DraftMessage]:
         self._last_result = None
         if event.subtype == "init":
             return self._init(event)
@@ -168,12 +168,12 @@ class ClaudeAdapter(Adapter):
                 trigger=json_line.text(metadata.get("trigger")) or "auto",
                 pre_tokens=UNSET if tokens is None else json_line.whole(tokens),
             )
-            return [Draft("compaction", content)]
+            return [DraftMessage("compaction", content)]
         subtype = json_line.text(event.subtype) or "system"
         message = notices.notice(subtype, json_line.members(line))
-        return [Draft("status", StatusReport(subtype=subtype, message=message))]
+        return [DraftMessage("status", StatusReport(subtype=subtype, message=message))]
 
-    def _init(self, event: SystemLine) -> list[Draft]:
+    def _init(self, event: SystemLine) -> list[DraftMessage]:
         """The first, and that of another conversation, is published; a later one only if it changes something."""
         session = json_line.text(event.session_id)
         setting = (event.model, event.permissionMode)
@@ -186,18 +186,18 @@ class ClaudeAdapter(Adapter):
                 cwd=json_line.optional(event.cwd),
                 tools=json_line.list_or_unset(event.tools),
             )
-            return [Draft("init", content)]
+            return [DraftMessage("init", content)]
         if setting == before:
             return []
         message = f"model {event.model}, permission mode {event.permissionMode}"
-        return [Draft("status", StatusReport(subtype="init", message=message))]
+        return [DraftMessage("status", StatusReport(subtype="init", message=message))]
 
-    def _notice(self, event: Notice, line: bytes) -> list[Draft]:
+    def _notice(self, event: Notice, line: bytes) -> list[DraftMessage]:
         subtype = str(type(event).__struct_config__.tag)
         message = notices.notice(subtype, json_line.members(line))
-        return [Draft("status", StatusReport(subtype=subtype, message=message))]
+        return [DraftMessage("status", StatusReport(subtype=subtype, message=message))]
 
-    def _result_line(self, event: ResultLine, line: bytes) -> list[Draft]:
+    def _result_line(self, event: ResultLine, line: bytes) -> list[DraftMessage]:
         if event.uuid is not None and event.uuid == self._last_result:  # the same line once more
             return []
         self._last_result = event.uuid
@@ -238,23 +238,23 @@ class ClaudeAdapter(Adapter):
             return total
         return min(total, sum(json_line.amount(json_line.mapping(used).get("costUSD")) for used in since.values()))
 
-    def _control_request(self, event: ControlRequestLine, line: bytes) -> list[Draft]:
+    def _control_request(self, event: ControlRequestLine, line: bytes) -> list[DraftMessage]:
         draft = asked(event)
         if draft is None:
-            return [Draft(*json_line.unknown(line))]
+            return [DraftMessage(*json_line.unknown(line))]
         if event.request_id in self.asked:  # the same line once more
             return []
         self.asked[event.request_id] = event.request
         return [draft]
 
-    def _control_cancel(self, event: ControlCancelLine, line: bytes) -> list[Draft]:
+    def _control_cancel(self, event: ControlCancelLine, line: bytes) -> list[DraftMessage]:
         content = ApprovalResolved(request_id=event.request_id, decision="withdrawn", by="agent")
-        return [Draft("approval_resolved", content)]
+        return [DraftMessage("approval_resolved", content)]
 
-    def _rate_limit(self, event: RateLimitLine, line: bytes) -> list[Draft]:
-        return [Draft("rate_limit", notices.rate_limit(event.rate_limit_info))]
+    def _rate_limit(self, event: RateLimitLine, line: bytes) -> list[DraftMessage]:
+        return [DraftMessage("rate_limit", notices.rate_limit(event.rate_limit_info))]
 
-    def _silent(self, event: Silent, line: bytes) -> list[Draft]:
+    def _silent(self, event: Silent, line: bytes) -> list[DraftMessage]:
         return []
 
     _readers: ClassVar[Mapping[type, Reader]] = {
@@ -271,8 +271,8 @@ class ClaudeAdapter(Adapter):
     }
 
 
-def _other(block: Block, position: int, parent: str | None, line: bytes) -> Draft:
+def _other(block: Block, position: int, parent: str | None, line: bytes) -> DraftMessage:
     """A block of a type that nobody knows, as it came; or the error of one that lacks what its type needs."""
     if block.type in _KNOWN_BLOCKS:
-        return Draft(*json_line.malformed(f"{block.type} block", "a member is missing", line), parent)
-    return Draft("unknown", block_as_it_came(line, position), parent)
+        return DraftMessage(*json_line.malformed(f"{block.type} block", "a member is missing", line), parent)
+    return DraftMessage("unknown", block_as_it_came(line, position), parent)

@@ -21,10 +21,10 @@ from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import ApprovalRequest, Cost, Init, Question, StatusReport
 from agentrq_worker.providers.claude import answers
-from agentrq_worker.providers.claude.parser import ClaudeAdapter
+from agentrq_worker.providers.claude.parser import ClaudeParser
 from agentrq_worker.providers.claude.wire import ControlRequestLine
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.protocol import Alive, Dialect, Ended, Log, Refused, Said, Write
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.protocol import AgentProtocol, Alive, CommandRefused, Ended, Log, ProtocolEvent, Write
 
 FLAGS: Final = (
     "-p",
@@ -58,10 +58,10 @@ _response = msgspec.json.Decoder(_ControlResponse).decode
 _question = msgspec.json.Decoder(ControlRequestLine).decode
 
 
-class ClaudeDialect(Dialect):
+class ClaudeProtocol(AgentProtocol):
     """One conversation with one `claude` process."""
 
-    def __init__(self, options: Options, adapter: ClaudeAdapter) -> None:
+    def __init__(self, options: Options, adapter: ClaudeParser) -> None:
         """With ``options.approvals``, whoever's, the agent asks for what it would else be allowed at once."""
         self._options = options
         self._adapter = adapter
@@ -112,16 +112,16 @@ class ClaudeDialect(Dialect):
         return self._control("set_model", model=model)
 
     def set_permission_mode(self, mode: str) -> bytes:
-        """The control request. Raises `Refused` for a mode that would pass a policy by."""
+        """The control request. Raises `CommandRefused` for a mode that would pass a policy by."""
         if self._asks and mode not in _ASKING:
-            raise Refused(f"a policy decides on approvals: use one of {', '.join(sorted(_ASKING))}")
+            raise CommandRefused(f"a policy decides on approvals: use one of {', '.join(sorted(_ASKING))}")
         return self._control("set_permission_mode", mode=mode)
 
     def answer(self, request_id: str, answer: Any) -> bytes:
-        """The control response. Raises `Refused` for an answer that does not fit, and for a request that is closed."""
+        """The control response. Raises `CommandRefused` if it does not fit or the request is closed."""
         request = self._adapter.asked.get(request_id)
         if request is None:
-            raise Refused("no such request is open")
+            raise CommandRefused("no such request is open")
         response = {"subtype": "success", "request_id": request_id, "response": answers.reply(request, answer)}
         return _line({"type": "control_response", "response": response})
 
@@ -129,14 +129,14 @@ class ClaudeDialect(Dialect):
         """Ends turn, tools and background tasks within a tenth of a second; an older CLI only knows the first."""
         return self._control("interrupt") + self._control("end_session")
 
-    def receive(self, line: bytes) -> Sequence[Said]:
+    def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line means."""
         drafts = self._adapter.receive(line)
         if len(drafts) == 1 and self._working and drafts[0].type in _PLAIN:  # nearly every line
             return drafts
         if not drafts:
             return self._response(line) if b'"control_response"' in line else []
-        said: list[Said] = []
+        said: list[ProtocolEvent] = []
         for draft in drafts:
             self._note(draft, said)
             said.append(draft)
@@ -148,11 +148,11 @@ class ClaudeDialect(Dialect):
                 said += self._decline(line)
         return said
 
-    def close(self, reason: str) -> list[Draft]:
+    def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""
         return self._adapter.close(reason)
 
-    def _note(self, draft: Draft, said: list[Said]) -> None:
+    def _note(self, draft: DraftMessage, said: list[ProtocolEvent]) -> None:
         """Whether a draft shows that a turn is under way, background tasks' included."""
         content = draft.content
         if isinstance(content, Init):
@@ -167,7 +167,7 @@ class ClaudeDialect(Dialect):
                 self._interrupt_due = False
                 said.append(Write(self._control("interrupt")))
 
-    def _response(self, line: bytes) -> list[Said]:
+    def _response(self, line: bytes) -> list[ProtocolEvent]:
         """Of the answers to our own requests only errors are told."""
         try:
             found = _response(line)
@@ -178,7 +178,7 @@ class ClaudeDialect(Dialect):
             return []
         return [Log(f"{answer.request_id}: {answer.error}")]
 
-    def _decline(self, line: bytes) -> list[Said]:
+    def _decline(self, line: bytes) -> list[ProtocolEvent]:
         """A request that nobody here can answer must not block the CLI."""
         try:
             request_id = _question(line).request_id

@@ -13,7 +13,7 @@ _SHORT = 4096  # bytes; up to here a text is kept (with its line) to be compared
 _NO_BLOCK = -1
 
 
-class Voice:
+class StreamBlocks:
     """One speaker: the message it speaks, and where the live pieces of its current block stand."""
 
     __slots__ = ("_block_id", "_index", "_message", "_said", "_streamed", "offset")

@@ -12,9 +12,9 @@ from msgspec import Raw
 from agentrq.wire.messages import ApprovalRequest, Question
 from agentrq_worker.providers.answers import Decision, answers_to, decision, form
 from agentrq_worker.providers.codex.app_wire import Params
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import list_or_unset, mapping, optional, text, value
-from agentrq_worker.providers.protocol import Refused
+from agentrq_worker.providers.protocol import CommandRefused
 
 COMMAND: Final = "item/commandExecution/requestApproval"
 CHANGE: Final = "item/fileChange/requestApproval"
@@ -27,12 +27,12 @@ METHODS: Final = (COMMAND, CHANGE, PERMISSIONS, INPUT, ELICITATION)
 _NAMES: Final = {COMMAND: "command_execution", CHANGE: "file_change", PERMISSIONS: "permissions"}
 
 
-def asked(method: str, request_id: str, params: Params, changes: Raw | None) -> Draft:
+def asked(method: str, request_id: str, params: Params, changes: Raw | None) -> DraftMessage:
     """The `approval_request` or `question` of a request; ``changes`` are those of the patch it is about."""
     call = _mcp_call(params) if method == ELICITATION else None
     if method == INPUT or (method == ELICITATION and call is None):
         found = params.questions if method == INPUT else [_elicitation(params)]
-        return Draft("question", Question(request_id, _questions(found)))
+        return DraftMessage("question", Question(request_id, _questions(found)))
     request = ApprovalRequest(
         request_id=request_id,
         name=_NAMES[method] if call is None else f"mcp__{text(params.server_name)}__{text(call.get('tool_name'))}",
@@ -40,7 +40,7 @@ def asked(method: str, request_id: str, params: Params, changes: Raw | None) -> 
         tool_use_id=optional(params.item_id),
         suggestions=list_or_unset(params.available_decisions),
     )
-    return Draft("approval_request", request)
+    return DraftMessage("approval_request", request)
 
 
 def _given(method: str, params: Params, changes: Raw | None) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _elicitation(params: Params) -> dict[str, Any]:
 
 
 def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
-    """The result that answers a request. Raises `Refused` for an answer that does not fit it."""
+    """The result that answers a request. Raises `CommandRefused` for an answer that does not fit it."""
     if method == INPUT:
         ids = [question["id"] for question in _questions(params.questions)]
         answers = answers_to(ids, answer) or {name: [] for name in ids}  # it cannot be declined
@@ -90,7 +90,7 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
         return {"action": "accept" if fields is not None else "decline", "content": fields}
     decided = decision(answer)
     if decided.changed not in (None, _given(method, params, None)):
-        raise Refused("codex takes no changed input")
+        raise CommandRefused("codex takes no changed input")
     if call is not None:
         return _mcp_approved(decided)
     if method == PERMISSIONS:
@@ -104,7 +104,7 @@ def _decision(params: Params, decided: Decision) -> Any:
     if decided.choice is not None:
         offered = value(params.available_decisions)
         if decided.choice not in (offered if isinstance(offered, list) else []):
-            raise Refused("the suggestion is none of those offered")
+            raise CommandRefused("the suggestion is none of those offered")
         return decided.choice
     if not decided.allow:
         return "cancel" if decided.interrupt else "decline"

@@ -19,15 +19,15 @@ from agentrq_worker.providers import json_line
 from agentrq_worker.providers.codex import app_approvals, app_items, app_notices
 from agentrq_worker.providers.codex.app_usage import Usage
 from agentrq_worker.providers.codex.app_wire import Item, Params, Thread, decode_response, params_decoder
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.jsonrpc.parser import MethodReader, RpcAdapter, RpcLine, is_given, read_error
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, MethodReader, RpcLine, is_given, read_error
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
 from agentrq_worker.providers.streamed_text import Block
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
 
 
-class CodexAppAdapter(RpcAdapter):
+class CodexAppParser(JsonRpcParser):
     """Reads `codex app-server`."""
 
     _params = params_decoder
@@ -48,21 +48,21 @@ class CodexAppAdapter(RpcAdapter):
 
     # -- results
 
-    def _response(self, event: RpcLine, line: bytes) -> list[Draft]:
+    def _response(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         if is_given(event.error):
             # Which request failed the dialect knows; a recording does not tell.
-            return [] if self.driven else [Draft("error", Error(message=read_error(event.error).text))]
+            return [] if self.driven else [DraftMessage("error", Error(message=read_error(event.error).text))]
         try:
             result = decode_response(event.result)
         except (ValueError, RecursionError) as error:
-            return [Draft(*json_line.malformed("response", str(error), line))]
+            return [DraftMessage(*json_line.malformed("response", str(error), line))]
         if result.thread is not None and isinstance(result.thread.id, str):
             return self._begin(result.thread, result.model, result.cwd)
         if result.turn is not None and isinstance(result.turn.id, str) and result.turn.status == "inProgress":
             self.turn = result.turn.id
         return []
 
-    def _begin(self, thread: Thread, model: Any, cwd: Any) -> list[Draft]:
+    def _begin(self, thread: Thread, model: Any, cwd: Any) -> list[DraftMessage]:
         if self.thread is not None:
             return []
         self.thread = str(thread.id)
@@ -71,11 +71,11 @@ class CodexAppAdapter(RpcAdapter):
             model=json_line.optional(model) or json_line.optional(thread.model) or UNSET,
             cwd=json_line.optional(cwd) or json_line.optional(thread.cwd) or UNSET,
         )
-        return [Draft("init", init)]
+        return [DraftMessage("init", init)]
 
-    def _thread_started(self, params: Params, line: bytes) -> list[Draft]:
+    def _thread_started(self, params: Params, line: bytes) -> list[DraftMessage]:
         if params.thread is None or not isinstance(params.thread.id, str):
-            return [Draft(*json_line.malformed("thread/started", "it has no thread id", line))]
+            return [DraftMessage(*json_line.malformed("thread/started", "it has no thread id", line))]
         return self._begin(params.thread, None, None)
 
     # -- turns
@@ -87,28 +87,30 @@ class CodexAppAdapter(RpcAdapter):
     def _parent(self, params: Params) -> str | None:
         return self._spawned.get(params.thread_id) if self._other(params) else None
 
-    def _turn_started(self, params: Params, line: bytes) -> list[Draft]:
+    def _turn_started(self, params: Params, line: bytes) -> list[DraftMessage]:
         if not self._other(params) and params.turn is not None and isinstance(params.turn.id, str):
             self.turn = params.turn.id
         return []
 
-    def _turn_completed(self, params: Params, line: bytes) -> list[Draft]:
+    def _turn_completed(self, params: Params, line: bytes) -> list[DraftMessage]:
         turn = params.turn
         if turn is None:
-            return [Draft(*json_line.malformed("turn/completed", "it has no turn", line))]
+            return [DraftMessage(*json_line.malformed("turn/completed", "it has no turn", line))]
         status = json_line.text(turn.status)
         if self._other(params):
-            return [Draft("status", StatusReport(subtype="sub_agent_turn", message=status), self._parent(params))]
+            return [
+                DraftMessage("status", StatusReport(subtype="sub_agent_turn", message=status), self._parent(params))
+            ]
         error = json_line.text(json_line.mapping(turn.error).get("message"))
         if not error and status in ("failed", "interrupted"):
             error = f"The turn was {status}" if status == "interrupted" else "The turn failed"
         return self._end_turn(error, json_line.whole(turn.duration_ms))
 
-    def failed_turn(self, error: str) -> list[Draft]:
+    def failed_turn(self, error: str) -> list[DraftMessage]:
         """A turn that could not begin."""
-        return [Draft("error", Error(message=error)), *self._end_turn(error, 0)]
+        return [DraftMessage("error", Error(message=error)), *self._end_turn(error, 0)]
 
-    def _end_turn(self, error: str, duration_ms: int) -> list[Draft]:
+    def _end_turn(self, error: str, duration_ms: int) -> list[DraftMessage]:
         self.turn = None
         drafts = self.close(_UNANSWERED)
         self._said.clear()
@@ -118,13 +120,13 @@ class CodexAppAdapter(RpcAdapter):
         drafts.append(self._cost(0.0, spent_in, spent_out, 1, bool(error), duration_ms, errors=errors))
         return drafts
 
-    def _token_usage(self, params: Params, line: bytes) -> list[Draft]:
+    def _token_usage(self, params: Params, line: bytes) -> list[DraftMessage]:
         fresh = not self.resumed and not self._other(params)
         self._usage.add(params.thread_id, json_line.mapping(params.token_usage), fresh, self.turn is not None)
         return []
 
-    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
-        """As `Adapter.close`; what has come of unfinished texts is said as they stand."""
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
+        """As `OutputParser.close`; what has come of unfinished texts is said as they stand."""
         drafts = [block.whole() for block in self._blocks.values() if block.size]
         self._blocks.clear()
         self._changes.clear()
@@ -132,9 +134,9 @@ class CodexAppAdapter(RpcAdapter):
 
     # -- items
 
-    def _delta(self, params: Params, line: bytes, thought: bool, suffix: str = "") -> list[Draft]:
+    def _delta(self, params: Params, line: bytes, thought: bool, suffix: str = "") -> list[DraftMessage]:
         if params.item_id is None or params.delta is None:
-            return [Draft(*json_line.malformed("delta", "itemId or delta is missing", line))]
+            return [DraftMessage(*json_line.malformed("delta", "itemId or delta is missing", line))]
         key = params.item_id + suffix
         if not params.delta or key in self._said:
             return []
@@ -143,36 +145,36 @@ class CodexAppAdapter(RpcAdapter):
             block = self._blocks[key] = Block(key, thought, self._parent(params))
         return [block.piece(params.delta)]
 
-    def _text_delta(self, params: Params, line: bytes) -> list[Draft]:
+    def _text_delta(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._delta(params, line, thought=False)
 
-    def _summary_delta(self, params: Params, line: bytes) -> list[Draft]:
+    def _summary_delta(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._delta(params, line, thought=True)
 
-    def _summary_part(self, params: Params, line: bytes) -> list[Draft]:
+    def _summary_part(self, params: Params, line: bytes) -> list[DraftMessage]:
         block = self._blocks.get(params.item_id or "")
         return [block.piece("\n\n")] if block is not None and json_line.whole(params.summary_index) else []
 
-    def _reasoning_delta(self, params: Params, line: bytes) -> list[Draft]:
+    def _reasoning_delta(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._delta(params, line, thought=True, suffix=":content")
 
-    def _item_started(self, params: Params, line: bytes) -> list[Draft]:
+    def _item_started(self, params: Params, line: bytes) -> list[DraftMessage]:
         item = params.item
         if item is None:
-            return [Draft(*json_line.malformed("item/started", "it has no item", line))]
+            return [DraftMessage(*json_line.malformed("item/started", "it has no item", line))]
         if item.type in app_items.NAMES:
             return self._tool(item, params, line)
-        return [] if item.type in app_items.KNOWN else [Draft(*json_line.unknown(line))]
+        return [] if item.type in app_items.KNOWN else [DraftMessage(*json_line.unknown(line))]
 
-    def _item_completed(self, params: Params, line: bytes) -> list[Draft]:
+    def _item_completed(self, params: Params, line: bytes) -> list[DraftMessage]:
         item = params.item
         if item is None:
-            return [Draft(*json_line.malformed("item/completed", "it has no item", line))]
+            return [DraftMessage(*json_line.malformed("item/completed", "it has no item", line))]
         kind, parent = item.type, self._parent(params)
         if kind in app_items.NAMES:
             return self._tool(item, params, line, done=True)
         if kind not in app_items.KNOWN:
-            return [Draft(*json_line.unknown(line))]
+            return [DraftMessage(*json_line.unknown(line))]
         key = item.id or ""
         if key in self._said:  # the same line once more
             return []
@@ -180,21 +182,21 @@ class CodexAppAdapter(RpcAdapter):
             self._said.add(key)
         if kind == "agentMessage":
             if not json_line.is_text(item.text):
-                return [Draft(*json_line.malformed("agentMessage item", "its text is missing", line))]
+                return [DraftMessage(*json_line.malformed("agentMessage item", "its text is missing", line))]
             self._blocks.pop(key, None)
-            return [Draft("text", Text(text=json_line.passed(item.text), block_id=key or UNSET), parent)]
+            return [DraftMessage("text", Text(text=json_line.passed(item.text), block_id=key or UNSET), parent)]
         if kind == "reasoning":
             return self._reasoning(item, key, parent)
         if kind == "contextCompaction":
-            return [Draft("compaction", Compaction(trigger="auto"), parent)]
+            return [DraftMessage("compaction", Compaction(trigger="auto"), parent)]
         if kind in app_items.NOTED:
             said = (
                 json_line.text(json_line.value(item.text)) or json_line.text(item.review) or json_line.text(item.kind)
             )
-            return [Draft("status", StatusReport(subtype=kind or "", message=said or UNSET), parent)]
+            return [DraftMessage("status", StatusReport(subtype=kind or "", message=said or UNSET), parent)]
         return []
 
-    def _reasoning(self, item: Item, key: str, parent: str | None) -> list[Draft]:
+    def _reasoning(self, item: Item, key: str, parent: str | None) -> list[DraftMessage]:
         drafts = []
         for parts, block_id in ((item.summary, key), (json_line.value(item.content), f"{key}:content")):
             self._blocks.pop(block_id, None)
@@ -204,11 +206,11 @@ class CodexAppAdapter(RpcAdapter):
                 drafts.append(Block(block_id, thought=True, parent=parent).whole("\n\n".join(words)))
         return drafts
 
-    def _tool(self, item: Item, params: Params, line: bytes, done: bool = False) -> list[Draft]:
+    def _tool(self, item: Item, params: Params, line: bytes, done: bool = False) -> list[DraftMessage]:
         call, parent = item.id, self._parent(params)
         if call is None:
-            return [Draft(*json_line.malformed(f"{item.type} item", "it has no id", line))]
-        drafts: list[Draft] = []
+            return [DraftMessage(*json_line.malformed(f"{item.type} item", "it has no id", line))]
+        drafts: list[DraftMessage] = []
         self._call(call, app_items.name(item), app_items.given(item), parent, drafts)
         if item.type == "fileChange" and not done:
             self._changes[call] = item.changes
@@ -224,51 +226,51 @@ class CodexAppAdapter(RpcAdapter):
 
     # -- the rest
 
-    def _error(self, params: Params, line: bytes) -> list[Draft]:
+    def _error(self, params: Params, line: bytes) -> list[DraftMessage]:
         error = json_line.mapping(params.error)
         message = json_line.text(error.get("message")) or "unknown"
         if params.will_retry is True:
-            return [Draft("status", StatusReport(subtype="retry", message=message))]
+            return [DraftMessage("status", StatusReport(subtype="retry", message=message))]
         code = app_notices.error_code(error.get("codexErrorInfo"))
-        drafts = [Draft("error", Error(message=message, code=code or UNSET))]
+        drafts = [DraftMessage("error", Error(message=message, code=code or UNSET))]
         if code in app_notices.LIMITS:
-            drafts.insert(0, Draft("rate_limit", RateLimit(scope=code, message=message)))
+            drafts.insert(0, DraftMessage("rate_limit", RateLimit(scope=code, message=message)))
         return drafts
 
-    def _plan(self, params: Params, line: bytes) -> list[Draft]:
+    def _plan(self, params: Params, line: bytes) -> list[DraftMessage]:
         said = app_notices.plan(params.plan)
         if said == self._last[0]:
             return []
         self._last = (said, self._last[1])
-        return [Draft("status", StatusReport(subtype="plan", message=said), self._parent(params))]
+        return [DraftMessage("status", StatusReport(subtype="plan", message=said), self._parent(params))]
 
-    def _diff(self, params: Params, line: bytes) -> list[Draft]:
+    def _diff(self, params: Params, line: bytes) -> list[DraftMessage]:
         said = app_notices.diff(json_line.text(params.diff))
-        return [Draft("status", StatusReport(subtype="diff", message=said))]
+        return [DraftMessage("status", StatusReport(subtype="diff", message=said))]
 
-    def _rate_limits(self, params: Params, line: bytes) -> list[Draft]:
+    def _rate_limits(self, params: Params, line: bytes) -> list[DraftMessage]:
         limit = app_notices.rate_limits(params.rate_limits)
         if limit is None or limit.message == self._last[1]:
             return []
         self._last = (self._last[0], limit.message)
-        return [Draft("rate_limit", limit)]
+        return [DraftMessage("rate_limit", limit)]
 
-    def _notice(self, params: Params, line: bytes) -> list[Draft]:
+    def _notice(self, params: Params, line: bytes) -> list[DraftMessage]:
         method = json_line.text(self.event.method) if self.event is not None else ""
         if method.startswith("thread/") and self._other(params):
             return []
         subtype = app_notices.NOTICES[method]
-        return [Draft("status", StatusReport(subtype=subtype, message=app_notices.notice(params) or UNSET))]
+        return [DraftMessage("status", StatusReport(subtype=subtype, message=app_notices.notice(params) or UNSET))]
 
-    def _resolved(self, params: Params, line: bytes) -> list[Draft]:
+    def _resolved(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._withdraw(params.request_id)
 
-    def _ask(self, params: Params, line: bytes) -> list[Draft]:
+    def _ask(self, params: Params, line: bytes) -> list[DraftMessage]:
         assert self.event is not None
         method, request_id = str(self.event.method), self.request_id(self.event.id)
         return [app_approvals.asked(method, request_id, params, self._changes.get(params.item_id or ""))]
 
-    def _silent(self, params: Params, line: bytes) -> list[Draft]:
+    def _silent(self, params: Params, line: bytes) -> list[DraftMessage]:
         return []
 
     _methods: ClassVar[Mapping[str, MethodReader]] = {

@@ -12,12 +12,12 @@ from msgspec import Raw
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, SessionTotal, StatusReport
 from agentrq_worker.providers.codex import app_approvals
-from agentrq_worker.providers.codex.app_parser import CodexAppAdapter
+from agentrq_worker.providers.codex.app_parser import CodexAppParser
 from agentrq_worker.providers.codex.app_wire import params_decoder
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.jsonrpc.parser import RpcError, RpcLine, is_given
-from agentrq_worker.providers.jsonrpc.protocol import CLIENT, Asked, JsonRpc, ends, nothing
-from agentrq_worker.providers.protocol import Ended, Late, Refused, Said, Write
+from agentrq_worker.providers.jsonrpc.protocol import CLIENT, JsonRpcProtocol, PeerRequest, ends, nothing
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, ProtocolEvent, Write
 
 MODES: Final = {
     "bypassPermissions": ("never", "danger-full-access"),
@@ -40,14 +40,14 @@ _SANDBOXES: Final = {
 _UNSUPPORTED: Final = ("worktree_name", "max_budget_usd")
 
 
-class CodexApp(JsonRpc):
+class CodexAppProtocol(JsonRpcProtocol):
     """One session of `codex app-server`: one thread."""
 
     version = False
-    _adapter: CodexAppAdapter
+    _adapter: CodexAppParser
 
     def __init__(self, options: Options, total: SessionTotal, epoch: int) -> None:
-        super().__init__(options, CodexAppAdapter(total, epoch, resumed=options.resume is not None))
+        super().__init__(options, CodexAppParser(total, epoch, resumed=options.resume is not None))
         self._recovered = epoch > 1
         self._steers: list[str] = []  # those that came before the turn's id was known
         self._interrupting = False
@@ -60,11 +60,11 @@ class CodexApp(JsonRpc):
         params = {"clientInfo": CLIENT, "capabilities": {"experimentalApi": True}}  # for excludeTurns
         return self._request("initialize", params, self._initialized, ends("codex app-server refused to begin"))
 
-    def _initialized(self, result: Raw) -> list[Said]:
+    def _initialized(self, result: Raw) -> list[ProtocolEvent]:
         options = self._options
         try:
             policy, sandbox = self._mode(options.permission_mode or "bypassPermissions")
-        except Refused as refused:
+        except CommandRefused as refused:
             return [Ended(str(refused))]
         params: dict[str, Any] = {"approvalPolicy": policy, "sandbox": sandbox}
         if options.cwd is not None:
@@ -75,8 +75,8 @@ class CodexApp(JsonRpc):
             params["developerInstructions"] = options.system_prompt
         if options.additional_directories:
             params["config"] = {"sandbox_workspace_write.writable_roots": options.additional_directories}
-        said: list[Said] = [
-            Draft("status", StatusReport(subtype="unsupported_option", message=f"codex knows no {name}"))
+        said: list[ProtocolEvent] = [
+            DraftMessage("status", StatusReport(subtype="unsupported_option", message=f"codex knows no {name}"))
             for name in _UNSUPPORTED
             if getattr(options, name) is not None
         ]
@@ -90,19 +90,19 @@ class CodexApp(JsonRpc):
         again = {"threadId": resume, "excludeTurns": True} | params
         return self._request("thread/resume", again, self._began, lambda error: self._not_resumed(error, params))
 
-    def _began(self, result: Raw) -> list[Said]:
+    def _began(self, result: Raw) -> list[ProtocolEvent]:
         if self._adapter.thread is None:
             return [Ended("codex began a thread without an id")]
         return self._is_ready()
 
-    def _not_resumed(self, error: RpcError, params: dict[str, Any]) -> list[Said]:
+    def _not_resumed(self, error: RpcError, params: dict[str, Any]) -> list[ProtocolEvent]:
         text = f"codex could not resume {self._options.resume}: {error.text}"
         if not self._recovered:
             return [Ended(text)]
         # Its worker may have been lost before the thread was ever written.
         self._adapter.resumed = False
         start = self._request("thread/start", params, self._began, ends("codex could not begin a thread"))
-        return [Draft("error", Error(f"{text}; a new thread begins", "not_resumed")), Write(start)]
+        return [DraftMessage("error", Error(f"{text}; a new thread begins", "not_resumed")), Write(start)]
 
     # -- turns
 
@@ -111,21 +111,21 @@ class CodexApp(JsonRpc):
         self._next_turn = {}
         return self._request("turn/start", params, self._turn_began, self._turn_failed)
 
-    def _turn_began(self, result: Raw) -> list[Said]:
+    def _turn_began(self, result: Raw) -> list[ProtocolEvent]:
         turn = self._adapter.turn
         if turn is None:
             return []
         early, self._steers = self._steers, []
-        said: list[Said] = [Write(self._steer(text, turn)) for text in early]
+        said: list[ProtocolEvent] = [Write(self._steer(text, turn)) for text in early]
         if self._interrupting:
             said.append(Write(self._interrupt(turn)))
         return said
 
-    def _turn_failed(self, error: RpcError) -> list[Said]:
+    def _turn_failed(self, error: RpcError) -> list[ProtocolEvent]:
         early, self._steers = self._steers, []
         return [*map(Late, early), *self._adapter.failed_turn(error.text)]
 
-    def _notified(self, event: RpcLine) -> list[Said]:
+    def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
         if event.method == "turn/completed" and self._adapter.turn is None:
             self._interrupting = False
         return self._turn_began(event.params) if event.method == "turn/started" else []
@@ -173,13 +173,13 @@ class CodexApp(JsonRpc):
         return b""
 
     def _mode(self, mode: str) -> tuple[str, str]:
-        """A mode's approval policy and sandbox. Raises `Refused` for one that codex does not have."""
+        """A mode's approval policy and sandbox. Raises `CommandRefused` for one that codex does not have."""
         if mode not in MODES:
-            raise Refused(f"codex has no permission mode {mode!r}; modes are {', '.join(MODES)}")
+            raise CommandRefused(f"codex has no permission mode {mode!r}; modes are {', '.join(MODES)}")
         # What a policy is to decide has to be asked for.
         return MODES[mode if self._options.approvals is None or mode == "plan" else "untrusted"]
 
-    def _reply(self, asked: Asked, answer: Any) -> Any:
+    def _reply(self, asked: PeerRequest, answer: Any) -> Any:
         params = params_decoder.decode(asked.params if is_given(asked.params) else b"{}")
         return app_approvals.reply(asked.method, params, answer)
 

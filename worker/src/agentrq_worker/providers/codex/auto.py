@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.codex.app_parser import CodexAppAdapter
-from agentrq_worker.providers.codex.exec_parser import CodexAdapter
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.codex.app_parser import CodexAppParser
+from agentrq_worker.providers.codex.exec_parser import CodexExecParser
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
 
 
@@ -27,25 +27,25 @@ class _Probe(msgspec.Struct):
 _probe = msgspec.json.Decoder(_Probe).decode
 
 
-class CodexBothAdapter(CodexAdapter):
+class CodexAutoParser(CodexExecParser):
     """Reads `codex exec --json`; hands what `codex app-server` wrote to its own reader."""
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
-        self._app: CodexAppAdapter | None = None
+        self._app: CodexAppParser | None = None
 
-    def _rescue(self, line: bytes) -> list[Draft]:
+    def _rescue(self, line: bytes) -> list[DraftMessage]:
         """`codex exec`'s decoder refuses lines without a ``type``."""
         if not _is_rpc(line):
             return super()._rescue(line)
         if self._app is None:
-            self._app = CodexAppAdapter(self.total, self._epoch)
+            self._app = CodexAppParser(self.total, self._epoch)
         drafts = self._app.receive(line)
         self.total = self._app.total
         return drafts
 
-    def close(self, reason: str = INTERRUPTED) -> list[Draft]:
-        """As `Adapter.close`."""
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
+        """As `OutputParser.close`."""
         return super().close(reason) + (self._app.close(reason) if self._app is not None else [])
 
 

@@ -33,8 +33,8 @@ from agentrq_worker.providers.codex.exec_wire import (
     tags,
 )
 from agentrq_worker.providers.codex.tool_inputs import ChangeInput, CommandInput, SearchInput
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.parser import NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import NO_TURNS, OutputParser, Reader
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
 _RETRY = re.compile(r"Reconnecting\b.*\d+/\d+", re.DOTALL)
@@ -42,7 +42,7 @@ _TOOLS = frozenset({"command_execution", "file_change", "mcp_tool_call", "web_se
 _BAD_STATUSES = frozenset({"failed", "declined"})
 
 
-class CodexAdapter(Adapter):
+class CodexExecParser(OutputParser):
     """Reads `codex exec --json`."""
 
     _decoder = decoder
@@ -58,15 +58,15 @@ class CodexAdapter(Adapter):
         # A recovered session resumes its thread, whose sum is what the session has had of it so far.
         self._usage = (total.input_tokens, total.output_tokens)
 
-    def _thread_started(self, event: ThreadStarted, line: bytes) -> list[Draft]:
+    def _thread_started(self, event: ThreadStarted, line: bytes) -> list[DraftMessage]:
         drafts = self._end_batch()
         if self._thread is not None and event.thread_id != self._thread:
             self._usage = (0, 0)
         self._thread = event.thread_id
-        drafts.append(Draft("init", Init(provider_session_id=json_line.optional(event.thread_id))))
+        drafts.append(DraftMessage("init", Init(provider_session_id=json_line.optional(event.thread_id))))
         return drafts
 
-    def _end_batch(self) -> list[Draft]:
+    def _end_batch(self) -> list[DraftMessage]:
         """Close what is open; the next items have the ids of these, and must not be taken for them."""
         drafts = self.close(_UNANSWERED)
         if self._calls or self._said:
@@ -77,22 +77,22 @@ class CodexAdapter(Adapter):
             self._prefix = f"{self._epoch}.{self._batch}:"
         return drafts
 
-    def _item_started(self, event: ItemStarted, line: bytes) -> list[Draft]:
+    def _item_started(self, event: ItemStarted, line: bytes) -> list[DraftMessage]:
         item = event.item
         kind = item.type
         if kind in _TOOLS:
             return self._tool(item, line)
         if kind == "todo_list":
             return self._todo_list(item)
-        return [] if kind in _WHOLE else [Draft(*json_line.unknown(line))]
+        return [] if kind in _WHOLE else [DraftMessage(*json_line.unknown(line))]
 
-    def _item_updated(self, event: ItemUpdated, line: bytes) -> list[Draft]:
+    def _item_updated(self, event: ItemUpdated, line: bytes) -> list[DraftMessage]:
         kind = event.item.type
         if kind == "todo_list":
             return self._todo_list(event.item)
-        return [] if kind in _TOOLS or kind in _WHOLE else [Draft(*json_line.unknown(line))]
+        return [] if kind in _TOOLS or kind in _WHOLE else [DraftMessage(*json_line.unknown(line))]
 
-    def _item_completed(self, event: ItemCompleted, line: bytes) -> list[Draft]:
+    def _item_completed(self, event: ItemCompleted, line: bytes) -> list[DraftMessage]:
         item = event.item
         kind = item.type
         if kind in _TOOLS:
@@ -100,33 +100,33 @@ class CodexAdapter(Adapter):
         if kind == "todo_list":
             return self._todo_list(item)
         if kind not in _WHOLE:
-            return [Draft(*json_line.unknown(line))]
+            return [DraftMessage(*json_line.unknown(line))]
         words = item.message if kind == "error" else item.text
         if not json_line.is_text(words):
-            return [Draft(*json_line.malformed(f"{kind} item", "its text is missing", line))]
+            return [DraftMessage(*json_line.malformed(f"{kind} item", "its text is missing", line))]
         if item.id is not None:
             if item.id in self._said:  # the same line once more
                 return []
             self._said.add(item.id)
         said = json_line.passed(words)
         if kind == "agent_message":
-            return [Draft("text", Text(text=said))]
+            return [DraftMessage("text", Text(text=said))]
         if kind == "reasoning":
-            return [Draft("thinking", Thinking(text=said))]
+            return [DraftMessage("thinking", Thinking(text=said))]
         # An error item is a warning ("non-fatal", exec_events.rs); what fails comes as an event of type error.
-        return [Draft("status", StatusReport(subtype="warning" if kind == "error" else "plan", message=said))]
+        return [DraftMessage("status", StatusReport(subtype="warning" if kind == "error" else "plan", message=said))]
 
-    def _tool(self, item: Item, line: bytes, done: bool = False) -> list[Draft]:
+    def _tool(self, item: Item, line: bytes, done: bool = False) -> list[DraftMessage]:
         if item.id is None:
-            return [Draft(*json_line.malformed(f"{item.type} item", "it has no id", line))]
-        drafts: list[Draft] = []
+            return [DraftMessage(*json_line.malformed(f"{item.type} item", "it has no id", line))]
+        drafts: list[DraftMessage] = []
         call = self._prefix + item.id
         self._call(call, _name(item), _input(item), None, drafts)
         if done:
             self._result(call, _output(item), _failed(item), None, drafts)
         return drafts
 
-    def _todo_list(self, item: Item) -> list[Draft]:
+    def _todo_list(self, item: Item) -> list[DraftMessage]:
         steps = [json_line.mapping(step) for step in item.items] if isinstance(item.items, list) else []
         open_steps = [step for step in steps if step.get("completed") is not True]
         message = f"{len(steps) - len(open_steps)} of {len(steps)} done"
@@ -135,9 +135,9 @@ class CodexAdapter(Adapter):
         if message == self._todo:
             return []
         self._todo = message
-        return [Draft("status", StatusReport(subtype="todo_list", message=message))]
+        return [DraftMessage("status", StatusReport(subtype="todo_list", message=message))]
 
-    def _turn_completed(self, event: TurnCompleted, line: bytes) -> list[Draft]:
+    def _turn_completed(self, event: TurnCompleted, line: bytes) -> list[DraftMessage]:
         drafts = self._end_batch()
         usage = json_line.mapping(event.usage)
         now = (json_line.whole(usage.get("input_tokens")), json_line.whole(usage.get("output_tokens")))
@@ -148,19 +148,19 @@ class CodexAdapter(Adapter):
         drafts.append(self._cost(0.0, spent[0], spent[1], num_turns=1, is_error=False))
         return drafts
 
-    def _turn_failed(self, event: TurnFailed, line: bytes) -> list[Draft]:
+    def _turn_failed(self, event: TurnFailed, line: bytes) -> list[DraftMessage]:
         drafts = self._end_batch()
         error = json_line.text(json_line.mapping(event.error).get("message")) or "The turn failed"
         drafts.append(self._cost(0.0, 0, 0, num_turns=1, is_error=True, errors=[error]))
         return drafts
 
-    def _error(self, event: StreamError, line: bytes) -> list[Draft]:
+    def _error(self, event: StreamError, line: bytes) -> list[DraftMessage]:
         message = json_line.text(json_line.value(event.message)) or "unknown"
         if _RETRY.match(message):
-            return [Draft("status", StatusReport(subtype="retry", message=message))]
-        return [Draft("error", Error(message=message))]
+            return [DraftMessage("status", StatusReport(subtype="retry", message=message))]
+        return [DraftMessage("error", Error(message=message))]
 
-    def _silent(self, event: TurnStarted | PlanDelta, line: bytes) -> list[Draft]:
+    def _silent(self, event: TurnStarted | PlanDelta, line: bytes) -> list[DraftMessage]:
         return []
 
     _readers: ClassVar[Mapping[type, Reader]] = {

@@ -14,9 +14,9 @@ from msgspec import Raw
 
 from agentrq.wire.messages import ApprovalResolved, SessionTotal
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.draft_message import Draft
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
-from agentrq_worker.providers.parser import NO_TURNS, Adapter, Reader
+from agentrq_worker.providers.parser import NO_TURNS, OutputParser, Reader
 
 
 class RpcLine(msgspec.Struct, gc=False):
@@ -59,7 +59,7 @@ def is_given(raw: Raw) -> bool:
 
 _error = msgspec.json.Decoder(RpcError).decode
 _ASKS = frozenset({"approval_request", "question"})
-MethodReader = Callable[[Any, Any, bytes], list[Draft]]
+MethodReader = Callable[[Any, Any, bytes], list[DraftMessage]]
 """A method of an adapter that reads one JSON-RPC method: (adapter, its params, its line)."""
 
 
@@ -71,7 +71,7 @@ def read_error(raw: Raw) -> RpcError:
         return RpcError(message=json_line.text(json_line.value(raw)) or None)
 
 
-class RpcAdapter(Adapter):
+class JsonRpcParser(OutputParser):
     """Reads a JSON-RPC peer. ``event`` is the line read last, for the dialect that speaks with the same peer."""
 
     _decoder = msgspec.json.Decoder(RpcLine)
@@ -87,8 +87,8 @@ class RpcAdapter(Adapter):
         """A dialect speaks with the peer and knows which of its requests failed; else this is a recording."""
         self._pending: set[str] = set()
 
-    def receive(self, line: bytes) -> list[Draft]:
-        """As `Adapter.receive`."""
+    def receive(self, line: bytes) -> list[DraftMessage]:
+        """As `OutputParser.receive`."""
         self.event = None
         return super().receive(line)
 
@@ -109,25 +109,25 @@ class RpcAdapter(Adapter):
         self._pending.discard(request_id)
         return True
 
-    def _withdraw(self, raw: Raw) -> list[Draft]:
+    def _withdraw(self, raw: Raw) -> list[DraftMessage]:
         """The peer wants no answer any more; nothing, if it had one."""
         request_id = self.request_id(raw)
         if not self.resolved(request_id):
             return []
-        return [Draft("approval_resolved", ApprovalResolved(request_id, "withdrawn", "agent"))]
+        return [DraftMessage("approval_resolved", ApprovalResolved(request_id, "withdrawn", "agent"))]
 
-    def _read(self, event: RpcLine, line: bytes) -> list[Draft]:
+    def _read(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         self.event = event
         method = event.method
         if isinstance(method, str):
             asked = is_given(event.id)
             reader = (self._requests if asked else self._methods).get(method)
             if reader is None:
-                return [Draft(*json_line.unknown(line))]
+                return [DraftMessage(*json_line.unknown(line))]
             try:
                 params = self._params.decode(event.params if is_given(event.params) else NO_PARAMS)
             except (ValueError, RecursionError) as error:
-                return [Draft(*json_line.malformed(method, str(error), line))]
+                return [DraftMessage(*json_line.malformed(method, str(error), line))]
             if asked:
                 request_id = self.request_id(event.id)
                 if request_id in self._pending:  # the same line once more
@@ -140,9 +140,9 @@ class RpcAdapter(Adapter):
         if is_given(event.id) and (len(event.result) or is_given(event.error)):
             return self._response(event, line)
         self.event = None
-        return [Draft(*json_line.unknown(line))]
+        return [DraftMessage(*json_line.unknown(line))]
 
-    def _response(self, event: RpcLine, line: bytes) -> list[Draft]:
+    def _response(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         """What a response says, by its shape alone: a recording does not tell what was asked."""
         raise NotImplementedError
 

@@ -1,7 +1,7 @@
 """The client's side of JSON-RPC over lines: what Codex app-server and ACP agents share on the writing side. Pure.
 
 Owns request ids, pending requests, answers to the peer's requests, and the prompt that waits for the handshake. Does
-not own any method (app_protocol.py, acp/protocol.py) nor what the peer's lines mean (an `RpcAdapter`).
+not own any method (app_protocol.py, acp/protocol.py) nor what the peer's lines mean (an `JsonRpcParser`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from msgspec import Raw
 
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
-from agentrq_worker.providers.draft_message import Draft
-from agentrq_worker.providers.jsonrpc.parser import RpcAdapter, RpcError, RpcLine, is_given, read_error
-from agentrq_worker.providers.protocol import Dialect, Ended, Refused, Said, Write
+from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, RpcError, RpcLine, is_given, read_error
+from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused, Ended, ProtocolEvent, Write
 
 CLIENT: Final = {"name": "agentrq", "title": "agentrq", "version": "1"}
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 
-Answered: TypeAlias = Callable[[Raw], list[Said]]
-Failed: TypeAlias = Callable[[RpcError], list[Said]]
+Answered: TypeAlias = Callable[[Raw], list[ProtocolEvent]]
+Failed: TypeAlias = Callable[[RpcError], list[ProtocolEvent]]
 
 
-class Asked(NamedTuple):
+class PeerRequest(NamedTuple):
     """A request of the peer that waits for somebody's answer."""
 
     id: Raw
@@ -34,23 +34,23 @@ class Asked(NamedTuple):
     params: Raw
 
 
-class JsonRpc(Dialect):
+class JsonRpcProtocol(AgentProtocol):
     """One session with a JSON-RPC peer; `receive` never raises."""
 
     version: bool
     """Whether lines carry ``"jsonrpc": "2.0"``."""
 
-    def __init__(self, options: Options, adapter: RpcAdapter) -> None:
+    def __init__(self, options: Options, adapter: JsonRpcParser) -> None:
         self._options = options
         self._adapter = adapter
         adapter.driven = True
         self._next_id = 1
         self._waiting: dict[int, tuple[Answered, Failed]] = {}
-        self._asked: dict[str, Asked] = {}
+        self._asked: dict[str, PeerRequest] = {}
         self._ready = False
         self._prompted = False
         self._early: str | None = None  # the prompt that came before the handshake was over
-        self._held: list[Draft] = []
+        self._held: list[DraftMessage] = []
 
     def command(self, program: list[str], options: Options) -> list[str]:
         """The program as it is: it is told its options in the handshake."""
@@ -64,9 +64,9 @@ class JsonRpc(Dialect):
             return b""
         return self._begin_turn(text)
 
-    def receive(self, line: bytes) -> list[Said]:
+    def receive(self, line: bytes) -> list[ProtocolEvent]:
         """What one line means, and what is to be written for it."""
-        said: list[Said] = []
+        said: list[ProtocolEvent] = []
         drafts = self._adapter.receive(line)
         if not self._prompted:
             # Nobody has asked for anything yet: an `init` would be taken for the beginning of a turn.
@@ -81,7 +81,7 @@ class JsonRpc(Dialect):
             said += self._handle(event)
         return said
 
-    def close(self, reason: str) -> list[Draft]:
+    def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone."""
         return self._adapter.close(reason)
 
@@ -89,7 +89,7 @@ class JsonRpc(Dialect):
         """The result of an open request of the peer."""
         asked = self._asked.get(request_id)
         if asked is None or not self._adapter.is_open(request_id):
-            raise Refused("no such request is open")
+            raise CommandRefused("no such request is open")
         result = self._reply(asked, answer)
         del self._asked[request_id]
         self._adapter.resolved(request_id)
@@ -102,10 +102,10 @@ class JsonRpc(Dialect):
         """The request of a turn."""
 
     @abstractmethod
-    def _reply(self, asked: Asked, answer: Any) -> Any:
-        """The result for a peer's request. Raises `Refused` for an answer that does not fit it."""
+    def _reply(self, asked: PeerRequest, answer: Any) -> Any:
+        """The result for a peer's request. Raises `CommandRefused` for an answer that does not fit it."""
 
-    def _notified(self, event: RpcLine) -> list[Said]:
+    def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
         """What is to be done for a notification; what it says is told by the adapter."""
         return []
 
@@ -117,7 +117,7 @@ class JsonRpc(Dialect):
     def _notify(self, method: str, params: Any = None) -> bytes:
         return self._line({"method": method} if params is None else {"method": method, "params": params})
 
-    def _is_ready(self) -> list[Said]:
+    def _is_ready(self) -> list[ProtocolEvent]:
         """The handshake is over: what waited for it goes out."""
         self._ready = True
         early, self._early = self._early, None
@@ -129,7 +129,7 @@ class JsonRpc(Dialect):
 
     # -- lines of the peer
 
-    def _handle(self, event: RpcLine) -> list[Said]:
+    def _handle(self, event: RpcLine) -> list[ProtocolEvent]:
         if not isinstance(event.method, str):
             return self._answered(event)
         if not is_given(event.id):
@@ -139,10 +139,10 @@ class JsonRpc(Dialect):
             # Unknown, or not to be read: without an answer the agent would wait for ever.
             error = {"code": METHOD_NOT_FOUND, "message": f"Not supported by this client: {event.method}"}
             return [Write(self._line({"id": event.id, "error": error}))]
-        self._asked[request_id] = Asked(event.id, event.method, event.params)
+        self._asked[request_id] = PeerRequest(event.id, event.method, event.params)
         return []
 
-    def _answered(self, event: RpcLine) -> list[Said]:
+    def _answered(self, event: RpcLine) -> list[ProtocolEvent]:
         try:
             waiting = self._waiting.pop(int(bytes(event.id)), None)
         except ValueError:
@@ -153,7 +153,7 @@ class JsonRpc(Dialect):
         return failed(read_error(event.error)) if is_given(event.error) else answered(event.result)
 
 
-def nothing(result: Raw) -> list[Said]:
+def nothing(result: Raw) -> list[ProtocolEvent]:
     """For a request whose result does not matter."""
     return []
 
