@@ -1,0 +1,66 @@
+"""Public ids for tool calls and requests that somebody else numbers. Pure.
+
+An agent's own id is unique only in its span: while the call or request is open, in one turn, in one process. A public
+id is unique in the whole session, over turns and over recoveries. Owns the mapping between the two; does not own what
+opens or closes a call or a request (each parser's matter).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterator
+
+_HAS_EPOCH = re.compile(r"\d+\.")
+
+
+class SpanIds:
+    """The open calls, or the open requests, of one owner of a session.
+
+    The first owner (epoch 1) keeps an agent's id as it is where it can; a later one puts its epoch before it.
+    """
+
+    def __init__(self, epoch: int = 1) -> None:
+        self._epoch = epoch
+        self._open: dict[Hashable, str] = {}
+        self._given: dict[str, int] = {}  # each public id ever given, with how often its name was asked for
+
+    def __contains__(self, own: Hashable) -> bool:
+        return own in self._open
+
+    def __iter__(self) -> Iterator[str]:
+        """The public ids that are open, oldest first."""
+        return iter(list(self._open.values()))
+
+    def open(self, own: Hashable, name: str) -> str:
+        """Opens ``own``, the key by which the agent tells its open ones apart; returns its new public id.
+
+        ``name`` is the text that the public id is made of. An ``own`` that is open already keeps its public id.
+        """
+        if own in self._open:
+            return self._open[own]
+        plain = self._epoch == 1 and not _HAS_EPOCH.match(name)
+        first = name if plain else f"{self._epoch}.{name}"
+        public = first
+        while public in self._given:
+            self._given[first] += 1
+            public = f"{first}~{self._given[first]}"
+        self._given[public] = 1
+        self._open[own] = public
+        return public
+
+    def public(self, own: Hashable) -> str | None:
+        """The public id of an open one; None if ``own`` is not open."""
+        return self._open.get(own)
+
+    def close(self, own: Hashable) -> str | None:
+        """Closes ``own`` and returns its public id; None if it was not open. ``own`` may be opened again."""
+        return self._open.pop(own, None)
+
+    def close_public(self, public: str) -> bool:
+        """Closes the one with this public id; False if none such is open."""
+        own = next((own for own, given in self._open.items() if given == public), None)
+        return own is not None and self.close(own) is not None
+
+    def close_all(self) -> None:
+        """Closes every open one."""
+        self._open.clear()
