@@ -1,6 +1,6 @@
-"""``make demo``: a server, a worker and one session, shown live; then nothing of it is left.
+"""``make demo``: a private Valkey, a worker and one session of the demo agent, shown live; then all of it is ended.
 
-Only puts together what users run: the private Valkey (in a directory of its own), ``agentrq worker``, ``agentrq run``.
+Only puts together what users run: the private Valkey (in a temporary directory), ``agentrq worker``, ``agentrq run``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _agentrq(*arguments: str) -> list[str]:
 
 
 def _wait_ready(url: str, worker: subprocess.Popen[bytes]) -> None:
-    """Until the worker holds its lease; an early end shows in its own words."""
+    """Wait until the worker holds its lease. Raises `click.ClickException` if it ends before, or takes too long."""
     deadline = time.monotonic() + READY_S
     with connect(url) as client:
         while not client.exists(Keys.from_environment().worker(NAME)):
@@ -40,7 +40,7 @@ def _wait_ready(url: str, worker: subprocess.Popen[bytes]) -> None:
 
 
 def run(directory: Path) -> int:
-    """Run the demo with its data in ``directory``; answers the exit code of the session shown."""
+    """Run the demo with its data in ``directory``; returns the exit code of `agentrq run`."""
     with attach(directory) as server:
         url = ("--redis", server.url)
         click.echo(f"Valkey runs at {server.url}")
@@ -57,10 +57,20 @@ def run(directory: Path) -> int:
             subprocess.run(_agentrq("stop", "demo", *url), check=False)
             subprocess.run(_agentrq("list", *url), check=False)
         finally:
-            worker.terminate()
-            worker.wait(END_S)
-    click.echo("Worker and Valkey have ended. Next: agentrq up, and in another terminal agentrq run demo 'Hello'.")
+            _end_worker(worker)
+        ended = server.close_and_wait(END_S)
+    said = "Worker and Valkey have ended." if ended else f"The worker has ended, Valkey not within {END_S:g} s."
+    click.echo(f"{said} Next: agentrq up, and in another terminal agentrq run demo 'Hello'.")
     return shown.returncode
+
+
+def _end_worker(worker: subprocess.Popen[bytes]) -> None:
+    worker.terminate()
+    try:
+        worker.wait(END_S)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
 
 
 def main() -> None:

@@ -77,6 +77,21 @@ class EmbeddedServer:
         if lock is not None:
             os.close(lock)
 
+    def close_and_wait(self, timeout: float) -> bool:
+        """Detach and wait for the server and its supervisor to end; ``timeout`` in seconds.
+
+        False if they still run after it: somebody else is attached, or the server takes longer to end.
+        """
+        self.close()
+        deadline = time.monotonic() + timeout
+        # Both inherit the lock: it is free only once both have ended.
+        while (lock := try_lock(self.data_dir / "valkey" / "server.lock", fcntl.LOCK_EX)) is None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        os.close(lock)
+        return True
+
     def __enter__(self) -> Self:
         return self
 
