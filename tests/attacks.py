@@ -1,4 +1,4 @@
-"""The attack table of docs/security.md, made of the tests themselves: ``python -m tests.attacks`` writes it anew.
+"""The table in docs/explanation/attacks.md, made from the tests themselves: ``python -m tests.attacks`` writes it.
 
 A test that attacks says so: ``@attack("what is tried", "what happens")``, on a function or, for all of a module,
 ``ATTACK = ("…", "…")``. tests/packaging/test_attacks.py holds the document to it.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs/security.md"
+DOCUMENT = ROOT / "docs/explanation/attacks.md"
 BEGIN, END = "<!-- attacks: written by python -m tests.attacks -->\n", "<!-- /attacks -->\n"
 T = TypeVar("T", bound=Callable[..., Any])
 

@@ -36,7 +36,7 @@ def test_the_systemd_unit() -> None:
     unit.read(Path(__file__).parents[2] / "deploy" / "agentrq-worker@.service")
     service = unit["Service"]
     assert (service["KillMode"], service["Restart"]) == ("mixed", "always")
-    assert float(service["TimeoutStopSec"]) > Settings().drain_s + 60  # docs/operations.md: a minute to end
+    assert float(service["TimeoutStopSec"]) > Settings().drain_s + 60  # docs/how-to/end-a-worker.md: a minute to end
     assert service["OOMPolicy"] == "continue"
     # Nothing that another instance needs is in a private /tmp.
     environment = dict(word.split("=", 1) for word in service["Environment"].split())

@@ -22,7 +22,7 @@ from tests.workers import Worker
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5", "--stop-grace-s", "0.3")
 ENDS_S = 60.0
-"""A worker that was told twice ends within a minute, as docs/operations.md says."""
+"""A worker that was told twice ends within a minute, as docs/how-to/end-a-worker.md says."""
 
 
 @pytest.fixture(autouse=True)

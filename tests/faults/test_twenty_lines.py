@@ -1,4 +1,4 @@
-"""The contract's twenty lines of plain Redis commands are the same reader: run as they stand, through faults."""
+"""The documented twenty lines of plain Redis commands are the same reader: run as they stand, through faults."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.faults import waiting
 from tests.faults.proxy import Plan, Proxy
 from tests.faults.waiting import a_lane
 
-CONTRACT = Path(__file__).parents[2] / "docs/contract.md"
+PAGE = Path(__file__).parents[2] / "docs/how-to/follow-from-any-language.md"
 
 
 def lines() -> str:
-    (program,) = re.findall(r"^```python\n(.*?)^```$", CONTRACT.read_text(), re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert isinstance(program, str)
     assert len([line for line in program.splitlines() if line.strip()]) <= 20
     assert "agentrq" not in "".join(line for line in program.splitlines() if line.startswith(("import", "from")))

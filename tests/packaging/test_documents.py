@@ -8,7 +8,6 @@ import tomllib
 from pathlib import Path
 
 import msgspec
-import pytest
 
 from agentrq import errors
 from agentrq.wire import messages
@@ -21,24 +20,18 @@ from agentrq_worker.session.program_lookup import builtin
 from agentrq_worker.settings import Settings, load
 from tests.packaging.conftest import ROOT
 
-CONTRACT = (ROOT / "docs/contract.md").read_text()
-OPERATIONS = (ROOT / "docs/operations.md").read_text()
-PROVIDERS = (ROOT / "docs/providers.md").read_text()
+DOCS = ROOT / "docs"
 
 
-def section(number: int) -> str:
-    """One section of the contract."""
-    return CONTRACT.partition(f"\n## {number}. ")[2].partition("\n## ")[0]
-
-
-def chapter(text: str, title: str) -> str:
-    """One chapter of a document."""
-    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def page(name: str) -> str:
+    """One page of the reference."""
+    return (DOCS / "reference" / f"{name}.md").read_text()
 
 
 def missing(names: list[str], text: str) -> list[str]:
     """Those of ``names`` that stand nowhere in code marks."""
-    marked = " ".join(re.findall(r"`[^`]+`", text))
+    fenced = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    marked = " ".join([*fenced.findall(text), *re.findall(r"`[^`]+`", fenced.sub("", text))])
     return [name for name in names if not re.search(rf"(?<![A-Za-z_]){re.escape(name)}(?![A-Za-z_])", marked)]
 
 
@@ -48,7 +41,7 @@ def table(text: str) -> dict[str, str]:
 
 
 def test_every_setting_is_told_with_its_default() -> None:
-    told = table(chapter(OPERATIONS, "Settings of a worker"))
+    told = table(page("settings"))
     assert set(told) == set(Settings.__struct_fields__)
     for name, default in msgspec.structs.asdict(Settings()).items():
         number = isinstance(default, float) and default.is_integer()
@@ -56,10 +49,10 @@ def test_every_setting_is_told_with_its_default() -> None:
         assert told[name] == shown, name
 
 
-@pytest.mark.parametrize("document", [OPERATIONS, PROVIDERS], ids=["operations", "providers"])
-def test_the_settings_shown_are_taken(document: str, tmp_path: Path) -> None:
-    shown = re.findall(r"^```toml\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)
-    assert shown
+def test_the_settings_shown_are_taken(tmp_path: Path) -> None:
+    pages = [path.read_text() for path in DOCS.rglob("*.md")]
+    shown = [text for page in pages for text in re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    assert len(shown) >= 4
     for text in shown:
         path = tmp_path / "agentrq.toml"
         path.write_text(text)
@@ -69,36 +62,37 @@ def test_the_settings_shown_are_taken(document: str, tmp_path: Path) -> None:
 
 
 def test_providers_lists_what_there_is() -> None:
-    assert missing(sorted({*PARSERS, *builtin()}), PROVIDERS) == []
+    assert missing(sorted({*PARSERS, *builtin()}), page("providers")) == []
 
 
 def test_the_contract_has_every_message_and_its_members() -> None:
-    assert missing([*messages.TYPES, messages.UNKNOWN], section(3)) == []
+    assert missing([*messages.TYPES, messages.UNKNOWN], page("events")) == []
     for kind in (messages.Message, messages.StatusEvent, messages.Receipt, *messages.TYPES.values()):
-        assert missing(list(kind.__struct_encode_fields__), section(3)) == [], kind
+        assert missing(list(kind.__struct_encode_fields__), page("events")) == [], kind
 
 
 def test_the_contract_has_every_status_and_reason() -> None:
-    assert missing([*Status, *Reason], section(3)) == []
+    assert missing([*Status, *Reason], page("events")) == []
 
 
 def test_the_contract_has_every_command_and_option() -> None:
-    assert missing([START, *FUNCTIONS, *Options.__struct_fields__], section(2)) == []
-    assert f"at most {MAX_INBOX} wait" in section(2)
-    assert f"at most {MAX_PROMPT_BYTES >> 20} MiB" in section(2)
+    assert missing([START, *FUNCTIONS], page("commands")) == []
+    assert missing(list(Options.__struct_fields__), page("start-options")) == []
+    assert f"At most {MAX_INBOX} wait" in page("commands")
+    assert f"at most {MAX_PROMPT_BYTES >> 20} MiB" in page("commands")
 
 
 def test_the_contract_has_every_error() -> None:
     names = [name for name, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
-    assert missing(names, section(2)) == []
+    assert missing(names, page("errors")) == []
 
 
 def test_the_contract_has_every_field_of_the_state() -> None:
-    assert missing([name for name in State.__struct_encode_fields__ if name != "sessionId"], section(4)) == []
+    assert missing([name for name in State.__struct_encode_fields__ if name != "sessionId"], page("state")) == []
 
 
 def test_the_contract_has_every_name_in_redis() -> None:
     keys = Keys()
     of_a_session = (keys.state, keys.events, keys.inbox, keys.commands, keys.messages_channel, keys.status_channel)
     names = [name("SID") for name in of_a_session] + [keys.sessions, keys.worker("NAME"), keys.wake_channel("NAME")]
-    assert [name for name in names if f"`{name}`" not in section(1)] == []
+    assert [name for name in names if f"`{name}`" not in page("keys-and-channels")] == []

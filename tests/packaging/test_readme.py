@@ -18,7 +18,7 @@ from tests.workers import Worker
 
 pytestmark = pytest.mark.timeout(280)
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
 
 
 def blocks(language: str) -> list[str]:

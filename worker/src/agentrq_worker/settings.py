@@ -33,7 +33,7 @@ class InvalidSetting(AgentRQError, ValueError):
 
 
 class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """``[providers.NAME.sandbox]``: the runner's world (docs/security.md). Sizes in bytes, ``cpu_s`` in seconds.
+    """``[providers.NAME.sandbox]`` (docs/how-to/sandbox-agents.md). Sizes in bytes, ``cpu_s`` in seconds.
 
     ``home``: ``session``, a home, XDG directories and TMPDIR of its own, into which ``login`` (paths relative to the
     worker's home) is copied; default with ``landlock``, and of runners that need none. ``connect``: the only TCP ports

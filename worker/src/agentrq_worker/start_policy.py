@@ -19,7 +19,7 @@ import msgspec
 from agentrq.wire.commands import Options
 
 DEFAULT_MODE: Final = "bypassPermissions"
-"""The permission mode of a start that names none (docs/contract.md, section 2)."""
+"""The permission mode of a start that names none (docs/reference/start-options.md)."""
 _CEILINGS: Final = ("max_turns", "max_budget_usd", "timeout_s", "turn_timeout_s")
 _ARGUMENTS: Final = ("model", "permission_mode", "resume", "worktree_name", "cwd", "config_dir")
 _WORKTREE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")

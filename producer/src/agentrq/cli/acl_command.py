@@ -20,7 +20,7 @@ def acl(roles: tuple[str, ...], prefix: str | None, queue: str | None) -> int:
     """Print an ACL SETUSER line for each ROLE: producer, worker, reader, gateway (default: all).
 
     The users have no password yet, so nobody can log in as them: add one with ACL SETUSER, then switch the default
-    user off (docs/security.md).
+    user off (docs/how-to/secure-redis.md).
     """
     prefix = prefix or os.environ.get("AGENTRQ_PREFIX") or DEFAULT_PREFIX
     queue = queue or os.environ.get("AGENTRQ_QUEUE") or DEFAULT_QUEUE

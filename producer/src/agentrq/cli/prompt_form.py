@@ -1,7 +1,7 @@
 """One request of an agent as a form that keys fill in. Pure: keys go in, an answer comes out.
 
 An approval is decided by one key; a question by the number of an option or a line of text, its parts one after the
-other. The forms of answers are those of docs/contract.md.
+other. The forms of answers are those of docs/reference/approvals.md.
 """
 
 from __future__ import annotations

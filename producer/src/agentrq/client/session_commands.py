@@ -65,7 +65,7 @@ class Commands(ABC, Generic[Sent, Got]):
         command_id: str | None = None,
         timeout: float | None = None,
     ) -> Sent | Got:
-        """Answer an approval request or a question: ``"allow"``, ``"deny"`` or an object (docs/contract.md)."""
+        """Answer a request or a question: ``"allow"``, ``"deny"`` or an object (docs/reference/approvals.md)."""
         return self._tell("answer", wait, command_id, timeout, request_id=request_id, answer=answer)
 
     def interrupt(

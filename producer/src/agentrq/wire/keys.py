@@ -1,4 +1,4 @@
-"""Every name agentrq uses in Redis. Owns the names only; what they hold is said in docs/contract.md."""
+"""Every name agentrq uses in Redis. Owns the names only; docs/reference/keys-and-channels.md says what they hold."""
 
 from __future__ import annotations
 

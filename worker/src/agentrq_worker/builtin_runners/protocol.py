@@ -1,4 +1,4 @@
-"""The runner's side of the runner protocol (docs/contract.md, section 5): JSON lines on stdin and stdout.
+"""The runner's side of the runner protocol (docs/reference/runner-protocol.md): JSON lines on stdin and stdout.
 
 Owns the two pipes, the order of prompts and how a runner ends. Does not own what a turn does, nor its events.
 Imports little: a runner's start is part of every session's start.

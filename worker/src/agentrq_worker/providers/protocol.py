@@ -88,7 +88,7 @@ class AgentProtocol(ABC):
         raise CommandRefused("this provider cannot change its permission mode")
 
     def answer(self, request_id: str, answer: Any) -> bytes:
-        """What answers an open approval request or question; ``answer`` as docs/contract.md has it."""
+        """What answers an open approval request or question; ``answer`` as docs/reference/approvals.md has it."""
         raise CommandRefused("this provider takes no answers")
 
     def stop(self) -> bytes:

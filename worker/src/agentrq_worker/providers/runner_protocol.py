@@ -1,4 +1,4 @@
-"""The runner protocol (docs/contract.md, section 5): any program that reads and writes JSON lines. Pure, no IO.
+"""The runner protocol (docs/reference/runner-protocol.md): any program that reads and writes JSON lines. Pure, no IO.
 
 Owns what is written to such a runner and what its lines mean; what an agent's own events mean is its adapter's.
 """

@@ -1,4 +1,4 @@
-"""Tells whose transcript a recording is by the shapes of its objects. Pure. Sources: docs/providers.md."""
+"""Tells whose transcript a recording is by the shapes of its objects. Pure. Sources: docs/reference/providers.md."""
 
 from __future__ import annotations
 
