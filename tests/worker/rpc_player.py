@@ -13,7 +13,7 @@ from typing import Any
 from agentrq.wire.commands import Options, make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import AgentProtocol, Ended, Write
+from agentrq_worker.providers.protocol import AgentProtocol, Ended, Write, as_sent
 from agentrq_worker.providers.protocol_registry import make_protocol
 
 PROMPTS = ("turn/start", "session/prompt")
@@ -69,7 +69,7 @@ class Player:
             (said,) = params.get("input") or params["prompt"]
             self._write(self.dialect.prompt(said["text"]))
         elif method == "turn/interrupt":
-            self._write(self.dialect.interrupt())
+            self._write(as_sent(self.dialect.interrupt()).data)
         else:
             self._write(self.dialect.answer(str(command["id"]), answer_of(command["result"])))
 

@@ -1,8 +1,7 @@
-"""What a dialect is: how one kind of runner is spoken with, as a pure state machine without any IO.
+"""How a session speaks with one kind of agent: a pure state machine without any IO.
 
-Owns the interface between a session and its runner's language. Bytes to write come out, whole lines go in; the session
-does the writing, the waiting and the publishing. What an agent's own events mean is its adapter's
-(providers/parser.py).
+Owns the interface between a session and its agent's language. Whole lines go in, events and bytes to write come out;
+the session writes, waits and publishes. What an agent's own events mean is its parser's (providers/parser.py).
 """
 
 from __future__ import annotations
@@ -16,13 +15,44 @@ from agentrq_worker.providers.draft_message import DraftMessage
 
 
 class Alive(NamedTuple):
-    """The runner began to work: implies ``running``. Not ``by_itself``: only if it was given something."""
+    """The agent shows that it works on the prompt it was given. Begins no turn of its own: see `TurnStarted`.
+
+    ``by_itself`` is on its way out: events of an agent that works without a prompt are `TurnStarted`.
+    """
 
     by_itself: bool = True
 
 
+class TurnStarted(NamedTuple):
+    """The agent began a turn, prompted or not: the session is ``running`` until a `Cost` message ends the turn.
+
+    Mere output never begins a turn. An agent that begins turns nobody prompted (a background task reports) says so by
+    this event, and only where its format tells it. While a turn is under way the event changes nothing.
+    """
+
+
+class Ready(NamedTuple):
+    """The handshake is over: `AgentProtocol.is_ready` has become true."""
+
+
+class Reply(NamedTuple):
+    """The agent has answered the request that `Sent.confirmation` names: ``error`` None accepts it, a text refuses it.
+
+    The text is the agent's own and becomes the reason of the rejected command.
+    """
+
+    confirmation: str
+    error: str | None = None
+
+
+class Background(NamedTuple):
+    """The background work of the agent that runs now (tasks, shells), by label; empty when the last of it has ended."""
+
+    open: tuple[str, ...] = ()
+
+
 class Ended(NamedTuple):
-    """The runner says that its session is over: well, or with an error."""
+    """The runner says that its session is over: ``error`` None for a good end."""
 
     error: str | None = None
 
@@ -45,7 +75,24 @@ class Late(NamedTuple):
     text: str
 
 
-ProtocolEvent: TypeAlias = DraftMessage | Alive | Ended | Late | Log | Write
+ProtocolEvent: TypeAlias = DraftMessage | Alive | TurnStarted | Ready | Reply | Background | Ended | Late | Log | Write
+
+
+class Sent(NamedTuple):
+    """What carries out a command: lines to write, and the id of the `Reply` that tells whether the agent took it.
+
+    ``confirmation`` None: the agent's format has no reply, so the command counts as applied once it is written. With an
+    id the receipt waits for the `Reply` of that id; without one in time the command is rejected. Ids are the protocol's
+    own, unique while one is awaited.
+    """
+
+    data: bytes
+    confirmation: str | None = None
+
+
+def as_sent(sent: Sent | bytes) -> Sent:
+    """Bytes alone are a command without a confirmation."""
+    return sent if isinstance(sent, Sent) else Sent(sent)
 
 
 class CommandRefused(Exception):
@@ -53,7 +100,7 @@ class CommandRefused(Exception):
 
 
 class AgentProtocol(ABC):
-    """One session's conversation with its runner. Methods that return bytes raise `CommandRefused` if they cannot.
+    """One session's conversation with its runner. Methods that write raise `CommandRefused` where they cannot.
 
     ``options.resume`` names the provider's own session to go on with. After a recovery no prompt is handed over until
     somebody sends one, so whatever `open` does must leave the runner idle.
@@ -67,29 +114,49 @@ class AgentProtocol(ABC):
         """What is written first, as soon as the runner runs."""
         return b""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the agent owes nothing without which no prompt can be worked on.
+
+        False from `open` (or from the first prompt, where the agent says nothing before) until its answer; the setting
+        ``handshake_s`` bounds that time. An agent without a handshake is always ready.
+        """
+        return True
+
     @abstractmethod
     def prompt(self, text: str) -> bytes:
-        """What hands over a prompt while no turn is under way. A dialect still shaking hands may keep it until then."""
+        """What hands over a prompt while no turn is under way; kept while the handshake is not over."""
 
-    def steer(self, text: str) -> bytes:
-        """What joins a prompt to the running turn."""
+    def steer(self, text: str) -> Sent | bytes:
+        """What joins a prompt to the running turn, without a confirmation: what the turn does not take is `Late`."""
         raise CommandRefused("this provider cannot be steered in a turn")
 
-    def interrupt(self) -> bytes:
-        """What ends the running turn, not the session."""
+    def interrupt(self) -> Sent | bytes:
+        """What ends the running turn, not the session. The session withdraws the agent's open requests itself."""
         raise CommandRefused("this provider cannot be interrupted")
 
-    def set_model(self, model: str) -> bytes:
+    def set_model(self, model: str) -> Sent | bytes:
         """What has the next turns use another model."""
         raise CommandRefused("this provider cannot change its model")
 
-    def set_permission_mode(self, mode: str) -> bytes:
+    def set_permission_mode(self, mode: str) -> Sent | bytes:
         """What changes the permission mode from now on."""
         raise CommandRefused("this provider cannot change its permission mode")
 
     def answer(self, request_id: str, answer: Any) -> bytes:
         """What answers an open approval request or question; ``answer`` as docs/reference/approvals.md has it."""
         raise CommandRefused("this provider takes no answers")
+
+    def withdraw(self, request_id: str) -> bytes:
+        """What tells the agent that nobody will answer its open request: cancelled, or denied. Never raises.
+
+        ``request_id`` as in `answer`. Called at an interrupt and at the session's end for what is open, and at once for
+        a request that arrives between an interrupt and the turn's end. Empty where the request is not open.
+        """
+        try:
+            return self.answer(request_id, "deny")
+        except CommandRefused:
+            return b""
 
     def stop(self) -> bytes:
         """What asks the runner to end; its stdin is closed after it."""
@@ -101,4 +168,4 @@ class AgentProtocol(ABC):
 
     @abstractmethod
     def close(self, reason: str) -> list[DraftMessage]:
-        """What is left to say when the runner is gone: answers for the tool calls that will get none."""
+        """Closes what is open when no more comes: unfinished texts as they stand, results for calls without one."""

@@ -28,7 +28,16 @@ from agentrq.wire.messages import (
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker.process.framing import LineTooLong
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import AgentProtocol, Alive, Ended, Late, Log, ProtocolEvent, Write
+from agentrq_worker.providers.protocol import (
+    AgentProtocol,
+    Alive,
+    Ended,
+    Late,
+    Log,
+    ProtocolEvent,
+    TurnStarted,
+    Write,
+)
 from agentrq_worker.session.prompt_queue import PromptQueue
 from agentrq_worker.session_types import ClaimedSession, InterruptedTurn, Outcome
 from agentrq_worker.start_policy import EVERYTHING, StartPolicy
@@ -121,7 +130,9 @@ class SessionMachine(PromptQueue):
 
     def _heed(self, said: ProtocolEvent) -> None:
         """What a line means beside messages."""
-        if isinstance(said, Alive):
+        if isinstance(said, TurnStarted):
+            self._alive()
+        elif isinstance(said, Alive):
             if said.by_itself or self.busy or self.status is not Status.IDLE:
                 self._alive()
         elif isinstance(said, Write):

@@ -18,7 +18,7 @@ from agentrq.wire.commands import Command, Options
 from agentrq.wire.messages import Prompt
 from agentrq.wire.status import Status
 from agentrq_worker.providers.answers import decision, summarize_answer
-from agentrq_worker.providers.protocol import CommandRefused
+from agentrq_worker.providers.protocol import CommandRefused, Sent, as_sent
 from agentrq_worker.session.approvals import ApprovalFlow
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, InterruptedRequest, Outcome
 from agentrq_worker.start_policy import StartPolicy, may_switch
@@ -90,7 +90,7 @@ class PromptQueue(ApprovalFlow):
             self._apply(waiting, lambda: self._speaker().steer(text), Prompt(text, command.command_id))
         elif self.busy and command.mode == "interrupt":
             try:
-                self._send(self._speaker().interrupt())
+                self._send(as_sent(self._speaker().interrupt()).data)
             except CommandRefused as refused:
                 self._receipt(waiting, "rejected", str(refused))
             else:  # before those that only wait, behind earlier ones of its kind
@@ -134,7 +134,7 @@ class PromptQueue(ApprovalFlow):
     def _apply(
         self,
         waiting: InboxCommand,
-        lines: Callable[[], bytes],
+        lines: Callable[[], Sent | bytes],
         prompt: Prompt | None = None,
         after: Callable[[], None] | None = None,
     ) -> None:
@@ -144,7 +144,7 @@ class PromptQueue(ApprovalFlow):
         try:
             if deaf := self.deaf():
                 raise CommandRefused(deaf)
-            data = lines()
+            data = as_sent(lines()).data
         except CommandRefused as refused:
             self._receipt(waiting, "rejected", str(refused))
             return

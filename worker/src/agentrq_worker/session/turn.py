@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentrq.wire.status import Status, check_move
-from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused
+from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused, as_sent
 from agentrq_worker.session_types import Outcome
 from agentrq_worker.stream.event_log import EventLog
 
@@ -37,7 +37,7 @@ class TurnState:
     def interrupt(self) -> bool:
         """End the turn under way by the worker's own will; False where the provider cannot."""
         try:
-            self._send(self._speaker().interrupt())
+            self._send(as_sent(self._speaker().interrupt()).data)
         except CommandRefused:
             return False
         return True
