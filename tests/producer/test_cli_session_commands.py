@@ -194,7 +194,7 @@ def test_run_ends_with_the_turn(url: str, status: str, reason: str | None, code:
             writer.end(status, reason)
         exit_code, printed, said = follower.finish()
     assert exit_code == code
-    assert "no worker takes from queue agentrq" in only_line(said)
+    assert "no worker serves queue agentrq" in only_line(said)
     assert [json.loads(line) for line in printed.splitlines()] == writer.stream()
 
 
@@ -231,7 +231,7 @@ def test_ctrl_c_detaches_quietly(url: str, terminal: bool) -> None:
         follower.interrupt()
         code, _, said = follower.finish()
     assert code == 130
-    assert only_line(said) == f"detached; session {sid} goes on"
+    assert only_line(said) == f"detached; session {sid} keeps running"
 
 
 def test_a_closed_pipe_ends_it_quietly(url: str) -> None:

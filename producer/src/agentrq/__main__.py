@@ -1,6 +1,6 @@
-"""The command ``agentrq``, and ``python -m agentrq``: quiet when it is interrupted before it has been loaded.
+"""Starts the command ``agentrq``, also as ``python -m agentrq``; exits quietly if interrupted while it loads.
 
-Owns nothing else: the command line is agentrq.cli's.
+Owns nothing else: the command line is agentrq.cli.
 """
 
 from __future__ import annotations

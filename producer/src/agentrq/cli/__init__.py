@@ -1,4 +1,4 @@
-"""The command ``agentrq``. This module owns the way in and out; which commands there are is command_table.py's."""
+"""The command ``agentrq``. Owns start and exit of the process; the commands are listed in command_table.py."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from agentrq.cli.exit_codes import INTERRUPTED, OK, USAGE, StdoutClosed, abandon
 
 @click.group(
     cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 well, 1 the session ended in error, 2 usage, 3 no such session, 4 Redis not reachable, "
-    "5 refused.",
+    epilog="Exit codes: 0 success, 1 the session ended in error, 2 usage, 3 session not found, 4 Redis not "
+    "reachable, 5 refused.",
 )  # fmt: skip
 @click.version_option(package_name="agentrq", message="agentrq %(version)s")
 @click.pass_context
@@ -30,9 +30,9 @@ def main() -> None:
     """Run the command line of this process and exit."""
     if sys.stdout is None:  # closed before we began
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open as long as the process is
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding has not every character of a help
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal's encoding may lack characters of a help text
         sys.stdout.reconfigure(errors="replace")
-    # JSON has no place for bytes that are no UTF-8.
+    # JSON cannot carry bytes that are not UTF-8.
     arguments = [os.fsencode(argument).decode("utf-8", "replace") for argument in sys.argv[1:]]
     sys.exit(_run(arguments))
 

@@ -1,6 +1,6 @@
-"""Which commands there are and where each is found: loaded when it is used, not for the help.
+"""The table of commands. A command's module is imported when it is used, not for the help.
 
-Owns their lines in the help and what is said where agentrq-worker is missing; nothing of what they do.
+Owns their lines in the help and the error if agentrq-worker is missing; not what they do.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from agentrq.cli.exit_codes import USAGE, CommandFailed
 from agentrq.errors import WorkerNotInstalled
 
 GROUP: Final = "agentrq.commands"
-"""The entry points by which agentrq-worker brings commands."""
+"""Entry point group in which agentrq-worker registers its commands."""
 COMMANDS: Final = {
-    "up": (None, "All that is needed on one machine: the private server and a worker."),
+    "up": (None, "Run all that one machine needs: the private Valkey and a worker."),
     "worker": (None, "Host sessions until told to end."),
     "start": ("agentrq.cli.session_commands:start", "Start a session and print its id."),
     "run": ("agentrq.cli.session_commands:run", "Start a session and follow it to the end of its turn."),
@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),
 }
-"""Command → its place (None: an entry point of `GROUP`) and its line in the help."""
+"""Command → ``module:attribute`` (None: an entry point of `GROUP`) and its line in the help."""
 
 
 class Commands(click.Group):
@@ -42,7 +42,7 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A stand-in that has what the help shows; see `resolve_command` for the command itself."""
+        """A stand-in with the line of the help; `resolve_command` gives the command itself."""
         return click.Command(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
 
     def resolve_command(
@@ -54,7 +54,7 @@ class Commands(click.Group):
 
 
 def load(name: str) -> click.Command:
-    """The command itself. Raises `WorkerNotInstalled`, `CommandFailed`."""
+    """Import a command. Raises `WorkerNotInstalled`, `CommandFailed`."""
     place = COMMANDS[name][0]
     if place is not None:
         module, _, attribute = place.partition(":")

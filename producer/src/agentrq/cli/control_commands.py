@@ -1,4 +1,4 @@
-"""Commands for a session that lives: ``prompt``, ``answer``, ``interrupt``, ``stop``. Owns what they print."""
+"""Commands that control a live session: ``prompt``, ``answer``, ``interrupt``, ``stop``. Owns what they print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from agentrq.cli.exit_codes import OK
 from agentrq.cli.output import put, put_json
-from agentrq.cli.shared_options import SID, common, connected
+from agentrq.cli.shared_options import SID, connected, shared_options
 from agentrq.wire.messages import Receipt
 
 WAIT = click.option("--wait", is_flag=True, help="Wait for the receipt: exit 5 unless the command is applied.")
@@ -27,7 +27,7 @@ def _answer(_context: click.Context, _parameter: click.Parameter, given: str) ->
     return answer
 
 
-def _tell(sid: str, sent: str | Receipt, as_json: bool) -> int:
+def _print_result(sid: str, sent: str | Receipt, as_json: bool) -> int:
     if isinstance(sent, str):
         if as_json:
             put_json({"sessionId": sid, "commandId": sent})
@@ -51,13 +51,13 @@ def _tell(sid: str, sent: str | Receipt, as_json: bool) -> int:
     help="After the turns that wait; into the turn under way; or in its place.",
 )
 @WAIT
-@common
+@shared_options
 def prompt(sid: str, text: str, mode: Any, wait: bool, url: str | None, as_json: bool) -> int:
     """Send a prompt to a session."""
     with connected(url) as client:
         session = client.session(sid)
         sent: str | Receipt = session.prompt(text, mode, wait=True) if wait else session.prompt(text, mode)
-    return _tell(sid, sent, as_json)
+    return _print_result(sid, sent, as_json)
 
 
 @click.command()
@@ -65,30 +65,30 @@ def prompt(sid: str, text: str, mode: Any, wait: bool, url: str | None, as_json:
 @click.argument("request_id")
 @click.argument("reply", metavar="allow|deny|JSON", callback=_answer)
 @WAIT
-@common
+@shared_options
 def answer(sid: str, request_id: str, reply: Any, wait: bool, url: str | None, as_json: bool) -> int:
     """Answer an approval request or a question."""
     with connected(url) as client:
         sent = client.session(sid).answer(request_id, reply, wait)
-    return _tell(sid, sent, as_json)
+    return _print_result(sid, sent, as_json)
 
 
 @click.command()
 @SID
 @WAIT
-@common
+@shared_options
 def interrupt(sid: str, wait: bool, url: str | None, as_json: bool) -> int:
     """End the turn under way; the session stays."""
     with connected(url) as client:
         sent = client.session(sid).interrupt(wait)
-    return _tell(sid, sent, as_json)
+    return _print_result(sid, sent, as_json)
 
 
 @click.command()
 @SID
-@common
+@shared_options
 def stop(sid: str, url: str | None, as_json: bool) -> int:
     """Stop a session, whoever owns it."""
     with connected(url) as client:
         sent = client.session(sid).stop()
-    return _tell(sid, sent, as_json)
+    return _print_result(sid, sent, as_json)

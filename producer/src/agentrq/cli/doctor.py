@@ -18,7 +18,7 @@ from agentrq.cli.exit_codes import FAILED, OK, UNREACHABLE
 from agentrq.cli.output import put, put_json
 from agentrq.cli.redis_checks import Finding, check_redis
 from agentrq.cli.sanitize import one_line
-from agentrq.cli.shared_options import common, redis_trouble, redis_url
+from agentrq.cli.shared_options import redis_trouble, redis_url, shared_options
 from agentrq.connection import BadUrl, connect, masked
 from agentrq.embedded.server_process import find_server
 from agentrq.errors import EmbeddedServerError
@@ -27,7 +27,7 @@ _AGENTS: Final = ("claude", "codex")
 
 
 @click.command()
-@common
+@shared_options
 def doctor(url: str | None, as_json: bool) -> int:
     """Check what agentrq needs: versions, Redis, workers, agents."""
     code = OK

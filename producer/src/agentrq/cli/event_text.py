@@ -1,4 +1,4 @@
-"""An event in words: what a person needs of it. Pure; owns what is said and what is left out, not how it looks."""
+"""Describes an event in words for a person. Pure. Owns what is shown and what is left out, not the layout."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ _ESSENTIAL: Final = (
     "description",
     "prompt",
 )
-"""Members of a tool's input of which the first one there says what the call is about."""
+"""Members of a tool's input; the first one present says what the call is about."""
 
 
 class EventText(NamedTuple):
     """``kind`` is the message's type, ``session`` for a session's status, or ``receipt``; ``body`` may have lines.
 
-    ``bad`` is true for what went wrong. Texts are as they came, not yet neutral for a terminal.
+    ``bad`` is true for failures. The text is not sanitized for a terminal yet.
     """
 
     kind: str
@@ -59,7 +59,7 @@ class EventText(NamedTuple):
 
 
 def describe(event: Event, *, by_key: bool = False) -> EventText:
-    """Put any event into words; ``by_key``: who reads it can answer there, and needs no command for it."""
+    """Describe any event; with ``by_key`` without the command that answers a request."""
     if isinstance(event, StatusEvent):
         return _status(event)
     if isinstance(event, Receipt):
@@ -72,15 +72,15 @@ def describe(event: Event, *, by_key: bool = False) -> EventText:
 
 
 def clock(timestamp: int) -> str:
-    """A time in ms since the epoch as local hours, minutes and seconds."""
+    """A time in ms since the epoch as local ``HH:MM:SS``."""
     try:
         return time.strftime("%H:%M:%S", time.localtime(timestamp / 1000))
-    except (OverflowError, ValueError, OSError):  # a provider's or a stranger's figure
+    except (OverflowError, ValueError, OSError):  # a figure out of range
         return "--:--:--"
 
 
 def dollars(amount: float) -> str:
-    """An amount in USD: cents, and small ones as exactly as they need."""
+    """An amount in USD: in cents, or with four decimals below one dollar."""
     return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
 
 
@@ -158,12 +158,12 @@ def _figures(usd: float, input_tokens: int, output_tokens: int, turns: int) -> l
 def _asked(request: ApprovalRequest | Question, *, by_key: bool = False) -> list[str]:
     if isinstance(request, Question):
         return _question(request, by_key)
-    # Whole and never shortened: what is approved is what was seen.
+    # Never shortened: the person approves exactly what is shown.
     return [f"approval needed: {request.name}", *(f"  {line}" for line in _members(request.input))]
 
 
 def _members(given: Any) -> list[str]:
-    """An input, one member a line; the lines of a text below its name, further in."""
+    """A tool's input, one member a line; further lines of a text are indented."""
     if not isinstance(given, dict):
         return _text_of(given).split("\n")
     lines: list[str] = []
@@ -180,7 +180,7 @@ def _question(question: Question, by_key: bool) -> list[str]:
             lines.append(_text_of(asked))
             continue
         header = f"{asked['header']}: " if asked.get("header") else ""
-        name = "" if by_key else f"[{asked.get('id', '')}] "  # for who writes JSON
+        name = "" if by_key else f"[{asked.get('id', '')}] "  # for people who answer in JSON
         lines.append(f"{name}{header}{asked.get('question', '')}")
         options = asked.get("options")
         for option in options if isinstance(options, list) else []:
@@ -191,14 +191,14 @@ def _question(question: Question, by_key: bool) -> list[str]:
 
 
 def _template(question: Question) -> str:
-    """An answer with gaps."""
+    """A JSON answer with an ellipsis for each value."""
     ids = [str(asked.get("id", place)) if isinstance(asked, dict) else str(place)
            for place, asked in enumerate(question.questions)]  # fmt: skip
     return shlex.quote(compact({"answers": dict.fromkeys(ids, "…")}))
 
 
 def _answer(session_id: str, request_id: str) -> str:
-    # The id is a stranger's text: quoted, it is one word of a shell; after "--" it is no option.
+    # The agent chose the id: quoted it is one shell word, after "--" it is not an option.
     dashes = "-- " if session_id.startswith("-") or request_id.startswith("-") else ""
     return f"agentrq answer {dashes}{session_id} {shlex.quote(request_id)}"
 

@@ -1,4 +1,4 @@
-"""Exit codes, and what a failed command says: one line on stderr. Owns both; knows nothing of Redis."""
+"""Exit codes, and the one line on stderr that a failed command prints. Owns both; knows nothing of Redis."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CommandFailed(Exception):
 
 
 class StdoutClosed(Exception):
-    """Whoever read our stdout has gone: nothing is left to do, and nobody to tell."""
+    """The reader of our stdout has closed it: nothing is left to do, and nobody to tell."""
 
 
 _CODES: Final[dict[type[AgentRQError], int]] = {
@@ -49,21 +49,23 @@ _CODES: Final[dict[type[AgentRQError], int]] = {
     SessionNotFound: NOT_FOUND,
     EmbeddedServerError: UNREACHABLE,
 }
-"""Every other error of agentrq is a refusal: the request was understood, and the answer is no."""
+"""Exit codes by error; every other error of agentrq is a refusal (5)."""
 
 
 _UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def explain(error: Exception) -> tuple[int, str] | None:
-    """An error's exit code and line; None for one that is no user's matter (a bug: let it show itself)."""
+    """The exit code and the line for an error; None for a bug, whose traceback is shown."""
     if isinstance(error, CommandFailed):
         return error.code, str(error)
     if isinstance(error, click.UsageError):
         return USAGE, _usage(error)
     if isinstance(error, click.ClickException):
         return FAILED, error.format_message()
-    if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:  # a help, by click
+    if (
+        isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None
+    ):  # click printing a help text
         return FAILED, f"Cannot write to stdout: {error.strerror}"
     if isinstance(error, AgentRQError):
         return _CODES.get(type(error), REFUSED), str(error)
@@ -80,7 +82,7 @@ def _usage(error: click.UsageError) -> str:
 
 
 def say(message: str) -> None:
-    """One line on stderr, headed by the program's name. Where it cannot be written, the exit code says the rest."""
+    """Print one line on stderr, after the program's name; if it cannot be written, only the exit code tells."""
     if sys.stderr is not None:
         try:
             click.echo(f"agentrq: {one_line(message)}", err=True)
@@ -89,7 +91,7 @@ def say(message: str) -> None:
 
 
 def abandon(stream: TextIO) -> None:
-    """Send what a stream has buffered nowhere: the interpreter's own flush at its end would fail once more."""
+    """Discard what a stream has buffered, so that the interpreter's flush at exit does not fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

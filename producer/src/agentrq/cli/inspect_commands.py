@@ -1,4 +1,4 @@
-"""Commands about what is kept: ``list``, ``show``, ``remove``. Owns how a state is printed."""
+"""Commands about stored sessions: ``list``, ``show``, ``remove``. Owns how a state is printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agentrq.cli.event_text import compact, dollars
 from agentrq.cli.exit_codes import OK
 from agentrq.cli.output import put, put_json
 from agentrq.cli.sanitize import one_line
-from agentrq.cli.shared_options import SID, common, connected
+from agentrq.cli.shared_options import SID, connected, shared_options
 from agentrq.wire.state import State, to_wire
 
 _TIMES: Final = ("createdAt", "startedAt", "endedAt", "updatedAt")
@@ -19,7 +19,7 @@ _HEADS: Final = ("SESSION", "STATUS", "PROVIDER", "MODEL", "WORKER", "TURNS", "C
 
 
 @click.command(name="list")
-@common
+@shared_options
 def list_sessions(url: str | None, as_json: bool) -> int:
     """List the sessions that are kept, the oldest start first."""
     with connected(url) as client:
@@ -37,7 +37,7 @@ def list_sessions(url: str | None, as_json: bool) -> int:
 
 @click.command()
 @SID
-@common
+@shared_options
 def show(sid: str, url: str | None, as_json: bool) -> int:
     """Show a session's state."""
     with connected(url) as client:
@@ -53,7 +53,7 @@ def show(sid: str, url: str | None, as_json: bool) -> int:
 
 @click.command()
 @SID
-@common
+@shared_options
 def remove(sid: str, url: str | None, as_json: bool) -> int:
     """Delete a session at once; one that lives is stopped first."""
     with connected(url) as client:

@@ -1,7 +1,7 @@
-"""Requests put to whoever sits at the terminal and answered by key, while the session goes on being shown.
+"""Asks the person at the terminal for answers, by key, while the session goes on being shown.
 
-Owns the keyboard, the order in which requests are put and what a key means (`Form`). Does not own how events look
-(terminal_renderer.py) nor which requests are open (`agentrq.client.pending_requests`).
+Owns the keyboard and the order in which requests are shown. Does not own what a key means (prompt_form.py), how events
+look (terminal_renderer.py) nor which requests are open (`agentrq.client.pending_requests`).
 """
 
 from __future__ import annotations
@@ -31,63 +31,63 @@ from agentrq.errors import AgentRQError
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import ApprovalResolved, Event, Message, Receipt
 
-DEAF_S: Final = 0.7
-"""So long no key counts for a request that took the place of one which somebody else answered: it was not meant."""
+IGNORE_KEYS_S: Final = 0.7
+"""After somebody else answered the request on screen, keys are ignored for so many seconds: they were meant for it."""
 _PROMPT: Final = " " * 11 + "› "
 
 
-def somebody_there() -> bool:
-    """Whether a person sits at both ends, and this process is the one that he types to."""
+def is_interactive() -> bool:
+    """Whether stdin and stdout are a terminal, and this process is in its foreground."""
     if sys.stdin is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     try:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except OSError:  # no terminal of this session's: nobody can put it in the background
+    except OSError:  # not our controlling terminal: nobody can put us in the background
         return True
 
 
 @contextlib.contextmanager
-def attended(
+def answer_by_key(
     session: Session, after: Cursor | None, events: Iterator[Event], view: TerminalView
 ) -> Iterator[Iterator[Event]]:
-    """The same events, to be shown as they come; in between, open requests are put to the person and answered."""
-    desk = Desk(session, view)
+    """Gives the same events; between them, open requests are shown to the person and answered by key."""
+    prompter = RequestPrompter(session, view)
     if after is not None:  # what is open may have been asked before
-        desk.catch_up(after)
+        prompter.read_until(after)
     feed = _Feed(events)
     view.by_key = True
-    served = _serve(desk, feed)
+    interleaved = _interleave(prompter, feed)
     try:
-        yield served
+        yield interleaved
     finally:
-        served.close()
+        interleaved.close()
         feed.close()
-        desk.close()
+        prompter.close()
 
 
-def _serve(desk: Desk, feed: _Feed) -> Generator[Event, None, None]:
-    desk.put_next()
+def _interleave(prompter: RequestPrompter, feed: _Feed) -> Generator[Event, None, None]:
+    prompter.show_next()
     while True:
-        stdin = [sys.stdin.fileno()] if desk.listens else []
+        stdin = [sys.stdin.fileno()] if prompter.reads_keys else []
         ready, _, _ = select.select([feed.fileno, *stdin], [], [])
         if feed.fileno not in ready:
             try:
-                desk.keys(os.read(stdin[0], 1024))
+                prompter.take_keys(os.read(stdin[0], 1024))
             except OSError:  # EIO: the terminal has gone
-                desk.keys(b"")
+                prompter.take_keys(b"")
             continue
         event = feed.take()
         if event is None:
             return
-        if desk.types and isinstance(event, Message) and event.cursor is None:
+        if prompter.is_typing and isinstance(event, Message) and event.cursor is None:
             continue  # pieces of a text would tear the line that is being typed; it comes whole as well
-        desk.make_room()
+        prompter.leave_line()
         yield event
-        desk.see(event)
+        prompter.note_event(event)
 
 
 class _Feed:
-    """Events read on a thread of their own, so that keys are heard meanwhile; readable where one waits."""
+    """Reads events on a thread, so that keys can be read meanwhile; ``fileno`` is readable when one has come."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self.fileno, self._bell = os.pipe()
@@ -125,8 +125,8 @@ class _Feed:
         os.write(self._bell, b"x")
 
 
-class Desk:
-    """The requests of one session in front of one person: the first is put, the others wait."""
+class RequestPrompter:
+    """Shows the open requests of one session to one person, one at a time; the others wait."""
 
     def __init__(self, session: Session, view: TerminalView) -> None:
         self._session = session
@@ -134,39 +134,39 @@ class Desk:
         self._requests = PendingRequests(session.state().cursor)
         self._waiting: list[Request] = []
         self._sent: dict[str, Request] = {}
-        """What was answered here and has no receipt yet, by command id."""
+        """Requests answered here whose receipt has not come yet, by command id."""
         self._form: Form | None = None
         self._line = False
-        """The cursor stands in a line of ours."""
-        self._deaf_until = 0.0
+        """A line of typed text is on the screen."""
+        self._ignore_keys_until = 0.0
         self._keys = codecs.getincrementaldecoder("utf-8")("replace")
-        self._cooked: list[Any] | None = None
-        """The terminal's own mode, while ours is set."""
+        self._saved_mode: list[Any] | None = None
+        """The terminal's mode before we changed it; None while it is unchanged."""
 
     @property
-    def listens(self) -> bool:
-        """Whether keys are for us."""
+    def reads_keys(self) -> bool:
+        """Whether a request is shown that keys answer."""
         return self._form is not None
 
     @property
-    def types(self) -> bool:
+    def is_typing(self) -> bool:
         """Whether a line is being typed."""
         return self._line
 
-    def catch_up(self, after: Cursor) -> None:
-        """See the events that will not be shown."""
+    def read_until(self, after: Cursor) -> None:
+        """Read the events up to a cursor, which will not be shown, for requests that are still open."""
         for event in self._session.events():
             self._waiting += self._requests.see(event)
             if event.cursor is not None and Cursor.parse(event.cursor) >= after:
                 return
 
-    def make_room(self) -> None:
-        """Something is going to be shown: leave the line that is being typed."""
+    def leave_line(self) -> None:
+        """Leave the line that is being typed, because something else will be shown."""
         if self._line:
             self._line = False
             put("\n")
 
-    def see(self, event: Event) -> None:
+    def note_event(self, event: Event) -> None:
         """Take note of an event that was shown."""
         for request in self._requests.see(event):
             self._forget(request.request_id)  # asked again by a resumed agent
@@ -177,45 +177,45 @@ class Desk:
             request = self._sent.pop(event.command_id)
             if event.outcome == "rejected":
                 self._waiting.insert(0, request)
-        self.put_next()
+        self.show_next()
         if self._form is not None and self._form.typed:
             self._echo(self._form.shown)
 
-    def put_next(self) -> None:
-        """Put the first request that waits, unless one is put."""
+    def show_next(self) -> None:
+        """Show the first request that waits, unless one is shown."""
         if self._form is None and self._waiting:
-            self._form = Form(self._waiting.pop(0), _who())
+            self._form = Form(self._waiting.pop(0), _user_name())
             self._take_keyboard()
             self._ask()
 
-    def keys(self, data: bytes) -> None:
-        """What was typed."""
+    def take_keys(self, data: bytes) -> None:
+        """Take what was typed."""
         if not data:  # the terminal has gone
             self._form = None
         text = self._keys.decode(data)
-        if time.monotonic() < self._deaf_until or (len(text) > 1 and text.startswith("\x1b")):
+        if time.monotonic() < self._ignore_keys_until or (len(text) > 1 and text.startswith("\x1b")):
             return  # an arrow or function key comes as a sequence
         for key in text:
             form = self._form
             if form is None:
-                return  # whatever follows was not typed for what is put next
+                return  # what follows was not typed for the next request
             self._echo(form.press(key))
             if form.left:
-                self.make_room()
+                self.leave_line()
                 self._view.note("Left to others.")
-                self._after(form)
+                self._finish(form)
             elif form.answer is not None:
-                self.make_room()
+                self.leave_line()
                 self._send(form)
             elif form.asks_anew:
-                self.make_room()
+                self.leave_line()
                 self._ask()
 
     def close(self) -> None:
-        """Give the keyboard back."""
-        self.make_room()
+        """Give the terminal its mode back."""
+        self.leave_line()
         self._form = None
-        self._give_back()
+        self._restore_terminal()
 
     def _ask(self) -> None:
         assert self._form is not None
@@ -223,7 +223,7 @@ class Desk:
             self._view.note(line, "bold")
 
     def _echo(self, text: str) -> None:
-        """Show what was typed, in a line of ours."""
+        """Show what was typed, in a line below the events."""
         if text and not self._line:
             self._view.close()
             put(_PROMPT)
@@ -238,52 +238,52 @@ class Desk:
             self._waiting.insert(0, form.request)
         else:
             self._sent[command_id] = form.request
-        self._after(form)
+        self._finish(form)
 
-    def _after(self, form: Form) -> None:
-        """A form is done with: put the next request, or give the keyboard back."""
+    def _finish(self, form: Form) -> None:
+        """Close a form; show the next request, or give the terminal its mode back."""
         if self._form is form:
             self._form = None
-        self.put_next()
+        self.show_next()
         if self._form is None:
-            self._give_back()
+            self._restore_terminal()
 
     def _resolved(self, resolved: ApprovalResolved) -> None:
         if self._forget(resolved.request_id):
             self._view.note(f"Not asked any more: {resolved.decision} by {resolved.by}.")
-            self._deaf_until = time.monotonic() + DEAF_S
+            self._ignore_keys_until = time.monotonic() + IGNORE_KEYS_S
             if not self._waiting:
-                self._give_back()
+                self._restore_terminal()
 
     def _forget(self, request_id: str) -> bool:
-        """Drop a request wherever it stands; True if it was the one that is put, or answered here in vain."""
-        in_vain = [command_id for command_id, request in self._sent.items() if request.request_id == request_id]
-        for command_id in in_vain:
+        """Drop a request wherever it is; True if it was on screen, or answered here too late."""
+        too_late = [command_id for command_id, request in self._sent.items() if request.request_id == request_id]
+        for command_id in too_late:
             del self._sent[command_id]
         self._waiting = [request for request in self._waiting if request.request_id != request_id]
         if self._form is not None and self._form.request.request_id == request_id:
             self._form = None
             return True
-        return bool(in_vain)
+        return bool(too_late)
 
     def _take_keyboard(self) -> None:
-        """Keys come one by one and unseen; what was typed before the request was shown is dropped."""
+        """Read keys one by one, without echo; drop what was typed before the request was shown."""
         descriptor = sys.stdin.fileno()
-        if self._cooked is None:
-            self._cooked = termios.tcgetattr(descriptor)
+        if self._saved_mode is None:
+            self._saved_mode = termios.tcgetattr(descriptor)
             tty.setcbreak(descriptor, termios.TCSAFLUSH)
         else:
             termios.tcflush(descriptor, termios.TCIFLUSH)
 
-    def _give_back(self) -> None:
-        if self._cooked is not None:
+    def _restore_terminal(self) -> None:
+        if self._saved_mode is not None:
             with contextlib.suppress(termios.error):
-                termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._cooked)
-            self._cooked = None
+                termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._saved_mode)
+            self._saved_mode = None
 
 
-def _who() -> str:
-    """Who answers, as others are told."""
+def _user_name() -> str:
+    """The name that others see as the one who answered."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user without a name

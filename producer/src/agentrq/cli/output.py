@@ -1,4 +1,4 @@
-"""Writing to stdout: bytes at once, and quiet when its reader has gone. Owns no format."""
+"""Writes to stdout: unbuffered, and silent once its reader has closed the pipe. Owns no format."""
 
 from __future__ import annotations
 

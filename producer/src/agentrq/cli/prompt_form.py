@@ -1,4 +1,4 @@
-"""One request of an agent as a form that keys fill in. Pure: keys go in, an answer comes out.
+"""A form for one request of an agent, filled in by keys. Pure: keys go in, an answer comes out.
 
 An approval is decided by one key; a question by the number of an option or a line of text, its parts one after the
 other. The forms of answers are those of docs/reference/approvals.md.
@@ -22,16 +22,16 @@ FORM: Final = "0"
 
 
 class Form:
-    """``answer`` is there once the form is complete; ``left`` is true once the person leaves it to others."""
+    """``answer`` is set once the form is complete; ``left`` is true once the person leaves the request to others."""
 
     def __init__(self, request: Request, by: str) -> None:
         self.request = request
         self.answer: Any = None
         self.left = False
         self.asks_anew = False
-        """The last key made it ask something else: its `hint` is to be shown."""
+        """The last key changed what is asked: show `hint` again."""
         self.typed = ""
-        """The line under way."""
+        """The line typed so far."""
         self._by = by
         self._message = False  # a denial's message is being typed
         self._given: dict[str, Any] = {}
@@ -39,12 +39,12 @@ class Form:
         parts = [] if isinstance(request, ApprovalRequest) else request.questions
         self._parts: list[dict[str, Any]] = [part if isinstance(part, dict) else {} for part in parts]
         self._fields = _fields(self._parts[0]) if len(self._parts) == 1 else []
-        """An elicited form is one question whose answer is an object: each field is put by itself."""
+        """An elicited form is one question whose answer is an object: each field is asked on its own."""
         self._parts = self._fields or self._parts
 
     @property
     def shown(self) -> str:
-        """What is typed, as it is to be seen."""
+        """The typed line as it is shown: a secret as dots."""
         return "•" * len(self.typed) if self._part.get("isSecret") is True else self.typed
 
     @property
@@ -58,7 +58,7 @@ class Form:
         return [str(option.get("label", option) if isinstance(option, dict) else option) for option in found]
 
     def hint(self) -> list[str]:
-        """What can be answered now, and how."""
+        """Lines that say what can be answered now, and with which keys."""
         if isinstance(self.request, ApprovalRequest):
             if self._message:
                 return ["Why not? Enter sends it, Esc goes back."]
@@ -80,7 +80,7 @@ class Form:
         return self._part.get("multiSelect") is True or len(self._options) > 9
 
     def press(self, key: str) -> str:
-        """Take one key; answers what to echo on the line under way."""
+        """Take one key; returns the text to echo."""
         self.asks_anew = False
         if isinstance(self.request, ApprovalRequest) and not self._message:
             self._decide(key, self.request)
@@ -130,7 +130,7 @@ class Form:
             self._next()
 
     def _chosen(self, text: str) -> Any:
-        """A line of numbers as the labels of the options; any other text as it is."""
+        """The labels for a line of option numbers; any other text unchanged."""
         numbers = text.replace(",", " ").split()
         options = self._options
         if not all(number.isdecimal() and 1 <= int(number) <= len(options) for number in numbers):
@@ -139,7 +139,7 @@ class Form:
         return labels if self._part.get("multiSelect") is True else labels[0]
 
     def _take(self, said: Any) -> None:
-        """The answer to the present part."""
+        """Store the answer to the current part."""
         self._given[str(self._part.get("id", self._at))] = _typed(self._part.get("type"), said)
         self._next()
 
@@ -172,7 +172,7 @@ def _fields(part: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _typed(kind: Any, said: Any) -> Any:
-    """A text as what its field takes; as it is where it is none of that: the agent says what is wrong with it."""
+    """The text as its field's type; unchanged if it does not fit: the agent says what is wrong with it."""
     if kind == "boolean" and str(said).lower() in ("true", "false"):
         return str(said).lower() == "true"
     for wanted, read in (("integer", int), ("number", float)):

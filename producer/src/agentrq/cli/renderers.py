@@ -1,4 +1,4 @@
-"""How a followed session is shown: as the wire's JSON, as plain text, or on a terminal. Owns which of them it is."""
+"""Chooses how a followed session is shown: as JSON, as plain text, or on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 from agentrq.cli.event_text import clock, describe
 from agentrq.cli.output import put, put_json
 from agentrq.cli.sanitize import sanitize_text
-from agentrq.cli.terminal_renderer import TerminalView, painter
+from agentrq.cli.terminal_renderer import TerminalView, make_painter
 from agentrq.wire.messages import Event, Message
 
 
@@ -21,10 +21,10 @@ class View(Protocol):
         """Show one event."""
 
     def note(self, hint: str) -> None:
-        """Show a hint of ours to a person; programs get none."""
+        """Show a hint to a person; programs get none."""
 
     def close(self) -> None:
-        """Leave the cursor at the start of a line."""
+        """End a line that is still open."""
 
 
 class JsonView:
@@ -64,9 +64,9 @@ class PlainView:
 
 
 def make_view(as_json: bool) -> View:
-    """The view for stdout as it is: a terminal, a pipe, or whoever asked for JSON."""
+    """The view that suits stdout: a terminal, a pipe, or JSON if it was asked for."""
     if as_json:
         return JsonView()
     if not sys.stdout.isatty():
         return PlainView()
-    return TerminalView(painter())
+    return TerminalView(make_painter())

@@ -1,4 +1,4 @@
-"""Texts of others made harmless for a terminal. Owns which characters are shown in place of themselves."""
+"""Makes texts of agents harmless for a terminal. Owns which characters are replaced, and by what."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def sanitize_text(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The neutral text with its whitespace as single spaces."""
+    """The sanitized text with its whitespace as single spaces."""
     return " ".join(sanitize_text(text).split())

@@ -1,6 +1,6 @@
-"""Following sessions: ``start``, ``run``, ``attach``. Owns when following ends and what its exit code says.
+"""Commands that start or follow a session: ``start``, ``run``, ``attach``. Owns when following ends, and the exit code.
 
-At a terminal what the agent asks is put and answered there (interactive.py).
+At a terminal the agent's requests are answered there (interactive.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import click
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from agentrq.cli.exit_codes import FAILED, INTERRUPTED, OK, say
-from agentrq.cli.interactive import attended, somebody_there
+from agentrq.cli.interactive import answer_by_key, is_interactive
 from agentrq.cli.output import put, put_json
 from agentrq.cli.renderers import View, make_view
-from agentrq.cli.shared_options import SID, common, connected
+from agentrq.cli.shared_options import SID, connected, shared_options
 from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import AgentClient, Session
 from agentrq.client.operations import Batch, Operation
@@ -31,7 +31,7 @@ def _options(_context: click.Context, _parameter: click.Parameter, given: tuple[
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise click.BadParameter(f"{pair!r} is no NAME=VALUE")
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE")
         options[name] = parse_option(name, value)
     make_options(options)
     return options
@@ -44,7 +44,7 @@ def _cursor(_context: click.Context, _parameter: click.Parameter, given: str | N
         raise click.BadParameter(str(error)) from None
 
 
-def _starting(command: Any) -> Any:
+def _start_arguments(command: Any) -> Any:
     decorators = [
         click.argument("provider"),
         click.argument("prompt"),
@@ -52,9 +52,9 @@ def _starting(command: Any) -> Any:
         click.option("--cwd", metavar="DIR", help="Where the agent works, on the worker's machine."),
         click.option(
             "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_options,
-            help="A start option, e.g. model=… or max_turns=3; JSON where it is no text. Repeatable.",
+            help="A start option, e.g. model=… or max_turns=3; JSON if it is not a text. Repeatable.",
         ),
-        common,
+        shared_options,
     ]  # fmt: skip
     for decorate in reversed(decorators):
         command = decorate(command)
@@ -75,7 +75,7 @@ def _start(
 
 
 @click.command()
-@_starting
+@_start_arguments
 def start(url: str | None, as_json: bool, **given: Any) -> int:
     """Start a session and print its id."""
     with connected(url) as client:
@@ -88,21 +88,21 @@ def start(url: str | None, as_json: bool, **given: Any) -> int:
 
 
 @click.command()
-@_starting
+@_start_arguments
 def run(url: str | None, as_json: bool, **given: Any) -> int:
     """Start a session and follow it to the end of its turn."""
     view = make_view(as_json)
     with connected(url) as client:
         session = _start(client, **given)
-        if not _anybody(client):
-            say(f"no worker takes from queue {client.context.queue} now; `agentrq up` starts one")
+        if not _has_worker(client):
+            say(f"no worker serves queue {client.context.queue} now; `agentrq up` starts one")
         return _follow(session, None, view, one_turn=True)
 
 
 @click.command()
 @SID
 @click.option("--after", metavar="CURSOR", callback=_cursor, help="Only what follows this event, e.g. 1-7.")
-@common
+@shared_options
 def attach(sid: str, after: Cursor | None, url: str | None, as_json: bool) -> int:
     """Show a session from its beginning, then live, until it ends; Ctrl-C leaves it running."""
     view = make_view(as_json)
@@ -110,7 +110,7 @@ def attach(sid: str, after: Cursor | None, url: str | None, as_json: bool) -> in
         return _follow(client.session(sid), after, view, one_turn=False)
 
 
-def _anybody(client: AgentClient) -> bool:
+def _has_worker(client: AgentClient) -> bool:
     """Whether RQ knows a worker for the queue of starts."""
 
     def count() -> Operation[int]:
@@ -124,12 +124,12 @@ def _follow(session: Session, after: Cursor | None, view: View, *, one_turn: boo
     events = session.events(after, deltas=view.deltas)
     try:
         with contextlib.ExitStack() as stack:
-            if isinstance(view, TerminalView) and somebody_there():
-                events = stack.enter_context(attended(session, after, events, view))
+            if isinstance(view, TerminalView) and is_interactive():
+                events = stack.enter_context(answer_by_key(session, after, events, view))
             return _show(session, events, view, one_turn=one_turn)
     except KeyboardInterrupt:
         view.close()
-        say(f"detached; session {session.id} goes on")
+        say(f"detached; session {session.id} keeps running")
         return INTERRUPTED
 
 
@@ -140,7 +140,9 @@ def _show(session: Session, events: Iterator[Event], view: View, *, one_turn: bo
             # More prompts may wait: then the state has moved on in the very step that wrote "idle".
             turn_over = one_turn and isinstance(event, StatusEvent) and event.status == "idle"
             if turn_over and session.state().status == "idle":
-                view.note(f"The session stays: agentrq prompt {session.id} TEXT, or agentrq stop {session.id}")
+                view.note(
+                    f"Session is idle. Continue: agentrq prompt {session.id} TEXT   Stop: agentrq stop {session.id}"
+                )
                 return OK
         return FAILED if session.state().status == "error" else OK
     finally:

@@ -1,6 +1,6 @@
-"""What all commands share: ``--redis``, ``--json``, the SID argument and the way to a client.
+"""Options that all commands share: ``--redis``, ``--json``, the SID argument; and the client they use.
 
-Owns where the Redis URL comes from and how its failures are told; no command.
+Owns where the Redis URL comes from and how its failures are reported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, value: str) -
 SID = click.argument("sid", callback=_checked)
 
 
-def common(command: F) -> F:
+def shared_options(command: F) -> F:
     """Give a command ``--redis`` (as ``url``) and ``--json`` (as ``as_json``)."""
     return REDIS(JSON(command))
 
@@ -58,10 +58,10 @@ def redis_url(given: str | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def connected(given: str | None) -> Iterator[AgentClient]:
-    """A client for the block; what Redis says no to, in the block too, becomes `CommandFailed` or a usage error."""
+    """A client for the block. Errors of Redis in the block become `CommandFailed` or a usage error."""
     with redis_url(given) as url:
         try:
-            # No retries: somebody waits for the answer. A reader that has begun retries by itself.
+            # No retries: a person waits. A reader that has begun retries by itself.
             with AgentClient(connect(url, retries=0), connect(url, blocking=True, retries=0)) as client:
                 yield client
         except BadUrl as error:
@@ -73,7 +73,7 @@ def connected(given: str | None) -> Iterator[AgentClient]:
 
 
 def redis_trouble(url: str, error: Exception) -> str:
-    """One line that says which Redis, its password masked, and what is wrong."""
+    """One line that names the Redis, password masked, and what is wrong."""
     what = "is not reachable" if is_outage(error) else "refuses"
-    said = str(error).partition(" : <redis.")[0]  # a Sentinel's error goes on with every client in Python's words
+    said = str(error).partition(" : <redis.")[0]  # a Sentinel's error goes on with the repr of each client
     return f"Redis at {masked(url)} {what}: {said}"

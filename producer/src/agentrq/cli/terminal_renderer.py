@@ -1,7 +1,7 @@
-"""A session on a terminal: times on the left, texts wrapped beside them, deltas as they come.
+"""Shows a session on a terminal: times on the left, wrapped texts beside them, deltas as they come.
 
 Owns layout and colours. Colours are rich's where it is installed; without it, with NO_COLOR or on a dumb terminal
-the same layout comes without escape codes. What is said is event_text.py's.
+the layout is the same without escape codes. Does not own the words (event_text.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agentrq.cli.sanitize import sanitize_text
 from agentrq.wire.messages import Event, Message, Text, TextDelta, Thinking, ThinkingDelta
 
 Paint: TypeAlias = Callable[[str, str], None]
-"""Write a text in a style, as it is."""
+"""Writes a text in a style."""
 
 _MARKS: Final = {
     "prompt": "› ",
@@ -43,7 +43,7 @@ _STYLES: Final = {
     "rate_limit": "yellow",
     "error": "red",
 }
-"""What is not here is dim."""
+"""Styles by message type; all others are dim."""
 _LIVE: Final = {TextDelta: "text", ThinkingDelta: "thinking"}
 _WIDTH: Final = 100
 """Texts are wrapped at this many columns at most: longer lines are hard to read."""
@@ -53,8 +53,8 @@ _NARROWEST: Final = 20
 _PIECES: Final = re.compile(r"\n|[^\S\n]+|\S+")
 
 
-def painter() -> Paint:
-    """The way to write in colour, if this terminal and this installation have it."""
+def make_painter() -> Paint:
+    """A function that writes in colour, if this terminal can and rich is installed; else plainly."""
     if not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in (None, "", "dumb"):
         try:
             from rich.console import Console  # noqa: PLC0415 - optional, and slow to import
@@ -80,13 +80,13 @@ class TerminalView:
 
     def __init__(self, paint: Paint) -> None:
         self.by_key = False
-        """What is asked is answered at this terminal, by key."""
+        """Requests are answered by key at this terminal."""
         self._paint = paint
         self._column = Column(paint)
         self._live: dict[tuple[str, str], int] = {}
-        """Blocks that came in part: their type and id, and how many of their characters were shown."""
+        """Blocks that came in pieces: type and id, and how many of their characters were shown."""
         self._open: tuple[str, str] | None = None
-        """The block that the present line belongs to."""
+        """The block that the current line belongs to."""
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -109,13 +109,13 @@ class TerminalView:
         self._column.end()
 
     def close(self) -> None:
-        """End the line of a text that is still coming."""
+        """End the line of a text whose pieces still come."""
         if self._open is not None:
             self._open = None
             self._column.end()
 
     def note(self, hint: str, style: str = "dim") -> None:
-        """Show a hint of ours."""
+        """Show a hint."""
         self.close()
         self._paint(" " * _INDENT, "")
         self._column.start()
@@ -123,7 +123,7 @@ class TerminalView:
         self._column.end()
 
     def _piece(self, message: Message, block: tuple[str, str], text: str, offset: int) -> None:
-        """Show what is new of a block; nothing where pieces before it are missing: the whole text brings them."""
+        """Show the new part of a block; nothing if pieces before it are missing, since the whole text follows."""
         shown = self._live.setdefault(block, 0)
         fresh = text[shown - offset :] if offset <= shown else ""
         if not fresh:
@@ -152,7 +152,7 @@ def _style(said: EventText) -> str:
 
 
 class Column:
-    """The texts' column: wraps by words and indents, for texts that may come in pieces."""
+    """Wraps and indents texts, which may come in pieces."""
 
     def __init__(self, paint: Paint) -> None:
         self._paint = paint
@@ -160,7 +160,7 @@ class Column:
         self._room = _WIDTH
 
     def start(self) -> None:
-        """The terminal's cursor stands where the column begins."""
+        """Begin at the left edge of the column."""
         self._at = 0
         self._room = max(min(shutil.get_terminal_size().columns - 1, _WIDTH) - _INDENT, _NARROWEST)
 
@@ -204,7 +204,7 @@ def _hard_wrapped(word: str, room: int) -> Iterator[str]:
 
 
 def cells(text: str) -> int:
-    """How many columns of a terminal the text takes: wide characters two, combining ones none."""
+    """How many terminal columns a text takes: two for wide characters, none for combining ones."""
     if text.isascii():
         return len(text)
     return sum(
