@@ -1,6 +1,6 @@
 """What a client does, as plain generators: each yields the Redis work it needs and is sent the answers.
 
-The two clients (client.py) only run these: no rule of the product stands in both. Owns no connection.
+sync_client.py and asyncio_client.py only run these: no rule of the product stands in both. Owns no connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Following one session: replay, then live, no hole and no double. Pure: bytes in, events out; IO is client.py's.
+"""Following one session: replay, then live, no hole and no double. Pure: bytes in, events out; the clients do the IO.
 
 The stream is the truth and the channels are hints. A reader subscribes, reads the stream from its cursor each time
 a subscription was acknowledged, a hole showed or nothing came for a while, and drops what it has already.

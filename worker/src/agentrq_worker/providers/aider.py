@@ -1,8 +1,8 @@
 """What the built-in aider runner reports, as typed messages.
 
 Owns the meaning of aider's printed lines (aider has no output for programs) and of its analytics log. Does not own how
-aider is started (runners/aider.py), which wraps each line: ``init``, ``line`` {``text``}, ``analytics`` {``event``,
-``properties``}, ``exit`` {``code``, ``duration_ms``}.
+aider is started: builtin_runners/aider.py does that and wraps each line: ``init``, ``line`` {``text``}, ``analytics``
+{``event``, ``properties``}, ``exit`` {``code``, ``duration_ms``}.
 """
 
 from __future__ import annotations

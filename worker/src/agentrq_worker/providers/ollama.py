@@ -1,7 +1,7 @@
 """The lines of Ollama's `POST /api/chat` (stream) as typed messages.
 
 Owns the mapping of its chunks, and of the two lines that the built-in runner adds (``init``, ``notice``). Does not own
-the requests (runners/ollama.py).
+the requests (builtin_runners/ollama.py).
 
 What the format asks of a reader: thought and text come in pieces and end with the next kind or with ``done``; a
 failure in mid-stream is a line with ``error``; older servers give a call no id; times are in nanoseconds.
