@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 # Two test processes a processor, up to eight: the tests wait more than they compute.
 TEST_PROCESSES ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$(( n > 4 ? 8 : 2 * n )))
 # The agents whose CLIs `make test-agents` installs (requirements/agents.json).
@@ -11,7 +12,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bytecode lint type tests test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test bytecode lint type docs tests test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +29,7 @@ $(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml
 demo: install  ## a session shown live: private Valkey, worker, demo agent; leaves nothing running
 	@$(BIN)/python -m agentrq_worker.demo
 
-test: lint type tests  ## all checks: lint, types, import contracts, tests with coverage, wheels
+test: lint type docs tests  ## all checks: lint, types, import contracts, the site, tests with coverage, wheels
 
 lint: install  ## ruff and the import contracts
 	$(BIN)/ruff check --quiet .
@@ -37,6 +38,13 @@ lint: install  ## ruff and the import contracts
 
 type: install  ## mypy, strict
 	$(BIN)/mypy producer/src worker/src tests
+
+$(DOCS_STAMP): requirements/docs.txt $(STAMP)
+	$(PIP_INSTALL) --no-deps --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS_STAMP)  ## the site of the documents, in docs/_build; warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 # By hand, once: where Python is told to write no bytecode, each of a thousand processes would compile all of it.
 bytecode: install
@@ -87,7 +95,8 @@ lock:  ## compile requirements/*.txt
 	$(COMPILE) $(WORKER_NEEDS) -c requirements/dev.txt -o requirements/worker.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+	$(COMPILE) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
 
 clean:  ## remove what the others made
-	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist docs/_build .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
