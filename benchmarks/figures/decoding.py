@@ -23,7 +23,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.claude.parser import ClaudeParser
 from agentrq_worker.providers.protocol_registry import make_protocol
-from agentrq_worker.stream.buffer import BufferBudget
+from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.event_log import EventLog
 from benchmarks import corpus
 from benchmarks.peers.dict_code import Normaliser
@@ -57,10 +57,10 @@ class _Product:
         drafts: list[Any] = []
         for line in lines:
             drafts += receive(line)
-        self._lane.messages(drafts)
+        self._lane.add_messages(drafts)
 
     def take(self) -> list[bytes]:
-        found = [json for entry in self._lane.waiting.front(1 << 30, 1 << 60) for json in entry.jsons]
+        found = [json for entry in self._lane.waiting.peek(1 << 30, 1 << 60) for json in entry.jsons]
         self._lane.waiting.clear()
         return found
 

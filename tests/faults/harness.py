@@ -116,7 +116,7 @@ class Run:
     async def _finish(self, writer: Writer, expected: list[Seen]) -> None:
         await writer.talk(self._chance.randint(20, 120))
         writer.end()
-        await writer.lane.flushed()
+        await writer.lane.flush()
         expected += writer.said
 
     async def _take_over(
@@ -139,7 +139,7 @@ class Run:
         assert writer.lane.written <= stands
         expected += writer.said[: stands - 1]  # behind the claim's own
         expected += [(f"{lane.epoch}-1", "status", "recovering"), (f"{lane.epoch}-2", "status", "starting")]
-        writer.lane.messages([DraftMessage("text_delta", TextDelta("too late", "b", 0))])
+        writer.lane.add_messages([DraftMessage("text_delta", TextDelta("too late", "b", 0))])
         writer.say()
         network.thaw()
         lost = asyncio.Event()

@@ -34,7 +34,7 @@ class Calls:
         """Events under way when another call was made beside them, at most."""
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        call = Publisher._call
+        call = Publisher._call_script
 
         async def watched(publisher: Publisher, batch: Any, own: Any) -> list[str]:
             sessions = {lane.session_id for lane, _ in batch}
@@ -51,7 +51,7 @@ class Calls:
                 self.now.remove(sessions)
                 self.events -= events
 
-        monkeypatch.setattr(Publisher, "_call", watched)
+        monkeypatch.setattr(Publisher, "_call_script", watched)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def lanes(url: str) -> AsyncIterator[tuple[Publisher, list[EventLog]]]:
 
 
 def say(lane: EventLog, first: int, count: int, size: int) -> None:
-    lane.messages([DraftMessage("text", Text(f"{number} " + "x" * size)) for number in range(first, first + count)])
+    lane.add_messages([DraftMessage("text", Text(f"{number} " + "x" * size)) for number in range(first, first + count)])
 
 
 def whole(raw: Any, lane: EventLog, count: int) -> None:
@@ -90,13 +90,13 @@ async def test_what_is_published_is_what_is_kept(
     """Long messages are joined another way than short ones, in parts; only a running session's go the quick way."""
     async with lanes(redis_url) as (_, all_lanes):
         lane = all_lanes[0]
-        lane.status(status)
-        await lane.flushed()
+        lane.add_status(status)
+        await lane.flush()
         with raw.pubsub(ignore_subscribe_messages=True) as channel:
             channel.subscribe(lane.channels[0])
             assert channel.get_message(timeout=5.0) is None  # the subscription itself
             say(lane, 0, count, size)
-            await lane.flushed()
+            await lane.flush()
             published: list[msgspec.Raw] = []
             while len(published) < count:
                 told = channel.get_message(timeout=5.0)
@@ -114,7 +114,7 @@ async def test_more_calls_are_under_way_when_much_waits(redis_url: str, raw: red
                 say(lane, first, 50, 2000)
             await asyncio.sleep(0)
         for lane in all_lanes:
-            await lane.flushed()
+            await lane.flush()
             whole(raw, lane, 300)
         assert calls.most == publishers.WRITERS
         assert publisher.shares.memory == 0
@@ -127,7 +127,7 @@ async def test_what_comes_while_some_are_under_way_is_for_the_next_call(redis_ur
             say(all_lanes[number % SESSIONS], number, 1, 100)
             await asyncio.sleep(0)
         for lane in all_lanes:
-            await lane.flushed()
+            await lane.flush()
         assert 0 < calls.beside < publishers.FEW_EVENTS
         assert calls.made < 200  # what came meanwhile went together
 
@@ -136,7 +136,7 @@ async def test_a_lone_event_waits_for_no_other(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
-    call = Publisher._call
+    call = Publisher._call_script
 
     async def slowly(publisher: Publisher, batch: Any, own: Any) -> list[str]:
         if batch[0][0].session_id == "s-0":
@@ -145,19 +145,19 @@ async def test_a_lone_event_waits_for_no_other(
         return await call(publisher, batch, own)
 
     async with lanes(redis_url) as (_, all_lanes):
-        monkeypatch.setattr(Publisher, "_call", slowly)
+        monkeypatch.setattr(Publisher, "_call_script", slowly)
         slow, other = all_lanes[0], all_lanes[1]
         say(slow, 0, 1, 100)
         await begun.wait()
         say(other, 0, 1, 100)
-        await other.flushed()
+        await other.flush()
         say(slow, 1, 1, 100)  # of the same session: in its order
         say(other, 1, 1, 100)
-        await other.flushed()
+        await other.flush()
         whole(raw, other, 2)
         assert slow.waiting
         go_on.set()
-        await slow.flushed()
+        await slow.flush()
         whole(raw, slow, 2)
 
 
@@ -168,26 +168,26 @@ async def test_a_session_that_is_looked_after_is_in_no_call(
     monkeypatch.setattr(publishers, "MUCH_BYTES", 1)
     monkeypatch.setattr(publishers, "CHECK_S", 0.01)
     begun, go_on = asyncio.Event(), asyncio.Event()
-    give_back = Publisher._give_back
+    give_back = Publisher._restore_session
 
     async def slowly(publisher: Publisher, lane: EventLog) -> Any:
         begun.set()
         await go_on.wait()
         return await give_back(publisher, lane)
 
-    monkeypatch.setattr(Publisher, "_give_back", slowly)
+    monkeypatch.setattr(Publisher, "_restore_session", slowly)
     async with lanes(redis_url) as (_, all_lanes):
         quiet, other = all_lanes[0], all_lanes[1]
         say(quiet, 0, 10, 100)
-        await quiet.flushed()
+        await quiet.flush()
         raw.delete(*quiet.keys)
         await begun.wait()
         say(quiet, 10, 200, 1000)
         say(other, 0, 200, 1000)
-        await other.flushed()
+        await other.flush()
         assert not raw.exists(quiet.keys[1])
         go_on.set()
-        await quiet.flushed()
+        await quiet.flush()
         whole(raw, quiet, 211)  # with the message that stands for the lost status of the claim
         assert quiet.lost is None
 
@@ -199,9 +199,9 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
     monkeypatch.setattr(publishers, "CHECK_S", 0.01)
     answered, go_on, looked = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with lanes(redis_url) as (publisher, all_lanes):
-        lane, compare = all_lanes[0], publisher._compare
+        lane, compare = all_lanes[0], publisher._find_changed
         say(lane, 0, 5, 100)
-        await lane.flushed()
+        await lane.flush()
         stood = raw.hmget(lane.keys[0], "epoch", "claim", "cursor", "status", "nonce")
 
         async def late(**call: Any) -> Any:
@@ -212,10 +212,10 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
             await go_on.wait()
             return [[call["keys"].index(lane.keys[0]) + 1, *stood]]
 
-        monkeypatch.setattr(publisher, "_compare", late)
+        monkeypatch.setattr(publisher, "_find_changed", late)
         await answered.wait()
         say(lane, 5, 500, 1000)
-        await lane.flushed()
+        await lane.flush()
         go_on.set()
         await looked.wait()
         whole(raw, lane, 505)

@@ -40,8 +40,8 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def say(lane: EventLog, count: int) -> None:
     for _ in range(count):
-        lane.message("text", Text(f"event {lane._seq + 1}"))
-    await lane.flushed()
+        lane.add_message("text", Text(f"event {lane._seq + 1}"))
+    await lane.flush()
 
 
 async def stands(server: Restartable, cursor: str) -> None:
@@ -71,7 +71,7 @@ async def test_what_is_still_here_is_sent_again_unasked(server: Restartable) -> 
     async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
         await say(lane, 20)
         server.remember()
-        lane.status(Status.IDLE, {"numTurns": 7})
+        lane.add_status(Status.IDLE, {"numTurns": 7})
         await say(lane, 20)
         followed: list[Seen] = []
 
@@ -86,7 +86,7 @@ async def test_what_is_still_here_is_sent_again_unasked(server: Restartable) -> 
             await stands(server, "1-42")  # nothing new was written
             state = await client.session("s").state()
             assert (state.status, state.num_turns) == ("idle", 7)
-            lane.end(Status.DONE, Reason.COMPLETED, None)
+            lane.add_end(Status.DONE, Reason.COMPLETED, None)
         assert followed == await history(server)
     assert [cursor for cursor, _, _ in followed] == ["0-1", *(f"1-{seq}" for seq in range(1, 44))]
     assert not [kind for _, kind, _ in followed if kind == "error"]
@@ -98,14 +98,14 @@ async def test_what_is_gone_is_declared_with_its_range(server: Restartable, monk
         await say(lane, 20)
         server.remember()
         await say(lane, 10)
-        lane.status(Status.IDLE)
+        lane.add_status(Status.IDLE)
         await say(lane, 40)
         kept = [seq for _, entry in lane._recent for seq in range(entry.seq, entry.last + 1)]
         go_back(server)
         await stands(server, f"1-{lane.written}")
         assert (await client.session("s").state()).status == "idle"
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
     events = await history(server, "1-21")
     present = {Cursor.parse(cursor or "").seq for cursor, kind, _ in events if kind != "error"}
     declared = set[int]()
@@ -129,8 +129,8 @@ async def test_a_session_that_is_gone_altogether(server: Restartable) -> None:
             raw.flushall()
         await stands(server, "1-21")
         assert [session.id for session in await client.sessions()] == ["s"]
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
         assert (await client.session("s").state()).provider == "demo"
         events = [event async for event in client.session("s").events()]
     lost, end = events
@@ -143,12 +143,12 @@ async def test_older_twice_before_anything_could_be_sent_again(server: Restartab
     """What waits to be sent again is not declared lost by the second time."""
     async with waiting.a_lane(server.url) as (lane, _):
         await say(lane, 3)
-        lane.status(Status.IDLE)
+        lane.add_status(Status.IDLE)
         await say(lane, 3)
         place = Cursor.parse("1-3")
         lane.repair(place)
         lane.repair(place)  # as by a check and, at once, a write that finds a gap
-        entries = lane.waiting.front(1000, 1 << 20)
+        entries = lane.waiting.peek(1000, 1 << 20)
         assert [(entry.kind, entry.seq) for entry in entries if entry.last > 3] == [
             ("m", 4), ("s", 5), ("m", 6), ("m", 7), ("m", 8)
         ]  # fmt: skip
@@ -158,8 +158,8 @@ async def test_an_end_that_was_lost(server: Restartable) -> None:
     async with waiting.a_lane(server.url) as (lane, _):
         await say(lane, 5)
         server.remember()
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
         lane.close()  # as the host does
         before = await history(server)
         go_back(server)
@@ -171,8 +171,8 @@ async def test_an_end_that_is_being_sent_again_while_its_session_is_let_go(serve
     async with waiting.a_lane(server.url) as (lane, _):
         await say(lane, 5)
         server.remember()
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
         before = await history(server)
         go_back(server)
         lane.repair(Cursor.parse("1-6"))  # as the check does
@@ -192,8 +192,8 @@ async def test_a_claim_that_was_lost(server: Restartable) -> None:
             await stands(server, "1-6")
             state = await session.state()
             assert (state.epoch, state.worker, lane.lost) == (1, "w", None)
-            lane.end(Status.DONE, Reason.COMPLETED, None)
-            await lane.flushed()
+            lane.add_end(Status.DONE, Reason.COMPLETED, None)
+            await lane.flush()
     events = await history(server)
     assert [cursor for cursor, _, _ in events] == ["0-1", *(f"1-{seq}" for seq in range(1, 8))]
     assert (events[1][2].from_, events[1][2].to) == ("0-2", "1-1")  # the claim's own event
@@ -201,8 +201,8 @@ async def test_a_claim_that_was_lost(server: Restartable) -> None:
 
 async def test_a_removed_session_stays_removed(server: Restartable) -> None:
     async with waiting.a_lane(server.url) as (lane, publisher), AsyncAgentClient.from_url(server.url) as client:
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
         lane.close()
         await client.session("s").remove()
         await publisher._check()
@@ -231,8 +231,8 @@ async def test_an_id_that_is_used_again_is_another_session(
         session = await client.start("demo", "hello", "s")
         lane = await claimed(publisher, ownership, "s")
         await say(lane, 20)
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
         lane.close()
         await session.remove()
         session = await client.start("demo", "another", "s")

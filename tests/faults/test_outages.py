@@ -122,15 +122,15 @@ def whole(sequence: list[Seen], events: int) -> None:
 @pytest.mark.parametrize("how", REFUSALS)
 async def test_refused_for_a_while(server: ServerProcess, how: str) -> None:
     async with a_lane(server.url) as (lane, publisher), followed(server.url) as sequence:
-        lane.message("text", Text("before"))
+        lane.add_message("text", Text("before"))
         await waiting.true(lambda: len(sequence) == 3)
         async with Admin.from_url(server.url, single_connection_client=True) as admin, REFUSALS[how](admin):
             for number in range(600):
-                lane.message("text", Text(str(number)))
+                lane.add_message("text", Text(str(number)))
             await waiting.true(lambda: publisher.away_since is not None)
             assert lane.written == 2
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
         assert lane.lost is None
     whole(sequence, 603)
 
@@ -139,25 +139,25 @@ async def test_scripts_are_flushed(server: ServerProcess) -> None:
     async with a_lane(server.url) as (lane, _), followed(server.url) as sequence:
         async with Admin.from_url(server.url) as admin:
             for number in range(20):
-                lane.message("text", Text(str(number)))
+                lane.add_message("text", Text(str(number)))
                 await admin.script_flush()
-                await lane.flushed()
-        lane.end(Status.DONE, Reason.COMPLETED, None)
+                await lane.flush()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
     whole(sequence, 22)
 
 
 async def test_a_refusal_of_one_session_costs_the_others_nothing(server: ServerProcess) -> None:
     async with a_lane(server.url) as (lane, publisher), followed(server.url) as sequence:
-        other = publisher.open("other", Cursor(lane.epoch, lane.written), {"claim": "another"})
+        other = publisher.open_log("other", Cursor(lane.epoch, lane.written), {"claim": "another"})
         async with Admin.from_url(server.url) as admin:
             await admin.set(other.keys[0], "no hash at all")
             for number in range(50):
-                lane.message("text", Text(str(number)))
-                other.message("text", Text(str(number)))
-            await lane.flushed()
-            await other.flushed()
+                lane.add_message("text", Text(str(number)))
+                other.add_message("text", Text(str(number)))
+            await lane.flush()
+            await other.flush()
         assert other.lost == "refused"
-        lane.end(Status.DONE, Reason.COMPLETED, None)
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
     whole(sequence, 52)
 
 
@@ -170,11 +170,11 @@ async def test_a_network_that_is_gone_and_back(server: ServerProcess) -> None:
         await waiting.true(lambda: len(sequence) == 2)
         network.down()
         for number in range(1000):
-            lane.message("text", Text(str(number)))
+            lane.add_message("text", Text(str(number)))
         await waiting.true(lambda: publisher.away_since is not None)
         network.up()
-        lane.end(Status.DONE, Reason.COMPLETED, None)
-        await lane.flushed()
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
     whole(sequence, 1002)
 
 
@@ -188,13 +188,13 @@ async def test_a_backlog_does_not_starve_a_live_session(server: ServerProcess) -
             other = await claimed(publisher, o, "live")
         network.down()
         for number in range(20_000):
-            lane.message("text", Text(f"{number} " + "x" * 200))
+            lane.add_message("text", Text(f"{number} " + "x" * 200))
         await waiting.true(lambda: publisher.away_since is not None)
         network.up()
-        other.message("text", Text("I have one thing to say"))
-        await other.flushed()
+        other.add_message("text", Text("I have one thing to say"))
+        await other.flush()
         assert lane.written < 10_000
-        await lane.flushed()
+        await lane.flush()
         assert lane.written == 20_001
 
 
@@ -257,13 +257,13 @@ async def test_a_sentinel_fails_over(tmp_path: Path) -> None:
                 await waiting.true(follows)
                 async with a_lane(url, settings=SETTINGS) as (lane, _), followed(url) as sequence:
                     for number in range(100):
-                        lane.message("text", Text(str(number)))
+                        lane.add_message("text", Text(str(number)))
                     await waiting.true(lambda: len(sequence) == 102)
                     master.kill()
                     for number in range(100):
-                        lane.message("text", Text(str(number)))
-                    lane.end(Status.DONE, Reason.COMPLETED, None)
-                    await lane.flushed()
+                        lane.add_message("text", Text(str(number)))
+                    lane.add_end(Status.DONE, Reason.COMPLETED, None)
+                    await lane.flush()
                 assert (await replica.info("replication"))["role"] == "master"
         finally:
             sentinel.terminate()

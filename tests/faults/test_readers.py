@@ -52,11 +52,11 @@ STATE, EVENTS = Keys().state("s"), Keys().events("s")
 
 def say(lane: EventLog, count: int, size: int = 10) -> None:
     for _ in range(count):
-        lane.message("text", Text(f"{lane._seq + 1} ".ljust(size, "x")))
+        lane.add_message("text", Text(f"{lane._seq + 1} ".ljust(size, "x")))
 
 
 def end(lane: EventLog) -> None:
-    lane.end(Status.DONE, Reason.COMPLETED, None)
+    lane.add_end(Status.DONE, Reason.COMPLETED, None)
 
 
 async def follow(client: AsyncAgentClient, sequence: list[Seen], after: str | None = None) -> None:
@@ -166,7 +166,7 @@ async def test_who_leaves_leaves_no_connection(
     monkeypatch.setattr(publishers, "CHECK_S", 3600.0)  # it would take another connection
     async with a_lane(redis_url) as (lane, _):
         say(lane, 5)
-        await lane.flushed()
+        await lane.flush()
         others = clients(raw, "normal")
         client, staying = AsyncAgentClient.from_url(redis_url), asyncio.Event()
 
@@ -209,7 +209,7 @@ async def test_who_leaves_leaves_no_connection_sync(
     monkeypatch.setattr(publishers, "CHECK_S", 3600.0)
     async with a_lane(redis_url) as (lane, _):
         say(lane, 5)
-        await lane.flushed()
+        await lane.flush()
         others, client = clients(raw, "normal"), AgentClient.from_url(redis_url)
         if how == "break":
             for event in client.session("s").events():
@@ -233,12 +233,12 @@ async def test_a_cursor_that_is_gone(redis_url: str, after: str) -> None:
     settings = Settings(name="w", max_events=10)
     async with a_lane(redis_url, settings=settings) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
         say(lane, 50)
-        await lane.flushed()
+        await lane.flush()
         with pytest.raises(StreamTrimmed) as raised:
             await follow(client, [], after)
         assert (raised.value.after, raised.value.trimmed_through) == (after, "1-41")
         end(lane)
-        await lane.flushed()
+        await lane.flush()
         for begin, first in ((None, 43), ("1-42", 43)):
             kept: list[Seen] = []
             await follow(client, kept, begin)
@@ -249,13 +249,13 @@ async def test_trimmed_while_it_slept(redis_url: str) -> None:
     settings = Settings(name="w", max_events=10)
     async with a_lane(redis_url, settings=settings) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
         say(lane, 5)
-        await lane.flushed()
+        await lane.flush()
 
         async def read() -> None:
             async for event in client.session("s").events():
                 if event.cursor == "1-6":
                     say(lane, 100)
-                    await lane.flushed()
+                    await lane.flush()
 
         with pytest.raises(StreamTrimmed) as raised:
             await read()
@@ -276,7 +276,7 @@ async def test_who_waits_does_not_mind_what_is_trimmed(
             say(lane, 50)
             if ended:
                 end(lane)
-            await lane.flushed()
+            await lane.flush()
 
         def skip(reader: subscriptions.Reader, through: Any) -> None:
             nonlocal skipped
@@ -322,9 +322,9 @@ async def test_a_receipt_among_what_is_trimmed(
         async def flood() -> None:
             entries: Any = raw.xrange(Keys().inbox("s"))
             say(lane, 45 if kept else 0)
-            lane.receipt("c", "interrupt", "applied", None, entries[0][0])
+            lane.add_receipt("c", "interrupt", "applied", None, entries[0][0])
             say(lane, 5 if kept else 50)
-            await lane.flushed()
+            await lane.flush()
 
         def reader(*args: Any, **named: Any) -> subscriptions.Reader:
             asyncio.run_coroutine_threadsafe(flood(), loop).result(15)
@@ -399,7 +399,7 @@ async def test_garbage_on_the_channels(redis_url: str, raw: redis.Redis) -> None
             for channel in lane.channels:
                 raw.publish(channel, garbage)
             say(lane, 1)
-            await lane.flushed()
+            await lane.flush()
         end(lane)
     whole(sequence, 2 + len(GARBAGE))
 
@@ -647,7 +647,7 @@ async def test_pages_that_take_too_long_are_asked_for_in_smaller_ones(
     async with asyncio.timeout(30), a_lane(redis_url) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
         say(lane, 20)
         end(lane)
-        await lane.flushed()
+        await lane.flush()
         sequence: list[Seen] = []
         await follow(client, sequence)
     whole(sequence, 22)

@@ -59,14 +59,14 @@ def test_the_caps_are_exact(
         async with a_lane(redis_url, settings=caps) as (lane, _):
             for burst in sizes:
                 for size in burst:
-                    lane.message("text", Text("x" * size))
-                await lane.flushed()
+                    lane.add_message("text", Text("x" * size))
+                await lane.flush()
                 if burst:
                     check(last=f"1-{lane.written}")
             for number in range(3):
                 raw.xadd(KEYS.inbox("s"), {"command": f'{{"commandId":"c{number}","command":"prompt","timestamp":1}}'})
-            lane.end(Status.DONE, Reason.COMPLETED, None)
-            await lane.flushed()
+            lane.add_end(Status.DONE, Reason.COMPLETED, None)
+            await lane.flush()
             check(last=f"1-{lane.written + 3}")  # the end, behind receipts for what waited
 
     def check(last: str) -> None:
@@ -89,8 +89,8 @@ async def test_a_claim_and_a_stop_keep_within_the_caps_too(redis_url: str, raw: 
     async with AsyncAgentClient.from_url(redis_url) as client:
         async with a_lane(redis_url, settings=caps) as (lane, _):
             for number in range(10):
-                lane.message("text", Text(str(number)))
-            await lane.flushed()
+                lane.add_message("text", Text(str(number)))
+            await lane.flush()
         async with publishing(redis_url, Settings(name="x", max_events=5)) as (publisher, ownership):
             await claimed(publisher, ownership, "s")
             assert kept(raw)[:1] + kept(raw)[2:] == (5, "1-8", "1-9")
@@ -113,8 +113,8 @@ async def test_an_ended_session_expires_whole(redis_url: str, raw: redis.Redis, 
             client.context = client.context._replace(retention_s=3600)
             await session.stop()
         else:
-            lane.end(Status.DONE, Reason.COMPLETED, None)
-            await lane.flushed()
+            lane.add_end(Status.DONE, Reason.COMPLETED, None)
+            await lane.flush()
     left = [raw.ttl(key) for key in OF_A_SESSION]
     assert all(3590 <= ttl <= 3600 for ttl in (left[0], left[1], left[3]))
     assert left[2] == -2
@@ -196,15 +196,15 @@ async def test_a_claim_is_of_the_session_that_was_seen(redis_url: str, raw: redi
     """Not of another by the same id, which looks the same to the epoch and the token."""
     async with AsyncAgentClient.from_url(redis_url) as client, publishing(redis_url, waiting.SETTINGS) as (_, owner):
         session = await client.start("demo", "hello", "s")
-        seen = await owner.look("s")
+        seen = await owner.fetch_session("s")
         await session.stop()
         await session.remove()
         await client.start("demo", "another", "s")
-        again = await owner.look("s")
+        again = await owner.fetch_session("s")
         assert seen is not None
         assert again is not None
-        assert await owner.claim(seen) is None
-        claim = await owner.claim(again)
+        assert await owner.claim_session(seen) is None
+        claim = await owner.claim_session(again)
         assert claim is not None
         assert claim.claimed.prompt == "another"
 
@@ -243,9 +243,9 @@ async def _leak(url: str, sessions: int) -> tuple[Counter[str], int, int]:
                     return
                 lane = await claimed(publisher, owner, session.id)
                 await session.prompt("more")
-                lane.message("text", Text("x" * 100))
-                lane.end(Status.DONE, Reason.COMPLETED, None)
-                await lane.flushed()
+                lane.add_message("text", Text("x" * 100))
+                lane.add_end(Status.DONE, Reason.COMPLETED, None)
+                await lane.flush()
                 lane.close()
 
         async with asyncio.TaskGroup() as group:

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from agentrq import AsyncAgentClient
 from agentrq_worker.builtin_runners.demo.words import line_text
-from agentrq_worker.stream.buffer import ENTRY_BYTES, BufferBudget, Entry, EventBuffer
+from agentrq_worker.stream.buffer import EventBuffer
+from agentrq_worker.stream.buffer_budget import BufferBudget
+from agentrq_worker.stream.entry import ENTRY_BYTES, Entry
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
 from tests.sessions import contents, until
@@ -49,11 +51,11 @@ def test_a_queue_of_any_shape(tmp_path: Path, memory: int, disk: int, moves: lis
             # Past both shares only while whoever brings more has been told to stop.
             assert (shares.memory < memory + ENTRY_BYTES + 3000 and shares.disk <= disk) or told[-1]
         else:
-            front = queue.front(*move)
+            front = queue.peek(*move)
             assert bool(front) == bool(queue)
             taken += front
             queue.drop(len(front))
-    while front := queue.front(64, 10_000):
+    while front := queue.peek(64, 10_000):
         taken += front
         queue.drop(len(front))
     assert taken == added
@@ -76,7 +78,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def pop(queue: EventBuffer) -> Entry | None:
-    front = queue.front(1, 1)
+    front = queue.peek(1, 1)
     queue.drop(len(front))
     return front[0] if front else None
 

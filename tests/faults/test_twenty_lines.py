@@ -38,7 +38,7 @@ async def start(path: Path, *arguments: str) -> asyncio.subprocess.Process:
 
 def say(lane: EventLog, count: int) -> None:
     for _ in range(count):
-        lane.message("text", Text("x" * (lane._seq % 50)))
+        lane.add_message("text", Text("x" * (lane._seq % 50)))
 
 
 async def test_they_follow_through_faults_and_deaths(redis_url: str, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ async def test_they_follow_through_faults_and_deaths(redis_url: str, tmp_path: P
                 if len(seen) % 10 == 2 and lane.written < 600:
                     say(lane, 20)
                 elif lane.written >= 600 and lane._open:
-                    lane.end(Status.DONE, Reason.COMPLETED, None)
+                    lane.add_end(Status.DONE, Reason.COMPLETED, None)
             process._transport.close()  # type: ignore[attr-defined]
             ended = await process.wait() == 0
     assert seen == ["0-1", *(f"1-{seq}" for seq in range(1, lane.written + 1))]
@@ -72,11 +72,11 @@ async def test_they_follow_through_faults_and_deaths(redis_url: str, tmp_path: P
 async def test_they_tell_what_is_gone(redis_url: str, tmp_path: Path) -> None:
     async with asyncio.timeout(30), a_lane(redis_url, settings=Settings(name="w", max_events=10)) as (lane, _):
         say(lane, 50)
-        await lane.flushed()
+        await lane.flush()
         for cursor, said in (("1-3", b"trimmed through 1-41"), ("1-45", b"")):
             process = await start(tmp_path / "follow.py", redis_url, "s", cursor)
             if not said:
-                lane.end(Status.DONE, Reason.COMPLETED, None)
+                lane.add_end(Status.DONE, Reason.COMPLETED, None)
             out, err = await process.communicate()
             assert (err.strip(), process.returncode) == (said, int(bool(said)))
             assert len(out.splitlines()) == (0 if said else 7)
@@ -94,6 +94,6 @@ async def test_they_need_no_look_at_the_stream_but_for_hints(redis_url: str, raw
         for seq in range(2, 30):
             say(lane, 1)
             assert (await process.stdout.readline()).startswith(b"1-%d " % seq)
-        lane.end(Status.DONE, Reason.COMPLETED, None)
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
         assert (await process.stdout.readline()).startswith(b"1-30 ")
         assert await process.wait() == 0

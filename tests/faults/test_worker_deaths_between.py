@@ -37,13 +37,13 @@ def books_of(worker: SessionWorker) -> JobRecords:
     return JobRecords(worker, worker.queues[0], worker.settings.keys)
 
 
-async def seen(worker: SessionWorker, redis_url: str, session_id: str) -> tuple[bool, SessionSnapshot | None]:
+async def checked(worker: SessionWorker, redis_url: str, session_id: str) -> tuple[bool, SessionSnapshot | None]:
     async with connect_async(redis_url) as client:
-        return await Ownership(client, client, worker.settings).seen(session_id)
+        return await Ownership(client, client, worker.settings).check_session(session_id)
 
 
 async def looked_at(worker: SessionWorker, redis_url: str, session_id: str) -> SessionSnapshot:
-    _, look = await seen(worker, redis_url, session_id)
+    _, look = await checked(worker, redis_url, session_id)
     assert look is not None
     return look
 
@@ -58,13 +58,13 @@ async def claim(worker: SessionWorker, redis_url: str, session_id: str, *, end: 
     async with connect_async(redis_url) as client:
         ownership = Ownership(client, client, worker.settings)
         await ownership.lease.begin()
-        look = await ownership.look(session_id)
+        look = await ownership.fetch_session(session_id)
         assert look is not None
-        assert await ownership.claim(look) is not None
+        assert await ownership.claim_session(look) is not None
         if end:
-            look = await ownership.look(session_id)
+            look = await ownership.fetch_session(session_id)
             assert look is not None
-            await ownership.finish(look, Status.DONE, Reason.COMPLETED, "")
+            await ownership.end_session(look, Status.DONE, Reason.COMPLETED, "")
 
 
 @pytest.mark.parametrize("by", ["client", "rq"])
@@ -163,7 +163,7 @@ async def test_a_job_marked_started_after_its_session_was_taken(
     books = books_of(doomed)
     execution = books.prepare(job)
     assert execution is not None
-    gone, look = await seen(doomed, redis_url, session.id)
+    gone, look = await checked(doomed, redis_url, session.id)
     books.let_go(job, execution)
     books.set_right(job.id, session.id, look, gone)
     if then == "removed":
@@ -276,8 +276,8 @@ async def test_a_session_by_the_same_id_is_not_ended_for_the_one_before(
     second = await client.start("demo", "/echo second", "again")
     async with connect_async(redis_url) as connection:
         ownership = Ownership(connection, connection, doomed.settings)
-        assert await ownership.finish(look, Status.DONE, Reason.STOPPED, "") == "changed"
-        await ownership._give_up(look, Status.DONE, Reason.STOPPED, "")
+        assert await ownership.end_session(look, Status.DONE, Reason.STOPPED, "") == "changed"
+        await ownership._end_unwritable(look, Status.DONE, Reason.STOPPED, "")
     assert (await second.state()).status == "queued"
 
 

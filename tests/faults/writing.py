@@ -50,11 +50,11 @@ async def publishing(url: str, settings: Settings) -> AsyncIterator[tuple[Publis
 
 async def claimed(publisher: Publisher, ownership: Ownership, session_id: str) -> EventLog:
     """Claim a session as a worker does."""
-    look = await ownership.look(session_id)
+    look = await ownership.fetch_session(session_id)
     assert look is not None
-    claim = await ownership.claim(look)
+    claim = await ownership.claim_session(look)
     assert claim is not None
-    return publisher.open(session_id, claim.cursor, claim.state)
+    return publisher.open_log(session_id, claim.cursor, claim.state)
 
 
 class Writer:
@@ -77,16 +77,16 @@ class Writer:
         number, kind = len(self.said), self._chance.random()
         if kind < 0.06:
             self._status = Status.IDLE if self._status is Status.RUNNING else Status.RUNNING
-            self.lane.status(self._status, {"turn": int(self._status is Status.RUNNING)})
+            self.lane.add_status(self._status, {"turn": int(self._status is Status.RUNNING)})
             self.said.append((self._cursor(), "status", str(self._status)))
         elif kind < 0.1:
-            self.lane.receipt(f"c{number}", "prompt", "applied", None, b"1-1")
+            self.lane.add_receipt(f"c{number}", "prompt", "applied", None, b"1-1")
             self.said.append((self._cursor(), "receipt", f"c{number}"))
         elif kind < 0.15:
-            self.lane.messages([DraftMessage("text_delta", TextDelta("…", "b", 0))])
+            self.lane.add_messages([DraftMessage("text_delta", TextDelta("…", "b", 0))])
         else:
             text = f"{number} of {self.lane.epoch} " + "x" * self._chance.choice((0, 10, 100, 100, 1000, 20_000))
-            self.lane.message("text", Text(text), fields={"numTurns": number})
+            self.lane.add_message("text", Text(text), fields={"numTurns": number})
             self.said.append((self._cursor(), "text", text))
 
     async def talk(self, count: int) -> None:
@@ -99,5 +99,5 @@ class Writer:
             await asyncio.sleep(self._chance.choice((0.0, 0.001, 0.02)))
 
     def end(self) -> None:
-        self.lane.end(Status.DONE, Reason.COMPLETED, None, {"exitCode": 0})
+        self.lane.add_end(Status.DONE, Reason.COMPLETED, None, {"exitCode": 0})
         self.said.append((self._cursor(), "status", "done"))

@@ -25,14 +25,15 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.ownership.interrupted_turn import cut_turn
+from agentrq_worker.ownership.interrupted_turn import read_interrupted_turn
 from agentrq_worker.ownership.ownership import Ownership
 from agentrq_worker.providers.protocol import Alive, Ended, Late
 from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, InterruptedRequest, Outcome
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.buffer import BufferBudget, Entry
 from agentrq_worker.stream.buffer import EventBuffer as Queue
+from agentrq_worker.stream.buffer_budget import BufferBudget
+from agentrq_worker.stream.entry import Entry
 from agentrq_worker.stream.publisher import Publisher
 from tests.worker.test_session_machine import Talk, asks, cost, cut
 
@@ -135,7 +136,7 @@ def test_a_setting_that_is_refused_becomes_none() -> None:
 def test_a_bug_in_a_command_costs_its_session_only(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings()
     publisher = Publisher(connect_async("redis://127.0.0.1:1"), settings)
-    lane = publisher.open("s", Cursor(1, 0), {"claim": "mine"})
+    lane = publisher.open_log("s", Cursor(1, 0), {"claim": "mine"})
     session = SessionShell(
         ClaimedSession("s", "x", "p", make_options({}), False, None, 0, SessionTotal(), 0), lane, settings, ""
     )
@@ -153,7 +154,7 @@ def test_a_bug_in_a_command_costs_its_session_only(monkeypatch: pytest.MonkeyPat
 
 
 def entries(queue: Queue, most: int, most_bytes: int = 1 << 20) -> list[int]:
-    return [entry.seq for entry in queue.front(most, most_bytes)]
+    return [entry.seq for entry in queue.peek(most, most_bytes)]
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 1, 700])
@@ -161,7 +162,7 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
     """However small the batch, and wherever the boundary between memory and disk falls."""
     queue = Queue(BufferBudget(memory, 1 << 20, tmp_path))
     for seq in range(1, 9):
-        queue.add(Entry("m", seq, [b"x" * 100], size=100, joined=seq % 4 == 2))  # 2+3, 6+7
+        queue.add(Entry("m", seq, [b"x" * 100], size=100, atomic_with_next=seq % 4 == 2))  # 2+3, 6+7
     batches = []
     while queue:
         batch = entries(queue, 1, 1)
@@ -183,7 +184,7 @@ async def read_back(*contents: Any, kept: Any = None) -> Any:
         before = len(stream) if end == "+" else int(end.partition("-")[2]) - 1
         return stream[:before][::-1][:count]
 
-    return await cut_turn(read, kept)
+    return await read_interrupted_turn(read, kept)
 
 
 END = Cost(0, 0, 0, 0, 1, False)
@@ -227,16 +228,16 @@ class Recorder:
 async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(redis_url: str) -> None:
     async with connect_async(redis_url) as client:
         ownership = Ownership(client, client, Settings())
-        assert await ownership.open("s", "demo", "x", Options(), "s") == "gone"  # no session without its job
+        assert await ownership.open_session("s", "demo", "x", Options(), "s") == "gone"  # no session without its job
         await client.hset("rq:job:s", "data", "…")
-        assert await ownership.open("s", "demo", "x", Options(), "s") == "created"
-        await ownership.send("s", Command("a", "prompt", text="a"))
+        assert await ownership.open_session("s", "demo", "x", Options(), "s") == "created"
+        await ownership.send_command("s", Command("a", "prompt", text="a"))
         first, second = Recorder(), Recorder()
         ownership.inboxes.add(first)  # type: ignore[arg-type]
         await ownership.inboxes._read(["s"])
         ownership.inboxes.add(second)  # type: ignore[arg-type]
         await ownership.inboxes._read(["s"])
         ownership.inboxes.drop(first)  # type: ignore[arg-type]
-        await ownership.send("s", Command("b", "prompt", text="b"))
+        await ownership.send_command("s", Command("b", "prompt", text="b"))
         await asyncio.gather(ownership.inboxes._read(["s"]))
         assert (first.got, second.got) == (["a"], ["a", "b"])

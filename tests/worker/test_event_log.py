@@ -12,7 +12,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Text, TextDelta
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.stream.buffer import BufferBudget
+from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.event_log import EventLog
 
 
@@ -31,9 +31,9 @@ def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: Eve
         DraftMessage("text_delta", TextDelta("c", "b2", 0)),
         DraftMessage("text", Text(json_line.passed(msgspec.Raw(b'"c"')), "b2")),
     ]
-    lane.messages(drafts[:3])
-    lane.messages(drafts[3:])
-    found = [msgspec.json.decode(json) for entry in lane.waiting.front(100, 1 << 20) for json in entry.jsons]
+    lane.add_messages(drafts[:3])
+    lane.add_messages(drafts[3:])
+    found = [msgspec.json.decode(json) for entry in lane.waiting.peek(100, 1 << 20) for json in entry.jsons]
     assert [message["id"] for message in found] == ["3-d1", "3-d2", "3-8", "3-d3", "3-9"]
     assert [message.get("cursor") for message in found] == [None, None, "3-8", None, "3-9"]
     assert [message["type"] in LIVE_ONLY for message in found] == [True, True, False, True, False]
@@ -44,6 +44,6 @@ def test_kept_and_live_messages_are_counted_apart_and_keep_their_order(lane: Eve
     "draft", [DraftMessage("text_delta", TextDelta("a\ud800", "b", 0)), DraftMessage("text", Text("a\ud800"))]
 )
 def test_what_json_in_utf8_has_no_place_for_is_replaced(lane: EventLog, draft: DraftMessage) -> None:
-    lane.messages([draft, draft])
-    (entry,) = lane.waiting.front(100, 1 << 20)
+    lane.add_messages([draft, draft])
+    (entry,) = lane.waiting.peek(100, 1 << 20)
     assert [msgspec.json.decode(json)["content"]["text"] for json in entry.jsons] == ["a\ufffd"] * 2

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from agentrq.wire.commands import Command
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from agentrq_worker.ownership.interrupted_turn import read_kept
+from agentrq_worker.ownership.interrupted_turn import read_stored_answers
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import Alive
 from agentrq_worker.session_types import InboxCommand, InterruptedRequest, InterruptedTurn
@@ -92,9 +92,9 @@ async def test_an_answer_outlives_a_second_worker() -> None:
     changed = {"decision": "allow", "input": {"command": "ls -l"}, "by": "alice"}
     waiting = InboxCommand(b"1-0", Command("c1", "answer", request_id="old", answer=changed))
     talk.talk.deliver(waiting)
-    (receipt,) = [entry for entry in talk.lane.waiting.front(10, 1 << 20) if entry.kind == "r"]
+    (receipt,) = [entry for entry in talk.lane.waiting.peek(10, 1 << 20) if entry.kind == "r"]
     assert receipt.fields  # in the same step: an answer that is applied is kept
-    kept = read_kept(receipt.fields["kept"].decode())
+    kept = read_stored_answers(receipt.fields["kept"].decode())
     found = await read_back(
         ApprovalRequest("old", "Bash", LS), ApprovalResolved("old", "allow", "alice"), kept=kept
     )  # fmt: skip
@@ -113,13 +113,13 @@ async def test_a_request_asked_twice_is_read_back_once() -> None:
 
 @pytest.mark.parametrize("kept", ["", "{}"])
 def test_nothing_is_kept(kept: str) -> None:
-    assert read_kept(kept) == {}
+    assert read_stored_answers(kept) == {}
 
 
 @pytest.mark.parametrize("kept", ["x", "[]", '{"r":1}', '{"r":["allow"]}'])
 def test_garbage_in_the_state(kept: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - msgspec's own words
-        read_kept(kept)
+        read_stored_answers(kept)
 
 
 def test_no_depth_of_an_input_is_too_deep() -> None:

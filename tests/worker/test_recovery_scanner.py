@@ -60,9 +60,9 @@ async def ownership(client: AsyncAgentClient, redis_url: str, raw: redis.Redis) 
     async with connect_async(redis_url) as connection:
         dead = Ownership(connection, connection, Settings(name="dead"))
         await dead.lease.begin()
-        look = await dead.look("lost")
+        look = await dead.fetch_session("lost")
         assert look is not None
-        assert await dead.claim(look) is not None
+        assert await dead.claim_session(look) is not None
         await dead.lease.end()
         yield Ownership(connection, connection, SETTINGS)
 
@@ -77,19 +77,19 @@ async def test_a_worker_gives_up_in_time_and_not_while_suspended(
     jobs = JobHandler()
     async with connect_async(redis_url) as connection:
         maintenance = RecoveryScanner(connection, ownership, SETTINGS, jobs)
-        await maintenance.look()
+        await maintenance.scan_once()
         assert jobs.enqueued == ["lost"]
         suspend(raw)
         for _ in range(3):
             clock.ahead += 1000
-            await maintenance.look()
+            await maintenance.scan_once()
         assert ended(raw) == (b"starting", None)
         resume(raw)
         clock.ahead += 119
-        await maintenance.look()
+        await maintenance.scan_once()
         assert ended(raw) == (b"starting", None)
         clock.ahead += 2
-        await maintenance.look()
+        await maintenance.scan_once()
         assert ended(raw) == (b"error", b"lost")
 
 
@@ -121,21 +121,21 @@ async def test_an_expired_session_leaves_the_index(
         session = await client.start("demo", "hello", "again")
         raw.zadd("agentrq:sessions", {"again": 1})
         await session.stop()
-        await maintenance.look()
+        await maintenance.scan_once()
         raw.delete(*raw.keys("agentrq:{again}:*"))  # as time does
         await client.start("demo", "hello", "again")
         assert raw.zscore("agentrq:sessions", "again") != 1
         raw.delete("rq:queue:agentrq", "rq:job:again")
-        await maintenance.look()
+        await maintenance.scan_once()
         clock.ahead += 10
-        await maintenance.look()
+        await maintenance.scan_once()
         assert jobs.enqueued == ["again"]
         await client.session("again").stop()
         raw.zadd("agentrq:sessions", {"again": 1})
-        await maintenance.look()
+        await maintenance.scan_once()
         raw.delete(*raw.keys("agentrq:{again}:*"))
-        await maintenance.look()
+        await maintenance.scan_once()
         assert raw.zcard("agentrq:sessions") == 1  # nothing is asked of it before its time
         clock.ahead += 3601
-        await maintenance.look()
+        await maintenance.scan_once()
         assert raw.zcard("agentrq:sessions") == 0

@@ -85,7 +85,7 @@ class Talk:
         self.outcomes: list[Outcome] = []
         self.seen: list[dict[str, Any]] = []
         publisher = Publisher(connect_async("redis://127.0.0.1:1"), Settings())
-        self.lane: EventLog = publisher.open("s", Cursor(1, 0), {"claim": "mine"})
+        self.lane: EventLog = publisher.open_log("s", Cursor(1, 0), {"claim": "mine"})
         chosen = make_options(options)
         claimed = ClaimedSession("s", "x", "first", chosen, recovering, cut, 0, SessionTotal(), 0)
         self.talk = SessionMachine(
@@ -115,7 +115,7 @@ class Talk:
 
     def flush(self) -> None:
         """What Redis would confirm."""
-        while entries := self.lane.waiting.front(1000, 1 << 30):
+        while entries := self.lane.waiting.peek(1000, 1 << 30):
             # The script gives the end its cursor: its JSON begins behind it.
             self.seen += [json.loads(b"{" * (entry.kind == "e") + text) for entry in entries for text in entry.jsons]
             self.lane.confirm(entries)

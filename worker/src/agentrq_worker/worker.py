@@ -59,7 +59,7 @@ class Host:
         self._guardian = Guardian()
         self._residents = [
             group.create_task(self.publisher.run(), name="publisher"),
-            group.create_task(self.ownership.keep(), name="lease"),
+            group.create_task(self.ownership.renew_lease(), name="lease"),
             group.create_task(self.ownership.inboxes.deliver(), name="inboxes"),
             group.create_task(self.ownership.inboxes.listen(), name="wakes"),
             group.create_task(self._watch(), name="watch"),
@@ -96,7 +96,7 @@ class Host:
     async def run_session(self, claim: Claim) -> Outcome:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
-        lane = self.publisher.open(claimed.session_id, claim.cursor, claim.state)
+        lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
         session = SessionShell(claimed, lane, self.settings, procfs.make_mark(claimed.session_id))
         self.ownership.inboxes.add(session)
         if self._draining:
@@ -123,16 +123,16 @@ class Host:
     async def claim(self, look: SessionSnapshot) -> Claim | None:
         """As `Ownership.claim`; a session that was claimed and cannot be begun ends, lest nobody serve it for ever."""
         try:
-            return await self.ownership.claim(look)
+            return await self.ownership.claim_session(look)
         except Exception as error:
             await self._abandon(look.state.session_id, f"Internal error: {error!r}")
             raise
 
     async def _abandon(self, session_id: str, error: str) -> None:
         try:
-            look = await self.ownership.look(session_id)
+            look = await self.ownership.fetch_session(session_id)
             if look is not None and look.inner.token == self.ownership.token:
-                await self.ownership.finish(look, Status.ERROR, Reason.FAILED, error)
+                await self.ownership.end_session(look, Status.ERROR, Reason.FAILED, error)
         except redis.ResponseError as refused:
             log.error("session %s: its end cannot be written: %s", session_id, refused)
 
@@ -144,7 +144,7 @@ class Host:
 
     async def command(self, session_id: str, command: Command) -> None:
         """Carry out a command that RQ brought. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`."""
-        outcome = await self.ownership.send(session_id, command)
+        outcome = await self.ownership.send_command(session_id, command)
         if outcome == "missing":
             raise SessionNotFound(session_id)
         if outcome == "full":
@@ -152,21 +152,21 @@ class Host:
         if command.command == "stop":
             await self.stop_ownerless(session_id)
         elif outcome == "ended":
-            look = await self.ownership.look(session_id)
+            look = await self.ownership.fetch_session(session_id)
             raise SessionEnded(session_id, look.state.status if look else "ended")
 
     async def stop_ownerless(self, session_id: str) -> bool:
         """Carry out a stop where no live worker does; whether it was carried out here."""
         outcome = "changed"
         while outcome == "changed":
-            look = await self.ownership.look(session_id)
+            look = await self.ownership.fetch_session(session_id)
             if look is None or look.owned or look.state.ended:
                 return False
-            outcome = await self.ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+            outcome = await self.ownership.end_session(look, Status.DONE, Reason.STOPPED, "")
         return outcome == "ok"
 
     async def _stop_if_asked(self, session_id: str) -> None:
         """A stop that came while its session was handed over: nobody would see it before the next owner."""
-        look = await self.ownership.look(session_id)
+        look = await self.ownership.fetch_session(session_id)
         if look is not None and look.inner.stop:
             await self.stop_ownerless(session_id)

@@ -57,7 +57,7 @@ class InboxReader:
             self._after.pop(session.id, None)
         self._unreadable.discard(session.id)
 
-    def look_at_all(self) -> None:
+    def read_all(self) -> None:
         """Read every inbox again: wakes are hints, what one of them missed is found here."""
         self._woken.update(self.sessions)
         self._wake.set()
@@ -141,4 +141,4 @@ class InboxReader:
                     self._woken.add(sid)
                     self._wake.set()
             elif message["type"] == "subscribe":
-                self.look_at_all()
+                self.read_all()

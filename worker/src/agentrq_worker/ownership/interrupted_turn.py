@@ -37,20 +37,20 @@ class StoredAnswer(NamedTuple):
     by: str
 
 
-def read_kept(data: str) -> dict[str, StoredAnswer]:
-    """The answers as the state keeps them, by request id (`Requests.kept`). Raises ValueError for what is none."""
+def read_stored_answers(data: str) -> dict[str, StoredAnswer]:
+    """The answers as the state keeps them, by request id (`OpenRequests.kept`). Raises ValueError for what is none."""
     return msgspec.json.decode(data, type=dict[str, StoredAnswer]) if data else {}
 
 
-async def cut_turn(
-    read: Callable[[str, int], Awaitable[Entries]], kept: Mapping[str, StoredAnswer] | None = None
+async def read_interrupted_turn(
+    read: Callable[[str, int], Awaitable[Entries]], stored_answers: Mapping[str, StoredAnswer] | None = None
 ) -> InterruptedTurn:
     """The turn that was under way: back to the end of the turn before it, at most 10 000 events.
 
     Not only to its prompt: others may have joined it, and what was asked in a turn cut earlier is still open.
 
     ``read(end, count)`` answers at most ``count`` entries from ``end`` backwards, the newest first; none at the end.
-    ``kept`` are the answers that came for requests which no resumed agent has asked again yet.
+    ``stored_answers`` are the answers that came for requests which no resumed agent has asked again yet.
     """
     cut = InterruptedTurn("", [], [], {})
     answered: set[str] = set()
@@ -79,8 +79,8 @@ async def cut_turn(
             elif isinstance(content, ApprovalRequest | Question) and content.request_id not in seen:
                 seen.add(content.request_id)
                 carried = _carried(content, message.timestamp)
-                if kept and content.request_id in kept:
-                    cut.asked.append(carried._replace(**kept[content.request_id]._asdict()))
+                if stored_answers and content.request_id in stored_answers:
+                    cut.asked.append(carried._replace(**stored_answers[content.request_id]._asdict()))
                 elif content.request_id not in cut.fates:
                     cut.asked.append(carried)
         if not entries:

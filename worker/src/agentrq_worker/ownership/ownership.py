@@ -26,7 +26,7 @@ from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.inbox_reader import InboxReader
-from agentrq_worker.ownership.interrupted_turn import cut_turn, read_kept
+from agentrq_worker.ownership.interrupted_turn import read_interrupted_turn, read_stored_answers
 from agentrq_worker.ownership.lease import Lease
 from agentrq_worker.ownership.retry import LimitedRetry
 from agentrq_worker.session_types import ClaimedSession, InterruptedTurn
@@ -75,7 +75,7 @@ class Claim(NamedTuple):
     """The state's fields as they are known here."""
 
 
-def _read_look(session_id: str, answer: Any) -> SessionSnapshot | None:
+def _read_snapshot(session_id: str, answer: Any) -> SessionSnapshot | None:
     """The session by the answer to `steps.look`, as if nobody owned it."""
     try:
         raw = script_calls.look_answer(answer)
@@ -112,7 +112,7 @@ class Ownership:
 
     # -- what is owned
 
-    async def keep(self) -> None:
+    async def renew_lease(self) -> None:
         """Renew the lease on every beat. Raises `NameTaken` where another process has taken the name meanwhile.
 
         Which sessions others took over in a stall, the publisher finds.
@@ -124,16 +124,16 @@ class Ownership:
             if gap > self._settings.lease_s / 2:
                 log.warning("stalled for %.1f s: others may have taken sessions over", gap)
             self.beats += 1
-            self.inboxes.look_at_all()
+            self.inboxes.read_all()
             await asyncio.sleep(self._settings.beat_s)
 
     # -- claims
 
-    async def look(self, session_id: str) -> SessionSnapshot | None:
+    async def fetch_session(self, session_id: str) -> SessionSnapshot | None:
         """The session as it is now; None when there is none (or its state is unreadable)."""
 
         async def read() -> SessionSnapshot | None:
-            look = _read_look(session_id, await self._once(script_calls.look(self._keys, session_id)))
+            look = _read_snapshot(session_id, await self._once(script_calls.look(self._keys, session_id)))
             if look is not None and look.inner.token and look.state.worker:
                 lease = await self._client.get(self._keys.worker(look.state.worker))
                 return look._replace(owned=lease == look.inner.token.encode())
@@ -142,39 +142,39 @@ class Ownership:
         found: SessionSnapshot | None = await self._until_answered(read)
         return found
 
-    async def seen(self, session_id: str) -> tuple[bool, SessionSnapshot | None]:
+    async def check_session(self, session_id: str) -> tuple[bool, SessionSnapshot | None]:
         """Whether there is no such session at all (any more), and `look`, which is None for one it cannot read too."""
-        look = await self.look(session_id)
+        look = await self.fetch_session(session_id)
         key = self._keys.state(session_id)
         return look is None and not await self._until_answered(lambda: self._client.exists(key)), look
 
-    def unowned(self, session_id: str, answer: Any) -> SessionSnapshot | None:
+    def read_unowned(self, session_id: str, answer: Any) -> SessionSnapshot | None:
         """The session by the answer to `steps.look`; None where that does not say all, as of one that has an owner."""
-        look = _read_look(session_id, answer)
+        look = _read_snapshot(session_id, answer)
         return look if look is not None and not look.inner.token else None
 
-    async def open(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
+    async def open_session(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
         """Give a start that came without a state one; answers ``created``, ``exists``, or ``gone`` without its job."""
         also = [("ZADD", self._keys.sessions, script_calls.now_ms(), session_id)]
         step = script_calls.open_session(
             self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id,
             also, job_key(job_id),
         )  # fmt: skip
-        return script_calls.text(await self.run(step))
+        return script_calls.text(await self.run_script(step))
 
-    async def claim(self, look: SessionSnapshot) -> Claim | None:
+    async def claim_session(self, look: SessionSnapshot) -> Claim | None:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
         state, inner = look.state, look.inner
         sid = state.session_id
         if inner.stop:
-            await self.finish(look, Status.DONE, Reason.STOPPED, "")
+            await self.end_session(look, Status.DONE, Reason.STOPPED, "")
             return None
         mine, seen = secrets.token_hex(8), (state.epoch, inner.token, inner.nonce)
         step = script_calls.claim(self._keys, sid, self.lease.name, self.token, mine, *seen)
         try:
-            outcome, _, cursor = script_calls.texts(await self.run(step))
+            outcome, _, cursor = script_calls.texts(await self.run_script(step))
         except redis.ResponseError as error:
-            await self.finish(look, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
+            await self.end_session(look, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
             raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
         if outcome != "claimed":
             log.info("session %s: not claimed: %s", sid, outcome)
@@ -184,7 +184,7 @@ class Ownership:
             options = msgspec.structs.replace(options, resume=state.provider_session_id)
         # Requests outlive a cut turn until they are answered or a whole turn has passed.
         left = inner.turn or state.pending_approvals or inner.kept
-        cut = await self._cut_turn(sid, inner.kept) if left else None
+        cut = await self._read_interrupted_turn(sid, inner.kept) if left else None
         claimed = ClaimedSession(
             session_id=sid,
             provider=state.provider,
@@ -199,13 +199,13 @@ class Ownership:
             fates=cut.fates if cut is not None and not inner.turn else {},
             unreadable=unreadable,
         )
-        known = self._whole_state(look) | {
+        known = self._state_fields(look) | {
             "worker": self.lease.name, "token": self.token, "claim": mine, "status": Status.STARTING,
             "startedAt": claimed.started_at,
         }  # fmt: skip
         return Claim(claimed, Cursor.parse(cursor), known)
 
-    def _whole_state(self, look: SessionSnapshot) -> dict[str, Any]:
+    def _state_fields(self, look: SessionSnapshot) -> dict[str, Any]:
         """The state as fields: what a Redis that lost the session is given back."""
         state: dict[str, Any] = msgspec.to_builtins(look.state) | msgspec.to_builtins(look.inner)
         for name in ("sessionId", "epoch", "cursor", "token"):
@@ -214,20 +214,20 @@ class Ownership:
         return {name: int(value) if isinstance(value, bool) else value for name, value in state.items()
                 if value is not None}  # fmt: skip
 
-    async def _cut_turn(self, session_id: str, kept: str) -> InterruptedTurn:
+    async def _read_interrupted_turn(self, session_id: str, kept: str) -> InterruptedTurn:
         async def read(end: str, count: int) -> list[tuple[bytes, bytes | int]]:
             events = [self._keys.events(session_id)]
             step = script_calls.read(events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True)
-            answers = await self.run(step)
+            answers = await self.run_script(step)
             return script_calls.entries(answers[0])[0] if answers else []
 
         try:
-            return await cut_turn(read, read_kept(kept))
+            return await read_interrupted_turn(read, read_stored_answers(kept))
         except (redis.RedisError, ValueError, LookupError) as error:
             log.error("session %s: its cut turn cannot be read back: %r", session_id, error)
             return InterruptedTurn("", [], [], {})
 
-    async def finish(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> str:
+    async def end_session(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> str:
         """End a session that has no live owner; answers the outcome, ``spoilt`` where only its state took it."""
         state = look.state
         step = script_calls.end(
@@ -235,12 +235,12 @@ class Ownership:
             self._settings.retention_s,
         )  # fmt: skip
         try:
-            return script_calls.text((await self.run(step))[0])
+            return script_calls.text((await self.run_script(step))[0])
         except redis.ResponseError as refused:
-            await self._give_up(look, status, reason, error or f"{SPOILT}: {refused}")
+            await self._end_unwritable(look, status, reason, error or f"{SPOILT}: {refused}")
             return "spoilt"
 
-    async def _give_up(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> None:
+    async def _end_unwritable(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> None:
         sid = look.state.session_id
         seen = (str(look.state.epoch), look.inner.token, look.inner.nonce)
         retention = str(int(self._settings.retention_s * 1000))
@@ -249,11 +249,11 @@ class Ownership:
             lambda: self._client.eval(_SPOILT, 4, *script_calls.session_keys(self._keys, sid), *args)
         )
 
-    async def send(self, session_id: str, command: Command) -> str:
+    async def send_command(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
-        return script_calls.texts(await self.run(script_calls.send(self._keys, session_id, command)))[0]
+        return script_calls.texts(await self.run_script(script_calls.send(self._keys, session_id, command)))[0]
 
-    async def run(self, step: ScriptCall) -> Any:
+    async def run_script(self, step: ScriptCall) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
         return await self._until_answered(lambda: self._once(step))
 

@@ -108,19 +108,19 @@ class RecoveryScanner:
         while True:
             try:
                 async with asyncio.timeout(self._settings.lease_s * 3):
-                    mine = await self._my_turn()
+                    mine = await self._take_scan_lock()
                     now = time.monotonic()
                     if now - self._answered > 2 * self._settings.beat_s:
                         self._back = now
                     self._answered = now
                     if mine:
-                        await self.look()
+                        await self.scan_once()
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
                     log.warning("maintenance: %s", error)
             await asyncio.sleep(self._settings.beat_s)
 
-    async def _my_turn(self) -> bool:
+    async def _take_scan_lock(self) -> bool:
         lock, token = self._keys.maintenance_lock(), self._ownership.token.encode()
         milliseconds = int(self._settings.beat_s * 2500)
         if await self._client.set(lock, token, nx=True, px=milliseconds):
@@ -135,7 +135,7 @@ class RecoveryScanner:
         await self._client.pexpire(lock, milliseconds)
         return True
 
-    async def look(self) -> None:
+    async def scan_once(self) -> None:
         """One round over all sessions that are not known to be closed."""
         self._leases = {}
         self._suspended = bool(await self._client.exists(SUSPENDED))
@@ -148,16 +148,16 @@ class RecoveryScanner:
             others = [entry for entry in members if entry[0].decode("ascii", "replace") not in self._ownership.sessions]
             strange = [sid for sid, _ in others if not is_session_id(sid)]
             if strange:
-                await self._forget(strange)
-            await self._page([entry for entry in others if entry[0] not in strange and self._is_due(*entry)])
+                await self._drop_invalid_ids(strange)
+            await self._scan_page([entry for entry in others if entry[0] not in strange and self._is_due(*entry)])
             if len(members) < PAGE:
                 break
-        await self._forget_removals()
+        await self._prune_removals()
         self._closed = {sid: closed for sid, closed in self._closed.items() if sid in known}
         self._troubled = {sid: until for sid, until in self._troubled.items() if sid in known}
         self._orphans = {sid: orphan for sid, orphan in self._orphans.items() if sid not in self._ownership.sessions}
 
-    async def _forget_removals(self) -> None:
+    async def _prune_removals(self) -> None:
         try:
             await self._client.zremrangebyscore(self._keys.removed, "-inf", script_calls.now_ms() - REMOVED_MS)
         except redis.ResponseError:  # of another type: it would keep sessions' removals from being noted
@@ -169,11 +169,11 @@ class RecoveryScanner:
             return False
         return self._troubled.get(sid, 0.0) <= now
 
-    async def _forget(self, members: list[bytes]) -> None:
+    async def _drop_invalid_ids(self, members: list[bytes]) -> None:
         log.warning("%d names in %s are no session ids and are dropped", len(members), self._keys.sessions)
         await self._client.zrem(self._keys.sessions, *members)
 
-    async def _page(self, members: list[tuple[bytes, float]]) -> None:
+    async def _scan_page(self, members: list[tuple[bytes, float]]) -> None:
         async with self._client.pipeline(transaction=False) as pipeline:
             for sid, _ in members:
                 pipeline.hmget(self._keys.state(sid.decode("utf-8", "replace")), *_FIELDS)
@@ -192,39 +192,39 @@ class RecoveryScanner:
             statuses = dict(zip(ended, await pipeline.execute(raise_on_error=False), strict=True))
         for row in rows:
             try:
-                await self._one(row, statuses.get(row))
+                await self._handle_session(row, statuses.get(row))
             except Exception as error:
                 if is_outage(error):
                     raise
                 log.error("session %s: cannot be dealt with for now: %r", row.session_id, error)
                 self._troubled[row.session_id.encode()] = time.monotonic() + TROUBLED_S
 
-    async def _one(self, row: _Row, job_status: Any) -> None:
+    async def _handle_session(self, row: _Row, job_status: Any) -> None:
         if row.status is None:
             if row.start < script_calls.now_ms() - FORGET_MS:
-                await self._ownership.run(script_calls.prune(self._keys, [row.session_id]))
+                await self._ownership.run_script(script_calls.prune(self._keys, [row.session_id]))
             return
-        owned = bool(row.token and row.worker) and await self._lease(row.worker) == row.token
+        owned = bool(row.token and row.worker) and await self._fetch_lease(row.worker) == row.token
         if row.ended:
             recent = row.ended_at is not None and int(row.ended_at) > script_calls.now_ms() - CLOSE_MS
             if job_status not in (b"started", b"queued") or not (owned and recent):
-                await self._close(row, job_status)
+                await self._conclude_job(row, job_status)
             self._orphans.pop(row.session_id, None)
         elif owned:
             self._orphans.pop(row.session_id, None)
         else:
-            look = await self._ownership.look(row.session_id)
+            look = await self._ownership.fetch_session(row.session_id)
             if look is not None and not look.owned and not look.state.ended:
-                await self._orphan(row.session_id, look)
+                await self._recover_orphan(row.session_id, look)
 
-    async def _close(self, row: _Row, job_status: Any) -> None:
+    async def _conclude_job(self, row: _Row, job_status: Any) -> None:
         if job_status in (b"started", b"queued"):
-            look = await self._ownership.look(row.session_id)
+            look = await self._ownership.fetch_session(row.session_id)
             if look is not None and look.state.ended:
                 await self._jobs.conclude(look.inner.job_id or row.session_id, look)
         self._closed[row.session_id.encode()] = _Closed(row.start, time.monotonic() + self._settings.retention_s)
 
-    async def _lease(self, worker: bytes | None) -> bytes | None:
+    async def _fetch_lease(self, worker: bytes | None) -> bytes | None:
         if worker is None:
             return None
         if worker not in self._leases:
@@ -232,7 +232,7 @@ class RecoveryScanner:
             self._leases[worker] = lease
         return self._leases[worker]
 
-    async def _orphan(self, session_id: str, look: SessionSnapshot) -> None:
+    async def _recover_orphan(self, session_id: str, look: SessionSnapshot) -> None:
         """A session without an owner: its job belongs into the queue; too long there, and it is lost."""
         state, now = look.state, time.monotonic()
         orphan = self._orphans.get(session_id)
@@ -246,13 +246,13 @@ class RecoveryScanner:
         if look.inner.token and now - self._back < RETURN_S:
             return
         if look.inner.stop:
-            await self._ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+            await self._ownership.end_session(look, Status.DONE, Reason.STOPPED, "")
             return
         if state.status is Status.QUEUED and waited <= SETTLE * self._settings.lease_s:
             return
         if state.status is not Status.QUEUED and waited > self._settings.recovery_timeout_s:
             error = f"Its worker was lost and no other took it within {self._settings.recovery_timeout_s:g} s"
-            await self._ownership.finish(look, Status.ERROR, Reason.LOST, error)
+            await self._ownership.end_session(look, Status.ERROR, Reason.LOST, error)
         elif not await self._jobs.enqueue(look.inner.job_id or session_id, look):
             log.info("session %s: its job was canceled in RQ: stopped", session_id)
-            await self._ownership.finish(look, Status.DONE, Reason.STOPPED, "")
+            await self._ownership.end_session(look, Status.DONE, Reason.STOPPED, "")

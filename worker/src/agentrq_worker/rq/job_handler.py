@@ -139,16 +139,16 @@ class JobHandler:
     async def _start(self, job: SessionJob, queue: Queue, arguments: dict[str, Any], seen: Any) -> None:
         given = arguments.get("session_id")
         sid = check_session_id(job.id if given is None else given)
-        look = self._host.ownership.unowned(sid, seen) if sid == job.id and seen is not None else None
+        look = self._host.ownership.read_unowned(sid, seen) if sid == job.id and seen is not None else None
         if look is None:
-            look = await self._host.ownership.look(sid)
+            look = await self._host.ownership.fetch_session(sid)
         if look is None:
             provider, prompt, options = _start_arguments(arguments, job)
-            if await self._host.ownership.open(sid, provider, prompt, options, job.id) == "gone":
+            if await self._host.ownership.open_session(sid, provider, prompt, options, job.id) == "gone":
                 log.info("job %s: it was removed after it had been taken", job.id)
                 await self._rq(self._books.drop_copy, job, queue)
                 return
-            look = await self._host.ownership.look(sid)
+            look = await self._host.ownership.fetch_session(sid)
             if look is None:
                 raise AgentRQError(f"Session {sid}: its state cannot be read")
         if job.id != (look.inner.job_id or sid) or is_later(job, look.state) or _is_second(job, look):
@@ -156,7 +156,7 @@ class JobHandler:
         claim = None
         if not (look.owned or look.state.ended):
             claim = await self._host.claim(look)
-            look = look if claim is not None else await self._host.ownership.look(sid)
+            look = look if claim is not None else await self._host.ownership.fetch_session(sid)
         if claim is not None:
             await self._run(job, queue, claim)
         elif look is not None and look.state.ended:  # stopped while its job waited
@@ -200,14 +200,14 @@ class JobHandler:
         if outcome.status is None:
             await self._rq(books.let_go, job, execution)
             if not outcome.handed_over:
-                gone, look = await self._host.ownership.seen(live.session_id)
+                gone, look = await self._host.ownership.check_session(live.session_id)
                 await self._rq(books.set_right, job.id, live.session_id, look, gone)
                 return
             await self._rq(books.hand_over, job)
             if live.stopped:  # meanwhile: until then RQ took a stop
                 await self._host.stop_ownerless(live.session_id)
             return
-        gone, look = await self._host.ownership.seen(live.session_id)
+        gone, look = await self._host.ownership.check_session(live.session_id)
         if gone or _is_anothers(look, live.whose):
             await self._rq(books.let_go, job, execution)
         elif outcome.status is Status.ERROR:
@@ -223,7 +223,7 @@ class JobHandler:
         """What was written of a job after its session had been removed, goes too; what another by its id has, stays."""
         done = False
         while not done:
-            gone, look = await self._host.ownership.seen(whose.session_id)
+            gone, look = await self._host.ownership.check_session(whose.session_id)
             if not (gone or _is_anothers(look, whose)):
                 return
             done = await self._rq(self._books.forget, job, queue, whose.session_id, look)

@@ -45,7 +45,7 @@ class ApprovalFlow(TurnState):
         """The agent asks: policy, an answer that came before, or a person decides."""
         public, decided = self.requests.ask(content)
         content.request_id = public
-        self._lane.message(draft.type, content, draft.parent_id, {"pendingApprovals": self.requests.pending})
+        self._lane.add_message(draft.type, content, draft.parent_id, {"pendingApprovals": self.requests.pending})
         if decided is not None:
             self._decide(public, decided)
         elif self.status is Status.RUNNING:
@@ -77,6 +77,6 @@ class ApprovalFlow(TurnState):
     def _resolve(self, request_id: str, decision: str, by: str) -> None:
         self.requests.close(request_id, decision, by)
         fields = {"pendingApprovals": self.requests.pending, "kept": self.requests.kept}
-        self._lane.message("approval_resolved", ApprovalResolved(request_id, decision, by), None, fields)
+        self._lane.add_message("approval_resolved", ApprovalResolved(request_id, decision, by), None, fields)
         if not self.requests and self.status is Status.WAITING:
             self._move(Status.RUNNING)

@@ -102,9 +102,9 @@ class SessionMachine(PromptQueue):
         """Say that the last owner's turn was cut; no tool call stays without an answer."""
         for call, parent in cut.open_calls:
             answer = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
-            self._lane.message("tool_result", answer, parent)
+            self._lane.add_message("tool_result", answer, parent)
         interrupted = Error("The turn was interrupted: its worker ended", "turn_interrupted")
-        self._lane.message("error", interrupted, None, {"turn": 0})
+        self._lane.add_message("error", interrupted, None, {"turn": 0})
 
     # -- what the runner says
 
@@ -119,14 +119,14 @@ class SessionMachine(PromptQueue):
                     plain.append(said)
                     continue
                 if plain:
-                    self._lane.messages(plain)
+                    self._lane.add_messages(plain)
                     plain.clear()
                 if type(said) is DraftMessage:
                     self._publish(said)
                 else:
                     self._heed(said)
         if plain:
-            self._lane.messages(plain)
+            self._lane.add_messages(plain)
 
     def _heed(self, said: ProtocolEvent) -> None:
         """What a line means beside messages."""
@@ -154,7 +154,7 @@ class SessionMachine(PromptQueue):
         if self.status is Status.STARTING or (self.status is Status.IDLE and kind in _BEGINS_TURN):
             self._alive()
         if kind in LIVE_ONLY:
-            self._lane.messages((draft,))
+            self._lane.add_messages((draft,))
         elif isinstance(content, ApprovalRequest | Question):
             self._asked(draft, content)
         elif isinstance(content, ApprovalResolved):
@@ -165,7 +165,7 @@ class SessionMachine(PromptQueue):
             fields = None
             if isinstance(content, Init):
                 fields = _texts(providerSessionId=content.provider_session_id, model=content.model, cwd=content.cwd)
-            self._lane.message(kind, content, draft.parent_id, fields)
+            self._lane.add_message(kind, content, draft.parent_id, fields)
             if isinstance(content, ToolResult) and self.requests:
                 for request_id in self.requests.of_tool(content.tool_use_id):  # it needs no approval any more
                     self._resolve(request_id, "withdrawn", "agent")
@@ -180,7 +180,7 @@ class SessionMachine(PromptQueue):
         if isinstance(total, SessionTotal):
             fields |= {"costUsd": total.cost_usd, "inputTokens": total.input_tokens,
                        "outputTokens": total.output_tokens, "numTurns": total.num_turns}  # fmt: skip
-        self._lane.message("cost", cost, None, fields)
+        self._lane.add_message("cost", cost, None, fields)
         self.busy = False
         self.turn_began = None
         most = self._options.max_turns
@@ -202,7 +202,7 @@ class SessionMachine(PromptQueue):
         """No tool call stays without an answer."""
         if self._dialect is not None:
             for draft in self._dialect.close(reason):
-                self._lane.message(draft.type, draft.content, draft.parent_id)
+                self._lane.add_message(draft.type, draft.content, draft.parent_id)
 
     def end(self, outcome: Outcome, exit_code: int | None) -> None:
         """Write the end, or that the session moves on."""
@@ -217,7 +217,7 @@ class SessionMachine(PromptQueue):
         self.close_calls("Interrupted: the session ended before the tool answered")
         check_move(self.status, outcome.status, outcome.reason)
         fields = {} if exit_code is None else {"exitCode": exit_code}
-        self._lane.end(outcome.status, outcome.reason, outcome.error, fields)
+        self._lane.add_end(outcome.status, outcome.reason, outcome.error, fields)
 
 
 def _too_long(line: LineTooLong) -> tuple[DraftMessage]:

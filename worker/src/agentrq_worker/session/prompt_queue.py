@@ -149,7 +149,7 @@ class PromptQueue(ApprovalFlow):
             self._receipt(waiting, "rejected", str(refused))
             return
         if prompt is not None:
-            self._lane.message("prompt", prompt, joined=True)
+            self._lane.add_message("prompt", prompt, atomic_with_next=True)
         self._receipt(waiting, "applied", fields=self._kept(waiting.command))
         if after is not None:
             after()
@@ -172,7 +172,7 @@ class PromptQueue(ApprovalFlow):
         self, text: str, command_id: str, waiting: InboxCommand | None, fields: dict[str, Any] | None = None
     ) -> None:
         fields = {"turn": 1} | (fields or {})
-        self._lane.message("prompt", Prompt(text, command_id), None, fields, joined=waiting is not None)
+        self._lane.add_message("prompt", Prompt(text, command_id), None, fields, atomic_with_next=waiting is not None)
         if waiting is not None:
             self._receipt(waiting, "applied")
         if self.status is Status.IDLE:
@@ -193,7 +193,7 @@ class PromptQueue(ApprovalFlow):
         self, waiting: InboxCommand, outcome: str, reason: str | None = None, fields: dict[str, Any] | None = None
     ) -> None:
         command = waiting.command
-        self._lane.receipt(command.command_id, command.command, outcome, reason, waiting.entry, fields)
+        self._lane.add_receipt(command.command_id, command.command, outcome, reason, waiting.entry, fields)
 
     def _kept(self, command: Command) -> dict[str, Any] | None:
         """A setting that was changed is one of the start's options for the owners to come."""

@@ -90,7 +90,7 @@ class SessionShell:
                 self._mute.cancel()
         if self.outcome is not None and self._lane.lost is None:
             self._talk.end(self.outcome, self._process.returncode if self._process else None)
-            await self._lane.flushed()
+            await self._lane.flush()
         await self._clean_up()
         return self.outcome if self.outcome is not None and self._lane.lost is None else Outcome(None)
 
@@ -252,7 +252,7 @@ class SessionShell:
     def reject(self, entry: bytes, command_id: str, command: str, reason: str) -> None:
         """An inbox entry that is no command, though it says by which id its writer knows it."""
         if self.outcome is None:
-            self._lane.receipt(command_id, command, "rejected", reason, entry)
+            self._lane.add_receipt(command_id, command, "rejected", reason, entry)
 
     def stop(self) -> None:
         """End the session as asked: a state, not a message in flight."""

@@ -48,7 +48,7 @@ class TurnState:
 
     def _send(self, data: bytes) -> None:
         """Write once what was said of it is in Redis: a worker that dies here doubles nothing."""
-        self._lane.then(functools.partial(self._write, data))
+        self._lane.after_commit(functools.partial(self._write, data))
 
     def _alive(self) -> None:
         """The runner works: whatever it was before, the turn is under way now."""
@@ -62,7 +62,7 @@ class TurnState:
         if status is not self.status:
             check_move(self.status, status)
             self.status = status
-            self._lane.status(status, fields)
+            self._lane.add_status(status, fields)
 
     def _finish(self, outcome: Outcome) -> None:
         self.ending = True

@@ -1,118 +1,23 @@
-"""Where events wait: in memory up to the worker's share, then on disk up to its share, in the order they came.
+"""Where one session's events wait for Redis: in memory up to the worker's share, then on disk, in the order they came.
 
-Owns the shape of an entry, both shares, and one file a session. The file is written at the end, read from the start
-and unlinked at once, so that a killed worker leaves none. Past both shares entries still are taken, and who brings
-them is told to pause. Does not own what an entry says (event_log.py) nor when it is written (publisher.py).
+Owns the order, and when a runner has to pause: past both shares entries are still taken, and whoever brings them is
+told to pause. Does not own what an entry says (event_log.py) nor when it is written (publisher.py).
 
-Messages that follow one another share an entry, a run: what waits, is written and is confirmed then costs by the run.
+Consecutive messages share an entry, a run: what waits, is written and is confirmed then costs by the run.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from agentrq_worker.stream.buffer_budget import BufferBudget
+from agentrq_worker.stream.entry import EVENT_BYTES, Entry
+from agentrq_worker.stream.spool_file import SpoolFile, SpoolFull
 
-from agentrq.wire.script_calls import Run
-
-log = logging.getLogger(__name__)
-
-ENTRY_BYTES: Final = 300
-"""What an entry takes in memory beside its JSON, about, in bytes."""
-EVENT_BYTES: Final = 64
-"""What each further event of a run takes beside its JSON, about, in bytes."""
 RUN_EVENTS: Final = 64
 RUN_BYTES: Final = 64 * 1024
-_HEAD: Final = 4
-
-
-class Entry(Run, array_like=True, gc=False):
-    """Events on their way that are written together: one, or a run of messages (or of deltas) one after the other.
-
-    ``size``: the bytes of their JSON in all; ``fields`` go into the state with them. ``joined``: written in one step
-    with the next entry, or neither is.
-    """
-
-    size: int = 0
-    fields: dict[str, Any] | None = None
-    joined: bool = False
-
-    @property
-    def last(self) -> int:
-        """The last one's place."""
-        return self.seq if self.kind == "d" else self.seq + len(self.jsons) - 1
-
-    @property
-    def cost(self) -> int:
-        """Its share of memory, in bytes."""
-        return self.size + ENTRY_BYTES + EVENT_BYTES * (len(self.jsons) - 1)
-
-
-class SpoolFull(Exception):
-    """The worker's share of the disk, or the disk, is used up; nothing was written."""
-
-
-class BufferBudget:
-    """What the sessions of one worker may hold together, in bytes, and who has to pause because it is used up."""
-
-    def __init__(self, memory: int, disk: int, directory: Path) -> None:
-        self.directory = directory
-        self.memory = 0
-        """Bytes that wait in memory."""
-        self.most_memory = memory
-        self._most_disk = disk
-        self._disk = 0
-        self._paused: set[Callable[[bool], None]] = set()
-
-    @property
-    def disk(self) -> int:
-        """Bytes of the files."""
-        return self._disk
-
-    def is_full(self) -> bool:
-        """True when memory's share is used up."""
-        return self.memory >= self.most_memory
-
-    def room(self) -> int:
-        """Bytes that may still go to the disk."""
-        return self._most_disk - self._disk
-
-    def use(self, change: int) -> None:
-        """Memory is taken or given back."""
-        self.memory += change
-        self._resume()
-
-    def use_disk(self, change: int) -> None:
-        """A file grew or was emptied."""
-        self._disk += change
-        self._resume()
-
-    def pause(self, on_full: Callable[[bool], None]) -> None:
-        """Call ``on_full(True)`` now and ``on_full(False)`` when there is room again."""
-        if on_full not in self._paused:
-            self._paused.add(on_full)
-            on_full(True)
-
-    def has_paused(self, on_full: Callable[[bool], None]) -> bool:
-        """Whether it waits for room."""
-        return on_full in self._paused
-
-    def forget(self, on_full: Callable[[bool], None]) -> None:
-        """Call it no more."""
-        self._paused.discard(on_full)
-
-    def _resume(self) -> None:
-        # Half of both, so that who goes on does not stop again at its next line.
-        if self._paused and self.memory <= self.most_memory // 2 and self._disk <= self._most_disk // 2:
-            paused, self._paused = self._paused, set()
-            for on_full in paused:
-                on_full(False)
 
 
 class EventBuffer:
@@ -125,7 +30,7 @@ class EventBuffer:
         self._memory: deque[Entry] = deque()
         self._run: Entry | None = None
         """The newest entry, while it is a run that may still grow."""
-        self._spool: _Spool | None = None
+        self._spool: SpoolFile | None = None
         self._behind: deque[Entry] = deque()
         """What came after the file was full."""
 
@@ -141,7 +46,7 @@ class EventBuffer:
         """Whether `on_full` was told True last: nothing more should be read."""
         return self._shares.has_paused(self._tell)
 
-    def messages(self, kind: str, seq: int, jsons: list[bytes]) -> None:
+    def add_messages(self, kind: str, seq: int, jsons: list[bytes]) -> None:
         """Append messages (or deltas) that come with nothing else: to the run that they follow, if there is one."""
         run, shares = self._run, self._shares
         if run is not None and run.kind == kind and run.size < RUN_BYTES and not shares.is_full():
@@ -173,23 +78,23 @@ class EventBuffer:
             if self._behind:
                 raise SpoolFull
             if self._spool is None:
-                self._spool = _Spool(self._shares, entry)
+                self._spool = SpoolFile(self._shares, entry)
             else:
                 self._spool.write(entry)
         except SpoolFull:
             self._hold(self._memory if self._spool is None else self._behind, entry)
             self._shares.pause(self._tell)
 
-    def front(self, most: int, most_bytes: int) -> list[Entry]:
+    def peek(self, most: int, most_bytes: int) -> list[Entry]:
         """The oldest entries, of about ``most`` events, at least one if there is any; they stay, and grow no more."""
         self._run = None
-        if self._spool is not None and (not self._memory or self._memory[-1].joined):
+        if self._spool is not None and (not self._memory or self._memory[-1].atomic_with_next):
             self._from_disk(self._spool, most, most_bytes)
         taken: list[Entry] = []
         count = size = 0
         for entry in self._memory:
             size += entry.size
-            if taken and not taken[-1].joined and (count >= most or size > most_bytes):
+            if taken and not taken[-1].atomic_with_next and (count >= most or size > most_bytes):
                 break
             taken.append(entry)
             count += len(entry.jsons)
@@ -230,7 +135,7 @@ class EventBuffer:
         if paused:
             self._tell(False)
 
-    def _from_disk(self, spool: _Spool, most: int, most_bytes: int) -> None:
+    def _from_disk(self, spool: SpoolFile, most: int, most_bytes: int) -> None:
         for entry in spool.read(most, most_bytes):
             self._hold(self._memory, entry)
         if not spool:
@@ -245,70 +150,3 @@ class EventBuffer:
     def _hold(self, where: deque[Entry], entry: Entry) -> None:
         where.append(entry)
         self._shares.use(entry.cost)
-
-
-_to_file = msgspec.msgpack.Encoder().encode
-_from_file = msgspec.msgpack.Decoder(Entry).decode
-
-
-class _Spool:
-    """A queue of entries in one unlinked temporary file. True while it holds any."""
-
-    def __init__(self, shares: BufferBudget, first: Entry) -> None:
-        """A file with its first entry; raises `SpoolFull`."""
-        self._shares = shares
-        self._used = self._read_at = self._write_at = 0
-        if shares.room() <= 0:
-            raise SpoolFull
-        try:
-            self._file = tempfile.TemporaryFile(dir=shares.directory, prefix="agentrq-spool-", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            log.error("no spool in %s: %s", shares.directory, error)
-            raise SpoolFull from None
-        try:
-            self.write(first)
-        except SpoolFull:
-            self._file.close()
-            raise
-
-    def __bool__(self) -> bool:
-        return self._read_at < self._write_at
-
-    def write(self, entry: Entry) -> None:
-        """Append; raises `SpoolFull` (also for a disk that is full)."""
-        body = _to_file(entry)
-        record = len(body).to_bytes(_HEAD, "big") + body
-        if self._shares.room() < len(record):
-            raise SpoolFull
-        try:
-            written = 0
-            while written < len(record):
-                written += os.pwrite(self._file.fileno(), record[written:], self._write_at + written)
-        except OSError as error:
-            log.error("the spool takes no more: %s", error)
-            raise SpoolFull from None
-        self._write_at += len(record)
-        self._used += len(record)
-        self._shares.use_disk(len(record))
-
-    def read(self, most: int, most_bytes: int) -> list[Entry]:
-        """Take the oldest entries, at least one if there is any."""
-        taken: list[Entry] = []
-        size = 0
-        try:
-            while self and (not taken or taken[-1].joined or (len(taken) < most and size < most_bytes)):
-                length = int.from_bytes(os.pread(self._file.fileno(), _HEAD, self._read_at), "big")
-                body = os.pread(self._file.fileno(), length, self._read_at + _HEAD)
-                taken.append(_from_file(body))
-                self._read_at += _HEAD + length
-                size += length
-        except (OSError, msgspec.MsgspecError, TypeError) as error:
-            # What comes next shows the hole, and it is declared in the session's history (see Lane.repair).
-            log.error("the spool cannot be read, %d bytes of it are lost: %s", self._write_at - self._read_at, error)
-            self._read_at = self._write_at
-        return taken
-
-    def close(self) -> None:
-        """Give back the disk."""
-        self._file.close()
-        self._shares.use_disk(-self._used)

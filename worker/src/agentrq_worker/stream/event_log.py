@@ -22,7 +22,9 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.stream.buffer import BufferBudget, Entry, EventBuffer
+from agentrq_worker.stream.buffer import EventBuffer
+from agentrq_worker.stream.buffer_budget import BufferBudget
+from agentrq_worker.stream.entry import Entry
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class EventLog:
         """Redis came back without this session, or with an older one: it is given back before the next write."""
         self.state = state
         """What the state is to hold, as far as it is known here: for such a Redis."""
-        self._then: list[tuple[int, Callable[[], None]]] = []
+        self._commit_callbacks: list[tuple[int, Callable[[], None]]] = []
         self._wake = wake
         self._seq = cursor.seq
         self._deltas = 0
@@ -89,19 +91,19 @@ class EventLog:
 
     # -- what the session says
 
-    def message(
+    def add_message(
         self,
         kind: str,
         content: Any,
         parent_id: str | None = None,
         fields: dict[str, Any] | None = None,
         *,
-        joined: bool = False,
+        atomic_with_next: bool = False,
     ) -> None:
-        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``joined`` as in `Entry`."""
-        self._add("m", self._json(kind, content, parent_id), fields, joined=joined)
+        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``atomic_with_next`` as in `Entry`."""
+        self._add("m", self._json(kind, content, parent_id), fields, atomic_with_next=atomic_with_next)
 
-    def messages(self, drafts: Iterable[DraftMessage]) -> None:
+    def add_messages(self, drafts: Iterable[DraftMessage]) -> None:
         """Add messages of one moment that change nothing in the state; deltas are published, not kept."""
         # The way of nearly all that a worker reads: what is looked up, is once for all of them.
         if not self._open:
@@ -116,7 +118,7 @@ class EventLog:
                 if parent_id is None:
                     middles[kind] = middle
             if (kind in LIVE_ONLY) is not live:
-                self._say(live, first, jsons)
+                self._queue_messages(live, first, jsons)
                 live, first, jsons = not live, seq + 1, []
             if live:
                 deltas += 1
@@ -136,14 +138,14 @@ class EventLog:
                 else:
                     jsons.append(join((self._cursor, place, self._head, place, middle, encode(content), b"}")))
         self._seq, self._deltas = seq, deltas
-        self._say(live, first, jsons)
+        self._queue_messages(live, first, jsons)
         self._wake(self)
 
-    def _say(self, live: bool, first: int, jsons: list[bytes]) -> None:
+    def _queue_messages(self, live: bool, first: int, jsons: list[bytes]) -> None:
         if jsons:
-            self.waiting.messages(*(("d", first - 1) if live else ("m", first)), jsons)
+            self.waiting.add_messages(*(("d", first - 1) if live else ("m", first)), jsons)
 
-    def status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
+    def add_status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
         """Add a status that is no end."""
         event = {
             "cursor": f"{self.epoch}-{self._next()}",
@@ -153,7 +155,7 @@ class EventLog:
         }
         self._add("s", encode(event), fields={"status": status} | (fields or {}))
 
-    def receipt(
+    def add_receipt(
         self,
         command_id: str,
         command: str,
@@ -175,7 +177,7 @@ class EventLog:
         event["timestamp"] = script_calls.now_ms()
         self._add("r", encode(event), fields, inbox_entry, command_id)
 
-    def end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
+    def add_end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
         """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
         event = {"sessionId": self.session_id, "status": status, "timestamp": script_calls.now_ms()}
         if error is not None:
@@ -188,14 +190,14 @@ class EventLog:
         self._add("e", encode(event)[1:], state)
         self._open = False
 
-    def then(self, call: Callable[[], None]) -> None:
+    def after_commit(self, call: Callable[[], None]) -> None:
         """Call once all that was added so far is in Redis, now if it is; never, if it will not be."""
         if self.lost is None and self.written >= self._seq:
             call()
         else:
-            self._then.append((self._seq, call))
+            self._commit_callbacks.append((self._seq, call))
 
-    async def flushed(self) -> None:
+    async def flush(self) -> None:
         """Wait until all that was added is in Redis, or can never be."""
         while self.waiting and self.lost is None and not self.ended:
             self._drained = self._drained or asyncio.Event()
@@ -222,8 +224,8 @@ class EventLog:
         while len(self._recent) > 1 and self._recent_bytes > KEPT_BYTES:
             self._recent_bytes -= self._recent.popleft()[1].cost
         self.forget(self.written_at - KEPT_S)
-        while self._then and self._then[0][0] <= self.written:
-            self._then.pop(0)[1]()
+        while self._commit_callbacks and self._commit_callbacks[0][0] <= self.written:
+            self._commit_callbacks.pop(0)[1]()
         if not self.waiting:
             self._tell_drained()
 
@@ -263,7 +265,7 @@ class EventLog:
                     self.session_id, place, sum(len(entry.jsons) for entry in kept), lost)  # fmt: skip
         self._wake(self)
 
-    def lose(self, why: str) -> None:
+    def mark_lost(self, why: str) -> None:
         """Nothing more of this session will be written here."""
         if self.lost is None and not self.ended:
             self.lost = why
@@ -305,10 +307,12 @@ class EventLog:
         inbox_entry: bytes = b"",
         command_id: str = "",
         *,
-        joined: bool = False,
+        atomic_with_next: bool = False,
     ) -> None:
         if self._open:
-            self.waiting.add(Entry(kind, self._seq, [json], inbox_entry, command_id, len(json), fields, joined))
+            self.waiting.add(
+                Entry(kind, self._seq, [json], inbox_entry, command_id, len(json), fields, atomic_with_next)
+            )
             self._wake(self)
 
 

@@ -22,7 +22,8 @@ from agentrq.wire import script_calls, scripts
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import ENDED
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream.buffer import BufferBudget, Entry
+from agentrq_worker.stream.buffer_budget import BufferBudget
+from agentrq_worker.stream.entry import Entry
 from agentrq_worker.stream.event_log import KEPT_S, EventLog
 from agentrq_worker.stream.read_throttle import ReadThrottle
 
@@ -65,7 +66,7 @@ class Publisher:
         self._client = client
         self._script = client.register_script(scripts.SOURCES["write"])
         self._restore = client.register_script(scripts.SOURCES["restore"])
-        self._compare = client.register_script(scripts.SOURCES["check"])
+        self._find_changed = client.register_script(scripts.SOURCES["check"])
         self._common = (settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
         self._lanes: set[EventLog] = set()
         self._dirty: deque[EventLog] = deque()
@@ -75,16 +76,16 @@ class Publisher:
         """Events in calls under way."""
         self._work = asyncio.Event()
         self._more_work = asyncio.Event()
-        self._easing = ReadThrottle(self.shares)
+        self._throttle = ReadThrottle(self.shares)
         self._lease_s = settings.lease_s
         self._ticked = time.monotonic()
         self._thawed = -math.inf
         """When this process went on after it had stood still for longer than its lease."""
 
-    def open(self, session_id: str, cursor: Cursor, state: dict[str, Any]) -> EventLog:
+    def open_log(self, session_id: str, cursor: Cursor, state: dict[str, Any]) -> EventLog:
         """A lane for a session claimed at ``cursor`` (the last event written so far); ``state`` as in `Claim`."""
         lane = EventLog(self.keys, session_id, cursor, state, self.shares, self.wake)
-        lane.has_read = functools.partial(self._easing.ease, lane)
+        lane.has_read = functools.partial(self._throttle.hold_if_behind, lane)
         self._lanes.add(lane)
         return lane
 
@@ -94,10 +95,10 @@ class Publisher:
             self._queued.add(lane)
             self._dirty.append(lane)
             self._work.set()
-            if self._under_way and self._may_call():
+            if self._under_way and self._may_write():
                 self._more_work.set()
 
-    def _may_call(self) -> bool:
+    def _may_write(self) -> bool:
         """Whether a call may be made, beside those that are under way if any are."""
         return self._under_way < FEW_EVENTS or self.shares.memory > MUCH_BYTES
 
@@ -108,15 +109,15 @@ class Publisher:
             group.create_task(self._write_from(self._work), name="writer")
             for number in range(2, WRITERS + 1):
                 group.create_task(self._write_from(self._more_work), name=f"writer {number}")
-            group.create_task(self._check_now_and_then(), name="check of what Redis has")
+            group.create_task(self._check_regularly(), name="check of what Redis has")
             group.create_task(self._tick(), name="standstills")
 
     async def _tick(self) -> None:
         while True:
-            self._stood_still()
+            self._stood_still_lately()
             await asyncio.sleep(TICK_S)
 
-    def _stood_still(self) -> bool:
+    def _stood_still_lately(self) -> bool:
         """Whether, not long ago, others may have taken, ended and removed what this process believes to own."""
         now = time.monotonic()
         if now - self._ticked > self._lease_s:
@@ -129,11 +130,11 @@ class Publisher:
         own = ExclusiveConnection(self._client, CALL_TIMEOUT_S)
         try:
             while True:
-                batch, events = self._collect() if self._may_call() else ([], 0)
+                batch, events = self._collect_batch() if self._may_write() else ([], 0)
                 if batch:
                     self._under_way += events
                     try:
-                        await self._write(batch, own)
+                        await self._write_batch(batch, own)
                     finally:
                         self._under_way -= events
                 else:
@@ -142,7 +143,7 @@ class Publisher:
         finally:
             await own.aclose()
 
-    def _collect(self) -> tuple[list[tuple[EventLog, list[Entry]]], int]:
+    def _collect_batch(self) -> tuple[list[tuple[EventLog, list[Entry]]], int]:
         """The next batch, and how many events it has: lanes in turn, bounded in events and bytes."""
         batch: list[tuple[EventLog, list[Entry]]] = []
         events = size = 0
@@ -150,7 +151,7 @@ class Publisher:
         for _ in range(len(self._dirty)):
             lane = self._dirty.popleft()
             room = min(BATCH_EVENTS - events, turn)
-            entries = lane.waiting.front(room, BATCH_BYTES - size)
+            entries = lane.waiting.peek(room, BATCH_BYTES - size)
             if not entries:
                 self._queued.discard(lane)
             else:
@@ -162,16 +163,16 @@ class Publisher:
                 break
         return batch, events
 
-    async def _write(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> None:
+    async def _write_batch(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> None:
         """Write a batch, however long Redis is away."""
         failures = 0
         while True:
             try:
-                answer = await self._call(batch, own)
+                answer = await self._call_script(batch, own)
                 break
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
-                    await self._refused(batch, own, error)
+                    await self._handle_refusal(batch, own, error)
                     return
                 if self.away_since is None:
                     self.away_since = time.monotonic()
@@ -183,21 +184,21 @@ class Publisher:
             self.away_since = None
         for (lane, entries), outcome, cursor in zip(batch, answer[::2], answer[1::2], strict=True):
             try:
-                self._settle(lane, entries, outcome, cursor)
+                self._apply_outcome(lane, entries, outcome, cursor)
             except ValueError as error:
-                self._unreadable(lane, error)
-            self._release(lane)
-        self._easing.look()
+                self._mark_unreadable(lane, error)
+            self._free_log(lane)
+        self._throttle.resume_when_written()
 
-    async def _call(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> list[str]:
+    async def _call_script(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> list[str]:
         for lane, _ in batch:
-            if lane.unknown_to_redis and self._stood_still():
-                lane.lose("removed")
+            if lane.unknown_to_redis and self._stood_still_lately():
+                lane.mark_lost("removed")
             elif lane.unknown_to_redis:
                 try:
-                    await self._give_back(lane)
+                    await self._restore_session(lane)
                 except ValueError as error:
-                    self._unreadable(lane, error)
+                    self._mark_unreadable(lane, error)
         keys: list[str] = []
         args: list[Any] = [*self._common, script_calls.now_ms()]
         for lane, entries in batch:
@@ -209,32 +210,32 @@ class Publisher:
             args += script_calls.write_part(lane.session_id, lane.epoch, lane.claim, lane.channels, fields, entries)
         return script_calls.texts(await own.script(self._script, keys, args))
 
-    async def _give_back(self, lane: EventLog) -> Cursor | None:
+    async def _restore_session(self, lane: EventLog) -> Cursor | None:
         """Where its stream stands in Redis then; None: it was removed, and is lost here."""
         step = script_calls.restore(self.keys, lane.session_id, lane.epoch, lane.state)
         async with asyncio.timeout(CALL_TIMEOUT_S):
             outcome, cursor = script_calls.texts(await self._restore(keys=list(step.keys), args=list(step.args)))
         lane.unknown_to_redis = False
         if outcome == "removed":
-            lane.lose(outcome)
+            lane.mark_lost(outcome)
             return None
         log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
         return Cursor.parse(cursor)
 
-    async def _refused(
+    async def _handle_refusal(
         self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection, error: Exception
     ) -> None:
         """Redis refuses the call itself: find the session it is about, so that the others go on."""
         if len(batch) > 1:
             for part in batch:
-                await self._write([part], own)
+                await self._write_batch([part], own)
             return
         lane = batch[0][0]
         log.error("session %s: Redis refuses its events: %s", lane.session_id, error)
-        lane.lose("refused")
-        self._release(lane)
+        lane.mark_lost("refused")
+        self._free_log(lane)
 
-    def _settle(self, lane: EventLog, entries: list[Entry], outcome: str, cursor: str) -> None:
+    def _apply_outcome(self, lane: EventLog, entries: list[Entry], outcome: str, cursor: str) -> None:
         if lane.lost is not None:
             return
         if outcome == "ok" or (outcome == "ended" and entries[-1].kind == "e"):
@@ -246,9 +247,9 @@ class Publisher:
             lane.unknown_to_redis = True
         else:
             log.warning("session %s: superseded (%s, the stream stands at %s)", lane.session_id, outcome, cursor)
-            lane.lose(outcome)
+            lane.mark_lost(outcome)
 
-    def _release(self, lane: EventLog) -> None:
+    def _free_log(self, lane: EventLog) -> None:
         """A call, or a look, has done with a lane: it is free for the next one."""
         self._queued.discard(lane)
         if lane.waiting:
@@ -256,7 +257,7 @@ class Publisher:
 
     # -- does Redis still have it?
 
-    async def _check_now_and_then(self) -> None:
+    async def _check_regularly(self) -> None:
         while True:
             await asyncio.sleep(CHECK_S)
             await self._check()
@@ -275,44 +276,46 @@ class Publisher:
             try:
                 step = script_calls.check([(lane.keys[0], lane.claim, f"{lane.epoch}-{place}") for lane, place in part])
                 async with asyncio.timeout(CALL_TIMEOUT_S):
-                    answers = await self._compare(keys=step.keys, args=step.args)
+                    answers = await self._find_changed(keys=step.keys, args=step.args)
                 for position, *seen in answers:
                     lane, place = part[position - 1]
                     if not (lane.waiting or lane.lost or lane in self._queued) and lane.written == place:
-                        await self._look_safely(lane, script_calls.texts(seen))
+                        await self._compare_safely(lane, script_calls.texts(seen))
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
                     log.error("what Redis has of the sessions here cannot be looked at: %s", error)
                 return  # looked at again in the next round
 
-    async def _look_safely(self, lane: EventLog, seen: list[str]) -> None:
+    async def _compare_safely(self, lane: EventLog, seen: list[str]) -> None:
         """A state that somebody else wrote garbage into costs its session, not the worker."""
         self._queued.add(lane)
         try:
-            await self._look(lane, *seen)
+            await self._repair_difference(lane, *seen)
         except ValueError as error:
-            self._unreadable(lane, error)
+            self._mark_unreadable(lane, error)
         finally:
-            self._release(lane)
+            self._free_log(lane)
 
-    def _unreadable(self, lane: EventLog, error: Exception) -> None:
+    def _mark_unreadable(self, lane: EventLog, error: Exception) -> None:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)
-        lane.lose("unreadable")
+        lane.mark_lost("unreadable")
 
-    async def _look(self, lane: EventLog, epoch: str, claim: str, cursor: str, status: str, nonce: str) -> None:
+    async def _repair_difference(
+        self, lane: EventLog, epoch: str, claim: str, cursor: str, status: str, nonce: str
+    ) -> None:
         if epoch and nonce != lane.state.get("nonce", ""):  # removed since, and its id used again: another session
-            lane.lose("removed")
+            lane.mark_lost("removed")
             self._lanes.discard(lane)
         elif not epoch or int(epoch) < lane.epoch:
-            if not epoch and self._stood_still():
-                lane.lose("removed")
+            if not epoch and self._stood_still_lately():
+                lane.mark_lost("removed")
             elif epoch or not lane.ended:  # an ended session may have been removed
-                stands = await self._give_back(lane)
+                stands = await self._restore_session(lane)
                 if stands is not None:
                     lane.repair(stands)
         elif int(epoch) > lane.epoch or claim != lane.claim:
             # The end of a session that others ended took the claim, and leaves a runner here.
-            lane.lose("ended" if status in ENDED else "fenced")
+            lane.mark_lost("ended" if status in ENDED else "fenced")
         else:
             place = Cursor.parse(cursor)
             if (place.seq if place.epoch == lane.epoch else 0) < lane.written:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from agentrq_worker.stream.buffer import BufferBudget
+from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.event_log import EventLog
 
-EASE_BYTES: Final = 4 << 20
+HOLD_BYTES: Final = 4 << 20
 """What may wait, for all sessions together, before those that are ahead are held back."""
-EASE_S: Final = 0.2
+HOLD_S: Final = 0.2
 """The longest pause; after it nobody is held back until Redis has caught up."""
 
 
@@ -27,25 +27,25 @@ class ReadThrottle:
         self._keeps_up = True
         self._bound: asyncio.TimerHandle | None = None
 
-    def ease(self, lane: EventLog) -> None:
+    def hold_if_behind(self, lane: EventLog) -> None:
         """A lane has taken in a read: hold its runner back if more waits than has to."""
-        if self._shares.memory > EASE_BYTES and self._keeps_up and len(lane.waiting) > 1:
+        if self._shares.memory > HOLD_BYTES and self._keeps_up and len(lane.waiting) > 1:
             if self._bound is None:
-                self._bound = asyncio.get_running_loop().call_later(EASE_S, self._give_up)
+                self._bound = asyncio.get_running_loop().call_later(HOLD_S, self._give_up)
             self._held.add(lane)
             lane.on_full(True)
 
-    def look(self) -> None:
+    def resume_when_written(self) -> None:
         """Something was written: let the runners go on once enough is."""
-        if self._shares.memory <= EASE_BYTES // 2:
+        if self._shares.memory <= HOLD_BYTES // 2:
             self._keeps_up = True
-            self._let_go()
+            self._resume_all()
 
     def _give_up(self) -> None:
         self._keeps_up = False
-        self._let_go()
+        self._resume_all()
 
-    def _let_go(self) -> None:
+    def _resume_all(self) -> None:
         if self._bound is not None:
             self._bound.cancel()
             self._bound = None
