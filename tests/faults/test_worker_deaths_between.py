@@ -12,12 +12,12 @@ from rq import Queue
 from rq.timeouts import TimerDeathPenalty
 
 from agentrq import AsyncAgentClient
-from agentrq.connection import connect_async
+from agentrq.connection import connect, connect_async
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_records import JobRecords, identity_of
-from agentrq_worker.rq.worker import SessionWorker
+from agentrq_worker.rq.worker import RqWorker
 from agentrq_worker.settings import Settings
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
 from tests.sessions import until
@@ -25,38 +25,39 @@ from tests.workers import Worker
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5", "--name", "living")
+DOOMED = Settings(name="doomed", lease_s=2.0, beat_s=0.5)
 
 
 @pytest.fixture
-def doomed(redis_url: str) -> SessionWorker:
+def doomed(redis_url: str) -> RqWorker:
     """A worker of which only parts will run."""
-    return SessionWorker(Settings(name="doomed", lease_s=2.0, beat_s=0.5), redis_url)
+    return RqWorker(DOOMED, connect(redis_url, retries=0), lambda _: None)
 
 
-def books_of(worker: SessionWorker) -> JobRecords:
-    return JobRecords(worker, worker.queues[0], worker.settings.keys)
+def books_of(worker: RqWorker) -> JobRecords:
+    return JobRecords(worker, worker.queues[0], DOOMED.keys)
 
 
-async def checked(worker: SessionWorker, redis_url: str, session_id: str) -> tuple[bool, SessionSnapshot | None]:
+async def checked(worker: RqWorker, redis_url: str, session_id: str) -> tuple[bool, SessionSnapshot | None]:
     async with connect_async(redis_url) as client:
-        return await Ownership(client, client, worker.settings).check_session(session_id)
+        return await Ownership(client, client, DOOMED).check_session(session_id)
 
 
-async def looked_at(worker: SessionWorker, redis_url: str, session_id: str) -> SessionSnapshot:
+async def looked_at(worker: RqWorker, redis_url: str, session_id: str) -> SessionSnapshot:
     _, look = await checked(worker, redis_url, session_id)
     assert look is not None
     return look
 
 
-def dequeue(worker: SessionWorker, queue: Queue) -> SessionJob:
+def dequeue(worker: RqWorker, queue: Queue) -> SessionJob:
     taken: Any = Queue.dequeue_any([queue], 1, worker.connection, SessionJob, worker.serializer, TimerDeathPenalty)
     return taken[0]  # type: ignore[no-any-return]
 
 
-async def claim(worker: SessionWorker, redis_url: str, session_id: str, *, end: bool = False) -> None:
+async def claim(worker: RqWorker, redis_url: str, session_id: str, *, end: bool = False) -> None:
     """Take the lease and the session, perhaps end it, and be gone."""
     async with connect_async(redis_url) as client:
-        ownership = Ownership(client, client, worker.settings)
+        ownership = Ownership(client, client, DOOMED)
         await ownership.lease.begin()
         look = await ownership.fetch_session(session_id)
         assert look is not None
@@ -69,7 +70,7 @@ async def claim(worker: SessionWorker, redis_url: str, session_id: str, *, end: 
 
 @pytest.mark.parametrize("by", ["client", "rq"])
 async def test_between_dequeue_and_claim(
-    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: SessionWorker, by: str
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: RqWorker, by: str
 ) -> None:
     queue = backend_queue(raw)
     sid = "mine"
@@ -89,7 +90,7 @@ async def test_between_dequeue_and_claim(
 
 
 async def test_a_command_that_was_taken(
-    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: SessionWorker
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: RqWorker
 ) -> None:
     queue = backend_queue(raw, "agentrq-ctl")
     session = await client.start("demo", "/echo hi")
@@ -106,7 +107,7 @@ async def test_between_claim_and_spawn(
     start_worker: Start,
     raw: redis.Redis,
     redis_url: str,
-    doomed: SessionWorker,
+    doomed: RqWorker,
     prepared: bool,
 ) -> None:
     session = await client.start("demo", "/echo hi")
@@ -129,7 +130,7 @@ async def test_between_end_and_closing(
     start_worker: Start,
     raw: redis.Redis,
     redis_url: str,
-    doomed: SessionWorker,
+    doomed: RqWorker,
     prepared: bool,
 ) -> None:
     session = await client.start("demo", "/echo hi")
@@ -146,7 +147,7 @@ async def test_between_end_and_closing(
 
 @pytest.mark.parametrize("then", ["runs", "stopped", "removed"])
 async def test_a_job_marked_started_after_its_session_was_taken(
-    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: SessionWorker, then: str
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker, then: str
 ) -> None:
     """A worker that stood still writes into RQ's record what was true before; letting go, it makes that good."""
     session = await client.start("demo", "/echo hi")
@@ -178,7 +179,7 @@ async def test_a_job_marked_started_after_its_session_was_taken(
 
 
 async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
-    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: SessionWorker
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker
 ) -> None:
     """Whatever its worker still does about its job, it does not hit the job of the next by its id."""
     books, key = books_of(doomed), "rq:job:again"
@@ -240,7 +241,7 @@ async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
 
 
 async def test_a_removed_session_leaves_no_job(
-    client: AsyncAgentClient, raw: redis.Redis, redis_url: str, doomed: SessionWorker
+    client: AsyncAgentClient, raw: redis.Redis, redis_url: str, doomed: RqWorker
 ) -> None:
     """A job without a session would be a start of its own: the removed session would be back."""
     session = await client.start("demo", "/echo hi")
@@ -266,7 +267,7 @@ async def test_a_removed_session_leaves_no_job(
 
 
 async def test_a_session_by_the_same_id_is_not_ended_for_the_one_before(
-    client: AsyncAgentClient, redis_url: str, doomed: SessionWorker
+    client: AsyncAgentClient, redis_url: str, doomed: RqWorker
 ) -> None:
     """Both are queued, at epoch 0 and without an owner: only their nonces tell them apart."""
     first = await client.start("demo", "/echo first", "again")
@@ -275,7 +276,7 @@ async def test_a_session_by_the_same_id_is_not_ended_for_the_one_before(
     await first.remove()
     second = await client.start("demo", "/echo second", "again")
     async with connect_async(redis_url) as connection:
-        ownership = Ownership(connection, connection, doomed.settings)
+        ownership = Ownership(connection, connection, DOOMED)
         assert await ownership.end_session(look, Status.DONE, Reason.STOPPED, "") == "changed"
         await ownership._end_unwritable(look, Status.DONE, Reason.STOPPED, "")
     assert (await second.state()).status == "queued"

@@ -15,7 +15,7 @@ def test_cut_off_between_the_probe_and_the_worker(
     def cut_off(settings: Settings, url: str) -> None:
         raise redis.ConnectionError("Broken pipe.")
 
-    monkeypatch.setattr(cli, "SessionWorker", cut_off)
+    monkeypatch.setattr(cli, "Worker", cut_off)
     with pytest.raises(SystemExit) as ended:
         cli.serve(Settings(name="w"), redis_url)
     assert ended.value.code == cli.EXIT_UNREACHABLE

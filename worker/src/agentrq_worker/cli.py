@@ -20,8 +20,8 @@ from agentrq.connection import BadUrl, connect, hide_arguments, masked
 from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
 from agentrq_worker.ownership.lease import NameTaken
-from agentrq_worker.rq.worker import SessionWorker
 from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
+from agentrq_worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def serve(settings: Settings, url: str) -> None:
     try:
         with connect(url, retries=0) as probe:
             probe.ping()
-        session_worker = SessionWorker(settings, url)
+        served = Worker(settings, url)
     except BadUrl as error:
         _fail(EXIT_USAGE, str(error))
     except (redis.RedisError, OSError) as error:
@@ -106,7 +106,7 @@ def serve(settings: Settings, url: str) -> None:
     allow_files(settings.max_sessions)
     sys.setswitchinterval(SWITCH_S)
     try:
-        session_worker.work()
+        served.run()
     except NameTaken as error:
         _fail(EXIT_REFUSED, str(error))
 

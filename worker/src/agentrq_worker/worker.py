@@ -1,12 +1,14 @@
-"""The asyncio side of a worker: the sessions it hosts, what they share, and how it drains.
+"""The worker process: started, told to end, drained; and the host of its sessions.
 
-Owns the task group's residents (publisher, lease, inboxes) and the live sessions. RQ is rq/worker.py's matter.
+Owns the task group, the signals, the order of start and end, and the live sessions. Does not own RQ's side
+(rq/service.py), what a session does (session/) nor who may own it (ownership/).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections import Counter
 from typing import Final
 
@@ -17,10 +19,12 @@ from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.metrics import serve
+from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, SessionSnapshot
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs, RecoveryScanner
 from agentrq_worker.process import procfs
 from agentrq_worker.process.guardian import Guardian, sweep
+from agentrq_worker.rq.service import RqService
 from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import Outcome
 from agentrq_worker.settings import Settings
@@ -170,3 +174,109 @@ class Host:
         look = await self.ownership.fetch_session(session_id)
         if look is not None and look.inner.stop:
             await self.stop_ownerless(session_id)
+
+
+class Worker:
+    """One worker process, from its start to its end."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        """Connect to RQ's side. Raises `agentrq.connection.BadUrl`, `redis.RedisError`, OSError."""
+        self._settings = settings
+        self._url = url
+        self._rq = RqService(settings, url)
+        self._told_to_end = asyncio.Event()
+        self._told_again = asyncio.Event()
+
+    def run(self) -> None:
+        """Serve until told to end by SIGTERM, SIGINT or RQ's shutdown. Raises `NameTaken`."""
+        try:
+            asyncio.run(self._serve())
+        except BaseExceptionGroup as errors:
+            taken, others = errors.split(NameTaken)
+            if taken is None or others is not None:
+                raise
+            raise NameTaken(str(_first(taken))) from None
+        finally:
+            self._rq.close()
+
+    async def _serve(self) -> None:
+        self._host = Host(self._settings, self._url)
+        jobs = self._rq.open(self._host, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        async with asyncio.TaskGroup() as group:
+            # Redis may be away while the worker starts: a signal ends that wait too.
+            starting = group.create_task(self._start(group, jobs), name="start")
+            told = group.create_task(self._told_to_end.wait(), name="told to end")
+            await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await told
+            await self._rq.fetching_stopped()
+            leave_by = await self._drain()
+            await self._leave(leave_by)
+        log.info("worker %s has ended", self._settings.worker_name)
+
+    async def _start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
+        await self._host.ownership.lease.begin()
+        await self._rq.register()
+        await self._host.begin(group, jobs)
+        await self._rq.begin(group)
+        log.info("worker %s is ready: queue %s, up to %d sessions", self._settings.worker_name, self._settings.queue,
+                 self._settings.max_sessions)  # fmt: skip
+
+    def _on_signal(self) -> None:
+        if self._told_to_end.is_set():
+            log.warning("told again to end: sessions are handed over now")
+            self._told_again.set()
+            return
+        log.info("told to end: nothing new is taken, turns have %g s to finish", self._settings.drain_s)
+        self._told_to_end.set()
+        self._rq.stop_fetching()
+        self._host.drain(at_once=False)
+
+    async def _drain(self) -> float:
+        """Wait for the sessions to leave: turns finish within the drain time, then all are handed over.
+
+        Answers until when (the loop's time) Redis is waited for, should it be away.
+        """
+        running, loop = self._rq.running, asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._settings.drain_s), asyncio.TaskGroup() as waits:
+                all_gone = waits.create_task(self._all_gone(), name="all sessions gone")
+                told_again = waits.create_task(self._told_again.wait(), name="told again to end")
+                await asyncio.wait([all_gone, told_again], return_when=asyncio.FIRST_COMPLETED)
+                all_gone.cancel()
+                told_again.cancel()
+        except TimeoutError:
+            log.warning("%d sessions still run after %g s: handed over now", len(running), self._settings.drain_s)
+        self._host.drain(at_once=True)
+        leave_by = loop.time() + LAST_WRITE_S + (self._settings.stop_grace_s if running else 0.0)
+        if running:
+            await asyncio.wait(running, timeout=leave_by - loop.time())
+        if running:
+            log.error("%d sessions could not be handed over, Redis may be away: others will recover them", len(running))
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return leave_by
+
+    async def _all_gone(self) -> None:
+        while self._rq.running:
+            await asyncio.wait(self._rq.running)
+
+    async def _leave(self, leave_by: float) -> None:
+        """Leave RQ's list, give the lease back, end what all sessions needed."""
+        try:
+            async with asyncio.timeout_at(leave_by):
+                await self._rq.unregister()
+                await self._host.ownership.lease.end()
+        except TimeoutError:
+            log.error("Redis does not answer: what it has of this worker runs out by itself")
+        await self._host.end()
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

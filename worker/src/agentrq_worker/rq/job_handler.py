@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import redis
@@ -26,13 +26,12 @@ from agentrq.wire.ids import check_session_id
 from agentrq.wire.script_calls import now_ms
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.ownership.ownership import Claim, SessionSnapshot
+from agentrq_worker.ownership.ownership import Claim, Ownership, SessionSnapshot
 from agentrq_worker.rq.executor import RqThread
 from agentrq_worker.rq.fenced_pipeline import SessionIdentity
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_records import JobRecords, identity_of, is_later
 from agentrq_worker.session_types import Outcome
-from agentrq_worker.worker import Host
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +45,26 @@ STOPPED: Final = "Job stopped by user"
 
 class ForeignFunction(AgentRQError):
     """A job in agentrq's queues names a function that is not agentrq's, or its data is not agentrq's JSON."""
+
+
+class SessionHost(Protocol):
+    """What jobs need of the worker that hosts their sessions."""
+
+    @property
+    def ownership(self) -> Ownership:
+        """Sessions as they stand in Redis, and what this worker owns of them."""
+
+    async def claim(self, look: SessionSnapshot) -> Claim | None:
+        """Become a session's owner; None where another was first, or it ended."""
+
+    async def run_session(self, claim: Claim) -> Outcome:
+        """Host a claimed session until it ends or leaves."""
+
+    async def command(self, session_id: str, command: Command) -> None:
+        """Carry out a command. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`."""
+
+    async def stop_ownerless(self, session_id: str) -> bool:
+        """End a session that no live worker owns; True where it was ended here."""
 
 
 @dataclass(slots=True)
@@ -64,7 +83,7 @@ class _Live:
 class JobHandler:
     """Handles the jobs that one worker dequeues, and does RQ's part of maintenance (`maintenance.JobHandler`)."""
 
-    def __init__(self, worker: BaseWorker, books: JobRecords, rq: RqThread, host: Host, queue: str) -> None:
+    def __init__(self, worker: BaseWorker, books: JobRecords, rq: RqThread, host: SessionHost, queue: str) -> None:
         self._worker = worker
         self._books = books
         self._rq = rq

@@ -1,0 +1,155 @@
+"""All that a worker does with RQ: registered, jobs taken and handled, beats, maintenance, unregistered.
+
+Owns the connections to RQ, the one thread of its synchronous calls, and when each part runs. Does not own the process,
+its signals nor the sessions (worker.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from agentrq.connection import connect
+from agentrq_worker.rq.executor import RqThread
+from agentrq_worker.rq.fetcher import JobFetcher
+from agentrq_worker.rq.job_handler import JobHandler, SessionHost
+from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.registry_maintenance import CLEAN_S, RegistryMaintenance
+from agentrq_worker.rq.worker import RqWorker
+from agentrq_worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BEAT_S: Final = 30.0
+"""How often RQ is told that the worker and its jobs live: as often as RQ's own workers tell it."""
+MAINTAIN_S: Final = 1.0
+FROZEN_S: Final = 15.0
+"""After a gap as long as this, RQ is told what lives before anything else is done to its records."""
+_SERVER_VERSION: Final = "__rq_redis_server_version"
+"""Where RQ keeps the server's version on a connection. Set to 7 (agentrq needs it), RQ sends no INFO; where INFO is
+forbidden, RQ would otherwise dequeue by BLPOP, which loses jobs."""
+
+
+class RqService:
+    """One worker's part in RQ, from `register` to `unregister`."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        """Connect. Raises `agentrq.connection.BadUrl`, `redis.RedisError`, OSError."""
+        self._settings = settings
+        # No retries of redis-py's own: fetcher.py and executor.py try again, and no call may outlast the worker's end.
+        self._blocking, connection = connect(url, blocking=True, retries=0), connect(url, retries=0)
+        for client in (connection, self._blocking):
+            setattr(client, _SERVER_VERSION, (7, 0, 0))
+        self._worker = RqWorker(settings, connection, self._receive)
+        self._records = JobRecords(self._worker, self._worker.queues[0], settings.keys)
+        self._maintenance = RegistryMaintenance(self._worker, self._records, settings.keys.worker, settings.lease_s)
+        self._call = RqThread()
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pumps: list[asyncio.Task[None]] = []
+
+    def open(self, host: SessionHost, on_shutdown: Callable[[], None]) -> JobHandler:
+        """Serve this host's sessions; ``on_shutdown`` is called where RQ tells the worker to end."""
+        self._loop = asyncio.get_running_loop()
+        self._on_shutdown = on_shutdown
+        self._jobs = JobHandler(self._worker, self._records, self._call, host, self._settings.queue)
+        self._fetcher = JobFetcher(
+            self._blocking, self._jobs, self._records, self._maintenance, self._call, self._stopping,
+            self._settings.keys, self._settings.max_sessions,
+        )  # fmt: skip
+        return self._jobs
+
+    async def register(self) -> None:
+        """Enter the worker in RQ's list; its lease says that no other has its name."""
+        await self._call(self._maintenance.register)
+
+    async def begin(self, group: asyncio.TaskGroup) -> None:
+        """Take jobs and commands from now on."""
+        await self._call(self._maintenance.beat)
+        await self._call(self._worker.subscribe)
+        self._tasks = [
+            group.create_task(self._beat(), name="rq heartbeats"),
+            group.create_task(self._maintain(), name="rq maintenance"),
+        ]
+        starts, commands = self._worker.queues
+        self._pumps = [
+            group.create_task(self._fetcher.starts(starts, group), name=f"queue {starts.name}"),
+            group.create_task(self._fetcher.commands(commands), name=f"queue {commands.name}"),
+        ]
+
+    @property
+    def running(self) -> set[asyncio.Task[None]]:
+        """The starts whose sessions run here."""
+        return self._fetcher.running
+
+    def stop_fetching(self) -> None:
+        """Take no more jobs."""
+        self._stopping.set()
+
+    async def fetching_stopped(self) -> None:
+        """Wait for the dequeues that run, at most `fetcher.DEQUEUE_S`, and for what they brought."""
+        await asyncio.gather(*self._pumps)
+        self._fetcher.close()
+
+    async def unregister(self) -> None:
+        """End the beats, give RQ's locks back, leave RQ's list. Waits for Redis: callers bound it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._call(self._maintenance.end)
+        await self._call(self._worker.unsubscribe)
+
+    def close(self) -> None:
+        """Wait for the call that runs, and make no other."""
+        self._call.close()
+
+    # -- RQ's commands
+
+    def _receive(self, command: dict[str, Any]) -> None:
+        """On RQ's command thread."""
+        self._loop.call_soon_threadsafe(self._obey, command)
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        match command:
+            case {"command": "shutdown"}:
+                self._on_shutdown()
+            case {"command": "stop-job", "job_id": str(job_id)}:
+                self._jobs.stop_job(job_id)
+            case {"command": "stop-execution", "execution_id": str(execution_id)}:
+                self._jobs.stop_execution(execution_id)
+            case {"command": "kill-horse"}:
+                self._jobs.stop_all()
+            case _:
+                log.warning("RQ command not known: %.200r", command)
+
+    # -- beats and maintenance
+
+    async def _beat(self) -> None:
+        while True:
+            await self._attempt(self._maintenance.beat)
+            await asyncio.sleep(BEAT_S)
+
+    async def _maintain(self) -> None:
+        cleaned = beaten = time.monotonic()
+        while True:
+            gap, beaten = time.monotonic() - beaten, time.monotonic()
+            if gap > FROZEN_S:  # frozen, or Redis away: first of all RQ is told what lives
+                await self._attempt(self._maintenance.beat)
+                cleaned = time.monotonic()
+            await self._attempt(self._maintenance.share, self._fetcher.free)
+            await self._attempt(self._maintenance.put_back_stranded)
+            await self._attempt(self._maintenance.schedule)
+            if time.monotonic() - cleaned > CLEAN_S:
+                cleaned = time.monotonic()
+                await self._attempt(self._maintenance.clean)
+            await asyncio.sleep(MAINTAIN_S)
+
+    async def _attempt(self, call: Callable[..., None], *args: Any) -> None:
+        """Run one part of the maintenance; a malformed record that RQ cannot read must not stop the worker."""
+        try:
+            await self._call(call, *args)
+        except Exception as error:  # noqa: BLE001 - a job hash may hold anything
+            log.warning("RQ maintenance (%s) failed: %r", getattr(call, "__name__", call), error)
