@@ -180,17 +180,17 @@ def test_item_ids_of_the_next_process_are_new_calls(codex: OutputParser) -> None
     assert [content["toolUseId"] for content in contents(drafts, "tool_call", "tool_result")] == [
         "item_0",
         "item_0",
-        "1.2:item_0",
-        "1.2:item_0",
-        "1.3:item_0",
-        "1.3:item_0",
+        "item_0~2",
+        "item_0~2",
+        "item_0~3",
+        "item_0~3",
     ]
     assert len(contents(drafts, "text")) == 3
 
 
 def test_item_ids_of_another_writer_are_new_calls() -> None:
     drafts = receive_all(adapter("codex", epoch=4), THREAD, command("completed"))
-    assert contents(drafts, "tool_call")[0]["toolUseId"] == "4.1:item_0"
+    assert contents(drafts, "tool_call")[0]["toolUseId"] == "4.item_0"
 
 
 def spent(*contents: dict[str, Any]) -> list[tuple[int, int]]:

@@ -103,9 +103,9 @@ class AiderParser(OutputParser):
         if found := _EDIT.match(text):
             drafts = self._end_text()
             self._count += 1
-            call = f"{self._epoch}.{self._count}"
-            self._call(call, "edit", {"path": found["path"]}, None, drafts)
-            self._result(call, "Applied", False, None, drafts)
+            call = f"edit_{self._count}"
+            self._call(call, "edit", {"path": found["path"]}, None, drafts, line)
+            self._result(call, "Applied", False, None, drafts, line)
             return drafts
         if found := _FAILURE.match(text):
             self._failure = text

@@ -121,7 +121,12 @@ class GeminiParser(OutputParser):
     def _tool_use(self, event: ToolUse, line: bytes) -> list[DraftMessage]:
         drafts = self._end_text()
         self._call(
-            event.tool_id, json_line.text(event.tool_name), json_line.passed_or(event.parameters, {}), None, drafts
+            event.tool_id,
+            json_line.text(event.tool_name),
+            json_line.passed_or(event.parameters, {}),
+            None,
+            drafts,
+            line,
         )
         return drafts
 
@@ -131,7 +136,7 @@ class GeminiParser(OutputParser):
         output = json_line.passed_or(event.output, "")
         if failed and output == "":
             output = json_line.text(json_line.mapping(event.error).get("message"))
-        self._result(event.tool_id, output, failed, None, drafts)
+        self._result(event.tool_id, output, failed, None, drafts, line)
         return drafts
 
     def _error(self, event: ErrorLine, line: bytes) -> list[DraftMessage]:

@@ -93,7 +93,7 @@ class OllamaParser(OutputParser):
             return [DraftMessage(*json_line.unknown(line))]
         drafts = [] if self._began else self._init(event)
         if isinstance(event.message, Message):
-            self._message(event.message, drafts)
+            self._message(event.message, drafts, line)
         if event.done is True:
             drafts += self.close(_NO_TOOLS)
             reason = json_line.text(event.done_reason)
@@ -109,7 +109,7 @@ class OllamaParser(OutputParser):
         session, model, cwd = (json_line.optional(found) for found in (event.session_id, event.model, event.cwd))
         return [DraftMessage("init", Init(provider_session_id=session, model=model, cwd=cwd))]
 
-    def _message(self, message: Message, drafts: list[DraftMessage]) -> None:
+    def _message(self, message: Message, drafts: list[DraftMessage], line: bytes) -> None:
         if message.thinking:
             drafts += self._piece(message.thinking, thought=True)
         if message.content:
@@ -118,10 +118,11 @@ class OllamaParser(OutputParser):
             drafts += self._end_text()
             self._count += 1
             function = call.function or Function()
-            call_id = json_line.text(call.id) or f"{self._epoch}.{self._count}"
-            self._call(
-                call_id, json_line.text(function.name), json_line.passed_or(function.arguments, {}), None, drafts
-            )
+            name, arguments = json_line.text(function.name), json_line.passed_or(function.arguments, {})
+            own_id = json_line.text(call.id)
+            if not own_id or own_id in self._calls:  # each call of a chunk is another one, whatever its id
+                own_id = f"{own_id or 'call'}_{self._count}"
+            self._call(own_id, name, arguments, None, drafts, line)
 
     def _piece(self, text: str, thought: bool) -> list[DraftMessage]:
         drafts: list[DraftMessage] = []

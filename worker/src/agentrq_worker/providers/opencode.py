@@ -145,11 +145,11 @@ class OpencodeParser(OutputParser):
         part, state = event.part, event.part.state or State()
         if part.call is None:
             return [*drafts, DraftMessage(*json_line.malformed("tool_use", "it has no callID", line))]
-        self._call(part.call, json_line.text(part.tool), json_line.passed_or(state.input, {}), None, drafts)
+        self._call(part.call, json_line.text(part.tool), json_line.passed_or(state.input, {}), None, drafts, line)
         if state.status == "error":
-            self._result(part.call, json_line.passed_or(state.error, ""), True, None, drafts)
+            self._result(part.call, json_line.passed_or(state.error, ""), True, None, drafts, line)
         elif state.status == "completed":
-            self._result(part.call, json_line.passed_or(state.output, ""), False, None, drafts)
+            self._result(part.call, json_line.passed_or(state.output, ""), False, None, drafts, line)
         return drafts
 
     def _step_finish(self, event: StepFinish, line: bytes) -> list[DraftMessage]:

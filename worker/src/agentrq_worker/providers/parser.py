@@ -19,6 +19,7 @@ from msgspec import UNSET, UnsetType
 from agentrq.wire.messages import Cost, SessionTotal, ToolCall, ToolResult
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.span_ids import SpanIds
 
 NO_TURNS = SessionTotal()
 INTERRUPTED = "Interrupted: the runner ended before the tool answered"
@@ -44,8 +45,10 @@ class OutputParser(ABC):
         """Sums over the session's turns so far, earlier writers' included."""
         self._decode: Callable[[bytes], Any] = self._decoder.decode
         self._epoch = epoch
-        self._calls: set[str] = set()
-        self._open: dict[str, str | None] = {}  # the calls without a result yet, with the sub-agent that made them
+        self._calls = SpanIds(epoch)
+        self._parents: dict[str, str | None] = {}  # the sub-agent's call that made each open call, by public ids
+        self._answered: set[str] = set()  # the agent's ids of calls that had their result since `close`
+        self._call_lines: set[int] = set()  # hashes of the lines of calls and results since `close`
 
     def receive(self, line: bytes) -> list[DraftMessage]:
         """The messages that one whole line (without or with its newline) brings, in order. Never raises."""
@@ -69,29 +72,62 @@ class OutputParser(ABC):
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """A `tool_result` with ``isError`` and ``reason`` as output for every call that is still open.
 
-        For a turn that was cut: the runner died, so nothing else will answer them.
+        For the end of a turn and of the runner: nothing else will answer them. The agent may use their ids again.
         """
         drafts = [
             DraftMessage("tool_result", ToolResult(tool_use_id=call, output=reason, is_error=True), parent)
-            for call, parent in self._open.items()
+            for call, parent in self._parents.items()
         ]
-        self._open.clear()
+        self._calls.close_all()
+        self._parents.clear()
+        self._answered.clear()
+        self._call_lines.clear()
         return drafts
 
-    def _call(self, call: str, name: str, given: Any, parent: str | None, drafts: list[DraftMessage]) -> None:
-        if call not in self._calls:
-            self._calls.add(call)
-            self._open[call] = parent
-            drafts.append(DraftMessage("tool_call", ToolCall(tool_use_id=call, name=name, input=given), parent))
+    def _call(
+        self, own_id: str, name: str, given: Any, parent: str | None, drafts: list[DraftMessage], line: bytes | None
+    ) -> None:
+        """Adds the `tool_call` of the agent's call ``own_id``; ``line`` None where it cannot be a repeated one.
 
-    def _result(self, call: str, output: Any, is_error: bool, parent: str | None, drafts: list[DraftMessage]) -> None:
-        # A call whose line was lost is answered all the same; a second answer to one call is a repeated line.
-        if call in self._open or call not in self._calls:
-            self._open.pop(call, None)
-            self._calls.add(call)
-            drafts.append(
-                DraftMessage("tool_result", ToolResult(tool_use_id=call, output=output, is_error=is_error), parent)
-            )
+        Nothing for a call that is open already, and for a line that was read before in this turn.
+        """
+        repeated = line is not None and self._is_repeated(line, "call", own_id)
+        if not repeated and own_id not in self._calls:
+            public = self._calls.open(own_id, own_id)
+            self._parents[public] = parent
+            drafts.append(DraftMessage("tool_call", ToolCall(tool_use_id=public, name=name, input=given), parent))
+
+    def _result(
+        self, own_id: str, output: Any, is_error: bool, parent: str | None, drafts: list[DraftMessage], line: bytes
+    ) -> None:
+        """Adds the `tool_result` of the agent's call ``own_id``, told by ``line``.
+
+        Nothing for a line that was read before in this turn, and for a call's second result. A result without a call
+        (its line was lost, or the turn ended before the tool did) has an id of its own and is published all the same.
+        """
+        if self._is_repeated(line, "result", own_id):
+            return
+        if own_id not in self._calls:
+            if own_id in self._answered:
+                return
+            self._calls.open(own_id, own_id)
+        public = self._calls.close(own_id) or own_id
+        self._answered.add(own_id)
+        self._parents.pop(public, None)
+        drafts.append(
+            DraftMessage("tool_result", ToolResult(tool_use_id=public, output=output, is_error=is_error), parent)
+        )
+
+    def _call_id(self, own_id: str) -> str:
+        """The public id of the call that the agent means by ``own_id``: the open one, else the one it made last."""
+        return self._calls.latest(own_id) or own_id
+
+    def _is_repeated(self, line: bytes, kind: str, own_id: str) -> bool:
+        """Whether this very line said this of this call before, since `close`."""
+        key = hash((line, kind, own_id))
+        repeated = key in self._call_lines
+        self._call_lines.add(key)
+        return repeated
 
     def _cost(
         self,

@@ -22,6 +22,7 @@ class SpanIds:
     def __init__(self, epoch: int = 1) -> None:
         self._epoch = epoch
         self._open: dict[Hashable, str] = {}
+        self._latest: dict[Hashable, str] = {}
         self._given: dict[str, int] = {}  # each public id ever given, with how often its name was asked for
 
     def __contains__(self, own: Hashable) -> bool:
@@ -45,12 +46,16 @@ class SpanIds:
             self._given[first] += 1
             public = f"{first}~{self._given[first]}"
         self._given[public] = 1
-        self._open[own] = public
+        self._open[own] = self._latest[own] = public
         return public
 
     def public(self, own: Hashable) -> str | None:
         """The public id of an open one; None if ``own`` is not open."""
         return self._open.get(own)
+
+    def latest(self, own: Hashable) -> str | None:
+        """The public id of the one opened last, open or not; None if ``own`` was never opened."""
+        return self._latest.get(own)
 
     def close(self, own: Hashable) -> str | None:
         """Closes ``own`` and returns its public id; None if it was not open. ``own`` may be opened again."""

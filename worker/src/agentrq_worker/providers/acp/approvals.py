@@ -29,13 +29,13 @@ _KINDS: Final = {
 """The kinds of option that mean (allow, always), the best first."""
 
 
-def permission(request_id: str, call: Call, params: Params) -> DraftMessage:
+def permission(request_id: str, call: Call, tool_use_id: str, params: Params) -> DraftMessage:
     """The `approval_request` of a permission request; its suggestions are the agent's options."""
     request = ApprovalRequest(
         request_id=request_id,
         name=call.name,
         input=call.asked(),
-        tool_use_id=call.id,
+        tool_use_id=tool_use_id,
         suggestions=list_or_unset(params.options),
     )
     return DraftMessage("approval_request", request, call.parent)
@@ -68,7 +68,7 @@ def _unchanged(given: Any, params: Params) -> bool:
     """Whether an answer's input is the request's own, as it was shown."""
     if given is None or params.tool_call is None:
         return given is None
-    call = Call("", None)
+    call = Call()
     call.update(params.tool_call)
     return bool(given == call.asked())
 

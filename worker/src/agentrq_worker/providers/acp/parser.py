@@ -18,7 +18,7 @@ from agentrq.wire.messages import Compaction, Error, Init, SessionTotal, StatusR
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.acp import approvals as acp_asks
 from agentrq_worker.providers.acp.model_and_mode import current_model
-from agentrq_worker.providers.acp.tool_calls import ENDED, Call, parent_of
+from agentrq_worker.providers.acp.tool_calls import ENDED, Call, TurnCalls, parent_of
 from agentrq_worker.providers.acp.wire import Params, Result, Update, decode_chunk, decode_result, params_decoder
 from agentrq_worker.providers.codex.app_notices import plan
 from agentrq_worker.providers.draft_message import DraftMessage
@@ -57,8 +57,8 @@ class AcpParser(JsonRpcParser):
         self._block: Block | None = None
         self._voice: Any = None  # whose the current block is
         self._blocks = 0
-        self._unsaid: dict[str, Call] = {}  # the calls whose input may still come
-        self._tools: dict[str, Call] = {}
+        self._unpublished: list[Call] = []  # the calls whose input may still come
+        self._turn_calls = TurnCalls()
         self._cost_so_far = 0.0
         self._cost_said = 0.0
         self._plan = ""
@@ -109,7 +109,7 @@ class AcpParser(JsonRpcParser):
 
     def _figures(self, usage: dict[str, Any], errors: list[str] | UnsetType) -> DraftMessage:
         self._pending.clear()
-        self._tools.clear()
+        self._turn_calls.end_turn()
         self._compacted.clear()
         spent = self._cost_so_far - self._cost_said
         self._cost_said = self._cost_so_far
@@ -124,7 +124,7 @@ class AcpParser(JsonRpcParser):
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; an unfinished text is said as it stands."""
-        return [*self._end_text(), *self._say_calls(), *super().close(reason)]
+        return [*self._end_text(), *self._publish_calls(), *super().close(reason)]
 
     # -- updates
 
@@ -140,17 +140,17 @@ class AcpParser(JsonRpcParser):
             return []
         reader = self._updates.get(kind)
         if reader is None:
-            return [*self._end_text(), *self._say_calls(), DraftMessage(*json_line.unknown(line))]
+            return [*self._end_text(), *self._publish_calls(), DraftMessage(*json_line.unknown(line))]
         if kind in _CHUNKS:
-            return [*self._say_calls(), *reader(self, update, line)]
+            return [*self._publish_calls(), *reader(self, update, line)]
         if kind == "tool_call_update":
             drafts = reader(self, update, line)
             return [*self._end_text(), *drafts] if drafts else []
         if kind in _ASIDE:
             return reader(self, update, line)
         if kind == "usage_update":  # comes with the end of what the model said, at times in a text's middle
-            return self._say_calls()
-        return [*self._end_text(), *self._say_calls(), *reader(self, update, line)]
+            return self._publish_calls()
+        return [*self._end_text(), *self._publish_calls(), *reader(self, update, line)]
 
     def _chunk(self, update: Update, line: bytes) -> list[DraftMessage]:
         thought = _CHUNKS[str(update.session_update)]
@@ -166,7 +166,7 @@ class AcpParser(JsonRpcParser):
             mode = chunk.text.removeprefix(_GEMINIS_MODE)
             return [*self._end_text(), DraftMessage("status", StatusReport(subtype="mode", message=mode))]
         drafts: list[DraftMessage] = []
-        block, voice = self._block, (thought, parent_of(update.meta), update.message_id)
+        block, voice = self._block, (thought, self._parent(update), update.message_id)
         if block is None or voice != self._voice or block.size > LARGEST:
             drafts += self._end_text()
             self._blocks += 1
@@ -181,36 +181,43 @@ class AcpParser(JsonRpcParser):
         return [block.whole()] if block is not None and block.size else []
 
     def _tool(self, update: Update, line: bytes) -> list[DraftMessage]:
-        call_id = update.tool_call_id
-        if call_id is None:
-            return [DraftMessage(*json_line.malformed(str(update.session_update), "it has no toolCallId", line))]
-        call = self._tools.get(call_id)
+        own_id, kind = update.tool_call_id, str(update.session_update)
+        if own_id is None:
+            return [DraftMessage(*json_line.malformed(kind, "it has no toolCallId", line))]
+        repeated = self._is_repeated(line, "update", own_id)
+        call = self._turn_calls.of_update(update, kind == "tool_call", repeated, self._parent(update))
         if call is None:
-            call = self._tools[call_id] = Call(call_id, parent_of(update.meta))
+            return []
         call.update(update)
         status = json_line.text(update.status)
         drafts: list[DraftMessage] = []
         if status in ENDED or status == "in_progress":
-            drafts += self._say(call)
-        elif not call.said:
-            self._unsaid[call_id] = call
+            drafts += self._publish_call(call)
+        elif not call.published and call not in self._unpublished:
+            self._unpublished.append(call)
         if status in ENDED:
-            self._result(call_id, call.output(), ENDED[status], call.parent, drafts)
+            self._result(own_id, call.output(), ENDED[status], call.parent, drafts, line)
+            call.ended, call.was_cut = True, False
             call.forget()
         return drafts
 
-    def _say(self, call: Call) -> list[DraftMessage]:
-        self._unsaid.pop(call.id, None)
-        if call.said:
+    def _parent(self, update: Update) -> str | None:
+        own_id = parent_of(update.meta)
+        return None if own_id is None else self._call_id(own_id)
+
+    def _publish_call(self, call: Call) -> list[DraftMessage]:
+        if call in self._unpublished:
+            self._unpublished.remove(call)
+        if call.published:
             return []
-        call.said = True
+        call.published = True
         drafts: list[DraftMessage] = []
-        self._call(call.id, call.name, call.input, call.parent, drafts)
+        self._call(call.own_id, call.name, call.input, call.parent, drafts, None)
         return drafts
 
-    def _say_calls(self) -> list[DraftMessage]:
-        """Their input is complete, as something else happens."""
-        return [draft for call in list(self._unsaid.values()) for draft in self._say(call)]
+    def _publish_calls(self) -> list[DraftMessage]:
+        """Publishes the calls whose input is complete, now that something else happens."""
+        return [draft for call in list(self._unpublished) for draft in self._publish_call(call)]
 
     def _usage(self, update: Update) -> None:
         cost = json_line.mapping(update.cost)
@@ -265,12 +272,11 @@ class AcpParser(JsonRpcParser):
         tool = params.tool_call
         if tool is None or tool.tool_call_id is None:
             return [DraftMessage(*json_line.malformed(acp_asks.PERMISSION, "it has no tool call", line))]
-        call = self._tools.get(tool.tool_call_id)
-        if call is None:
-            call = self._tools[tool.tool_call_id] = Call(tool.tool_call_id, None)
+        call = self._turn_calls.under_way(tool.tool_call_id, None)
         call.update(tool)
-        drafts = [*self._end_text(), *self._say_calls(), *self._say(call)]
-        return [*drafts, acp_asks.permission(self.request_id(self.event.id), call, params)]
+        drafts = [*self._end_text(), *self._publish_calls(), *self._publish_call(call)]
+        tool_use_id = self._call_id(tool.tool_call_id)
+        return [*drafts, acp_asks.permission(self.request_id(self.event.id), call, tool_use_id, params)]
 
     def _elicitation(self, params: Params, line: bytes) -> list[DraftMessage]:
         assert self.event is not None

@@ -1,7 +1,7 @@
 """The tool calls of an ACP agent: one call and one result out of many partial updates. Pure.
 
-Owns what is known of the calls under way, and when a call's input is complete. A call may be announced before its
-input is known, which then comes in updates: it is said once something else happens, or once it runs.
+Owns what is known of the calls of a turn, and which call an update is about: an agent may use a call's id again once
+the call has ended. Does not own public ids (span_ids.py), nor when a call is published (parser.py).
 """
 
 from __future__ import annotations
@@ -15,30 +15,36 @@ from agentrq_worker.providers.acp.wire import ToolCallUpdate
 
 ENDED: Final = {"completed": False, "failed": True}
 """The statuses that end a call, and whether as an error."""
+_UNDER_WAY: Final = frozenset({"pending", "in_progress"})
 _PATHS: Final = ("file_path", "path", "notebook_path")
 
 
 class Call:
-    """What is known of one call."""
+    """What is known of one call; ``own_id`` is the agent's id for it, ``parent`` a sub-agent's call (public id)."""
 
-    def __init__(self, call_id: str, parent: str | None) -> None:
-        self.id = call_id
+    def __init__(self, own_id: str = "", parent: str | None = None) -> None:
+        self.own_id = own_id
         self.parent = parent
-        self.said = False
+        self.published = False
+        self.ended = False
+        self.was_cut = False
+        """The turn ended before the call did; its result may still come."""
+        self.made_again: ToolCallUpdate | None = None
+        """The line that made this call, read once more after its end: repeated, or the beginning of another call."""
         self._name = ""
         self._title = ""
         self._kind = ""
         self.forget()
 
     def forget(self) -> None:
-        """It is over: let go of what may be megabytes, long before the turn is."""
+        """Drops what may be megabytes, as soon as the call has ended."""
         self._input = json_line.ABSENT
         self._output = json_line.ABSENT
         self._content = json_line.ABSENT
         self._locations = json_line.ABSENT
 
     def update(self, update: ToolCallUpdate) -> None:
-        """Take in what has changed."""
+        """Takes in what has changed."""
         self._name = json_line.text(update.name) or self._name or _tool_name(update.meta)
         self._title = json_line.text(update.title) or self._title
         self._kind = json_line.text(update.kind) or self._kind
@@ -94,8 +100,51 @@ class Call:
         return json_line.text(json_line.mapping(first).get("path"))
 
 
+class TurnCalls:
+    """The calls of one turn by the agent's ids, and those that the turn before left open."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, Call] = {}
+
+    def under_way(self, own_id: str, parent: str | None) -> Call:
+        """The call that has not ended by this id; a new one where there is none."""
+        call = self._calls.get(own_id)
+        if call is None or call.ended:
+            call = self._calls[own_id] = Call(own_id, parent)
+        return call
+
+    def of_update(self, update: ToolCallUpdate, announced: bool, repeated: bool, parent: str | None) -> Call | None:
+        """The call that an update is about; None for what adds nothing to a call that has ended.
+
+        ``announced``: the update is a ``tool_call``, which makes a call; ``repeated``: this very line was read before.
+        """
+        own_id = update.tool_call_id or ""
+        call, status = self._calls.get(own_id), json_line.text(update.status)
+        if call is None or not call.ended:
+            return self.under_way(own_id, parent)
+        if repeated:
+            if announced:
+                call.made_again = update
+            return None
+        if call.was_cut and not announced:
+            return call if status in ENDED else None
+        if not announced and call.made_again is None and status not in _UNDER_WAY:
+            return None
+        again = self.under_way(own_id, parent)
+        if call.made_again is not None:
+            again.update(call.made_again)
+        return again
+
+    def end_turn(self) -> None:
+        """Keeps only the calls that have not ended: their results may come late."""
+        self._calls = {own_id: call for own_id, call in self._calls.items() if not call.ended}
+        for call in self._calls.values():
+            call.ended = call.was_cut = True
+            call.forget()
+
+
 def parent_of(meta: Any) -> str | None:
-    """The call of the sub-agent that speaks, as claude-agent-acp tells it."""
+    """The agent's id for the call of the sub-agent that speaks, as claude-agent-acp tells it."""
     return json_line.text(json_line.mapping(json_line.mapping(meta).get("claudeCode")).get("parentToolUseId")) or None
 
 

@@ -93,7 +93,7 @@ class ClaudeParser(OutputParser):
                     if block_id is not None:
                         drafts.append(DraftMessage(kind, Thinking(block.thinking, block_id), parent))  # type: ignore[arg-type]
                 elif kind.endswith("tool_use") and block.id is not None and block.name is not None:
-                    self._call(block.id, block.name, json_line.passed_or(block.input, {}), parent, drafts)
+                    self._call(block.id, block.name, json_line.passed_or(block.input, {}), parent, drafts, line)
                 elif kind.endswith("tool_result") and block.tool_use_id is not None:  # of a tool that ran at the API
                     self._result(
                         block.tool_use_id,
@@ -101,6 +101,7 @@ class ClaudeParser(OutputParser):
                         block.is_error is True,
                         parent,
                         drafts,
+                        line,
                     )
                 else:
                     drafts.append(_other(block, position, parent, line))
@@ -123,7 +124,12 @@ class ClaudeParser(OutputParser):
         for position, block in enumerate(content or ()):
             if block.type == "tool_result" and block.tool_use_id is not None:
                 self._result(
-                    block.tool_use_id, json_line.passed_or(block.content, ""), block.is_error is True, parent, drafts
+                    block.tool_use_id,
+                    json_line.passed_or(block.content, ""),
+                    block.is_error is True,
+                    parent,
+                    drafts,
+                    line,
                 )
             elif block.type == "text" and json_line.is_text(block.text):
                 drafts.append(

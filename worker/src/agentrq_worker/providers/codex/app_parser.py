@@ -211,7 +211,7 @@ class CodexAppParser(JsonRpcParser):
         if call is None:
             return [DraftMessage(*json_line.malformed(f"{item.type} item", "it has no id", line))]
         drafts: list[DraftMessage] = []
-        self._call(call, app_items.name(item), app_items.given(item), parent, drafts)
+        self._call(call, app_items.name(item), app_items.given(item), parent, drafts, line)
         if item.type == "fileChange" and not done:
             self._changes[call] = item.changes
         elif item.type == "collabAgentToolCall":
@@ -221,7 +221,7 @@ class CodexAppParser(JsonRpcParser):
                     self._spawned.setdefault(thread, call)
         if done:
             self._changes.pop(call, None)
-            self._result(call, app_items.output(item), app_items.failed(item), parent, drafts)
+            self._result(call, app_items.output(item), app_items.failed(item), parent, drafts, line)
         return drafts
 
     # -- the rest

@@ -50,8 +50,6 @@ class CodexExecParser(OutputParser):
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
-        self._prefix = "" if epoch == 1 else f"{epoch}.1:"
-        self._batch = 1  # how often item ids began anew under this writer
         self._said: set[str] = set()  # items of the batch that are texts, thoughts, warnings
         self._todo = ""
         self._thread: Any = None
@@ -69,12 +67,8 @@ class CodexExecParser(OutputParser):
     def _end_batch(self) -> list[DraftMessage]:
         """Close what is open; the next items have the ids of these, and must not be taken for them."""
         drafts = self.close(_UNANSWERED)
-        if self._calls or self._said:
-            self._calls.clear()
-            self._said.clear()
-            self._todo = ""
-            self._batch += 1
-            self._prefix = f"{self._epoch}.{self._batch}:"
+        self._said.clear()
+        self._todo = ""
         return drafts
 
     def _item_started(self, event: ItemStarted, line: bytes) -> list[DraftMessage]:
@@ -120,10 +114,9 @@ class CodexExecParser(OutputParser):
         if item.id is None:
             return [DraftMessage(*json_line.malformed(f"{item.type} item", "it has no id", line))]
         drafts: list[DraftMessage] = []
-        call = self._prefix + item.id
-        self._call(call, _name(item), _input(item), None, drafts)
+        self._call(item.id, _name(item), _input(item), None, drafts, line)
         if done:
-            self._result(call, _output(item), _failed(item), None, drafts)
+            self._result(item.id, _output(item), _failed(item), None, drafts, line)
         return drafts
 
     def _todo_list(self, item: Item) -> list[DraftMessage]:
