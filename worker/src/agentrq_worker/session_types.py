@@ -64,6 +64,8 @@ class ClaimedSession(NamedTuple):
     """What was asked in a turn that an owner before the last one did not finish, and is not answered yet."""
     fates: Mapping[str, str] = {}
     """What became of the other requests of that turn, as in `InterruptedTurn`."""
+    last_turn: str | None = None
+    """How the latest turn ended, as in `State`."""
     unreadable: str | None = None
     """Why it is not known what the start asked for; then it must not run."""
 

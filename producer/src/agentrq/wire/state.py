@@ -39,6 +39,8 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     metadata: dict[str, str] = {}
     enforced: str = ""
     """What the runner's sandbox holds it to, for people; empty without one."""
+    last_turn: str | None = None
+    """How the latest turn ended: ``whole``, ``interrupted``, ``failed`` or ``cut``; None before the first end."""
 
     @property
     def id(self) -> str:

@@ -197,6 +197,7 @@ class Ownership:
             started_at=state.started_at or script_calls.now_ms(),
             asked=cut.asked if cut is not None and not inner.turn else (),
             fates=cut.fates if cut is not None and not inner.turn else {},
+            last_turn=state.last_turn,
             unreadable=unreadable,
         )
         known = self._state_fields(look) | {
