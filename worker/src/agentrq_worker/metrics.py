@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from agentrq_worker.ownership.ownership import Ownership
+from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.publisher import Publisher
 
@@ -30,6 +31,7 @@ class Watched(Protocol):
     settings: Settings
     ownership: Ownership
     publisher: Publisher
+    sessions: dict[str, SessionShell]
     ended: Counter[tuple[str, str]]
 
 
@@ -43,7 +45,7 @@ class WorkerCollector:
         """The metrics as they are now."""
         host = self._host
         sessions = GaugeMetricFamily("agentrq_sessions", "Sessions hosted now, by status.", labels=["status"])
-        for status, count in Counter(str(session.status) for session in host.ownership.sessions.values()).items():
+        for status, count in Counter(str(session.status) for session in host.sessions.values()).items():
             sessions.add_metric([status], count)
         yield sessions
         yield GaugeMetricFamily("agentrq_max_sessions", "Sessions this worker may host.", host.settings.max_sessions)

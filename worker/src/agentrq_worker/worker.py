@@ -50,6 +50,8 @@ class Host:
         self._guardian: Guardian | None = None
         self._residents: list[asyncio.Task[None]] = []
         self._draining = False
+        self.sessions: dict[str, SessionShell] = {}
+        """The hosted sessions, by id."""
         self.ended: Counter[tuple[str, str]] = Counter()
         """Sessions that ended here, by status and reason."""
 
@@ -102,6 +104,7 @@ class Host:
         claimed = claim.claimed
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
         session = SessionShell(claimed, lane, self.settings, procfs.make_mark(claimed.session_id))
+        self.sessions[session.id] = session
         self.ownership.inboxes.add(session)
         if self._draining:
             session.leave(at_once=True)
@@ -113,6 +116,8 @@ class Host:
             await self._abandon(session.id, outcome.error or "")
         finally:
             self.ownership.inboxes.drop(session)
+            if self.sessions.get(session.id) is session:  # else it was claimed here anew, while this one was ending
+                del self.sessions[session.id]
             lane.close()
         if lane.lost in ("refused", "unreadable"):  # nobody else has it, and it would seem to run for ever
             await self._abandon(session.id, f"{SPOILT}: {lane.lost}")
@@ -143,7 +148,7 @@ class Host:
     def drain(self, *, at_once: bool) -> None:
         """Hand all sessions over: idle ones now, busy ones when their turn is over, or all of them at once."""
         self._draining = True
-        for session in list(self.ownership.sessions.values()):
+        for session in list(self.sessions.values()):
             session.leave(at_once=at_once)
 
     async def command(self, session_id: str, command: Command) -> None:

@@ -1,11 +1,14 @@
-"""The inboxes of the sessions that run here: woken, read in order, delivered. Does not own what a command means."""
+"""Reads the inboxes of the sessions that this worker hosts, in order, and gives each session its commands.
+
+Owns where the next read of each inbox begins. Does not own what a command means (session/machine.py).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import redis
 import redis.asyncio
@@ -13,8 +16,7 @@ import redis.asyncio
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.commands import Command
 from agentrq_worker.ownership.command_decoder import LONGEST, read_command
-from agentrq_worker.ownership.retry import RETRY_S, until_answered
-from agentrq_worker.session.shell import SessionShell
+from agentrq_worker.redis_retry import retry_delay, retry_outages
 from agentrq_worker.session_types import InboxCommand
 from agentrq_worker.settings import Settings
 
@@ -27,12 +29,26 @@ PAGE: Final = 100
 LONGEST_ID: Final = 64
 
 
+class CommandReceiver(Protocol):
+    """A hosted session, as far as commands go."""
+
+    @property
+    def id(self) -> str:
+        """The session id."""
+
+    def deliver(self, waiting: InboxCommand) -> None:
+        """Take one command, in the inbox's order."""
+
+    def reject(self, entry: bytes, command_id: str, command: str, reason: str) -> None:
+        """Write the receipt of an entry that is not a valid command, though its id can be read."""
+
+
 class InboxReader:
-    """Reads what clients sent to the sessions of one worker."""
+    """Delivers what clients sent to the sessions of one worker."""
 
     def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
-        self.sessions: dict[str, SessionShell] = {}
-        """Those that run here, by id."""
+        self.sessions: dict[str, CommandReceiver] = {}
+        """The hosted sessions, by id."""
         self._client = client
         self._live = live
         self._settings = settings
@@ -43,14 +59,14 @@ class InboxReader:
         self._unreadable: set[str] = set()  # told once
         self._wake = asyncio.Event()
 
-    def add(self, session: SessionShell) -> None:
+    def add(self, session: CommandReceiver) -> None:
         """Deliver this session's commands from now on, those that wait already first."""
         self.sessions[session.id] = session
         self._after.pop(session.id, None)  # of a claim before, whose session may still be ending here
         self._woken.add(session.id)
         self._wake.set()
 
-    def drop(self, session: SessionShell) -> None:
+    def drop(self, session: CommandReceiver) -> None:
         """Deliver nothing more to this session."""
         if self.sessions.get(session.id) is session:
             del self.sessions[session.id]
@@ -69,7 +85,7 @@ class InboxReader:
             self._wake.clear()
             woken, self._woken = [sid for sid in self._woken if sid in self.sessions], set()
             for at in range(0, len(woken), INBOXES):
-                await until_answered(functools.partial(self._read, woken[at : at + INBOXES]))
+                await retry_outages(functools.partial(self._read, woken[at : at + INBOXES]))
 
     async def _read(self, woken: list[str]) -> None:
         readers = [self.sessions.get(sid) for sid in woken]
@@ -124,7 +140,7 @@ class InboxReader:
                 failures += 1
             finally:
                 await pubsub.aclose()
-            await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            await asyncio.sleep(retry_delay(failures))
 
     async def _wakes(self, pubsub: Any) -> None:
         silent = 0

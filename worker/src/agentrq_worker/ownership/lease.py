@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import redis.asyncio
 
-from agentrq_worker.ownership.retry import until_answered
+from agentrq_worker.redis_retry import retry_outages
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Lease:
         async with self._turn:
             self._ended = True
             key = self._keys.worker(self.name)
-            await until_answered(lambda: self._client.eval(_RELEASE, 1, key, self.token))
+            await retry_outages(lambda: self._client.eval(_RELEASE, 1, key, self.token))
 
     async def renew(self) -> None:
         """Have it for as long again. Raises `NameTaken` where another process has taken the name meanwhile."""
@@ -76,6 +76,6 @@ class Lease:
         async with self._turn:
             if self._ended:
                 return
-            answer: Any = await until_answered(lambda: self._client.eval(_RENEW, 1, key, self.token, lease))
+            answer: Any = await retry_outages(lambda: self._client.eval(_RENEW, 1, key, self.token, lease))
         if not answer:
             raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")

@@ -28,7 +28,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.inbox_reader import InboxReader
 from agentrq_worker.ownership.interrupted_turn import read_interrupted_turn, read_stored_answers
 from agentrq_worker.ownership.lease import Lease
-from agentrq_worker.ownership.retry import LimitedRetry
+from agentrq_worker.redis_retry import LimitedRetry
 from agentrq_worker.session_types import ClaimedSession, InterruptedTurn
 from agentrq_worker.settings import Settings
 
@@ -102,7 +102,7 @@ class Ownership:
         self._client = client
         self._settings = settings
         self._keys = settings.keys
-        self._until_answered = LimitedRetry()
+        self._retry_outages = LimitedRetry()
         self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
 
     @property
@@ -139,14 +139,14 @@ class Ownership:
                 return look._replace(owned=lease == look.inner.token.encode())
             return look
 
-        found: SessionSnapshot | None = await self._until_answered(read)
+        found: SessionSnapshot | None = await self._retry_outages(read)
         return found
 
     async def check_session(self, session_id: str) -> tuple[bool, SessionSnapshot | None]:
         """Whether there is no such session at all (any more), and `look`, which is None for one it cannot read too."""
         look = await self.fetch_session(session_id)
         key = self._keys.state(session_id)
-        return look is None and not await self._until_answered(lambda: self._client.exists(key)), look
+        return look is None and not await self._retry_outages(lambda: self._client.exists(key)), look
 
     def read_unowned(self, session_id: str, answer: Any) -> SessionSnapshot | None:
         """The session by the answer to `steps.look`; None where that does not say all, as of one that has an owner."""
@@ -246,7 +246,7 @@ class Ownership:
         seen = (str(look.state.epoch), look.inner.token, look.inner.nonce)
         retention = str(int(self._settings.retention_s * 1000))
         args = [*seen, status.value, reason.value, error, str(script_calls.now_ms()), retention]
-        await self._until_answered(
+        await self._retry_outages(
             lambda: self._client.eval(_SPOILT, 4, *script_calls.session_keys(self._keys, sid), *args)
         )
 
@@ -256,7 +256,7 @@ class Ownership:
 
     async def run_script(self, step: ScriptCall) -> Any:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
-        return await self._until_answered(lambda: self._once(step))
+        return await self._retry_outages(lambda: self._once(step))
 
     async def _once(self, step: ScriptCall) -> Any:
         return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))

@@ -256,7 +256,7 @@ class JobHandler:
             log.warning("RQ asks to stop job %s, which does not run here", job_id)
             return
         live.stopped = True
-        session = self._host.ownership.sessions.get(live.session_id)
+        session = self._host.sessions.get(live.session_id)
         if session is not None:
             session.stop()
 

@@ -21,6 +21,7 @@ from agentrq.exclusive_connection import ExclusiveConnection
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import ENDED
+from agentrq_worker.redis_retry import retry_outages
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
@@ -42,7 +43,6 @@ the batches large."""
 TURN_EVENTS: Final = 64
 """Events of one session in a row before the next session has its turn: a backlog starves nobody."""
 CALL_TIMEOUT_S: Final = 15.0
-BACKOFF_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)
 CHECK_S: Final = 2.5
 """How often it is looked whether Redis still has what it took, in seconds."""
 CHECK_LANES: Final = 500
@@ -165,22 +165,14 @@ class Publisher:
 
     async def _write_batch(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> None:
         """Write a batch, however long Redis is away."""
-        failures = 0
-        while True:
-            try:
-                answer = await self._call_script(batch, own)
-                break
-            except (redis.RedisError, OSError) as error:
-                if not is_outage(error):
-                    await self._handle_refusal(batch, own, error)
-                    return
-                if self.away_since is None:
-                    self.away_since = time.monotonic()
-                    log.warning("Redis takes no events, they wait here: %s", error)
-                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-                failures += 1
+        try:
+            call = functools.partial(self._call_script, batch, own)
+            answer = await retry_outages(call, timeout_s=None, on_outage=self._note_outage)
+        except (redis.RedisError, OSError) as error:
+            await self._handle_refusal(batch, own, error)
+            return
         if self.away_since is not None:
-            log.warning("Redis is back after %.1f s", time.monotonic() - self.away_since)
+            log.warning("Redis accepts events again after %.1f s", time.monotonic() - self.away_since)
             self.away_since = None
         for (lane, entries), outcome, cursor in zip(batch, answer[::2], answer[1::2], strict=True):
             try:
@@ -189,6 +181,11 @@ class Publisher:
                 self._mark_unreadable(lane, error)
             self._free_log(lane)
         self._throttle.resume_when_written()
+
+    def _note_outage(self, error: Exception) -> None:
+        if self.away_since is None:
+            self.away_since = time.monotonic()
+            log.warning("Redis unavailable, buffering events: %s", error)
 
     async def _call_script(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> list[str]:
         for lane, _ in batch:
