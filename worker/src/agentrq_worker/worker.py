@@ -164,6 +164,11 @@ class Host:
             look = await self.ownership.fetch_session(session_id)
             raise SessionEnded(session_id, look.state.status if look else "ended")
 
+    def stop_hosted(self, session_id: str) -> None:
+        """Stop a session if it is hosted here."""
+        if (session := self.sessions.get(session_id)) is not None:
+            session.stop()
+
     async def stop_ownerless(self, session_id: str) -> bool:
         """Carry out a stop where no live worker does; whether it was carried out here."""
         outcome = "changed"

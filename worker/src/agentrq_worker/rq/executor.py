@@ -6,15 +6,11 @@ import asyncio
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-import redis
-
-from agentrq.connection import is_outage
+from agentrq_worker.redis_retry import retry_outages
 
 T = TypeVar("T")
-
-RETRY_S: Final = 0.5
 
 
 class RqThread:
@@ -26,13 +22,7 @@ class RqThread:
     async def __call__(self, call: Callable[..., T], *args: Any, **named: Any) -> T:
         """Run ``call`` there; an outage is waited out, any other error is raised."""
         loop, bound = asyncio.get_running_loop(), functools.partial(call, *args, **named)
-        while True:
-            try:
-                return await loop.run_in_executor(self._executor, bound)
-            except (redis.RedisError, OSError) as error:
-                if not is_outage(error):
-                    raise
-                await asyncio.sleep(RETRY_S)
+        return await retry_outages(lambda: loop.run_in_executor(self._executor, bound), timeout_s=None)
 
     def close(self) -> None:
         """Wait for the call that runs, take no other."""

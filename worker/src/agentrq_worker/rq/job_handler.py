@@ -66,6 +66,9 @@ class SessionHost(Protocol):
     async def stop_ownerless(self, session_id: str) -> bool:
         """End a session that no live worker owns; True where it was ended here."""
 
+    def stop_hosted(self, session_id: str) -> None:
+        """Stop a session if it is hosted here."""
+
 
 @dataclass(slots=True)
 class _Live:
@@ -256,9 +259,7 @@ class JobHandler:
             log.warning("RQ asks to stop job %s, which does not run here", job_id)
             return
         live.stopped = True
-        session = self._host.sessions.get(live.session_id)
-        if session is not None:
-            session.stop()
+        self._host.stop_hosted(live.session_id)
 
     def stop_execution(self, execution_id: str) -> None:
         """RQ's stop-execution, as `stop_job`."""
