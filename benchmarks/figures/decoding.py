@@ -22,7 +22,7 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.claude.parser import ClaudeParser
-from agentrq_worker.providers.protocol_registry import make_protocol
+from agentrq_worker.providers.registry import make_protocol
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.event_log import EventLog
 from benchmarks import corpus

@@ -110,7 +110,7 @@ async def test_an_acp_turn_is_interrupted_and_not_steered(client: AsyncAgentClie
     start_worker()
     session = await client.start("echo-acp", "wait")
     await first(session, "tool_call")
-    with pytest.raises(CommandRejected, match="cannot be steered"):
+    with pytest.raises(CommandRejected, match="does not support adding a prompt"):
         await session.prompt("more", "steer", wait=True, timeout=20)
     await session.interrupt(wait=True, timeout=20)
     events = await story(session)

@@ -24,13 +24,12 @@ from agentrq.wire.state import read_inner, read_state, to_wire
 from agentrq_worker.ownership.command_decoder import LONGEST, Unreadable, read_command
 from agentrq_worker.process import procfs
 from agentrq_worker.process.redact import Redactor
-from agentrq_worker.providers.parser_registry import PARSERS
-from agentrq_worker.providers.protocol_registry import make_protocol
+from agentrq_worker.providers.registry import make_protocol, parser_names
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_handler import _read as read_job
 from tests.worker.test_framing import frame, reference
 from tests.worker.test_golden import RPC
-from tests.worker.test_parser_properties import run as run_adapter
+from tests.worker.test_parser_properties import run as run_parser
 from tests.worker.test_protocol_properties import talk
 
 REFUSED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -43,9 +42,9 @@ def framing(data: bytes) -> None:
     assert frame([stream[at : at + size] for at in range(0, len(stream), size)], limit) == reference(stream, limit)
 
 
-def adapter(name: str) -> Callable[[bytes], None]:
+def parser(name: str) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
-        run_adapter(name, [line for line in data.split(b"\n") if line])
+        run_parser(name, [line for line in data.split(b"\n") if line])
 
     return target
 
@@ -56,7 +55,7 @@ def jsonrpc(data: bytes) -> None:
         talk(RPC[data[0] % len(RPC)], [line for line in data[1:].split(b"\n") if line], [])
 
 
-def dialect(name: str) -> Callable[[bytes], None]:
+def protocol(name: str) -> Callable[[bytes], None]:
     def target(data: bytes) -> None:
         made = make_protocol(name, "s", make_options({}), "claude", SessionTotal(), 1)
         made.open()
@@ -185,10 +184,10 @@ _NOBODY: Any = _Nobody()
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "framing": framing,
-    **{f"adapter-{name}": adapter(name) for name in PARSERS},
-    "dialect-runner": dialect("runner"),
-    "dialect-claude": dialect("claude"),
-    "dialect-jsonrpc": jsonrpc,
+    **{f"parser-{name}": parser(name) for name in parser_names()},
+    "protocol-runner": protocol("runner"),
+    "protocol-claude": protocol("claude"),
+    "protocol-jsonrpc": jsonrpc,
     "stream-entry": stream_entry,
     "channels": channels,
     "inbox": inbox,

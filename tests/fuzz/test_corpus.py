@@ -19,7 +19,7 @@ def test_every_target_has_inputs() -> None:
 
 
 @attack(
-    "any bytes: framing, each adapter and dialect, stream and inbox entries, states, options, RQ jobs, command lines",
+    "any bytes: framing, each parser and protocol, stream and inbox entries, states, options, RQ jobs, command lines",
     "decoded or refused by the errors that callers expect; `make fuzz` looks for more",
 )
 @pytest.mark.parametrize("name", TARGETS)

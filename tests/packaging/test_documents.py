@@ -15,7 +15,7 @@ from agentrq.wire.commands import FUNCTIONS, MAX_INBOX, MAX_PROMPT_BYTES, START,
 from agentrq.wire.keys import Keys
 from agentrq.wire.state import State
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.providers.parser_registry import PARSERS
+from agentrq_worker.providers.registry import parser_names
 from agentrq_worker.session.program_lookup import builtin
 from agentrq_worker.settings import Settings, load
 from tests.packaging.conftest import ROOT
@@ -62,7 +62,7 @@ def test_the_settings_shown_are_taken(tmp_path: Path) -> None:
 
 
 def test_providers_lists_what_there_is() -> None:
-    assert missing(sorted({*PARSERS, *builtin()}), page("providers")) == []
+    assert missing(sorted({*parser_names(), *builtin()}), page("providers")) == []
 
 
 def test_the_contract_has_every_message_and_its_members() -> None:

@@ -14,7 +14,7 @@ from agentrq.wire.commands import Options, make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import AgentProtocol, Ended, Write, as_sent
-from agentrq_worker.providers.protocol_registry import make_protocol
+from agentrq_worker.providers.registry import make_protocol
 
 PROMPTS = ("turn/start", "session/prompt")
 HANDSHAKE = ("initialize", "initialized", "thread/start", "session/new")

@@ -10,10 +10,10 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.acp.protocol import AcpProtocol
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import CommandRefused, Ended, Write
-from tests.worker.adapter_checks import as_json, check
+from agentrq_worker.providers.registry import make_protocol
+from tests.worker.parser_checks import as_json, check
 
 MODES = {"currentModeId": "default", "availableModes": [{"id": "default"}, {"id": "yolo"}, {"id": "plan"}]}
 OPTIONS = [
@@ -26,7 +26,8 @@ class Talk:
     """A dialect, what it has written and what it has said."""
 
     def __init__(self, epoch: int = 1, total: SessionTotal | None = None, **options: Any) -> None:
-        self.dialect = AcpProtocol(make_options({"cwd": "/w"} | options), total or SessionTotal(), epoch)
+        chosen = make_options({"cwd": "/w"} | options)
+        self.dialect = make_protocol("jsonrpc", "s", chosen, "acp", total or SessionTotal(), epoch)
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
@@ -113,8 +114,8 @@ def test_what_the_agent_does_not_have_is_said() -> None:
     talk = Talk(additional_directories=["/a"], system_prompt="x").begun()
     assert "additionalDirectories" not in talk.last["params"]
     assert [report["message"] for report in talk.of("status")] == [
-        "This agent knows no system_prompt",
-        "This agent knows no additional_directories",
+        "system_prompt: this agent does not support a system prompt",
+        "additional_directories: this agent does not support additional directories",
     ]
 
 
@@ -147,7 +148,7 @@ def test_model_and_mode_are_set_one_after_another(result: Any, options: Any, req
 @pytest.mark.parametrize(
     ("result", "options", "error"),
     [
-        ({}, {"model": "y"}, "this agent lets no model be chosen"),
+        ({}, {"model": "y"}, "this agent does not support choosing a model"),
         ({"modes": MODES}, {"permission_mode": "acceptEdits"}, "has no permission mode 'acceptEdits'; it has default"),
         ({}, {"permission_mode": "plan"}, "has no permission mode 'plan'; it has none"),
     ],
@@ -300,7 +301,7 @@ def test_an_interrupt_before_the_handshake_is_over_ends_the_turn_as_it_begins() 
     assert talk.dialect.interrupt() == b""
     talk.ready()
     assert talk.methods[-2:] == ["session/prompt", "session/cancel"]
-    with pytest.raises(CommandRefused, match="cannot be steered"):
+    with pytest.raises(CommandRefused, match="does not support adding a prompt"):
         talk.dialect.steer("more")
 
 

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.parser import OutputParser
-from agentrq_worker.providers.parser_registry import PARSERS, UnknownParser, adapter
-from tests.worker.adapter_checks import as_json, contents, receive_all
+from agentrq_worker.providers.claude.parser import ClaudeParser
+from agentrq_worker.providers.parser import OutputParser, UnknownParser
+from agentrq_worker.providers.registry import make_parser
+from tests.worker.parser_checks import as_json, contents, receive_all
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 
 
 @pytest.fixture
 def claude() -> OutputParser:
-    return adapter("claude")
+    return make_parser("claude")
 
 
 def assistant(*blocks: dict[str, Any], message: str = "msg_1", **members: Any) -> dict[str, Any]:
@@ -54,11 +55,10 @@ def control(request_id: str = "r1", **request: Any) -> dict[str, Any]:
     return {"type": "control_request", "request_id": request_id, "request": request}
 
 
-def test_adapters_are_found_by_name() -> None:
-    for name, kind in PARSERS.items():
-        assert type(adapter(name)) is kind
-    with pytest.raises(UnknownParser, match="No adapter 'gpt'; adapters are acp, aider, claude, codex"):
-        adapter("gpt")
+def test_a_parser_is_found_by_its_name() -> None:
+    assert type(make_parser("claude")) is ClaudeParser
+    with pytest.raises(UnknownParser, match="Unknown parser 'gpt'; parsers are acp, aider, claude, codex"):
+        make_parser("gpt")
 
 
 def test_only_the_first_init_is_published_unless_something_changed(claude: OutputParser) -> None:
@@ -277,7 +277,7 @@ def test_costs_are_one_turns_and_the_sum_the_sessions(claude: OutputParser) -> N
 
 def test_totals_go_on_over_a_recovery() -> None:
     total = SessionTotal(cost_usd=1.0, input_tokens=5, output_tokens=5, num_turns=2)
-    drafts = receive_all(adapter("claude", total), result(0.5, num_turns=1))
+    drafts = receive_all(make_parser("claude", total), result(0.5, num_turns=1))
     assert contents(drafts)[0]["sessionTotal"] == {
         "costUsd": 1.5,
         "inputTokens": 5,
@@ -293,7 +293,7 @@ def test_a_sum_that_begins_anew_counts_in_full(claude: OutputParser) -> None:
 
 def test_a_resumed_process_that_goes_on_from_a_saved_sum() -> None:
     spent = {"model_usage_since_last_result": {"m": {"costUSD": 0.125}}}
-    drafts = receive_all(adapter("claude"), result(4.0, result_index=0, **spent))
+    drafts = receive_all(make_parser("claude"), result(4.0, result_index=0, **spent))
     assert contents(drafts)[0]["totalCostUsd"] == 0.125
 
 
@@ -525,5 +525,5 @@ def test_a_message_whose_content_is_a_string(claude: OutputParser) -> None:
 def test_the_order_of_members_does_not_matter(claude: OutputParser) -> None:
     lines = (TRANSCRIPTS / "claude-tool.ndjson").read_bytes().splitlines()
     turned = [json.dumps(dict(reversed(json.loads(line).items()))).encode() for line in lines]
-    straight = [as_json(draft) for line in lines for draft in adapter("claude").receive(line)]
-    assert [as_json(draft) for line in turned for draft in adapter("claude").receive(line)] == straight
+    straight = [as_json(draft) for line in lines for draft in make_parser("claude").receive(line)]
+    assert [as_json(draft) for line in turned for draft in make_parser("claude").receive(line)] == straight

@@ -23,7 +23,7 @@ SPOKEN = sorted(path.name for path in TRANSCRIPTS.glob("claude[-1]*.ndjson") if 
 
 
 def make(**options: Any) -> ClaudeProtocol:
-    return ClaudeProtocol(Options(**options), ClaudeParser())
+    return ClaudeProtocol(Options(**options))
 
 
 def line(**members: Any) -> bytes:
@@ -41,8 +41,8 @@ def asks(request_id: str = "r1", **request: Any) -> bytes:
     return line(type="control_request", request_id=request_id, request={"subtype": "can_use_tool"} | request)
 
 
-def reply_to(dialect: ClaudeProtocol, answer: Any, request_id: str = "r1") -> Any:
-    said = written(dialect.answer(request_id, answer))
+def reply_to(protocol: ClaudeProtocol, answer: Any, request_id: str = "r1") -> Any:
+    said = written(protocol.answer(request_id, answer))
     assert said["type"] == "control_response"
     assert (said["response"]["subtype"], said["response"]["request_id"]) == ("success", request_id)
     return said["response"]["response"]
@@ -59,21 +59,21 @@ RESULT = line(type="result", subtype="success", is_error=False, result="", num_t
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_it_writes_what_was_recorded(name: str) -> None:
-    dialect = make()
+    protocol = make()
     for each in (TRANSCRIPTS / f"{name}.ndjson").read_bytes().split(b"\n"):
-        dialect.receive(each)
+        protocol.receive(each)
         if b'"control_request"' in each:
             break  # the answer is due here: the end of the turn would close the request
     compared = 0
     for text in (TRANSCRIPTS / f"{name}.in.ndjson").read_text().splitlines():
         recorded = json.loads(text)
         if recorded["type"] == "user":
-            assert written(dialect.prompt(recorded["message"]["content"])) == recorded
+            assert written(protocol.prompt(recorded["message"]["content"])) == recorded
         elif recorded["type"] == "control_response":
             response = recorded["response"]
-            assert written(dialect.answer(response["request_id"], response["response"])) == recorded
+            assert written(protocol.answer(response["request_id"], response["response"])) == recorded
         elif recorded["request"]["subtype"] == "interrupt":
-            ours = written(dialect.interrupt())
+            ours = written(protocol.interrupt())
             assert {**ours, "request_id": recorded["request_id"]} == recorded
         else:
             continue  # an initialize: nothing of it is needed
@@ -82,11 +82,11 @@ def test_it_writes_what_was_recorded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPOKEN)
-def test_it_reads_as_its_adapter(name: str) -> None:
-    dialect, adapter = make(), ClaudeParser()
+def test_it_reads_as_its_parser(name: str) -> None:
+    protocol, parser = make(), ClaudeParser()
     for each in (TRANSCRIPTS / name).read_bytes().split(b"\n"):
-        said = dialect.receive(each)
-        assert [one for one in said if isinstance(one, DraftMessage)] == adapter.receive(each)
+        said = protocol.receive(each)
+        assert [one for one in said if isinstance(one, DraftMessage)] == parser.receive(each)
         assert not [one for one in others(said) if not isinstance(one, Alive)]
 
 
@@ -115,52 +115,53 @@ def test_command_line() -> None:
     [(None, "default"), ("bypassPermissions", "default"), ("acceptEdits", "default"), ("plan", "plan")],
 )
 def test_a_policy_has_to_be_asked(asked: str | None, given: str) -> None:
-    dialect = make(approvals="allow")
-    argv = dialect.command([], Options(permission_mode=asked, approvals="allow"))
+    protocol = make(approvals="allow")
+    argv = protocol.command([], Options(permission_mode=asked, approvals="allow"))
     assert argv[argv.index("--permission-mode") + 1] == given
     with pytest.raises(CommandRefused, match="policy"):
-        dialect.set_permission_mode("bypassPermissions")
-    assert written(dialect.set_permission_mode("plan"))["request"] == {"subtype": "set_permission_mode", "mode": "plan"}
+        protocol.set_permission_mode("bypassPermissions")
+    request = written(protocol.set_permission_mode("plan"))["request"]
+    assert request == {"subtype": "set_permission_mode", "mode": "plan"}
 
 
 def test_the_other_controls() -> None:
-    dialect = make()
-    assert written(dialect.set_model("opus"))["request"] == {"subtype": "set_model", "model": "opus"}
-    assert written(dialect.set_permission_mode("bypassPermissions"))["request"]["mode"] == "bypassPermissions"
-    assert written(dialect.steer("also"))["priority"] == "next"
-    farewell = [json.loads(each) for each in dialect.stop().splitlines()]
+    protocol = make()
+    assert written(protocol.set_model("opus"))["request"] == {"subtype": "set_model", "model": "opus"}
+    assert written(protocol.set_permission_mode("bypassPermissions"))["request"]["mode"] == "bypassPermissions"
+    assert written(protocol.steer("also"))["priority"] == "next"
+    farewell = [json.loads(each) for each in protocol.stop().splitlines()]
     assert [each["request"]["subtype"] for each in farewell] == ["interrupt", "end_session"]
     assert len({each["request_id"] for each in farewell}) == 2
-    assert written(dialect.prompt("a\nb\u2028\U0001f600"))["message"]["content"] == "a\nb\u2028\U0001f600"
+    assert written(protocol.prompt("a\nb\u2028\U0001f600"))["message"]["content"] == "a\nb\u2028\U0001f600"
 
 
 def test_an_interrupt_before_the_turn_is_sent_once_more_when_it_begins() -> None:
-    dialect = make()
-    dialect.prompt("go")
-    assert written(dialect.interrupt())["request"]["subtype"] == "interrupt"
-    assert others(dialect.receive(INIT)) == []
-    again = others(dialect.receive(REQUESTING))
+    protocol = make()
+    protocol.prompt("go")
+    assert written(protocol.interrupt())["request"]["subtype"] == "interrupt"
+    assert others(protocol.receive(INIT)) == []
+    again = others(protocol.receive(REQUESTING))
     assert again[0] == Alive()
     assert isinstance(again[1], Write)
     assert written(again[1].data)["request"]["subtype"] == "interrupt"
-    assert others(dialect.receive(REQUESTING)) == [Alive()]
-    dialect.interrupt()  # the turn is under way: once is enough
-    assert others(dialect.receive(REQUESTING)) == [Alive()]
-    dialect.receive(RESULT)
-    dialect.prompt("next")
-    assert others(dialect.receive(REQUESTING)) == [Alive()]
+    assert others(protocol.receive(REQUESTING)) == [Alive()]
+    protocol.interrupt()  # the turn is under way: once is enough
+    assert others(protocol.receive(REQUESTING)) == [Alive()]
+    protocol.receive(RESULT)
+    protocol.prompt("next")
+    assert others(protocol.receive(REQUESTING)) == [Alive()]
 
 
 def test_answers_to_our_own_requests_are_not_told() -> None:
-    dialect = make()
+    protocol = make()
     fine = {"subtype": "success", "request_id": "interrupt-1", "response": {"still_queued": []}}
-    assert dialect.receive(line(type="control_response", response=fine)) == []
+    assert protocol.receive(line(type="control_response", response=fine)) == []
     wrong = {"subtype": "error", "request_id": "set_permission_mode-2", "error": "no such mode"}
-    assert dialect.receive(line(type="control_response", response=wrong)) == [
+    assert protocol.receive(line(type="control_response", response=wrong)) == [
         Log("set_permission_mode-2: no such mode")
     ]
     old = {"subtype": "error", "request_id": "end_session-3", "error": "Unsupported control request subtype"}
-    assert dialect.receive(line(type="control_response", response=old)) == []
+    assert protocol.receive(line(type="control_response", response=old)) == []
 
 
 def test_a_request_nobody_can_answer_is_declined() -> None:
@@ -207,23 +208,23 @@ SUGGESTION = {"type": "setMode", "mode": "acceptEdits", "destination": "session"
     ],
 )
 def test_permission(answer: Any, reply: Any) -> None:
-    dialect = make()
+    protocol = make()
     request = asks(tool_name="Bash", input={"command": "ls"}, permission_suggestions=[SUGGESTION])
-    assert others(dialect.receive(request)) == [Alive()]
-    assert reply_to(dialect, answer) == reply
+    assert others(protocol.receive(request)) == [Alive()]
+    assert reply_to(protocol, answer) == reply
 
 
 @pytest.mark.parametrize(
     "answer", ["perhaps", None, 1, [], {}, {"decision": "so"}, {"decision": "allow", "input": "ls"}, {"suggestion": 1}]
 )
 def test_an_answer_that_is_none_is_refused_and_the_request_stays_open(answer: Any) -> None:
-    dialect = make()
-    dialect.receive(asks(tool_name="Bash", input={"command": "ls"}))
+    protocol = make()
+    protocol.receive(asks(tool_name="Bash", input={"command": "ls"}))
     with pytest.raises(CommandRefused):
-        dialect.answer("r1", answer)
-    assert reply_to(dialect, "allow")["behavior"] == "allow"
+        protocol.answer("r1", answer)
+    assert reply_to(protocol, "allow")["behavior"] == "allow"
     with pytest.raises(CommandRefused, match="open"):
-        dialect.answer("r2", "allow")
+        protocol.answer("r2", "allow")
 
 
 QUESTIONS = [{"question": "Which?", "header": "H", "options": []}, {"question": "How many?", "header": "H"}]
@@ -239,14 +240,14 @@ QUESTIONS = [{"question": "Which?", "header": "H", "options": []}, {"question": 
     ],
 )
 def test_questions(answer: Any, answers: Any) -> None:
-    dialect = make()
-    dialect.receive(asks(tool_name="AskUserQuestion", input={"questions": QUESTIONS}))
+    protocol = make()
+    protocol.receive(asks(tool_name="AskUserQuestion", input={"questions": QUESTIONS}))
     updated = {"questions": QUESTIONS, "answers": answers}
-    assert reply_to(dialect, answer) == {"behavior": "allow", "updatedInput": updated}
+    assert reply_to(protocol, answer) == {"behavior": "allow", "updatedInput": updated}
     for unclear in ("Blue", {"answers": {"2": "x"}}, None):  # which of the two?
         with pytest.raises(CommandRefused):
-            dialect.answer("r1", unclear)
-    assert reply_to(dialect, "deny")["behavior"] == "deny"
+            protocol.answer("r1", unclear)
+    assert reply_to(protocol, "deny")["behavior"] == "deny"
 
 
 @pytest.mark.parametrize(
@@ -261,14 +262,14 @@ def test_questions(answer: Any, answers: Any) -> None:
     ],
 )
 def test_elicitation(answer: Any, reply: Any) -> None:
-    dialect = make()
+    protocol = make()
     schema = {"type": "object", "properties": {"name": {"type": "string"}}}
-    dialect.receive(asks(subtype="elicitation", mcp_server_name="m", message="Who?", requested_schema=schema))
-    assert reply_to(dialect, answer) == reply
+    protocol.receive(asks(subtype="elicitation", mcp_server_name="m", message="Who?", requested_schema=schema))
+    assert reply_to(protocol, answer) == reply
 
 
 def test_dialog() -> None:
-    dialect = make()
-    dialect.receive(asks(subtype="request_user_dialog", dialog_kind="k", payload={}))
-    assert reply_to(dialect, {"answers": {"0": "yes"}}) == {"behavior": "completed", "result": "yes"}
-    assert reply_to(dialect, "deny") == {"behavior": "cancelled"}
+    protocol = make()
+    protocol.receive(asks(subtype="request_user_dialog", dialog_kind="k", payload={}))
+    assert reply_to(protocol, {"answers": {"0": "yes"}}) == {"behavior": "completed", "result": "yes"}
+    assert reply_to(protocol, "deny") == {"behavior": "cancelled"}

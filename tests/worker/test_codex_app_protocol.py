@@ -9,22 +9,22 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.providers.codex.app_protocol import CodexAppProtocol
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Write
-from tests.worker.adapter_checks import as_json, check
+from agentrq_worker.providers.registry import make_protocol
+from tests.worker.parser_checks import as_json, check
 
 
 class Talk:
-    """A dialect, what it has written and what it has said."""
+    """A protocol, what it has written and what it has said."""
 
     def __init__(self, epoch: int = 1, total: SessionTotal | None = None, **options: Any) -> None:
-        self.dialect = CodexAppProtocol(make_options(options), total or SessionTotal(), epoch)
+        self.protocol = make_protocol("jsonrpc", "s", make_options(options), "codex", total or SessionTotal(), epoch)
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
         self.late: list[str] = []
-        self.write(self.dialect.open())
+        self.write(self.protocol.open())
 
     def write(self, data: bytes) -> Talk:
         assert not data or data.endswith(b"\n")
@@ -33,7 +33,7 @@ class Talk:
 
     def hear(self, *lines: dict[str, Any]) -> Talk:
         for line in lines:
-            for said in self.dialect.receive(json.dumps(line).encode()):
+            for said in self.protocol.receive(json.dumps(line).encode()):
                 if isinstance(said, DraftMessage):
                     check(said)
                     self.messages.append(as_json(said))
@@ -57,7 +57,7 @@ class Talk:
 
     def turn(self, prompt: str = "go", turn: str = "t1") -> Talk:
         """Into a turn."""
-        self.write(self.dialect.prompt(prompt))
+        self.write(self.protocol.prompt(prompt))
         return self.answers({"turn": {"id": turn, "status": "inProgress"}}).hear(started(turn))
 
     @property
@@ -111,7 +111,7 @@ def test_a_prompt_waits_for_the_handshake_and_the_first_init_for_a_prompt() -> N
     assert talk.last["params"] == {"threadId": "th", "input": [{"type": "text", "text": "go"}]}
     assert talk.messages[0] == {"type": "init", "content": {"providerSessionId": "th", "model": "gpt-5", "cwd": "/w"}}
     early = Talk()
-    assert early.dialect.prompt("go") == b""
+    assert early.protocol.prompt("go") == b""
     assert early.ready().last["method"] == "turn/start"
     assert early.types() == ["init"]
 
@@ -134,11 +134,12 @@ def test_permission_modes(options: dict[str, Any], policy: str, sandbox: str) ->
 def test_options_that_codex_does_not_have() -> None:
     talk = Talk(worktree_name="w", max_budget_usd=1.0).answers({})
     assert [message["message"] for message in talk.of("status")] == [
-        "codex knows no worktree_name", "codex knows no max_budget_usd",
-    ]  # fmt: skip
+        "worktree_name: this agent does not support worktrees",
+        "max_budget_usd: this agent does not support a budget in USD",
+    ]
     assert Talk(permission_mode="yes").answers({}).ended[0].startswith("codex has no permission mode 'yes'")  # type: ignore[union-attr]
     with pytest.raises(CommandRefused, match="no permission mode"):
-        Talk().dialect.set_permission_mode("yes")
+        Talk().protocol.set_permission_mode("yes")
 
 
 @pytest.mark.parametrize("steps", [0, 1])
@@ -224,36 +225,36 @@ def test_sub_agents_tokens_count_and_their_turns_do_not() -> None:
 
 def test_steering_names_the_turn_and_waits_for_it() -> None:
     talk = Talk().ready().write(b"")
-    talk.write(talk.dialect.prompt("go"))
-    assert talk.dialect.steer("more") == b""
+    talk.write(talk.protocol.prompt("go"))
+    assert talk.protocol.steer("more") == b""
     talk.answers({"turn": {"id": "t1", "status": "inProgress"}})
     expected = {"threadId": "th", "expectedTurnId": "t1", "input": [{"type": "text", "text": "more"}]}
     assert (talk.last["method"], talk.last["params"]) == ("turn/steer", expected)
     talk.hear(started("t1"))
     assert [line["method"] for line in talk.written].count("turn/steer") == 1
-    talk.write(talk.dialect.steer("again"))
+    talk.write(talk.protocol.steer("again"))
     assert talk.last["params"]["input"][0]["text"] == "again"
 
 
 def test_a_steer_that_came_too_late_has_a_turn_of_its_own() -> None:
     talk = Talk().ready().turn()
-    talk.write(talk.dialect.steer("more")).answers(error={"message": "no active turn"})
+    talk.write(talk.protocol.steer("more")).answers(error={"message": "no active turn"})
     assert talk.late == ["more"]
     assert talk.of("error") == []
 
 
 def test_a_turn_that_cannot_begin_keeps_what_was_to_join_it() -> None:
     talk = Talk().ready()
-    talk.write(talk.dialect.prompt("go"))
-    assert talk.dialect.steer("more") == b""
+    talk.write(talk.protocol.prompt("go"))
+    assert talk.protocol.steer("more") == b""
     talk.answers(error={"message": "overloaded"})
     assert talk.late == ["more"]
 
 
 def test_an_interrupt_waits_for_the_turn() -> None:
     talk = Talk()
-    talk.write(talk.dialect.prompt("go"))
-    assert talk.dialect.interrupt() == b""
+    talk.write(talk.protocol.prompt("go"))
+    assert talk.protocol.interrupt() == b""
     talk.ready().answers({"turn": {"id": "t1", "status": "inProgress"}})
     assert (talk.last["method"], talk.last["params"]) == ("turn/interrupt", {"threadId": "th", "turnId": "t1"})
     talk.hear(started("t1"), item("started", "commandExecution", "c1", command="sleep 9"))
@@ -262,12 +263,12 @@ def test_an_interrupt_waits_for_the_turn() -> None:
     assert talk.of("tool_result")[0]["isError"]
     assert talk.of("cost")[0]["errors"] == ["The turn was interrupted"]
     assert [line["method"] for line in talk.written].count("turn/interrupt") == 1
-    assert talk.dialect.stop() == b""
+    assert talk.protocol.stop() == b""
 
 
 def test_a_turn_that_cannot_begin_is_over() -> None:
     talk = Talk().ready()
-    talk.write(talk.dialect.prompt("go")).answers(error={"message": "overloaded"})
+    talk.write(talk.protocol.prompt("go")).answers(error={"message": "overloaded"})
     assert talk.types() == ["init", "error", "cost"]
     assert talk.of("cost")[0]["errors"] == ["overloaded"]
 
@@ -287,8 +288,8 @@ def test_a_failed_turn_says_why() -> None:
 
 def test_model_and_mode_go_with_the_next_turn() -> None:
     talk = Talk().ready()
-    assert talk.dialect.set_model("gpt-6") == b""
-    assert talk.dialect.set_permission_mode("plan") == b""
+    assert talk.protocol.set_model("gpt-6") == b""
+    assert talk.protocol.set_permission_mode("plan") == b""
     talk.turn()
     changed = {"model": "gpt-6", "approvalPolicy": "never", "sandboxPolicy": {"type": "readOnly"}}
     assert talk.last["params"].items() >= changed.items()
@@ -397,10 +398,10 @@ def test_what_is_asked_is_told() -> None:
 )
 def test_answers(asked: dict[str, Any], answer: Any, result: Any) -> None:
     talk = Talk().ready().turn().hear(asked)
-    talk.write(talk.dialect.answer(str(asked["id"]), answer))
+    talk.write(talk.protocol.answer(str(asked["id"]), answer))
     assert talk.last == {"id": asked["id"], "result": result}
     with pytest.raises(CommandRefused, match="no such request"):
-        talk.dialect.answer(str(asked["id"]), answer)
+        talk.protocol.answer(str(asked["id"]), answer)
     # The server's acknowledgement is no withdrawal.
     talk.hear(note("serverRequest/resolved", requestId=asked["id"]))
     assert talk.of("approval_resolved") == []
@@ -423,8 +424,8 @@ def test_answers(asked: dict[str, Any], answer: Any, result: Any) -> None:
 def test_answers_that_do_not_fit_leave_the_request_open(asked: dict[str, Any], answer: Any) -> None:
     talk = Talk().ready().turn().hear(asked)
     with pytest.raises(CommandRefused):
-        talk.dialect.answer(str(asked["id"]), answer)
-    assert talk.dialect.answer(str(asked["id"]), {"a": "x"} if asked is ASK else "allow")
+        talk.protocol.answer(str(asked["id"]), answer)
+    assert talk.protocol.answer(str(asked["id"]), {"a": "x"} if asked is ASK else "allow")
 
 
 def test_a_request_may_be_withdrawn_and_ids_are_the_epochs() -> None:
@@ -432,7 +433,7 @@ def test_a_request_may_be_withdrawn_and_ids_are_the_epochs() -> None:
     assert talk.of("approval_request")[0]["requestId"] == "3.7"
     assert talk.of("approval_resolved") == [{"requestId": "3.7", "decision": "withdrawn", "by": "agent"}]
     with pytest.raises(CommandRefused):
-        talk.dialect.answer("3.7", "allow")
+        talk.protocol.answer("3.7", "allow")
 
 
 @pytest.mark.parametrize(

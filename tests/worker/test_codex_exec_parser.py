@@ -8,15 +8,15 @@ import pytest
 
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.parser import OutputParser
-from agentrq_worker.providers.parser_registry import adapter
-from tests.worker.adapter_checks import as_json, contents, receive_all
+from agentrq_worker.providers.registry import make_parser
+from tests.worker.parser_checks import as_json, contents, receive_all
 
 THREAD = {"type": "thread.started", "thread_id": "th1"}
 
 
 @pytest.fixture
 def codex() -> OutputParser:
-    return adapter("codex")
+    return make_parser("codex")
 
 
 def item(event: str, item_type: str, item_id: str | None = "item_0", **members: Any) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def test_item_ids_of_the_next_process_are_new_calls(codex: OutputParser) -> None
 
 
 def test_item_ids_of_another_writer_are_new_calls() -> None:
-    drafts = receive_all(adapter("codex", epoch=4), THREAD, command("completed"))
+    drafts = receive_all(make_parser("codex", epoch=4), THREAD, command("completed"))
     assert contents(drafts, "tool_call")[0]["toolUseId"] == "4.item_0"
 
 
@@ -221,7 +221,7 @@ def test_usage_of_another_thread_or_a_lower_or_unmoved_one_counts_in_full(codex:
 
 def test_a_recovered_session_goes_on_from_its_thread() -> None:
     total = SessionTotal(input_tokens=100, output_tokens=20, num_turns=1)
-    drafts = receive_all(adapter("codex", total, epoch=2), THREAD, completed(150, 25))
+    drafts = receive_all(make_parser("codex", total, epoch=2), THREAD, completed(150, 25))
     assert spent(*contents(drafts, "cost")) == [(50, 5)]
     assert contents(drafts, "cost")[0]["sessionTotal"] == {
         "costUsd": 0.0,

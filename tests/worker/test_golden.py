@@ -16,8 +16,8 @@ import pytest
 
 from agentrq.wire.codec import encode
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser_registry import adapter
-from tests.worker.adapter_checks import as_json
+from agentrq_worker.providers.registry import make_parser
+from tests.worker.parser_checks import as_json
 from tests.worker.rpc_player import Player
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
@@ -69,7 +69,7 @@ def compare(recording: Path, drafts: Sequence[DraftMessage]) -> None:
 
 @pytest.mark.parametrize("recording", ONE_WAY, ids=lambda path: path.stem)
 def test_the_recording_gives_its_golden_messages(recording: Path) -> None:
-    reader = adapter(provider_of(recording))
+    reader = make_parser(provider_of(recording))
     drafts = [draft for line in recording.read_bytes().split(b"\n") for draft in reader.receive(line)]
     compare(recording, drafts)
     assert reader.close() == [], "a finished recording leaves no tool call open"
@@ -104,7 +104,7 @@ def shape(value: Any, way: str = "") -> list[str]:
 
 @pytest.mark.parametrize("recording", RPC, ids=lambda path: path.stem)
 def test_a_replay_without_the_client_says_the_same(recording: Path) -> None:
-    reader = adapter(provider_of(recording))
+    reader = make_parser(provider_of(recording))
     replayed = [draft for line in recording.read_bytes().split(b"\n") for draft in reader.receive(line)]
 
     def comparable(drafts: Sequence[DraftMessage]) -> list[dict[str, Any]]:

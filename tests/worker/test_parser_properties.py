@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser_registry import PARSERS, adapter
-from tests.worker.adapter_checks import as_json, check, contents
+from agentrq_worker.providers.registry import make_parser, parser_names
 from tests.worker.made_lines import MADE
+from tests.worker.parser_checks import as_json, check, contents
 from tests.worker.test_golden import RECORDINGS, provider_of
 
 TRANSCRIPTS = {
     name: [recording.read_bytes().split(b"\n") for recording in RECORDINGS if provider_of(recording) == name]
-    for name in PARSERS
+    for name in parser_names()
 } | {name: [lines] for name, lines in MADE.items()}
 LINES = {name: [line for lines in found for line in lines if line] for name, found in TRANSCRIPTS.items()}
-NAMES = st.sampled_from(sorted(PARSERS))
+NAMES = st.sampled_from(sorted(parser_names()))
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -37,7 +37,7 @@ def check_all(drafts: Sequence[DraftMessage]) -> None:
 
 
 def run(name: str, lines: Sequence[bytes]) -> list[DraftMessage]:
-    reader = adapter(name)
+    reader = make_parser(name)
     drafts = [draft for line in lines for draft in reader.receive(line)]
     drafts += reader.close()
     check_all(drafts)
@@ -271,7 +271,7 @@ def test_duplicate_keys_and_large_numbers(name: str) -> None:
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 5000], ids=["1e999", "5000 digits"])
 def test_numbers_out_of_range_do_not_raise(name: str, number: bytes) -> None:
     before, after = CALLS[name]
-    reader = adapter(name)
+    reader = make_parser(name)
     for line in (before + number + after, b'{"type":"new","x":' + number + b"}", *broken_numbers(name, number)):
         assert reader.receive(line)
 
@@ -307,20 +307,20 @@ def broken_numbers(name: str, number: bytes) -> list[bytes]:
     return [line.replace(b"%b", number) for line in BROKEN_NUMBERS[name]]
 
 
-@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("name", sorted(parser_names()))
 @pytest.mark.parametrize("line", [b"", b"\n", b" \t\r\n"])
 def test_blank_lines_say_nothing(name: str, line: bytes) -> None:
     assert run(name, [line]) == []
 
 
-@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("name", sorted(parser_names()))
 @pytest.mark.parametrize("line", [b'{"type":NaN}', b'{"type":"x"', b'{"a":1}{"b":2}', b"{'a':1}", b"\xff", b"log: {}"])
 def test_what_is_no_json_is_said_to_be_none(name: str, line: bytes) -> None:
     (content,) = contents(run(name, [line]), "error")
     assert (content["code"], content["excerpt"]) == ("invalid_json", line.decode("utf-8", "replace"))
 
 
-@pytest.mark.parametrize("name", sorted(PARSERS))
+@pytest.mark.parametrize("name", sorted(parser_names()))
 def test_an_excerpt_is_cut_between_characters(name: str) -> None:
     (content,) = contents(run(name, ["\U0001f600".encode() * 200]), "error")
     assert content["excerpt"] == "\U0001f600" * 100

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.session import program_lookup
+from agentrq_worker.providers import registry
 from agentrq_worker.session.launch_plan import CannotLaunch, prepare
 from agentrq_worker.session.program_lookup import resolve
 from agentrq_worker.settings import Provider, Settings
@@ -25,8 +26,11 @@ def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """The places of the search, in order, within a machine of the test's own; none of them holds anything."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
-    own = [place.replace("/usr", str(tmp_path / "usr")) for place in program_lookup.CLAUDE_PLACES]
-    monkeypatch.setattr(program_lookup, "CLAUDE_PLACES", own)
+    table = registry.providers()
+    claude = table.specs["claude"]
+    own = tuple(place.replace("/usr", str(tmp_path / "usr")) for place in claude.places)
+    moved = table._replace(specs={**table.specs, "claude": dataclasses.replace(claude, places=own)})
+    monkeypatch.setattr(registry, "providers", lambda: moved)
     return [Path(place).expanduser() for place in own] + [tmp_path / "path" / "claude"]
 
 
@@ -37,7 +41,7 @@ def test_the_first_place_wins(places: list[Path], tmp_path: Path) -> None:
     for place in reversed(places):
         program(place)
         found = resolve("claude", Settings())
-        assert (found.argv, found.dialect, found.adapter) == ([str(place)], "claude", "claude")
+        assert (found.argv, found.protocol, found.parser) == ([str(place)], "claude", "claude")
     places[0].chmod(0o644)
     assert resolve("claude", Settings()).argv == [str(places[1])]
 
@@ -52,15 +56,15 @@ def test_settings_and_runners_dir_come_before(places: list[Path], tmp_path: Path
     node = program(tmp_path / "path" / "node")
     script = program(tmp_path / "runners" / "claude-runner.mjs")
     by_script = resolve("claude", Settings(runners_dir=str(script.parent)))
-    assert (by_script.argv, by_script.dialect) == ([str(node), str(script)], "runner")
-    own = Provider(command=["/opt/claude"], dialect="claude")
+    assert (by_script.argv, by_script.protocol) == ([str(node), str(script)], "runner")
+    own = Provider(command=["/opt/claude"], protocol="claude")
     by_settings = resolve("claude", Settings(runners_dir=str(script.parent), providers={"claude": own}))
-    assert (by_settings.argv, by_settings.dialect) == (["/opt/claude"], "claude")
+    assert (by_settings.argv, by_settings.protocol) == (["/opt/claude"], "claude")
 
 
-def test_a_provider_of_another_name_with_its_dialect(places: list[Path]) -> None:
+def test_a_provider_of_another_name_with_its_protocol(places: list[Path]) -> None:
     program(places[2])
-    named = Settings(providers={"fast": Provider(dialect="claude", options={"model": "haiku"})})
+    named = Settings(providers={"fast": Provider(protocol="claude", options={"model": "haiku"})})
     assert resolve("fast", named).argv == [str(places[2])]
 
 

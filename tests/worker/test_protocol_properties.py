@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agentrq_worker.process.framing import LineFramer, LineTooLong
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import CommandRefused, Ended, Log, Write
-from tests.worker.adapter_checks import check, contents
+from tests.worker.parser_checks import check, contents
 from tests.worker.rpc_player import dialect_of
 from tests.worker.test_golden import RPC
 

@@ -9,13 +9,13 @@ from typing import Any
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser_registry import adapter
+from agentrq_worker.providers.registry import make_parser
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
 
 class Talk:
     def __init__(self) -> None:
-        make = partial(adapter, epoch=1)
+        make = partial(make_parser, epoch=1)
         self._dialect = RunnerProtocol("s", Options(), "claude", make, SessionTotal())
 
     def say(self, **line: Any) -> list[DraftMessage]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from agentrq_worker.providers.parser_registry import adapter
-from tests.worker.adapter_checks import as_json, contents, receive_all
+from agentrq_worker.providers.registry import make_parser
 from tests.worker.made_lines import AIDER, DONE, OLLAMA, chunk
+from tests.worker.parser_checks import as_json, contents, receive_all
 
 
 def told(name: str, *lines: Any) -> list[dict[str, Any]]:
-    return [as_json(draft) for draft in receive_all(adapter(name), *lines)]
+    return [as_json(draft) for draft in receive_all(make_parser(name), *lines)]
 
 
 # Gemini ---------------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_gemini_whole_texts_and_faults() -> None:
 
 
 def test_a_gemini_that_ends_in_mid_text() -> None:
-    reader = adapter("gemini")
+    reader = make_parser("gemini")
     receive_all(reader, gemini("message", role="assistant", content="ha", delta=True), gemini("tool_use", tool_id="t"))
     receive_all(reader, gemini("message", role="assistant", content="lf", delta=True))
     assert [draft.type for draft in reader.close()] == ["text", "tool_result"]
@@ -148,7 +148,7 @@ def test_what_aider_prints_of_its_cost(printed: list[str], figures: tuple[float,
 
 
 def test_how_aider_fails() -> None:
-    reader = adapter("aider")
+    reader = make_parser("aider")
     drafts = receive_all(reader, line("litellm.AuthenticationError: no key"), {"type": "exit", "code": 0})
     assert contents(drafts, "error") == [
         {"message": "litellm.AuthenticationError: no key", "code": "AuthenticationError"}

@@ -13,8 +13,7 @@ from msgspec import Raw
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Cost, SessionTotal, Text, ToolCall, ToolResult
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser_registry import adapter
-from agentrq_worker.providers.protocol_registry import make_protocol
+from agentrq_worker.providers.registry import make_parser, make_protocol
 from agentrq_worker.testing import conform, main
 from tests.worker.made_lines import MADE
 from tests.worker.test_golden import ONE_WAY, RECORDINGS, RPC, TRANSCRIPTS, provider_of
@@ -42,7 +41,7 @@ class Wrong:
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
 def test_our_own_adapters_conform(recording: Path) -> None:
-    messages = conform(lambda: adapter(provider_of(recording)), recording, trouble=20)
+    messages = conform(lambda: make_parser(provider_of(recording)), recording, trouble=20)
     golden = (TRANSCRIPTS / "golden" / f"{recording.stem}.messages.ndjson").read_bytes().splitlines()
     if recording in ONE_WAY:
         assert messages == [json.loads(line) for line in golden]
@@ -58,7 +57,7 @@ def test_our_own_dialects_conform(recording: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_made_lines_conform(name: str) -> None:
-    assert conform(lambda: adapter(name), b"\n".join(MADE[name]), trouble=50)[0]["type"] == "init"
+    assert conform(lambda: make_parser(name), b"\n".join(MADE[name]), trouble=50)[0]["type"] == "init"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_faults_are_named(reader: Any, lines: bytes, fault: str) -> None:
 
 def test_the_command(tmp_path: Path) -> None:
     recording = TRANSCRIPTS / "gemini-tool.ndjson"
-    done = CliRunner().invoke(main, ["--adapter", "gemini", str(recording)])
+    done = CliRunner().invoke(main, ["--parser", "gemini", str(recording)])
     assert done.exit_code == 0, done.output
     golden = (TRANSCRIPTS / "golden" / "gemini-tool.messages.ndjson").read_text().splitlines()
     assert [json.loads(line) for line in done.output.splitlines()] == [json.loads(line) for line in golden]

@@ -20,6 +20,7 @@ from agentrq.connection import BadUrl, connect, hide_arguments, masked
 from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
 from agentrq_worker.ownership.lease import NameTaken
+from agentrq_worker.session.program_lookup import check_settings
 from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
 from agentrq_worker.worker import Worker
 
@@ -116,6 +117,7 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
     hide_arguments(given["redis_url"] or "")
     try:
         settings = load(config, options=given)
+        check_settings(settings)
     except InvalidSetting as error:
         _fail(EXIT_USAGE, str(error))
     with contextlib.ExitStack() as stack:

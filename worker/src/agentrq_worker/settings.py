@@ -5,6 +5,7 @@ Owns names, types, defaults and their checks. Knows nothing of what the settings
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -24,6 +25,8 @@ from agentrq.wire.commands import Options, make_options
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
 from agentrq.wire.script_calls import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
 from agentrq_worker.start_policy import EVERYTHING, StartPolicy
+
+log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 
@@ -82,8 +85,8 @@ class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
 class Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True):
     """``[providers.NAME]``: how one provider's runner is started and understood."""
 
-    dialect: Literal["runner", "claude", "jsonrpc"] | None = None
-    adapter: Literal["claude", "codex", "gemini", "opencode", "ollama", "aider", "acp"] | None = None
+    protocol: str | None = None
+    parser: str | None = None
     command: list[str] | None = None
     env: dict[str, str] = {}
     pass_env: list[str] = []
@@ -159,6 +162,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
 _ANNOTATIONS = typing.get_type_hints(Settings)
 _TOML_ONLY = ("policy", "providers")
 _FROM_ENVIRONMENT = {f"AGENTRQ_{name.upper()}": name for name in Settings.__struct_fields__ if name not in _TOML_ONLY}
+_FORMER_NAMES = {"dialect": "protocol", "adapter": "parser"}
+"""Keys of ``[providers.NAME]`` that are still accepted, and what they are called now."""
 _MAY_BE_ZERO = frozenset({"drain_s", "stop_grace_s", "max_spool", "recovery_timeout_s"})
 
 
@@ -225,7 +230,8 @@ def _providers(value: Any, source: str) -> dict[str, Provider]:
     if not isinstance(value, dict):
         raise InvalidSetting(f"{source}: expected tables [providers.NAME]")
     found = {}
-    for name, table in value.items():
+    for name, given in value.items():
+        table = _with_new_names(given, f"{source}.{name}")
         try:
             found[name] = msgspec.convert(table, Provider)
         except msgspec.ValidationError as error:
@@ -237,6 +243,18 @@ def _providers(value: Any, source: str) -> dict[str, Provider]:
         if found[name].command == []:
             raise InvalidSetting(f"{source}.{name}.command: is empty")
     return found
+
+
+def _with_new_names(table: Any, source: str) -> Any:
+    """A provider's table with the names that settings had before replaced by today's."""
+    old = [name for name in _FORMER_NAMES if isinstance(table, dict) and name in table]
+    if not old:
+        return table
+    renamed = {_FORMER_NAMES.get(name, name): value for name, value in table.items()}
+    if len(renamed) < len(table):
+        raise InvalidSetting(f"{source}: give {_FORMER_NAMES[old[0]]}, not {old[0]}, which is its old name")
+    log.warning("%s: %s", source, "; ".join(f"{name} is now called {_FORMER_NAMES[name]}" for name in old))
+    return renamed
 
 
 def kind_of(name: str) -> type:

@@ -1,12 +1,12 @@
-"""A conformance test for providers: what holds of every adapter and dialect, on a transcript of yours.
+"""A conformance test for providers: what every parser and protocol must do, tried on a transcript of yours.
 
     from agentrq_worker.testing import conform
 
-    def test_my_adapter():
-        messages = conform(lambda: MyAdapter(), Path("mine.ndjson"))
+    def test_my_parser():
+        messages = conform(lambda: MyParser(), Path("mine.ndjson"))
         assert messages[-1]["type"] == "cost"
 
-or ``python -m agentrq_worker.testing --adapter claude FILE…``, which prints the messages; with ``--runner`` the file
+or ``python -m agentrq_worker.testing --parser claude FILE…``, which prints the messages; with ``--runner`` the file
 holds what a runner of the runner protocol wrote.
 
 Owns the checks and the trouble that is made (lines dropped, doubled, moved, cut, garbled). Raises AssertionError with
@@ -29,8 +29,8 @@ from agentrq.wire.codec import decode_messages, encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import TYPES, UNKNOWN, Message, SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import INTERRUPTED
-from agentrq_worker.providers.parser_registry import UnknownParser, adapter
+from agentrq_worker.providers.parser import INTERRUPTED, UnknownParser
+from agentrq_worker.providers.registry import DEFAULT_PARSER, make_parser
 from agentrq_worker.providers.runner_protocol import RunnerProtocol
 
 Json = dict[str, Any]
@@ -132,18 +132,22 @@ def _troubled(lines: list[bytes], dice: random.Random) -> list[bytes]:
 
 
 @click.command(help="Check a provider's output on transcripts; prints the messages that it makes of them.")
-@click.option("--adapter", "name", default="claude", show_default=True, help="Whose events these are.")
+@click.option("--parser", "name", default=DEFAULT_PARSER, show_default=True, help="Whose events these are.")
+@click.option("--adapter", hidden=True, help="The former name of --parser.")
 @click.option("--runner", is_flag=True, help="The files hold what a runner of the runner protocol wrote.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def main(name: str, runner: bool, files: tuple[Path, ...]) -> None:
+def main(name: str, adapter: str | None, runner: bool, files: tuple[Path, ...]) -> None:
     """``python -m agentrq_worker.testing``: exits 1 at the first fault."""
+    if adapter is not None:
+        click.echo("--adapter is now called --parser", err=True)
+        name = adapter
     try:
-        adapter(name)
+        make_parser(name)
     except UnknownParser as error:
         raise click.BadParameter(str(error)) from None
-    make: Callable[[], Reader] = partial(adapter, name)
+    make: Callable[[], Reader] = partial(make_parser, name)
     if runner:
-        make = partial(RunnerProtocol, "s", Options(), name, adapter, SessionTotal())
+        make = partial(RunnerProtocol, "s", Options(), name, make_parser, SessionTotal())
     for file in files:
         try:
             messages = conform(make, file)

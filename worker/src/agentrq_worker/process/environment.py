@@ -19,7 +19,6 @@ _PROVIDERS_OWN = ("CLAUDE", "CODEX", "OLLAMA", "ANTHROPIC_", "AIDER")
 # Names that make the loader run code of the caller's choice, or speak to agentrq itself.
 _HIJACKING = frozenset({"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"})
 _HIJACKING_PREFIXES = ("DYLD_", "AGENTRQ_")
-_CONFIG_DIR = {"claude": "CLAUDE_CONFIG_DIR", "codex": "CODEX_HOME"}
 
 
 class Environment(NamedTuple):
@@ -32,8 +31,8 @@ class Environment(NamedTuple):
 def build_environment(
     source: Mapping[str, str],
     *,
-    provider: str,
     config_dir: str | None = None,
+    config_dir_variable: str = "",
     extra_env: Mapping[str, str] | None = None,
     pass_env: Sequence[str] = (),
     settings_env: Mapping[str, str] | None = None,
@@ -42,8 +41,8 @@ def build_environment(
 
     1. of ``source`` (the worker's own) the allowed names; 2. of ``source`` the names in ``pass_env`` and 3. the values
     of ``settings_env``, whatever their names: the operator's word; 4. ``extra_env``, the start's word, but for
-    providers' own, loader-hijacking and invalid names; 5. ``config_dir`` under the provider's own name. ``provider`` is
-    a provider's or adapter's name; one beginning with neither ``claude`` nor ``codex`` has no variable for it.
+    providers' own, loader-hijacking and invalid names; 5. ``config_dir`` as ``config_dir_variable``, where there is
+    one.
     """
     variables = {name: value for name, value in source.items() if is_public(name)}
     variables |= {name: source[name] for name in pass_env if name in source}
@@ -54,10 +53,8 @@ def build_environment(
             variables[name] = value
         else:
             refused.append(name)
-    if config_dir:
-        for prefix, name in _CONFIG_DIR.items():
-            if provider.startswith(prefix):
-                variables[name] = config_dir
+    if config_dir and config_dir_variable:
+        variables[config_dir_variable] = config_dir
     return Environment(variables, refused)
 
 

@@ -1,4 +1,4 @@
-"""A message before it has a place in its session: what the adapters make and the lane writes."""
+"""A message before it has a place in its session: what the parsers make and the lane writes."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ that do not decode at once, the tolerant reading of values, and the errors that 
 
 Does not own what a line means (one module a provider), nor the cutting of bytes into lines.
 
-The fast way is the adapter's: one typed decode with `msgspec.Raw` for the payloads. `rescue` is only called
+The fast way is the parser's: one typed decode with `msgspec.Raw` for the payloads. `rescue` is only called
 when that failed, so it may be slow, but never raises.
 """
 

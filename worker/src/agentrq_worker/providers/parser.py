@@ -1,4 +1,4 @@
-"""What an adapter is: a pure state machine from the lines of one agent to typed messages, without any IO.
+"""The interface of a parser: a pure state machine from one agent's output lines to typed messages.
 
 Owns the interface, and what every provider needs: one `tool_call` a call, the calls that are still open, the
 sums over the session. Does not own a provider's format (one module each), message ids, cursors or statuses.
@@ -10,7 +10,7 @@ What the session learns from drafts: a `cost` ends a turn, `approval_request` an
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -26,7 +26,15 @@ INTERRUPTED = "Interrupted: the runner ended before the tool answered"
 
 
 Reader = Callable[[Any, Any, bytes], list[DraftMessage]]
-"""A method of an adapter that reads one kind of event: (adapter, event, its line)."""
+"""A method of a parser that reads one kind of event: (parser, event, its line)."""
+
+
+class UnknownParser(ValueError):
+    """No parser has this name; the message lists those that do."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"Unknown parser {name!r}; parsers are {', '.join(sorted(known))}")
+        self.name = name
 
 
 class OutputParser(ABC):

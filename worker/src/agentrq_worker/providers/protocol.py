@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
+from agentrq.wire.messages import StatusReport
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.refusals import unsupported
 
 
 class Alive(NamedTuple):
@@ -106,6 +108,16 @@ class AgentProtocol(ABC):
     somebody sends one, so whatever `open` does must leave the runner idle.
     """
 
+    unsupported: Sequence[str] = ()
+    """Options of the start that have no effect on this agent; told once, when it has begun."""
+
+    def tell_unsupported(self) -> list[DraftMessage]:
+        """A `status` for each option that has no effect; empty when asked again."""
+        names, self.unsupported = self.unsupported, ()
+        return [
+            DraftMessage("status", StatusReport("unsupported_option", f"{name}: {unsupported(name)}")) for name in names
+        ]
+
     @abstractmethod
     def command(self, program: list[str], options: Options) -> list[str]:
         """The whole argument vector, from the program's own."""
@@ -129,23 +141,23 @@ class AgentProtocol(ABC):
 
     def steer(self, text: str) -> Sent | bytes:
         """What joins a prompt to the running turn, without a confirmation: what the turn does not take is `Late`."""
-        raise CommandRefused("this provider cannot be steered in a turn")
+        raise CommandRefused(unsupported("steer"))
 
     def interrupt(self) -> Sent | bytes:
         """What ends the running turn, not the session. The session withdraws the agent's open requests itself."""
-        raise CommandRefused("this provider cannot be interrupted")
+        raise CommandRefused(unsupported("interrupt"))
 
     def set_model(self, model: str) -> Sent | bytes:
         """What has the next turns use another model."""
-        raise CommandRefused("this provider cannot change its model")
+        raise CommandRefused(unsupported("set_model"))
 
     def set_permission_mode(self, mode: str) -> Sent | bytes:
         """What changes the permission mode from now on."""
-        raise CommandRefused("this provider cannot change its permission mode")
+        raise CommandRefused(unsupported("set_permission_mode"))
 
     def answer(self, request_id: str, answer: Any) -> bytes:
         """What answers an open approval request or question; ``answer`` as docs/reference/approvals.md has it."""
-        raise CommandRefused("this provider takes no answers")
+        raise CommandRefused(unsupported("answer"))
 
     def withdraw(self, request_id: str) -> bytes:
         """What tells the agent that nobody will answer its open request: cancelled, or denied. Never raises.

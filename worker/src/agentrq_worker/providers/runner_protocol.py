@@ -1,6 +1,6 @@
 """The runner protocol (docs/reference/runner-protocol.md): any program that reads and writes JSON lines. Pure, no IO.
 
-Owns what is written to such a runner and what its lines mean; what an agent's own events mean is its adapter's.
+Owns what is written to such a runner and what its lines mean; what an agent's own events mean is its parser's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import OutputParser
-from agentrq_worker.providers.parser_registry import UnknownParser
+from agentrq_worker.providers.parser import OutputParser, UnknownParser
 from agentrq_worker.providers.protocol import AgentProtocol, Alive, Ended, Log, ProtocolEvent
 
 _ALIVE: Final = Alive(by_itself=False)  # such a runner says so as it starts, to be resumed too
@@ -26,7 +25,8 @@ class _Line(msgspec.Struct, gc=False):
     type: Any = None
     event: msgspec.Raw = msgspec.Raw()
     message: Any = None
-    adapter: Any = None
+    parser: Any = None
+    adapter: Any = None  # the older spelling of ``parser``
 
 
 _TYPE: Final = b'{"type":"'
@@ -42,16 +42,16 @@ class RunnerProtocol(AgentProtocol):
         self,
         session_id: str,
         options: Options,
-        adapter: str,
+        parser: str,
         make: Callable[[str, SessionTotal], OutputParser],
         total: SessionTotal,
     ) -> None:
-        """``make(name, total)`` makes an adapter; ``adapter`` names the one to begin with."""
+        """``make(name, total)`` makes a parser; ``parser`` names the one to begin with."""
         self._session_id = session_id
         self._options = options
         self._make = make
-        self._name = adapter
-        self._adapter = make(adapter, total)
+        self._name = parser
+        self._parser = make(parser, total)
         self._introduced = False
         self._foreign = b"\n"  # no line begins so
         """How the last line began that is an agent's own: most lines begin like the one before."""
@@ -79,24 +79,24 @@ class RunnerProtocol(AgentProtocol):
         # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
         # nearly every line, it spares decoding an agent's line twice.
         if line.startswith(self._foreign):
-            return self._adapter.receive(line)
+            return self._parser.receive(line)
         head = line[:_HEAD]
         if len(head) == _HEAD and head.startswith(_TYPE) and not head.startswith(_OWN):
             self._foreign = head
-            return self._adapter.receive(line)
+            return self._parser.receive(line)
         try:
             said = _decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return self._adapter.receive(line)
+            return self._parser.receive(line)
         kind = said.type
         if not isinstance(kind, str):  # no object of a runner's own
-            return self._adapter.receive(line)
+            return self._parser.receive(line)
         if kind == "agent_event":
-            return self._adapter.receive(bytes(said.event) or line)
+            return self._parser.receive(bytes(said.event) or line)
         if kind in _SWALLOWED:
             return []
         if kind == "agent_started":
-            return [*self._choose(said.adapter), _ALIVE]
+            return [*self._choose(said.parser or said.adapter), *self.tell_unsupported(), _ALIVE]
         if kind == "agent_stopped":
             return [Ended()]
         if kind == "agent_error":
@@ -104,20 +104,20 @@ class RunnerProtocol(AgentProtocol):
         if kind == "agent_log":
             whole = line.removesuffix(b"\n")
             return [Log(said.message if isinstance(said.message, str) else whole.decode("utf-8", "replace"))]
-        return self._adapter.receive(line)
+        return self._parser.receive(line)
 
     def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""
-        return self._adapter.close(reason)
+        return self._parser.close(reason)
 
     def _choose(self, name: Any) -> list[DraftMessage]:
         """A runner that plays another agent's part says whose (`replay`); what the one before left open is closed."""
         if not isinstance(name, str) or name == self._name:
             return []
-        before = self._adapter
+        before = self._parser
         try:
-            self._adapter = self._make(name, before.total)
+            self._parser = self._make(name, before.total)
         except UnknownParser:
-            return []  # a name of a newer protocol: the adapter in use reads on
+            return []  # a name of a newer protocol: the parser in use reads on
         self._name = name
         return before.close()

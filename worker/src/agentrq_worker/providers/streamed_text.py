@@ -1,6 +1,6 @@
 """Texts and thoughts that come in pieces: each piece live, then the whole once. Pure.
 
-Owns the pieces of one block and its offsets. Does not own when a block begins or ends (each adapter's matter).
+Owns the pieces of one block and its offsets. Does not own when a block begins or ends (each parser's matter).
 """
 
 from __future__ import annotations

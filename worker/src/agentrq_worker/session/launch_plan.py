@@ -1,4 +1,4 @@
-"""What is to be spawned for a claimed session: program, environment, confinement, dialect.
+"""What is to be spawned for a claimed session: program, environment, confinement, protocol.
 
 Spawns nothing, decides no status.
 """
@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -19,17 +19,15 @@ from agentrq.wire.messages import SessionTotal
 from agentrq.wire.status import Reason
 from agentrq_worker.process.environment import build_environment, is_public
 from agentrq_worker.process.redact import Redactor
-from agentrq_worker.providers.parser_registry import UnknownParser
+from agentrq_worker.providers.parser import UnknownParser
 from agentrq_worker.providers.protocol import AgentProtocol
-from agentrq_worker.providers.protocol_registry import make_protocol
+from agentrq_worker.providers.registry import RUNNER, make_protocol
 from agentrq_worker.sandbox.plan import OWN_HOME, CannotConfine, ConfinedCommand, Home, confine
 from agentrq_worker.session.program_lookup import Program, RunnerNotFound, resolve
 from agentrq_worker.settings import Settings
 from agentrq_worker.start_policy import NotAllowed, admit, bounded, entered
 
 log = logging.getLogger(__name__)
-
-_CONFIG_DIRS: Final = ("claude", "codex")
 
 
 class CannotLaunch(Exception):
@@ -46,7 +44,7 @@ class Launch(NamedTuple):
     argv: list[str]
     environment: dict[str, str]
     cwd: str | None
-    dialect: AgentProtocol
+    protocol: AgentProtocol
     redactor: Redactor
     confined: ConfinedCommand | None = None
     home: Home | None = None
@@ -106,16 +104,18 @@ def prepare(
         raise CannotLaunch(str(error), Reason.REFUSED) from None
     try:
         program = resolve(provider, settings)
-        if program.dialect == "jsonrpc":  # these agents are told their directory in full
+        if program.protocol != RUNNER:  # protocols name the directory to the agent, which needs it in full
             options = msgspec.structs.replace(options, cwd=os.path.abspath(options.cwd or "."))
         if settings.approvals is not None:  # what a worker forbids has to be asked for
             options = msgspec.structs.replace(options, approvals=settings.approvals)
-        dialect = make_protocol(program.dialect, session_id, options, program.adapter, total, epoch)
+        protocol = make_protocol(
+            program.protocol, session_id, options, program.parser, total, epoch, program.spec
+        )  # fmt: skip
     except (RunnerNotFound, UnknownParser) as error:
         raise CannotLaunch(str(error)) from None
     environment = build_environment(
         os.environ,
-        provider=provider if provider in _CONFIG_DIRS else program.adapter,
+        config_dir_variable=program.config_dir_variable,
         config_dir=options.config_dir,
         extra_env=options.extra_env or {},
         pass_env=program.settings.pass_env,
@@ -124,7 +124,7 @@ def prepare(
     if environment.refused:
         log.warning("session %s: extra_env refused: %s", session_id, ", ".join(environment.refused))
     launch = Launch(
-        dialect.command(program.argv, options), environment.variables, options.cwd, dialect,
+        protocol.command(program.argv, options), environment.variables, options.cwd, protocol,
         Redactor(_secrets(program, settings)), roots=settings.start_policy.roots, held=_held(given, options),
     )  # fmt: skip
     try:
@@ -145,7 +145,7 @@ def _sandboxed(launch: Launch, program: Program, session_id: str, options: Optio
     sandbox = program.settings.sandbox
     own = sandbox.own_home if sandbox is not None else None
     home = None
-    if own or (own is None and program.keeps_nothing):
+    if own or (own is None and program.spec is not None and program.spec.own_home):
         home = Home.make(settings.homes_path, session_id, sandbox.login if sandbox is not None else ())
     environment = launch.environment | (home.variables if home is not None else {})
     if sandbox is None:

@@ -1,35 +1,31 @@
-"""Which program a provider's name stands for: settings, then ``runners_dir``, then the built-in runners.
+"""Which program a provider's name stands for: settings, then ``runners_dir``, then the table of providers.
 
-Owns the order of the search and what is said when nothing is found. Starts nothing.
+Owns the order of the search, the check of settings against the table, and the error where nothing is found. Starts
+nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from agentrq_worker.settings import Provider, Settings
+from agentrq_worker.providers import registry
+from agentrq_worker.providers.registry import RUNNER, ProviderSpec
+from agentrq_worker.settings import InvalidSetting, Provider, Settings
 
-ADAPTER_OF: Final = {name: name for name in ("aider", "claude", "codex", "gemini", "ollama", "opencode")}
-"""Providers whose own name chooses their adapter."""
-DEFAULT_ADAPTER: Final = "claude"
-"""What a runner speaks whose name and settings say nothing: the protocol grew up around Claude's events."""
-CLAUDE_PLACES: Final = ("~/.local/bin/claude", "~/.claude/local/claude", "/usr/local/bin/claude", "/usr/bin/claude")
-"""Where Claude Code's installers put it, in this order; PATH is looked at last."""
-CLAUDE_MISSING: Final = "Claude CLI not found. Install Claude Code first."
-CODEX_MISSING: Final = "Codex CLI not found. Install it first: npm install -g @openai/codex"
+log = logging.getLogger(__name__)
 
-_NO_SETTINGS: Final = Provider()
+_NO_SETTINGS = Provider()
 
 
 class RunnerNotFound(Exception):
-    """No program for a provider; the text begins ``Runner not found: `` and names where it was looked for.
+    """A provider has no program; the text begins ``Runner not found: `` and names the places that were searched.
 
-    Of an agent that is only to be installed the text says so.
+    For an agent that only has to be installed the text says so instead.
     """
 
 
@@ -37,53 +33,90 @@ class Program(NamedTuple):
     """What to run and how to speak with it."""
 
     argv: list[str]
-    dialect: str
-    adapter: str
+    protocol: str
+    parser: str
     settings: Provider
-    keeps_nothing: bool = False
-    """No login and no settings of its user's are looked for in its home: each session may have one of its own."""
+    spec: ProviderSpec | None = None
+    """What is known of this program; None for one that only settings or ``runners_dir`` name."""
+
+    @property
+    def config_dir_variable(self) -> str:
+        """The environment variable that the option ``config_dir`` becomes; empty where there is none."""
+        known = self.spec or registry.providers().specs.get(self.parser)
+        return known.config_dir_variable if known is not None else ""
+
+
+def check_settings(settings: Settings) -> None:
+    """Check what settings say of providers against the table; raises `InvalidSetting`.
+
+    A registration of another package that failed is only logged: it costs no other provider.
+    """
+    for name, reason in registry.providers().failed.items():
+        log.warning("provider %s is not available: %s", name, reason)
+    for name, table in settings.providers.items():
+        where = f"providers.{name}"
+        if table.protocol is not None and table.protocol not in registry.protocol_names():
+            raise InvalidSetting(
+                f"{where}.protocol: unknown protocol {table.protocol!r}; use one of "
+                f"{', '.join(registry.protocol_names())}"
+            )
+        if table.parser is not None and table.parser not in registry.parser_names():
+            raise InvalidSetting(
+                f"{where}.parser: unknown parser {table.parser!r}; use one of {', '.join(registry.parser_names())}"
+            )
 
 
 def resolve(provider: str, settings: Settings) -> Program:
     """The program of a provider. Raises `RunnerNotFound`."""
     configured = settings.providers.get(provider, _NO_SETTINGS)
-    adapter = configured.adapter or ADAPTER_OF.get(provider, DEFAULT_ADAPTER)
-    if configured.dialect == "jsonrpc" and configured.adapter is None and provider != "codex":
-        adapter = "acp"
-    looked = [f"settings [providers.{provider}]"]
+    parser = configured.parser or registry.default_parser(provider, configured.protocol)
+    searched = [f"settings [providers.{provider}]"]
+    known = registry.providers()
     if configured.command:
-        return Program(list(configured.command), configured.dialect or "runner", adapter, configured)
+        return Program(list(configured.command), configured.protocol or RUNNER, parser, configured)
     if not provider.replace("-", "").replace("_", "").isalnum() or not provider.isascii():
-        raise RunnerNotFound(f"Runner not found: {provider[:64]!r} is no provider's name")
+        raise RunnerNotFound(f"Runner not found: {provider[:64]!r} is not a valid provider name")
     if settings.runners_dir is not None:
         script = Path(settings.runners_dir) / f"{provider}-runner.mjs"
         if script.is_file():
-            return Program(_javascript(script), "runner", adapter, configured)
-        looked.append(str(script))
-    if provider == "claude" or configured.dialect == "claude":
-        return Program([_claude()], "claude", "claude", configured)
-    if provider == "codex":
-        return Program([_installed("codex", CODEX_MISSING), "app-server"], "jsonrpc", "codex", configured)
-    module = f"agentrq_worker.builtin_runners.{provider}"
-    if provider in builtin():
-        keeps_nothing = provider != "aider"
-        return Program([sys.executable, "-m", module], "runner", adapter, configured, keeps_nothing)
-    looked.append(f"the built-in runners ({', '.join(builtin())})")
-    raise RunnerNotFound(f"Runner not found: {provider}; looked in {', '.join(looked)}")
+            return Program(_javascript(script), RUNNER, parser, configured)
+        searched.append(str(script))
+    spec = known.specs.get(provider)
+    if spec is None and configured.protocol not in (None, RUNNER):
+        spec = known.specs.get(parser)  # another name for an agent of the table
+    if spec is not None and (argv := _argv(spec)):
+        return Program(argv, spec.protocol, configured.parser or _parser_of(spec), configured, spec)
+    if provider in known.failed:
+        raise RunnerNotFound(f"Runner not found: {provider}: {known.failed[provider]}")
+    searched.append(f"the installed providers ({', '.join(builtin())})")
+    raise RunnerNotFound(f"Runner not found: {provider}; searched {', '.join(searched)}")
 
 
-def _claude() -> str:
-    for place in CLAUDE_PLACES:
+def builtin() -> list[str]:
+    """The names of the providers that need no settings: built in, or registered by an installed package."""
+    return [spec.name for spec in registry.providers().specs.values() if spec.program or spec.module]
+
+
+def _parser_of(spec: ProviderSpec) -> str:
+    return spec.name if spec.parser is not None else registry.DEFAULT_PARSER
+
+
+def _argv(spec: ProviderSpec) -> list[str]:
+    if spec.module:
+        return [sys.executable, "-m", spec.module]
+    if not spec.program:
+        return []
+    return [_installed(spec), *spec.program[1:]]
+
+
+def _installed(spec: ProviderSpec) -> str:
+    for place in spec.places:
         path = os.path.expanduser(place)
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
-    return _installed("claude", CLAUDE_MISSING)
-
-
-def _installed(name: str, missing: str) -> str:
-    found = shutil.which(name)
+    found = shutil.which(spec.program[0])
     if found is None:
-        raise RunnerNotFound(missing)
+        raise RunnerNotFound(spec.missing or f"Runner not found: {spec.name} needs {spec.program[0]} on PATH")
     return found
 
 
@@ -95,10 +128,3 @@ def _javascript(script: Path) -> list[str]:
     if node:
         return [node, str(script)]
     raise RunnerNotFound(f"Runner not found: {script} needs deno or node on PATH")
-
-
-def builtin() -> list[str]:
-    """The names of the runners that come with the worker."""
-    return [
-        name for name in ("aider", "demo", "ollama", "replay") if find_spec(f"agentrq_worker.builtin_runners.{name}")
-    ]

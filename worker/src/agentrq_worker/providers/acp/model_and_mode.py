@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from agentrq_worker.providers.acp.wire import Result
 from agentrq_worker.providers.json_line import mapping, optional, text
 from agentrq_worker.providers.protocol import CommandRefused
+from agentrq_worker.providers.refusals import unsupported
 
 Change = tuple[str, dict[str, Any]]
 """A method and its params, without the session's id."""
@@ -43,7 +44,7 @@ class Setup:
             return "session/set_config_option", {"configId": option.get("id"), "value": model}
         if self._models:
             return "session/set_model", {"modelId": model}
-        raise CommandRefused("this agent lets no model be chosen; choose it by its own settings or command")
+        raise CommandRefused(f"{unsupported('model')}; set it in the agent's own settings or command")
 
     def first_mode(self, mode: str) -> Change | None:
         """What a session begins with; None where nothing is to be changed.

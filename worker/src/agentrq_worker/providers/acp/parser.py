@@ -68,7 +68,7 @@ class AcpParser(JsonRpcParser):
 
     def _response(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         if is_given(event.error):
-            # Which request failed the dialect knows; in a recording it is the prompt, once there is a session.
+            # Which request failed the protocol knows; in a recording it is the prompt, once there is a session.
             return [] if self.driven or self.session is None else self.failed_turn(read_error(event.error))
         try:
             result = decode_result(event.result)

@@ -40,19 +40,18 @@ _ASKING: Final = frozenset({"default", "plan"})
 """The permission modes that allow nothing of themselves which a policy could deny."""
 _LATE: Final = ("gemini-cli",)
 """Agents that answer `session/load` before they have repeated the history (gemini 0.61)."""
-_UNSUPPORTED: Final = ("system_prompt", "worktree_name", "max_budget_usd")
 
 
 class AcpProtocol(JsonRpcProtocol):
     """One session of one ACP agent."""
 
     version = True
-    _adapter: AcpParser
+    _parser: AcpParser
 
     def __init__(self, options: Options, total: SessionTotal, epoch: int) -> None:
         """``options.cwd`` is absolute here: the protocol has to be told."""
         super().__init__(options, AcpParser(total, epoch))
-        self._adapter.cwd, self._adapter.model = options.cwd, options.model
+        self._parser.cwd, self._parser.model = options.cwd, options.model
         self._recovered = epoch > 1
         self._agent: dict[str, Any] = {}  # agentCapabilities
         self._auth: list[dict[str, Any]] = []
@@ -78,14 +77,9 @@ class AcpProtocol(JsonRpcProtocol):
         self._late = mapping(result.agent_info).get("name") in _LATE
         methods = result.auth_methods if isinstance(result.auth_methods, list) else []
         self._auth = [mapping(method) for method in methods]
-        said: list[ProtocolEvent] = []
-        names = list(_UNSUPPORTED)
-        if not self._session_capability("additionalDirectories"):
-            names.append("additional_directories")
-        for name in names:
-            if getattr(self._options, name) is not None:
-                said.append(DraftMessage("status", StatusReport("unsupported_option", f"This agent knows no {name}")))
-        return said + self._begin_session(self._options.resume)
+        if self._options.additional_directories and not self._session_capability("additionalDirectories"):
+            self.unsupported = [*self.unsupported, "additional_directories"]
+        return [*self.tell_unsupported(), *self._begin_session(self._options.resume)]
 
     def _session_capability(self, name: str) -> bool:
         return isinstance(mapping(self._agent.get("sessionCapabilities")).get(name), dict)
@@ -102,7 +96,7 @@ class AcpProtocol(JsonRpcProtocol):
             method = "session/load"
         else:
             return self._not_resumed(RpcError(message="this agent can resume no session"))
-        self._adapter.resumed = self._adapter.replaying = True
+        self._parser.resumed = self._parser.replaying = True
         again = {"sessionId": resume} | params
         return [Write(self._request(method, again, lambda raw: self._resumed(raw, resume), self._not_resumed))]
 
@@ -112,7 +106,7 @@ class AcpProtocol(JsonRpcProtocol):
         return [Ended(f"The agent could not begin a session: {error.text}")]
 
     def _not_resumed(self, error: RpcError) -> list[ProtocolEvent]:
-        self._adapter.resumed = self._adapter.replaying = False
+        self._parser.resumed = self._parser.replaying = False
         if error.code == AUTH_REQUIRED and not self._authenticated:
             return self._authenticate(error, self._options.resume)
         reason = f"The agent could not resume {self._options.resume}: {error.text}"
@@ -136,7 +130,7 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         return [Ended(why)]
 
     def _began(self, raw: Raw) -> list[ProtocolEvent]:
-        if self._adapter.session is None:
+        if self._parser.session is None:
             return [Ended("The agent began a session without an id")]
         return self._set_up(_read(raw))
 
@@ -144,17 +138,17 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         if not self._late:
             return self._settled(raw, session)
         # Any request does: it is answered between the messages, and there are none once all has been repeated.
-        self._adapter.repeated = False
+        self._parser.repeated = False
 
         def answered(_: object) -> list[ProtocolEvent]:
-            return self._resumed(raw, session) if self._adapter.repeated else self._settled(raw, session)
+            return self._resumed(raw, session) if self._parser.repeated else self._settled(raw, session)
 
         return [Write(self._request("_agentrq/settled", {}, answered, answered))]
 
     def _settled(self, raw: Raw, session: str) -> list[ProtocolEvent]:
-        self._adapter.replaying = False
+        self._parser.replaying = False
         result = _read(raw)
-        init = self._adapter.begin(session, result)
+        init = self._parser.begin(session, result)
         if self._prompted:
             return [*init, *self._set_up(result)]
         self._held += init
@@ -193,7 +187,7 @@ agent's own program on this machine, or pass its API key by env or pass_env"
 
     def _set(self, change: Change, done: Answered, failed: Failed) -> bytes:
         method, params = change
-        return self._request(method, {"sessionId": self._adapter.session} | params, done, failed)
+        return self._request(method, {"sessionId": self._parser.session} | params, done, failed)
 
     def _change(self, change: Change, what: str) -> bytes:
         def failed(error: RpcError) -> list[ProtocolEvent]:
@@ -205,7 +199,7 @@ agent's own program on this machine, or pass its API key by env or pass_env"
 
     def _begin_turn(self, text: str) -> bytes:
         self._in_turn = True
-        params = {"sessionId": self._adapter.session, "prompt": [{"type": "text", "text": text}]}
+        params = {"sessionId": self._parser.session, "prompt": [{"type": "text", "text": text}]}
         request = self._request("session/prompt", params, self._turn_over, self._turn_failed)
         interrupting, self._interrupting = self._interrupting, False
         return request + (self.interrupt() if interrupting else b"")
@@ -214,20 +208,20 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         self._in_turn = False
         self._asked.clear()
         if isinstance(_read(raw).stop_reason, str):
-            return []  # the adapter has said it
+            return []  # the parser has said it
         return self._turn_failed(RpcError(message="The prompt was answered without a stopReason"))
 
     def _turn_failed(self, error: RpcError) -> list[ProtocolEvent]:
         self._in_turn = False
         self._asked.clear()
-        return [*self._adapter.failed_turn(error)]
+        return [*self._parser.failed_turn(error)]
 
     def interrupt(self) -> bytes:
         """Cancels the turn; what the agent has asked is answered so, as the protocol demands."""
         if not self._in_turn:
             self._interrupting = True  # the handshake is not over: the turn ends as it begins
             return b""
-        data = self._notify("session/cancel", {"sessionId": self._adapter.session})
+        data = self._notify("session/cancel", {"sessionId": self._parser.session})
         for asked in self._asked.values():
             if asked.method == acp_asks.PERMISSION:
                 data += self._line({"id": asked.id, "result": acp_asks.CANCELLED})

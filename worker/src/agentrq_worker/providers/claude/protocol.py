@@ -19,11 +19,12 @@ import msgspec
 
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
-from agentrq.wire.messages import ApprovalRequest, Cost, Init, Question, StatusReport
+from agentrq.wire.messages import ApprovalRequest, Cost, Init, Question, SessionTotal, StatusReport
 from agentrq_worker.providers.claude import answers
 from agentrq_worker.providers.claude.parser import ClaudeParser
 from agentrq_worker.providers.claude.wire import ControlRequestLine
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import NO_TURNS
 from agentrq_worker.providers.protocol import AgentProtocol, Alive, CommandRefused, Ended, Log, ProtocolEvent, Write
 
 FLAGS: Final = (
@@ -61,10 +62,10 @@ _question = msgspec.json.Decoder(ControlRequestLine).decode
 class ClaudeProtocol(AgentProtocol):
     """One conversation with one `claude` process."""
 
-    def __init__(self, options: Options, adapter: ClaudeParser) -> None:
+    def __init__(self, options: Options, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         """With ``options.approvals``, whoever's, the agent asks for what it would else be allowed at once."""
         self._options = options
-        self._adapter = adapter
+        self._parser = ClaudeParser(total, epoch)
         self._asks = options.approvals is not None
         self._requests = 0
         self._started = False  # a first init came
@@ -119,7 +120,7 @@ class ClaudeProtocol(AgentProtocol):
 
     def answer(self, request_id: str, answer: Any) -> bytes:
         """The control response. Raises `CommandRefused` if it does not fit or the request is closed."""
-        request = self._adapter.asked.get(request_id)
+        request = self._parser.asked.get(request_id)
         if request is None:
             raise CommandRefused("no such request is open")
         response = {"subtype": "success", "request_id": request_id, "response": answers.reply(request, answer)}
@@ -131,7 +132,7 @@ class ClaudeProtocol(AgentProtocol):
 
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line means."""
-        drafts = self._adapter.receive(line)
+        drafts = self._parser.receive(line)
         if len(drafts) == 1 and self._working and drafts[0].type in _PLAIN:  # nearly every line
             return drafts
         if not drafts:
@@ -150,7 +151,7 @@ class ClaudeProtocol(AgentProtocol):
 
     def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""
-        return self._adapter.close(reason)
+        return self._parser.close(reason)
 
     def _note(self, draft: DraftMessage, said: list[ProtocolEvent]) -> None:
         """Whether a draft shows that a turn is under way, background tasks' included."""

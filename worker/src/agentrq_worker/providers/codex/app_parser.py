@@ -50,7 +50,7 @@ class CodexAppParser(JsonRpcParser):
 
     def _response(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         if is_given(event.error):
-            # Which request failed the dialect knows; a recording does not tell.
+            # Which request failed the protocol knows; a recording does not tell.
             return [] if self.driven else [DraftMessage("error", Error(message=read_error(event.error).text))]
         try:
             result = decode_response(event.result)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from agentrq.wire.commands import Options
-from agentrq.wire.messages import Error, SessionTotal, StatusReport
+from agentrq.wire.messages import Error, SessionTotal
 from agentrq_worker.providers.codex import app_approvals
 from agentrq_worker.providers.codex.app_parser import CodexAppParser
 from agentrq_worker.providers.codex.app_wire import params_decoder
@@ -37,14 +37,13 @@ _SANDBOXES: Final = {
     "workspace-write": "workspaceWrite",
     "read-only": "readOnly",
 }
-_UNSUPPORTED: Final = ("worktree_name", "max_budget_usd")
 
 
 class CodexAppProtocol(JsonRpcProtocol):
     """One session of `codex app-server`: one thread."""
 
     version = False
-    _adapter: CodexAppParser
+    _parser: CodexAppParser
 
     def __init__(self, options: Options, total: SessionTotal, epoch: int) -> None:
         super().__init__(options, CodexAppParser(total, epoch, resumed=options.resume is not None))
@@ -75,11 +74,7 @@ class CodexAppProtocol(JsonRpcProtocol):
             params["developerInstructions"] = options.system_prompt
         if options.additional_directories:
             params["config"] = {"sandbox_workspace_write.writable_roots": options.additional_directories}
-        said: list[ProtocolEvent] = [
-            DraftMessage("status", StatusReport(subtype="unsupported_option", message=f"codex knows no {name}"))
-            for name in _UNSUPPORTED
-            if getattr(options, name) is not None
-        ]
+        said: list[ProtocolEvent] = [*self.tell_unsupported()]
         said.append(Write(self._notify("initialized") + self._thread(params)))
         return said
 
@@ -91,7 +86,7 @@ class CodexAppProtocol(JsonRpcProtocol):
         return self._request("thread/resume", again, self._began, lambda error: self._not_resumed(error, params))
 
     def _began(self, result: Raw) -> list[ProtocolEvent]:
-        if self._adapter.thread is None:
+        if self._parser.thread is None:
             return [Ended("codex began a thread without an id")]
         return self._is_ready()
 
@@ -100,19 +95,19 @@ class CodexAppProtocol(JsonRpcProtocol):
         if not self._recovered:
             return [Ended(text)]
         # Its worker may have been lost before the thread was ever written.
-        self._adapter.resumed = False
+        self._parser.resumed = False
         start = self._request("thread/start", params, self._began, ends("codex could not begin a thread"))
         return [DraftMessage("error", Error(f"{text}; a new thread begins", "not_resumed")), Write(start)]
 
     # -- turns
 
     def _begin_turn(self, text: str) -> bytes:
-        params = {"threadId": self._adapter.thread, "input": _input(text)} | self._next_turn
+        params = {"threadId": self._parser.thread, "input": _input(text)} | self._next_turn
         self._next_turn = {}
         return self._request("turn/start", params, self._turn_began, self._turn_failed)
 
     def _turn_began(self, result: Raw) -> list[ProtocolEvent]:
-        turn = self._adapter.turn
+        turn = self._parser.turn
         if turn is None:
             return []
         early, self._steers = self._steers, []
@@ -123,28 +118,28 @@ class CodexAppProtocol(JsonRpcProtocol):
 
     def _turn_failed(self, error: RpcError) -> list[ProtocolEvent]:
         early, self._steers = self._steers, []
-        return [*map(Late, early), *self._adapter.failed_turn(error.text)]
+        return [*map(Late, early), *self._parser.failed_turn(error.text)]
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
-        if event.method == "turn/completed" and self._adapter.turn is None:
+        if event.method == "turn/completed" and self._parser.turn is None:
             self._interrupting = False
         return self._turn_began(event.params) if event.method == "turn/started" else []
 
     def steer(self, text: str) -> bytes:
         """The request that joins a prompt to the running turn."""
-        turn = self._adapter.turn
+        turn = self._parser.turn
         if turn is None:
             self._steers.append(text)
             return b""
         return self._steer(text, turn)
 
     def _steer(self, text: str, turn: str) -> bytes:
-        params = {"threadId": self._adapter.thread, "expectedTurnId": turn, "input": _input(text)}
+        params = {"threadId": self._parser.thread, "expectedTurnId": turn, "input": _input(text)}
         return self._request("turn/steer", params, nothing, lambda error: [Late(text)])
 
     def interrupt(self) -> bytes:
         """The request that ends the running turn."""
-        turn = self._adapter.turn
+        turn = self._parser.turn
         if turn is None:
             self._interrupting = True
             return b""
@@ -152,12 +147,12 @@ class CodexAppProtocol(JsonRpcProtocol):
 
     def _interrupt(self, turn: str) -> bytes:
         self._interrupting = False
-        params = {"threadId": self._adapter.thread, "turnId": turn}
+        params = {"threadId": self._parser.thread, "turnId": turn}
         return self._request("turn/interrupt", params, nothing, lambda error: [])
 
     def stop(self) -> bytes:
         """A turn under way is ended, so that its tools are; the end of stdin ends the server."""
-        return b"" if self._adapter.turn is None else self._interrupt(self._adapter.turn)
+        return b"" if self._parser.turn is None else self._interrupt(self._parser.turn)
 
     # -- the rest
 

@@ -1,7 +1,7 @@
 """JSON-RPC lines as typed messages: what Codex app-server and ACP agents share on the reading side.
 
 Owns the outer shape of a line (with or without its ``jsonrpc`` member) and the way from a method to its reader.
-Does not own what is written (jsonrpc/protocol.py), nor what any method means (one adapter a protocol).
+Does not own what is written (jsonrpc/protocol.py), nor what any method means (one parser a protocol).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def is_given(raw: Raw) -> bool:
 _error = msgspec.json.Decoder(RpcError).decode
 _ASKS = frozenset({"approval_request", "question"})
 MethodReader = Callable[[Any, Any, bytes], list[DraftMessage]]
-"""A method of an adapter that reads one JSON-RPC method: (adapter, its params, its line)."""
+"""A method of a parser that reads one JSON-RPC method: (parser, its params, its line)."""
 
 
 def read_error(raw: Raw) -> RpcError:
@@ -72,7 +72,7 @@ def read_error(raw: Raw) -> RpcError:
 
 
 class JsonRpcParser(OutputParser):
-    """Reads a JSON-RPC peer. ``event`` is the line read last, for the dialect that speaks with the same peer."""
+    """Reads a JSON-RPC peer. ``event`` is the line read last, for the protocol that speaks with the same peer."""
 
     _decoder = msgspec.json.Decoder(RpcLine)
     _tags = None
@@ -84,7 +84,7 @@ class JsonRpcParser(OutputParser):
         super().__init__(total, epoch)
         self.event: RpcLine | None = None
         self.driven = False
-        """A dialect speaks with the peer and knows which of its requests failed; else this is a recording."""
+        """A protocol speaks with the peer and knows which of its requests failed; else this is a recording."""
         self._pending: set[str] = set()
 
     def receive(self, line: bytes) -> list[DraftMessage]:

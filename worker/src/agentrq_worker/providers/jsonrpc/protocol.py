@@ -40,10 +40,10 @@ class JsonRpcProtocol(AgentProtocol):
     version: bool
     """Whether lines carry ``"jsonrpc": "2.0"``."""
 
-    def __init__(self, options: Options, adapter: JsonRpcParser) -> None:
+    def __init__(self, options: Options, parser: JsonRpcParser) -> None:
         self._options = options
-        self._adapter = adapter
-        adapter.driven = True
+        self._parser = parser
+        parser.driven = True
         self._next_id = 1
         self._waiting: dict[int, tuple[Answered, Failed]] = {}
         self._asked: dict[str, PeerRequest] = {}
@@ -67,7 +67,7 @@ class JsonRpcProtocol(AgentProtocol):
     def receive(self, line: bytes) -> list[ProtocolEvent]:
         """What one line means, and what is to be written for it."""
         said: list[ProtocolEvent] = []
-        drafts = self._adapter.receive(line)
+        drafts = self._parser.receive(line)
         if not self._prompted:
             # Nobody has asked for anything yet: an `init` would be taken for the beginning of a turn.
             self._held += [draft for draft in drafts if draft.type == "init"]
@@ -76,23 +76,23 @@ class JsonRpcProtocol(AgentProtocol):
             said += self._held
             self._held = []
         said += drafts
-        event = self._adapter.event
+        event = self._parser.event
         if event is not None:
             said += self._handle(event)
         return said
 
     def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone."""
-        return self._adapter.close(reason)
+        return self._parser.close(reason)
 
     def answer(self, request_id: str, answer: Any) -> bytes:
         """The result of an open request of the peer."""
         asked = self._asked.get(request_id)
-        if asked is None or not self._adapter.is_open(request_id):
+        if asked is None or not self._parser.is_open(request_id):
             raise CommandRefused("no such request is open")
         result = self._reply(asked, answer)
         del self._asked[request_id]
-        self._adapter.resolved(request_id)
+        self._parser.resolved(request_id)
         return self._line({"id": asked.id, "result": result})
 
     # -- for the protocols
@@ -106,7 +106,7 @@ class JsonRpcProtocol(AgentProtocol):
         """The result for a peer's request. Raises `CommandRefused` for an answer that does not fit it."""
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
-        """What is to be done for a notification; what it says is told by the adapter."""
+        """What is to be done for a notification; what it says is told by the parser."""
         return []
 
     def _request(self, method: str, params: Any, answered: Answered, failed: Failed) -> bytes:
@@ -134,8 +134,8 @@ class JsonRpcProtocol(AgentProtocol):
             return self._answered(event)
         if not is_given(event.id):
             return self._notified(event)
-        request_id = self._adapter.request_id(event.id)
-        if not self._adapter.is_open(request_id):
+        request_id = self._parser.request_id(event.id)
+        if not self._parser.is_open(request_id):
             # Unknown, or not to be read: without an answer the agent would wait for ever.
             error = {"code": METHOD_NOT_FOUND, "message": f"Not supported by this client: {event.method}"}
             return [Write(self._line({"id": event.id, "error": error}))]

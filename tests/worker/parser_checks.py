@@ -51,11 +51,11 @@ def check(draft: DraftMessage) -> None:
     assert None not in members.values()
 
 
-def receive_all(adapter: OutputParser, *received: bytes | dict[str, Any]) -> list[DraftMessage]:
+def receive_all(parser: OutputParser, *received: bytes | dict[str, Any]) -> list[DraftMessage]:
     """The drafts of several lines, given as bytes or as objects; each is checked."""
     drafts = []
     for line in received:
-        drafts += adapter.receive(line if isinstance(line, bytes) else msgspec.json.encode(line))
+        drafts += parser.receive(line if isinstance(line, bytes) else msgspec.json.encode(line))
     for draft in drafts:
         check(draft)
     return drafts
