@@ -11,7 +11,7 @@ import pytest
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Write
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Sent, Write, as_sent
 from agentrq_worker.providers.registry import make_protocol
 from tests.worker.parser_checks import as_json, check
 
@@ -33,7 +33,8 @@ class Talk:
         self.ended: list[str | None] = []
         self.write(self.dialect.open())
 
-    def write(self, data: bytes) -> Talk:
+    def write(self, sent: Sent | bytes) -> Talk:
+        data = as_sent(sent).data
         self.written += map(json.loads, data.splitlines())
         return self
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser_registry import adapter
-from tests.worker.adapter_checks import contents, receive_all
+from agentrq_worker.providers.registry import make_parser
+from tests.worker.parser_checks import contents, receive_all
 
 Line = dict[str, Any]
 
@@ -100,7 +100,7 @@ def round_of(form: Format, own: str, path: str, mark: str) -> list[Line]:
 
 def test_an_agent_that_numbers_its_calls_anew_in_each_round_loses_none(form: Format) -> None:
     drafts = receive_all(
-        adapter(form.parser),
+        make_parser(form.parser),
         *round_of(form, "Read:0", "/a", "1"), *round_of(form, "Read:0", "/b", "2"), form.end("e1"),
         *round_of(form, "Read:0", "/c", "3"), form.end("e2"),
     )  # fmt: skip
@@ -115,17 +115,17 @@ def test_an_agent_that_numbers_its_calls_anew_in_each_round_loses_none(form: For
 def test_the_same_words_in_two_turns_are_two_calls(name: str) -> None:
     form = next(form for form in FORMATS if form.parser == name)
     turn = [*round_of(form, "r", "/a", "1"), form.end("e")]
-    assert [call[0] for call in calls(receive_all(adapter(name), *turn, *turn))] == ["r", "r~2"]
+    assert [call[0] for call in calls(receive_all(make_parser(name), *turn, *turn))] == ["r", "r~2"]
 
 
 def test_a_later_owner_gives_other_ids(form: Format) -> None:
-    drafts = receive_all(adapter(form.parser, epoch=3), *round_of(form, "r", "/a", "1"))
+    drafts = receive_all(make_parser(form.parser, epoch=3), *round_of(form, "r", "/a", "1"))
     assert calls(drafts) == [("3.r", "/a", "of /a")]
 
 
 def test_a_line_read_twice_is_one_call(form: Format) -> None:
     call, result = round_of(form, "r", "/a", "1")
-    drafts = receive_all(adapter(form.parser), call, call, result, result, call, result, form.end("e"))
+    drafts = receive_all(make_parser(form.parser), call, call, result, result, call, result, form.end("e"))
     assert calls(drafts) == [("r", "/a", "of /a")]
     assert len(contents(drafts, "tool_result")) == 1
 
@@ -133,7 +133,7 @@ def test_a_line_read_twice_is_one_call(form: Format) -> None:
 @pytest.mark.parametrize("name", ["acp", "codex", "gemini"])
 def test_a_call_that_the_turn_cut_is_closed_and_its_late_result_published(name: str) -> None:
     form = next(form for form in FORMATS if form.parser == name)
-    reader = adapter(name)
+    reader = make_parser(name)
     call, result = round_of(form, "r", "/a", "1")
     (cut,) = contents(receive_all(reader, call, form.end("e")), "tool_result")
     assert (cut["toolUseId"], cut["isError"]) == ("r", True)
@@ -147,5 +147,5 @@ def test_an_acp_agent_that_makes_the_same_call_again_in_one_turn() -> None:
     update = "tool_call_update"
     given = [_update(update, "r", "", rawInput={"path": path}, status="pending") for path in ("/a", "/b")]
     done = [_update(update, "r", "", status="completed", rawOutput=output) for output in ("of /a", "of /b")]
-    drafts = receive_all(adapter("acp"), announce, given[0], done[0], announce, given[1], done[1])
+    drafts = receive_all(make_parser("acp"), announce, given[0], done[0], announce, given[1], done[1])
     assert calls(drafts) == [("r", "/a", "of /a"), ("r~2", "/b", "of /b")]

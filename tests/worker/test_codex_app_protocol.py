@@ -10,7 +10,7 @@ import pytest
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Write
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Sent, Write, as_sent
 from agentrq_worker.providers.registry import make_protocol
 from tests.worker.parser_checks import as_json, check
 
@@ -26,7 +26,8 @@ class Talk:
         self.late: list[str] = []
         self.write(self.protocol.open())
 
-    def write(self, data: bytes) -> Talk:
+    def write(self, sent: Sent | bytes) -> Talk:
+        data = as_sent(sent).data
         assert not data or data.endswith(b"\n")
         self.written += map(json.loads, data.splitlines())
         return self
