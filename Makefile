@@ -1,6 +1,6 @@
 # agentrq. Needs Python 3.11 or newer with pip, and make; everything else goes into .venv.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
@@ -12,7 +12,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bytecode lint type docs tests test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test bytecode lint type docs tests test-slow test-user test-pythons coverage test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ $(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml
 demo: install  ## a session shown live: private Valkey, worker, demo agent; leaves nothing running
 	@$(BIN)/python -m agentrq_worker.demo
 
-test: lint type docs tests  ## all checks: lint, types, import contracts, the site, tests with coverage, wheels
+test: lint type docs tests  ## all checks: lint, types, import contracts, the site, tests, wheels
 
 lint: install  ## ruff and the import contracts
 	$(BIN)/ruff check --quiet .
@@ -50,8 +50,25 @@ docs: $(DOCS_STAMP)  ## the site of the documents, in docs/_build; warnings are 
 bytecode: install
 	@$(BIN)/python -m compileall -q producer/src worker/src tests benchmarks
 
-tests: bytecode  ## the tests alone
-	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term
+tests: bytecode  ## the tests alone; the slowest are printed
+	$(BIN)/pytest -rs -n $(TEST_PROCESSES) --durations=15
+
+test-slow: bytecode  ## tests that wait for seconds (leases, time-outs, deaths of workers); CI runs them too
+	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m slow --durations=15
+
+test-user:  ## run by root: the tests on a copy of this checkout as an ordinary user with an empty HOME
+	.ci/as-user make --no-print-directory tests
+
+# Those that are found on PATH, each in an environment of its own; the others are named.
+test-pythons:  ## the tests on Python 3.12 and 3.13
+	@for version in 3.12 3.13; do \
+		if ! command -v python$$version >/dev/null; then echo "python$$version is not on PATH: not tested here"; continue; fi; \
+		$(MAKE) --no-print-directory PYTHON=python$$version VENV=.venv-$$version tests || exit 1; \
+	done
+
+COVERAGE_FLOOR ?= 90
+coverage: bytecode  ## the tests with coverage, workers' processes measured; fails below COVERAGE_FLOOR percent
+	$(BIN)/pytest -n $(TEST_PROCESSES) -m "not long and not agents" --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 test-acl: bytecode  ## the end-to-end tests under the ACL profiles: default user off, gateway; then producer and reader apart
 	$(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
@@ -98,5 +115,5 @@ lock:  ## compile requirements/*.txt
 	$(COMPILE) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
 
 clean:  ## remove what the others made
-	rm -rf $(VENV) dist docs/_build .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-3.* dist docs/_build .coverage .coverage.* .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
