@@ -117,7 +117,26 @@ def test_the_unit_leaves_what_a_worker_and_its_agents_need(unit: dict[str, str])
 
 def test_the_spool_is_on_disk(compose: Any, stages: list[list[Instruction]]) -> None:
     variables = dict(word.split("=", 1) for words in words_of(stages[-1], "ENV") for word in words)
-    assert variables["AGENTRQ_SPOOL_DIR"] in compose["services"]["worker"]["volumes"]
+    volumes = dict(reversed(volume.split(":")) for volume in compose["services"]["worker"]["volumes"])
+    assert volumes[variables["AGENTRQ_SPOOL_DIR"]] in compose["volumes"], (
+        "a named volume: none is left with each container"
+    )
+
+
+def test_the_homes_of_sessions_are_on_the_volume_that_workers_share(
+    compose: Any, stages: list[list[Instruction]]
+) -> None:
+    variables = dict(word.split("=", 1) for words in words_of(stages[-1], "ENV") for word in words)
+    volumes = dict(reversed(volume.split(":")) for volume in compose["services"]["worker"]["volumes"])
+    assert any(variables["AGENTRQ_HOMES_DIR"].startswith(f"{path}/") for path in volumes)
+
+
+def test_a_valkey_that_answers_with_an_error_is_not_healthy(compose: Any) -> None:
+    assert compose["services"]["valkey"]["healthcheck"]["test"] == ["CMD", "valkey-cli", "-e", "ping"]
+
+
+def test_the_unit_lets_the_guardian_see_the_worker(unit: dict[str, str]) -> None:
+    assert "ProtectProc" not in unit
 
 
 def test_the_image_is_built_in_two_stages_and_not_run_as_root(stages: list[list[Instruction]]) -> None:
