@@ -12,7 +12,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bytecode lint type docs tests test-slow test-user test-pythons coverage test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test bytecode lint type docs reference tests test-slow test-user test-pythons coverage test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ $(DOCS_STAMP): requirements/docs.txt $(STAMP)
 
 docs: $(DOCS_STAMP)  ## the site of the documents, in docs/_build; warnings are errors
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
+reference: install  ## write the tables of docs/reference that are made from the code
+	$(BIN)/python -m docs.reference_tables
 
 # By hand, once: where Python is told to write no bytecode, each of a thousand processes would compile all of it.
 bytecode: install

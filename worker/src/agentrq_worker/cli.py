@@ -59,7 +59,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
     command = click.option("--redis", "redis_url", metavar="URL", help="Redis; default AGENTRQ_REDIS_URL.")(command)
     command = click.option("--config", metavar="FILE", help="Settings as TOML (agentrq.toml).")(command)
-    return click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")(command)
+    return click.option(
+        "--log-level", default="INFO", show_default=True, metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR."
+    )(command)
 
 
 def _fail(code: int, message: str) -> NoReturn:

@@ -36,25 +36,36 @@ class InvalidSetting(AgentRQError, ValueError):
 
 
 class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """``[providers.NAME.sandbox]`` (docs/how-to/sandbox-agents.md). Sizes in bytes, ``cpu_s`` in seconds.
-
-    ``home``: ``session``, a home, XDG directories and TMPDIR of its own, into which ``login`` (paths relative to the
-    worker's home) is copied; default with ``landlock``, and of runners that need none. ``connect``: the only TCP ports
-    it may connect to. Limits are those of setrlimit(2), per process.
-    """
+    """``[providers.NAME.sandbox]`` (docs/how-to/sandbox-agents.md). Limits are those of setrlimit(2)."""
 
     kind: Literal["landlock", "none"] = "none"
+    """`landlock`: the kernel enforces which files, and with `connect` which TCP ports, the runner may reach. `none`:
+    the other measures only.
+    """
     read: list[str] = []
+    """Further paths that it may read and execute. Absolute."""
     write: list[str] = []
+    """Further paths that it may write. Absolute."""
     connect: list[int] | None = None
+    """The only TCP ports that it may connect to; needs `landlock`. Default: all."""
     home: Literal["session", "worker"] | None = None
+    """`session`: HOME, XDG directories and TMPDIR of the session's own, mode 700; `worker`: the worker's. Default:
+    `session` with `landlock`, and for built-in runners that keep nothing in it.
+    """
     login: list[str] = []
+    """Files that are copied from the worker's home into a new home of a session, as relative paths."""
     umask: str | None = None
+    """Its umask, in octal digits."""
     memory: int | None = None
+    """Bytes of data segment and private memory, per process."""
     open_files: int | None = None
+    """Open files, per process."""
     processes: int | None = None
+    """Processes of this user, all sessions together."""
     file_size: int | None = None
+    """Bytes of the largest file that it may write."""
     cpu_s: int | None = None
+    """Seconds of processor time, per process."""
 
     def __post_init__(self) -> None:
         for path in (*self.read, *self.write):
@@ -86,13 +97,26 @@ class Provider(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_def
     """``[providers.NAME]``: how one provider's runner is started and understood."""
 
     protocol: str | None = None
+    """The protocol that the worker speaks with the program: `runner` (the runner protocol), `claude` or `jsonrpc`.
+    Default: `runner`, or that of the built-in provider. Its former name `dialect` is still accepted.
+    """
     parser: str | None = None
+    """The format of the events that the program prints. Default: that of the provider of the same name, else `claude`;
+    with the protocol `jsonrpc` `codex` for the provider `codex`, else `acp`. Its former name `adapter` is still
+    accepted.
+    """
     command: list[str] | None = None
+    """The program and its arguments. Default: what the search finds."""
     env: dict[str, str] = {}
+    """Variables that are set for it. Their values are redacted in what it prints."""
     pass_env: list[str] = []
+    """Names of variables that are taken from the worker's own environment. Their values are redacted too."""
     public_env: list[str] = []
+    """Names among those of `env` and `pass_env` whose values need not be redacted."""
     options: dict[str, Any] = {}
+    """Start options for starts that leave them out."""
     sandbox: Sandbox | None = None
+    """Table `[providers.NAME.sandbox]`: what the runner may reach."""
 
     def defaults(self) -> Options:
         """``options`` as checked options; raises `InvalidOption`."""
@@ -103,28 +127,61 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     """All settings. Sizes are in bytes, times in seconds (float); 0 sessions or bytes are refused."""
 
     redis_url: str | None = None
+    """Redis or Valkey 7 or later: `redis://`, `rediss://`, `unix://`, `sentinel://host:port,host:port/SERVICE`.
+    Default: the private Valkey.
+    """
     prefix: str = DEFAULT_PREFIX
+    """The first part of every key and channel. Clients need the same `AGENTRQ_PREFIX`."""
     queue: str = DEFAULT_QUEUE
+    """RQ queue of starts; the other commands use the queue of that name with `-ctl`. Clients need the same
+    `AGENTRQ_QUEUE`.
+    """
     name: str | None = None
+    """The worker's name, unique among live workers. Default: host and process id."""
     max_sessions: int = 100
+    """Sessions hosted at once; a full worker takes no start. Each needs at most five open files: the worker raises its
+    own soft limit, not the hard one.
+    """
     runners_dir: str | None = None
+    """Directory of `<provider>-runner.mjs` programs."""
     metrics_port: int | None = None
+    """Port of 127.0.0.1 that serves Prometheus metrics (`GET /metrics`). Default: nothing is served."""
     lease_s: float = 10.0
+    """A worker that is silent for that long is lost, and its sessions go to others."""
     beat_s: float = 2.5
+    """Time between two renewals of the lease; at most half of it."""
     drain_s: float = 600.0
+    """Time that turns have to finish when the worker is told to end."""
     stop_grace_s: float = 3.0
+    """Time that a runner has to obey a stop, before SIGTERM to its process group."""
     recovery_timeout_s: float = DEFAULT_RECOVERY_TIMEOUT_S
+    """A lost or handed-over session that no worker takes for that long ends in error (`lost`). Clients need the same
+    `AGENTRQ_RECOVERY_TIMEOUT_S`.
+    """
     retention_s: float = DEFAULT_RETENTION_S
+    """An ended session is kept for that long. Clients need the same `AGENTRQ_RETENTION_S`."""
     max_events: int = 100_000
+    """Events kept of one session; older ones are trimmed."""
     max_event_bytes: int = 256 * MIB
+    """Bytes of events kept of one session; older ones are trimmed."""
     max_line: int = 10 * MIB
+    """A runner's longest line; a longer one becomes an `error` message."""
     max_pending: int = 50 * MIB
+    """What waits in memory while Redis is slow or unavailable, of all sessions of the worker."""
     max_spool: int = 2048 * MIB
+    """What waits on disk after that; beyond both, runners are not read."""
     spool_dir: str | None = None
+    """Directory of the spool, on a disk. Default: the system's temporary directory."""
     approvals: dict[str, Any] | str | None = None
+    """The worker's own approval policy, asked before the session's. Beyond `ask`, `allow` and `deny` in TOML only. With
+    `deadlineS` a request that nobody answers is decided.
+    """
     homes_dir: str | None = None
+    """Directory of the sessions' own homes. Default: one of this user's in the temporary directory."""
     policy: StartPolicy | None = None
+    """Table `[policy]`: what starts may ask for. TOML only."""
     providers: dict[str, Provider] = {}
+    """Tables `[providers.NAME]`: how each provider's program is run. TOML only."""
 
     @property
     def keys(self) -> Keys:

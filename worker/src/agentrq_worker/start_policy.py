@@ -38,22 +38,28 @@ class NotAllowed(Exception):
 
 
 class StartPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """``[policy]``. Lists of names are globs (``fnmatch``, case counts); a rule that is absent allows everything.
-
-    ``extra_env`` of a policy without that rule: everything but what takes a program over (PATH, NODE_OPTIONS, proxies).
-    ``roots``: directories that ``cwd``, ``additional_directories`` and ``config_dir`` of a start have to be in.
-    ``max_turns``, ``max_budget_usd``, ``timeout_s``, ``turn_timeout_s``: ceilings, and what starts get that name none.
-    """
+    """``[policy]``. Lists of names are globs (``fnmatch``, case counts); a rule that is absent allows everything."""
 
     providers: list[str] | None = None
+    """Providers that may be started."""
     models: list[str] | None = None
+    """Models that a start, or `set_model`, may name."""
     permission_modes: list[str] | None = None
+    """Permission modes that a start, or `set_permission_mode`, may name. A start without one gets the first, unless
+    `bypassPermissions` is allowed.
+    """
     roots: list[str] | None = None
+    """Directories that `cwd`, `additional_directories` and `config_dir` of a start have to be in. Absolute."""
     extra_env: list[str] | None = None
+    """Variables that `extra_env` may set. Default: all but those that decide which code runs or whom it talks to."""
     max_turns: int | None = None
+    """Ceiling of `max_turns`, and its value for starts without one."""
     max_budget_usd: float | None = None
+    """Ceiling of `max_budget_usd`, and its value for starts without one."""
     timeout_s: float | None = None
+    """Ceiling of `timeout_s`, and its value for starts without one."""
     turn_timeout_s: float | None = None
+    """Ceiling of `turn_timeout_s`, and its value for starts without one."""
 
     def __post_init__(self) -> None:
         for name in _CEILINGS:

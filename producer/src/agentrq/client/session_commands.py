@@ -53,7 +53,11 @@ class Commands(ABC, Generic[Sent, Got]):
         command_id: str | None = None,
         timeout: float | None = None,
     ) -> Sent | Got:
-        """A prompt: for after the turns that wait; ``steer``: into the turn under way; ``interrupt``: in its place."""
+        """Send the agent a prompt, ``text``.
+
+        ``mode`` says what happens while a turn runs: ``queue`` waits for its end, ``steer`` joins it, ``interrupt``
+        ends it and goes first; the last two where the provider supports them, else the command is rejected.
+        """
         return self._tell("prompt", wait, command_id, timeout, text=text, mode=mode)
 
     def answer(
@@ -65,25 +69,28 @@ class Commands(ABC, Generic[Sent, Got]):
         command_id: str | None = None,
         timeout: float | None = None,
     ) -> Sent | Got:
-        """Answer a request or a question: ``"allow"``, ``"deny"`` or an object (docs/reference/approvals.md)."""
+        """Answer the open request or question ``request_id``.
+
+        ``answer`` is ``"allow"``, ``"deny"`` or an object (docs/reference/approvals.md).
+        """
         return self._tell("answer", wait, command_id, timeout, request_id=request_id, answer=answer)
 
     def interrupt(
         self, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
-        """End the turn under way, keep the session."""
+        """End the running turn; the session goes on."""
         return self._tell("interrupt", wait, command_id, timeout)
 
     def set_model(
         self, model: str, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
-        """Have the next turns use another model, where the provider can."""
+        """Use ``model`` from the next turn on, where the provider supports it."""
         return self._tell("set_model", wait, command_id, timeout, text=model)
 
     def set_permission_mode(
         self, mode: str, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
-        """Change the permission mode from now on, where the provider can."""
+        """Change the permission mode to ``mode`` from now on, where the provider supports it."""
         return self._tell("set_permission_mode", wait, command_id, timeout, text=mode)
 
     def _tell(

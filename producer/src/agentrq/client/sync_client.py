@@ -85,7 +85,7 @@ class Session(Commands[str, Receipt]):
             return self.state()
 
     def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Event]:
-        """Every event after a cursor (default: from the oldest kept), then live, until the session has ended.
+        """Every event after the cursor ``after`` (default: from the oldest kept), then live, until the session ends.
 
         With ``deltas`` also the live-only `text_delta` and `thinking_delta` messages. Raises `SessionNotFound`,
         `StreamTrimmed`, ValueError for a bad cursor; reconnects by itself.
@@ -93,7 +93,7 @@ class Session(Commands[str, Receipt]):
         return self._follow(after, None, deltas=deltas)
 
     def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Message]:
-        """The messages among `events`."""
+        """The messages among `events`; ``after`` and ``deltas`` are the same."""
         return (event for event in self._follow(after, None, deltas=deltas) if isinstance(event, Message))
 
     def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
@@ -133,18 +133,22 @@ class AgentClient:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """A client for a Redis URL (see `agentrq.connection`). Connects when first used; raises ValueError."""
+        """A client for the Redis at ``url`` (its forms: `agentrq.connection`). Connects when first used.
+
+        Raises ValueError for a URL that cannot be read.
+        """
         return cls(connect(url), connect(url, blocking=True, retries=0))  # a reader tries again by itself
 
     def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> Session:
-        """Start a session; the options are those of `agentrq.wire.commands.Options`.
+        """Start a session of ``provider`` with its first ``prompt``; it is `queued` when this returns.
 
-        Raises `SessionExists`, `InvalidSessionId`, `InvalidOption`.
+        ``session_id`` is the caller's choice, by default a UUIDv7. ``options`` are the start options
+        (`agentrq.wire.commands.Options`). Raises `SessionExists`, `InvalidSessionId`, `InvalidOption`.
         """
         return Session(self, self.run(operations.start(self.context, provider, prompt, session_id, options)))
 
     def session(self, session_id: str) -> Session:
-        """A session by its id; no IO. Raises `InvalidSessionId`."""
+        """A handle for the session ``session_id``, whether it exists or not: no IO. Raises `InvalidSessionId`."""
         return Session(self, session_id)
 
     def sessions(self) -> list[Session]:

@@ -33,23 +33,55 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     """The options of a start, all optional. Seconds are floats > 0; ``metadata`` is echoed in the state."""
 
     cwd: str | None = None
+    """The agent's working directory, on the worker's machine. Default: the worker's own."""
     model: str | None = None
+    """The model, by the provider's own name for it. Default: the agent's own."""
     system_prompt: str | None = None
+    """A text that is added to the agent's system prompt, where the provider supports it."""
     max_turns: int | None = None
+    """The session ends (`done`, `max_turns`) when it has had this many turns. Default: no limit."""
     permission_mode: str | None = None
+    """What the agent may do without asking. Default: `bypassPermissions`, everything, because nobody sits at a worker;
+    the worker's policy may allow less.
+    """
     config_dir: str | None = None
+    """The agent's configuration directory: it becomes the provider's own variable (`CLAUDE_CONFIG_DIR`, `CODEX_HOME`).
+    """
     extra_env: dict[str, str] | None = None
+    """Further environment variables of the agent. Not for secrets: options stand in Redis and are shown."""
     additional_directories: list[str] | None = None
+    """Further directories that the agent may work in, where the provider supports it."""
     worktree_name: str | None = None
+    """A git worktree that the agent makes and works in (Claude Code's `--worktree`); other agents report it as
+    `unsupported_option`. Letters, digits and `. _ / -`, at most 200, without `..`.
+    """
     resume: str | None = None
+    """A provider's session id (`providerSessionId`): the agent goes on with that conversation."""
     max_budget_usd: float | None = None
+    """The most that the session may cost, in USD. Enforced by agents that know it (Claude Code)."""
     timeout_s: float | None = None
+    """Seconds from the first `startedAt`, recoveries included, after which the session ends (`error`, `timeout`).
+    Default: no limit.
+    """
     turn_timeout_s: float | None = None
+    """Seconds after which a turn is interrupted, where the provider supports it. If it does not, or if the turn still
+    runs 10 s later, the session ends (`error`, `timeout`). The time goes on while the turn waits for an answer.
+    Default: no limit.
+    """
     idle_timeout_s: float | None = None
+    """Seconds after which an idle session ends (`done`, `idle_timeout`). Default: no limit."""
     on_interrupt: Literal["idle", "continue", "fail"] | None = None
+    """What follows when the loss of a worker cut a turn: `idle` (the default) waits for a prompt, `continue` asks the
+    agent to go on, `fail` ends the session.
+    """
     max_recoveries: int | None = None
+    """How many times in a row turns may be cut by the loss of a worker, with no whole turn in between. One more ends
+    the session (`error`, `lost`). Default: 3.
+    """
     approvals: dict[str, Any] | str | None = None
+    """The session's own approval policy: who decides when the agent asks for permission. Default: `ask`, a person."""
     metadata: dict[str, str] | None = None
+    """Texts by name, shown in the state. Not for secrets."""
 
 
 _ANNOTATIONS = typing.get_type_hints(Options)

@@ -14,33 +14,59 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     """Where a session stands. Times are ms since the epoch; costs in USD; figures are the session's totals."""
 
     session_id: str
+    """The session's id; in Redis it is part of the key, not a field."""
     provider: str
+    """The provider's name."""
     status: Status
+    """Where the session stands, as in its latest status event."""
     epoch: int
+    """The current epoch: it rises by one whenever another writer takes over."""
     cursor: str
+    """The cursor of the last event."""
     error: str | None = None
+    """Why the session ended in error."""
     reason: str | None = None
+    """Why the session ended."""
     worker: str | None = None
+    """The name of the worker that owns the session."""
     pid: int | None = None
+    """The runner's process id on that worker's machine."""
     provider_session_id: str | None = None
+    """The agent's own id of the conversation."""
     model: str | None = None
+    """The model that the agent reports."""
     cwd: str | None = None
+    """The working directory that the agent reports."""
     cost_usd: float = 0.0
+    """What all turns so far cost, in USD."""
     input_tokens: int = 0
+    """Input tokens of all turns so far."""
     output_tokens: int = 0
+    """Output tokens of all turns so far."""
     num_turns: int = 0
+    """Turns so far."""
     exit_code: int | None = None
+    """The runner's exit code."""
     created_at: int | None = None
+    """When the session was created, in ms since the epoch."""
     started_at: int | None = None
+    """When a worker first started it, in ms since the epoch."""
     ended_at: int | None = None
+    """When it ended, in ms since the epoch."""
     updated_at: int | None = None
+    """When the state was last written, in ms since the epoch."""
     pending_approvals: int = 0
+    """How many requests and questions wait for an answer."""
     trimmed_through: str | None = None
+    """The newest cursor that is no longer kept; absent while every event is."""
     metadata: dict[str, str] = {}
+    """The `metadata` of the start, as JSON."""
     enforced: str = ""
     """What the runner's sandbox holds it to, for people; empty without one."""
     last_turn: str | None = None
-    """How the latest turn ended: ``whole``, ``interrupted``, ``failed`` or ``cut``; None before the first end."""
+    """How the latest turn ended: ``whole``, ``interrupted`` (somebody ended it), ``failed`` (the agent reports an
+    error), ``cut`` (its process, its worker or its time ended first); absent before the first end.
+    """
 
     @property
     def id(self) -> str:

@@ -1,0 +1,224 @@
+"""The tables of docs/reference that are made from the code: ``python -m docs.reference_tables`` (`make reference`).
+
+Owns how they look. What they say stands beside the thing itself: a docstring under the field of a struct, the docstring
+of an error, the help of a command or of a metric. tests/packaging/test_reference.py holds the pages to them.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import click
+import msgspec
+
+from agentrq import errors
+from agentrq.cli.command_table import COMMANDS, load
+from agentrq.wire.commands import Options
+from agentrq.wire.state import State
+from agentrq_worker import metrics
+from agentrq_worker.settings import Provider, Sandbox, Settings
+from agentrq_worker.start_policy import StartPolicy
+
+REFERENCE: Final = Path(__file__).parent / "reference"
+_PLAIN: Final[dict[Any, str]] = {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}
+
+
+class NoText(ValueError):
+    """Something that users see has no text of its own."""
+
+
+def field_texts(kind: type) -> dict[str, str]:
+    """The docstring under each field of a class, as one line. Raises `NoText`."""
+    (body,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, following in zip(body.body, [*body.body[1:], None], strict=True):
+        if not isinstance(field, ast.AnnAssign):
+            continue
+        name = ast.unparse(field.target)
+        if not (
+            isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+            and isinstance(following.value.value, str)
+        ):
+            raise NoText(f"{kind.__name__}.{name} has no docstring under it")
+        found[name] = _one_line(following.value.value)
+    return found
+
+
+def _one_line(docstring: str) -> str:
+    return " ".join(docstring.split()).replace("``", "`")
+
+
+def type_text(hint: Any) -> str:
+    """A type for readers who do not write Python."""
+    if hint in _PLAIN:
+        return _PLAIN[hint]
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in inner)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(type_text(each) for each in inner if each is not types.NoneType)
+    if origin is list:
+        return f"list of {type_text(inner[0])}s"
+    if origin is dict:
+        return "texts by name" if inner[1] is str else "table"
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return "table"
+    return "text"
+
+
+def _table(*rows: tuple[str, ...]) -> str:
+    head, *body = rows
+    lines = [head, tuple("---" for _ in head), *body]
+    return "".join("| " + " | ".join(_escaped(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    """A cell whose bars, and angle brackets outside of code marks, mean themselves."""
+    parts = cell.split("`")
+    parts[::2] = [part.replace("<", r"\<") for part in parts[::2]]
+    return "`".join(parts).replace("|", r"\|")
+
+
+def _shown(value: Any) -> str:
+    if value in (None, [], {}, ""):
+        return "–"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return f"`{value}`"
+
+
+def settings_table(kind: type[msgspec.Struct]) -> str:
+    """A table of a struct of settings: name, type, default, text."""
+    texts, hints = field_texts(kind), typing.get_type_hints(kind)
+    rows = [
+        (f"`{field.name}`", type_text(hints[field.name]), _shown(_default(field)), texts[field.name])
+        for field in msgspec.structs.fields(kind)
+    ]
+    return _table(("setting", "type", "default", "meaning"), *rows)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+
+
+def options_table() -> str:
+    """The start options: name in Python and on the wire, type, text."""
+    texts, hints = field_texts(Options), typing.get_type_hints(Options)
+    rows = [
+        (f"`{field.name}`", f"`{field.encode_name}`", type_text(hints[field.name]), texts[field.name])
+        for field in msgspec.structs.fields(Options)
+    ]
+    return _table(("option", "on the wire", "type", "meaning"), *rows)
+
+
+def state_table() -> str:
+    """The fields of the state as they stand in the hash."""
+    texts, hints = field_texts(State), typing.get_type_hints(State)
+    rows = [
+        (f"`{field.encode_name}`", type_text(hints[field.name]), texts[field.name])
+        for field in msgspec.structs.fields(State)
+        if field.name != "session_id"
+    ]
+    return _table(("field", "type", "holds"), *rows)
+
+
+def errors_table() -> str:
+    """The errors: each with what it derives from and when it is raised."""
+    rows = []
+    for name, kind in inspect.getmembers(errors, inspect.isclass):
+        if kind.__module__ != errors.__name__:
+            continue
+        if not kind.__doc__:
+            raise NoText(f"{name} has no docstring")
+        parents = ", ".join(f"`{base.__name__}`" for base in kind.__bases__)
+        rows.append((f"`{name}`", parents, _one_line(kind.__doc__)))
+    return _table(("error", "is a", "meaning"), *rows)
+
+
+def metrics_table() -> str:
+    """The metrics: name as it is scraped, kind, labels, help."""
+    rows = []
+    for node in ast.walk(ast.parse(inspect.getsource(metrics))):
+        if isinstance(node, ast.Call) and (kind := re.fullmatch(r"(\w+)MetricFamily", ast.unparse(node.func))):
+            name, text = (ast.literal_eval(argument) for argument in node.args[:2])
+            labels: list[str] = next(
+                (ast.literal_eval(word.value) for word in node.keywords if word.arg == "labels"), []
+            )
+            suffix = "_total" if kind[1] == "Counter" else ""
+            rows.append(
+                (f"`{name}{suffix}`", kind[1].lower(), ", ".join(f"`{label}`" for label in labels) or "–", text)
+            )
+    return _table(("metric", "type", "labels", "meaning"), *rows)
+
+
+def commands_text() -> str:
+    """Every command: its usage, what it does, its arguments and options."""
+    return "\n".join(_command(name) for name in COMMANDS)
+
+
+def _command(name: str) -> str:
+    command = load(name)
+    context = click.Context(command, info_name=f"agentrq {name}")
+    usage = " ".join(piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]")
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    if not command.help:
+        raise NoText(f"agentrq {name} has no help")
+    text = f"### `{f'agentrq {name} {usage}'.strip()}`\n\n{inspect.cleandoc(command.help)}\n"
+    if name == "up":
+        return f"{text}\nIts options are those of `agentrq worker`.\n"
+    return text + (
+        "\n" + _table(("option", "meaning"), *(_option(context, option) for option in options)) if options else ""
+    )
+
+
+def _option(context: click.Context, option: click.Option) -> tuple[str, str]:
+    if not option.help:
+        raise NoText(f"{context.info_name} {option.opts[0]} has no help")
+    value = "" if option.is_flag else f" {option.make_metavar(context)}"
+    default = f" Default: {option.default}." if option.show_default else ""
+    return f"`{' '.join(option.opts)}{value}`", option.help + default
+
+
+GENERATED: Final[dict[str, Callable[[], str]]] = {
+    "settings": lambda: settings_table(Settings),
+    "provider": lambda: settings_table(Provider),
+    "sandbox": lambda: settings_table(Sandbox),
+    "policy": lambda: settings_table(StartPolicy),
+    "start-options": options_table,
+    "state": state_table,
+    "errors": errors_table,
+    "metrics": metrics_table,
+    "commands": commands_text,
+}
+"""What stands between ``<!-- generated: NAME -->`` and ``<!-- /generated -->``, by name."""
+
+_PART: Final = re.compile(r"(?<=<!-- generated: )([\w-]+)( -->\n\n).*?(?=\n<!-- /generated -->)", re.DOTALL)
+
+
+def generate(page: str) -> str:
+    """A page with its generated parts made anew."""
+    return _PART.sub(lambda part: part[1] + part[2] + GENERATED[part[1]](), page)
+
+
+def pages() -> Iterator[Path]:
+    """The pages that have generated parts."""
+    return (path for path in sorted(REFERENCE.glob("*.md")) if "<!-- generated: " in path.read_text())
+
+
+def main() -> None:
+    """Write them all."""
+    for path in pages():
+        path.write_text(generate(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
