@@ -66,7 +66,7 @@ def worker(guarded: Guarded, config: Path) -> Iterator[Worker]:
     worker.close()
 
 
-async def test_sessions_run_under_the_profiles(guarded: Guarded, worker: Worker) -> None:
+async def test_a_session_runs_whole_under_the_acl_profiles(guarded: Guarded, worker: Worker) -> None:
     async with (
         AsyncAgentClient.from_url(guarded.url("gateway")) as gateway,
         AsyncAgentClient.from_url(guarded.url("producer")) as producer,
@@ -125,7 +125,7 @@ async def test_a_lost_worker_is_recovered_under_the_profiles(guarded: Guarded, w
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
-async def test_who_may_only_read_follows_on(
+async def test_a_reader_keeps_following_with_read_rights_only(
     guarded: Guarded, worker: Worker, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A reader that finds a session lost may not write its end: it waits for who may."""
@@ -187,14 +187,14 @@ async def test_who_may_only_read_follows_on(
         ("worker", "CLIENT KILL TYPE normal"),
     ],
 )
-def test_what_a_profile_keeps_out(guarded: Guarded, role: str, command: str) -> None:
+def test_redis_refuses_what_is_outside_a_profile(guarded: Guarded, role: str, command: str) -> None:
     with redis.Redis.from_url(guarded.url(role)) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.execute_command(*shlex.split(command))
     assert guarded.denied()
 
 
 @attack("logging in as a user that `agentrq acl` made, before it has a password", "refused")
-def test_no_profile_lets_anybody_in_by_itself(guarded: Guarded) -> None:
+def test_a_profile_without_a_password_lets_nobody_log_in(guarded: Guarded) -> None:
     for role in ROLES:
         line = profile(role, user="nobody-yet")
         assert ">" not in line
@@ -207,7 +207,7 @@ def test_no_profile_lets_anybody_in_by_itself(guarded: Guarded) -> None:
             nobody.ping()
 
 
-def test_the_command_prints_them() -> None:
+def test_the_acl_command_prints_the_profiles() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "agentrq", "acl", "--prefix", "p", "--queue", "q", "worker", "reader"],
         capture_output=True, text=True, timeout=60, check=True,

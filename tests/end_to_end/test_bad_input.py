@@ -49,7 +49,7 @@ def call(function: str, *args: Any, **kwargs: Any) -> str:
     "RQ jobs with foreign functions, pickles (packed too), callbacks, garbage in every field",
     "failed, one log line each; nothing imported, unpickled or run",
 )
-async def test_jobs_that_are_not_ours(
+async def test_a_foreign_job_fails_with_one_line(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, tmp_path: Path
 ) -> None:
     worker = start_worker("--lease-s", "2", "--beat-s", "0.5", "--name", "w")
@@ -127,7 +127,7 @@ async def test_jobs_that_are_not_ours(
 
 
 @attack("a scheduled RQ job that cannot be read", "failed; it keeps no other waiting")
-async def test_a_bad_scheduled_job_keeps_no_other_waiting(start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_bad_scheduled_job_does_not_delay_others(start_worker: Start, raw: redis.Redis) -> None:
     queue = backend_queue(raw)
     bad = queue.enqueue_at(datetime.now(UTC), "agentrq.start", None, "demo", "/crash 0")
     raw.hset(bad.key, "status", "dancing")
@@ -152,13 +152,17 @@ async def test_a_bad_scheduled_job_keeps_no_other_waiting(start_worker: Start, r
         ({"cwd": "a\0b"}, "cwd"),
     ],
 )
-async def test_options_by_a_client(client: AsyncAgentClient, options: dict[str, Any], name: str) -> None:
+async def test_a_client_refuses_bad_options_before_it_sends(
+    client: AsyncAgentClient, options: dict[str, Any], name: str
+) -> None:
     with pytest.raises(InvalidOption, match=name):
         await client.start("demo", "hi", **options)
     assert await client.sessions() == []
 
 
-async def test_by_a_client(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_client_refuses_bad_input_before_it_sends(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     wrong: list[tuple[Any, Any]] = [("", "hi"), ("demo", ""), (7, "hi"), ("demo", None)]
     for provider, prompt in wrong:
         with pytest.raises(InvalidOption):

@@ -63,7 +63,7 @@ async def asked(session: Any, after: str | None = None) -> Message:
     ],
 )
 @pytest.mark.usefixtures("fake_claude")
-async def test_an_approval(
+async def test_an_answered_approval_lets_the_turn_go_on(
     client: AsyncAgentClient, start_worker: Start, answer: Any, text: str | None, decision: str
 ) -> None:
     start_worker()
@@ -93,7 +93,9 @@ async def _to_idle(session: Any) -> Any:
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_policies_of_worker_and_session(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+async def test_the_workers_policy_wins_over_the_sessions(
+    client: AsyncAgentClient, start_worker: Start, config: Path
+) -> None:
     """The worker's word comes first; what it leaves open the session's policy decides; nobody is asked."""
     policy = '{ rules = [{ command = "rm *", decision = "deny" }] }'
     config.write_text(f"approvals = {policy}\n{config.read_text()}")
@@ -115,7 +117,9 @@ async def test_policies_of_worker_and_session(client: AsyncAgentClient, start_wo
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.usefixtures("fake_claude")
-async def test_an_approval_survives_its_worker(client: AsyncAgentClient, start_worker: Start, when: str) -> None:
+async def test_an_approval_can_be_answered_after_its_worker_was_killed(
+    client: AsyncAgentClient, start_worker: Start, when: str
+) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("fake-claude", "ask make", permission_mode="default", on_interrupt="continue")
     request = (await asked(session)).content
@@ -137,7 +141,9 @@ async def test_an_approval_survives_its_worker(client: AsyncAgentClient, start_w
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_interrupt_steer_and_an_interrupting_prompt(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_interrupt_steer_and_interrupting_prompts_reach_the_turn(
+    client: AsyncAgentClient, start_worker: Start
+) -> None:
     start_worker()
     session = await client.start("fake-claude", "work")
     running = await until(session, "running")
@@ -163,7 +169,7 @@ async def _all_until_stopped(session: Any) -> Any:
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_a_function_answers(redis_url: str, client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_callback_answers_approvals(redis_url: str, client: AsyncAgentClient, start_worker: Start) -> None:
     start_worker()
     session = await client.start("fake-claude", "ask one", permission_mode="default")
     await asked(session)
@@ -195,7 +201,7 @@ async def test_a_function_answers(redis_url: str, client: AsyncAgentClient, star
         ({"max_turns": 1}, "done", "max_turns"),
     ],
 )
-async def test_time_and_turns(
+async def test_a_session_ends_at_its_limits_of_time_and_turns(
     client: AsyncAgentClient, start_worker: Start, options: dict[str, Any], status: str, reason: str
 ) -> None:
     start_worker()
@@ -212,7 +218,7 @@ async def test_a_turn_over_its_time_is_interrupted(client: AsyncAgentClient, sta
     await session.stop()
 
 
-async def test_bad_input(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_bad_command_is_refused_in_words(client: AsyncAgentClient, start_worker: Start) -> None:
     start_worker()
     session = await client.start("demo", "/echo hi")
     await until(session, "idle")
@@ -234,7 +240,7 @@ async def test_bad_input(client: AsyncAgentClient, start_worker: Start) -> None:
             await call
 
 
-async def test_one_id_is_one_command(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_command_id_sent_twice_is_applied_once(client: AsyncAgentClient, start_worker: Start) -> None:
     start_worker()
     session = await client.start("demo", "/echo hi")
     for _ in range(3):
@@ -245,7 +251,7 @@ async def test_one_id_is_one_command(client: AsyncAgentClient, start_worker: Sta
     assert [prompt.text for prompt in contents(events, "prompt")] == ["/echo hi", "/echo once"]
 
 
-async def test_a_flood_of_commands(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_flood_of_commands_is_applied_in_order(client: AsyncAgentClient, start_worker: Start) -> None:
     """The inbox is bounded while nobody reads it; a stop always fits; what fitted is told its fate."""
     session = await client.start("demo", "/echo hi")
     for number in range(MAX_INBOX):

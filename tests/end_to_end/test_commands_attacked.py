@@ -38,7 +38,9 @@ async def request_of(session: Any, after: str | None = None) -> ApprovalRequest:
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_two_answers_at_once(redis_url: str, client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_the_second_of_two_answers_is_rejected(
+    redis_url: str, client: AsyncAgentClient, start_worker: Start
+) -> None:
     start_worker()
     session = await client.start("fake-claude", "ask ls", permission_mode="default")
     request = await request_of(session)
@@ -60,7 +62,7 @@ async def test_two_answers_at_once(redis_url: str, client: AsyncAgentClient, sta
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_an_answer_meets_the_withdrawal(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_an_answer_that_crosses_the_withdrawal_is_rejected(client: AsyncAgentClient, start_worker: Start) -> None:
     """The turn is interrupted and its request answered in one breath: one of them wins, nothing hangs."""
     start_worker()
     session = await client.start("fake-claude", "ask ls", permission_mode="default")
@@ -166,7 +168,7 @@ async def test_a_waiter_gives_up_and_the_command_does_not(
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_settings_have_receipts(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_changed_model_or_mode_has_a_receipt(client: AsyncAgentClient, start_worker: Start) -> None:
     start_worker()
     claude = await client.start("fake-claude", "say hi")
     await until(claude, "idle")
@@ -185,7 +187,7 @@ async def test_settings_have_receipts(client: AsyncAgentClient, start_worker: St
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_a_setting_outlives_its_worker(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
+async def test_a_changed_mode_outlives_its_worker(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     worker = start_worker(*FAST, "--name", "w0")
     session = await client.start("fake-claude", "say hi")
     idle = await until(session, "idle")
@@ -199,7 +201,7 @@ async def test_a_setting_outlives_its_worker(client: AsyncAgentClient, start_wor
     await session.stop()
 
 
-async def test_a_word_in_an_answer_is_no_stop(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_the_word_stop_in_an_answer_stops_nothing(client: AsyncAgentClient, start_worker: Start) -> None:
     """A command in the inbox that only speaks of a stop, while its session is handed over."""
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60")
@@ -218,7 +220,7 @@ async def test_a_word_in_an_answer_is_no_stop(client: AsyncAgentClient, start_wo
 
 
 @pytest.mark.parametrize("answer", [object(), {(1, 2): 3}, {"input": {1j}}])
-async def test_ill_typed_answers(client: AsyncAgentClient, answer: Any) -> None:
+async def test_an_ill_typed_answer_is_rejected(client: AsyncAgentClient, answer: Any) -> None:
     session = await client.start("demo", "/echo hi")
     with pytest.raises(InvalidOption, match="answer"):
         await session.answer("r1", answer)
@@ -231,7 +233,7 @@ async def test_ill_typed_answers(client: AsyncAgentClient, answer: Any) -> None:
 
 
 @pytest.mark.parametrize("command_id", ["", 7, "x" * 201, "\ud800"])
-async def test_ill_typed_command_ids(client: AsyncAgentClient, command_id: Any) -> None:
+async def test_an_ill_typed_command_id_is_refused(client: AsyncAgentClient, command_id: Any) -> None:
     session = await client.start("demo", "/echo hi")
     if command_id == "":
         await session.prompt("x", command_id=command_id)  # as good as none

@@ -31,7 +31,9 @@ async def everything(session: Any) -> list[Any]:
     return [event async for event in session.events()]
 
 
-async def test_one_id_from_many_clients_at_once(redis_url: str, client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_one_session_id_from_many_clients_starts_once(
+    redis_url: str, client: AsyncAgentClient, start_worker: Start
+) -> None:
     start_worker()
     session = await client.start("demo", "/echo hi")
     async with contextlib.AsyncExitStack() as stack:
@@ -45,7 +47,9 @@ async def test_one_id_from_many_clients_at_once(redis_url: str, client: AsyncAge
     assert [prompt.text for prompt in contents(events, "prompt")].count("/echo once") == 1
 
 
-async def test_a_flood_of_ten_thousand_prompts(redis_url: str, client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_ten_thousand_prompts_fill_the_inbox_and_lose_none(
+    redis_url: str, client: AsyncAgentClient, start_worker: Start
+) -> None:
     """A busy session takes what its inbox holds and refuses the rest; each that was taken is told its fate."""
     worker = start_worker()
     session = await client.start("demo", "/sleep 600")
@@ -73,7 +77,7 @@ async def test_a_flood_of_ten_thousand_prompts(redis_url: str, client: AsyncAgen
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_an_enormous_answer(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_an_enormous_answer_is_refused(client: AsyncAgentClient, start_worker: Start) -> None:
     start_worker()
     session = await client.start("fake-claude", "ask ls", permission_mode="default")
     request: Any = (await asked(session)).content
@@ -92,7 +96,9 @@ async def everything_until_stopped(session: Any) -> list[Any]:
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_interrupts_at_the_edges_of_turns(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_an_interrupt_at_the_edge_of_a_turn_has_one_receipt(
+    client: AsyncAgentClient, start_worker: Start
+) -> None:
     """Whenever it comes, an interrupt has its receipt, and the prompt that follows is heard."""
     start_worker()
     session = await client.start("fake-claude", "say 0")
@@ -116,7 +122,9 @@ async def test_interrupts_at_the_edges_of_turns(client: AsyncAgentClient, start_
 
 @pytest.mark.usefixtures("fake_claude")
 @pytest.mark.parametrize("mode", ["steer", "interrupt"])
-async def test_other_modes_at_the_edges_of_turns(client: AsyncAgentClient, start_worker: Start, mode: Any) -> None:
+async def test_a_steered_prompt_at_the_edge_of_a_turn_is_not_lost(
+    client: AsyncAgentClient, start_worker: Start, mode: Any
+) -> None:
     """A prompt of any mode may meet the turn's end: it is handed over once, whatever it finds."""
     start_worker()
     session = await client.start("fake-claude", "say 0")
@@ -133,7 +141,7 @@ async def test_other_modes_at_the_edges_of_turns(client: AsyncAgentClient, start
     assert len(prompts) == 62
 
 
-async def test_stops_at_every_moment_of_a_beginning(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_stop_at_any_moment_of_a_start_ends_the_session(client: AsyncAgentClient, start_worker: Start) -> None:
     """Queued, being claimed, starting, running: a stop ends the session, and nothing of it is left."""
     worker = start_worker()
 
@@ -155,7 +163,9 @@ async def test_stops_at_every_moment_of_a_beginning(client: AsyncAgentClient, st
 
 
 @pytest.mark.parametrize("moment", ["recovering", "ownerless"])
-async def test_a_stop_without_a_live_owner(client: AsyncAgentClient, start_worker: Start, moment: str) -> None:
+async def test_a_stop_ends_a_session_without_a_live_owner(
+    client: AsyncAgentClient, start_worker: Start, moment: str
+) -> None:
     worker = start_worker(*FAST, "--name", "w0")
     session = await client.start("demo", "/sleep 60", on_interrupt="continue")
     running = await until(session, "running")
@@ -169,7 +179,9 @@ async def test_a_stop_without_a_live_owner(client: AsyncAgentClient, start_worke
 
 
 @pytest.mark.usefixtures("fake_claude")
-async def test_a_deadline_passes_while_nobody_owns_the_session(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_deadline_that_passed_without_an_owner_is_applied_by_the_next(
+    client: AsyncAgentClient, start_worker: Start
+) -> None:
     worker = start_worker(*FAST, "--name", "w0")
     policy = {"deadlineS": 2, "onDeadline": "allow"}
     session = await client.start(
@@ -188,7 +200,7 @@ async def test_a_deadline_passes_while_nobody_owns_the_session(client: AsyncAgen
 
 @pytest.mark.usefixtures("fake_claude")
 @pytest.mark.parametrize("again", [True, False])
-async def test_an_answer_outlives_the_worker_that_took_it(
+async def test_an_answer_outlives_the_worker_that_received_it(
     client: AsyncAgentClient, start_worker: Start, raw: Any, again: bool
 ) -> None:
     """Given between two deaths: it is kept until the agent asks again, or has had a whole turn without asking."""
@@ -233,7 +245,9 @@ ENTRIES = [
 ]
 
 
-async def test_entries_that_are_no_commands(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
+async def test_inbox_entries_that_are_not_commands_are_dropped(
+    client: AsyncAgentClient, start_worker: Start, raw: Any
+) -> None:
     """Written past the client, as another language's may: each whose id can be told is rejected, none does harm."""
     start_worker()
     session = await client.start("demo", "/echo hi")
@@ -254,7 +268,7 @@ async def test_entries_that_are_no_commands(client: AsyncAgentClient, start_work
     assert len(receipts) == 8
 
 
-async def test_jobs_that_ask_too_much(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
+async def test_a_job_that_asks_too_much_is_refused(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     """By RQ, as a webhook may: too long, or a policy that is nonsense; the job says so, the session goes on."""
     start_worker()
     session = await client.start("demo", "/echo hi")
@@ -274,7 +288,7 @@ async def test_jobs_that_ask_too_much(client: AsyncAgentClient, start_worker: St
     await session.stop()
 
 
-async def test_a_receipt_that_is_not_kept_any_more(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_trimmed_receipt_is_an_error_in_words(client: AsyncAgentClient, start_worker: Start) -> None:
     """Who sends a command once more, long after, does not wait for what was trimmed away."""
     start_worker("--max-events", "40")
     session = await client.start("demo", "/echo hi")

@@ -88,7 +88,7 @@ def read_status(port: int, session_id: str, after: str) -> int:
         connection.close()
 
 
-def test_fastapi(redis_url: str, start_worker: Start, tmp_path: Path) -> None:
+def test_the_fastapi_example_streams_a_session(redis_url: str, start_worker: Start, tmp_path: Path) -> None:
     start_worker()
     port = free_port()
     app = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "fastapi_sse:app", "--port", str(port), "--log-level", "error")
@@ -116,7 +116,7 @@ def test_fastapi(redis_url: str, start_worker: Start, tmp_path: Path) -> None:
         assert read_events(port, session_id, "done", after=places[-2]) == third[-1:]
 
 
-def test_django(redis_url: str, start_worker: Start) -> None:
+def test_the_django_example_streams_a_session(redis_url: str, start_worker: Start) -> None:
     start_worker()
     port = free_port()
     server = (str(EXAMPLES / "django_view.py"), "runserver", f"127.0.0.1:{port}", "--noreload")
@@ -132,7 +132,7 @@ def test_django(redis_url: str, start_worker: Start) -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_cron(redis_url: str, start_worker: Start) -> None:
+def test_the_cron_example_prompts_a_session(redis_url: str, start_worker: Start) -> None:
     start_worker()
     with AgentClient.from_url(redis_url) as client:
         session = client.start("demo", "/echo hello", "caretaker")
@@ -149,7 +149,7 @@ def test_cron(redis_url: str, start_worker: Start) -> None:
 
 
 @pytest.mark.usefixtures("fake_claude")
-def test_approver(redis_url: str, start_worker: Start) -> None:
+def test_the_approver_example_answers_requests(redis_url: str, start_worker: Start) -> None:
     """It allows what the chat says yes to, denies the rest, and says how the session ended."""
     start_worker()
     with AgentClient.from_url(redis_url) as client:

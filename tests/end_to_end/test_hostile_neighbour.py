@@ -74,7 +74,7 @@ async def answers(client: AsyncAgentClient, program: str, **options: Any) -> lis
     "denied with a sandbox of either kind, and to every worker that is not root",
 )
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_workers_own_memory(
+async def test_an_agent_cannot_read_the_workers_memory(
     client: AsyncAgentClient, start_worker: Start, config: Path, kind: str, redis_url: str
 ) -> None:
     config.write_text(sandbox(kind))
@@ -104,7 +104,9 @@ say(repr(tried(read, f"/proc/{{worker}}/cmdline")))
     "denied by `landlock` (Linux 6.12); *not prevented* without it: same user",
 )
 @needs_scopes
-async def test_signals(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+async def test_an_agent_cannot_signal_a_sandboxed_neighbour(
+    client: AsyncAgentClient, start_worker: Start, config: Path
+) -> None:
     config.write_text(config.read_text() + sandbox("landlock"))
     worker = start_worker()
     neighbour = await client.start("demo", "/echo neighbour")
@@ -123,7 +125,7 @@ async def test_signals(client: AsyncAgentClient, start_worker: Start, config: Pa
     "a runner without a sandbox kills its worker and the guardian, and again where it is resumed",
     "neighbours are recovered; it ends `lost` after `max_recoveries`; what it left behind is ended by the next worker",
 )
-async def test_who_kills_his_worker(
+async def test_an_agent_that_kills_its_worker_leaves_no_process(
     client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
 ) -> None:
     config.write_text(config.read_text() + PROBE)
@@ -173,7 +175,9 @@ def over_tcp(tmp_path: Path) -> Iterator[int]:
     "denied by `landlock` with `connect` (Linux 6.7); *not prevented*: UDP, and unix sockets with a path",
 )
 @needs_landlock
-async def test_redis_by_tcp(client: AsyncAgentClient, start_worker: Start, config: Path, over_tcp: int) -> None:
+async def test_a_sandboxed_agent_cannot_reach_redis_by_tcp(
+    client: AsyncAgentClient, start_worker: Start, config: Path, over_tcp: int
+) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     allowed = listening.getsockname()[1]
     config.write_text(sandbox("landlock", f"connect = [{allowed}]"))
@@ -200,7 +204,7 @@ say(repr([tried(socket.create_connection, ("127.0.0.1", port)) for port in ({ove
     "the allow-list, its own home, 0 1 2, `no_new_privs`, no capability, hard limits; the state says which of it holds",
 )
 @pytest.mark.parametrize("kind", KINDS)
-async def test_its_world_from_inside(
+async def test_a_sandboxed_agent_sees_only_its_directories(
     client: AsyncAgentClient, start_worker: Start, config: Path, kind: str, tmp_path: Path
 ) -> None:
     homes = tmp_path / "homes"
@@ -260,7 +264,9 @@ say(repr({
 
 
 @attack("sessions of runners that keep no login look into each other's home", "each has its own, by default")
-async def test_homes_by_default(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+async def test_a_built_in_runner_gets_a_home_of_its_session(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
+) -> None:
     config.write_text(f'homes_dir = "{tmp_path}/homes"\n[providers.off.sandbox]\nhome = "worker"\n' + PROBE)
     start_worker()
     session = await client.start("demo", "/echo hi")

@@ -57,7 +57,7 @@ def worker(start_worker: Start) -> Worker:
     "garbage in an inbox: no JSON, other types, too deep, too long",
     "passed over, one log line each; the session goes on",
 )
-async def test_garbage_in_an_inbox(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
+async def test_garbage_in_an_inbox_harms_no_session(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
     session = await client.start("demo", "/echo hi")
     await until(session, "idle")
@@ -94,7 +94,7 @@ async def test_garbage_in_an_inbox(client: AsyncAgentClient, worker: Worker, raw
 
 
 @attack("garbage on the wake channel, 32 MiB in one message", "dropped")
-async def test_garbage_on_the_wake_channel(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
+async def test_garbage_on_the_wake_channel_is_ignored(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
     session = await client.start("demo", "/echo hi")
     await until(session, "idle")
     for payload in (b"", b"\xff" * 100, b"x" * (32 << 20), b"no-such-session", DEEP.encode(), b"\0", b"*"):
@@ -119,7 +119,7 @@ async def test_garbage_on_the_wake_channel(client: AsyncAgentClient, worker: Wor
     ],
     ids=lambda fields: ",".join(fields),
 )
-async def test_garbage_in_the_state_of_a_live_session(
+async def test_garbage_in_a_state_ends_only_its_session(
     client: AsyncAgentClient, worker: Worker, raw: Any, fields: dict[str, Any]
 ) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
@@ -164,7 +164,9 @@ RIGHT = {"state": "hash", "events": "stream", "inbox": "stream", "commands": "ha
     "a session's keys of every other type, while it runs and when it is to be recovered",
     "its session is lost, its neighbours are served and recovered",
 )
-async def test_keys_of_another_type(client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start) -> None:
+async def test_a_sessions_key_of_another_type_ends_only_its_session(
+    client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start
+) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
     await until(neighbour, "idle")
     for kind, right in RIGHT.items():
@@ -195,7 +197,9 @@ async def test_keys_of_another_type(client: AsyncAgentClient, worker: Worker, ra
     "the keys that all workers share, each of every wrong type", "no worker ends; work goes on once they are mended"
 )
 @pytest.mark.parametrize("wrong", WRONG)
-async def test_shared_keys_of_another_type(client: AsyncAgentClient, worker: Worker, raw: Any, wrong: str) -> None:
+async def test_a_shared_key_of_another_type_is_survived(
+    client: AsyncAgentClient, worker: Worker, raw: Any, wrong: str
+) -> None:
     session = await client.start("demo", "/echo hi")
     await until(session, "idle")
     queues = ("agentrq", "agentrq-ctl")
@@ -219,7 +223,9 @@ async def test_shared_keys_of_another_type(client: AsyncAgentClient, worker: Wor
 
 
 @attack("names that are no session ids in the index", "dropped, one line for all of them")
-async def test_names_in_the_index(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
+async def test_names_in_the_index_that_are_not_ids_are_dropped(
+    client: AsyncAgentClient, worker: Worker, raw: Any
+) -> None:
     names = {b"\xff\xfe": 1, "a/b": math.inf, "": -math.inf, "x" * 1000: 0, "}{": 5, "../../x": 1, "a\nb": 2}
     raw.zadd(KEYS.sessions, names)
     line = worker.wait_log("are no session ids")
@@ -231,7 +237,7 @@ async def test_names_in_the_index(client: AsyncAgentClient, worker: Worker, raw:
 @attack(
     "a client lists sessions of which one's state is no hash, follows one whose stream is forged", "sees the others"
 )
-async def test_what_a_client_reads(client: AsyncAgentClient, raw: Any) -> None:
+async def test_a_client_reads_spoilt_keys_without_a_traceback(client: AsyncAgentClient, raw: Any) -> None:
     good, bad = await client.start("demo", "hi"), await client.start("demo", "hi")
     raw.delete(KEYS.state(bad.id))
     raw.rpush(KEYS.state(bad.id), "x")
@@ -251,7 +257,9 @@ async def test_what_a_client_reads(client: AsyncAgentClient, raw: Any) -> None:
     "epochs and cursors at and over the end of what a stream holds, the stream's last id taken",
     "the session ends, told once; other sessions recovered",
 )
-async def test_numbers_at_their_ends(client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start) -> None:
+async def test_numbers_at_their_limits_are_survived(
+    client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start
+) -> None:
     neighbour = await client.start("demo", "/echo neighbour", "neighbour")
     last = str(2**64 - 1)
     spoilt: dict[str, dict[str, str]] = {
@@ -286,7 +294,7 @@ async def test_numbers_at_their_ends(client: AsyncAgentClient, worker: Worker, r
     "the session ends, told once, in its state if not in its stream; its runner with it",
 )
 @pytest.mark.parametrize("how", ["full", "no stream"])
-async def test_a_stream_spoilt_while_its_session_runs(
+async def test_a_stream_spoilt_under_a_session_ends_only_that_session(
     client: AsyncAgentClient, worker: Worker, raw: Any, how: str
 ) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
@@ -312,7 +320,9 @@ async def test_a_stream_spoilt_while_its_session_runs(
     "hundreds of megabytes in a state, an inbox, a stream or an RQ job, packed by zlib too",
     "never read: the worker's memory stays as it was",
 )
-async def test_gigantic(client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start) -> None:
+async def test_gigantic_values_are_not_read_whole(
+    client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start
+) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
     await until(neighbour, "idle")
     giant = b"x" * (40 << 20)  # over every limit, and more than the memory that may be taken

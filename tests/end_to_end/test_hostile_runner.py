@@ -59,7 +59,7 @@ def tree(pid: int) -> set[int]:
     ],
     ids=["forks", "fork loop", "sockets", "stderr", "1 GiB without newline", "deep", "deaf"],
 )
-async def test_hostile(
+async def test_a_hostile_runner_ends_only_its_own_session(
     client: AsyncAgentClient, start_worker: Start, config: Path, raw: Any, program: str, says: str
 ) -> None:
     config.write_text(f"{config.read_text()}{PROBE}")
@@ -90,7 +90,9 @@ async def test_hostile(
 
 
 @attack("a runner closes its stdin and lives on; it is sent a prompt", "ended after 10 s with the cause")
-async def test_a_deaf_one(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+async def test_a_runner_that_does_not_read_its_stdin_is_ended(
+    client: AsyncAgentClient, start_worker: Start, config: Path
+) -> None:
     config.write_text(f"{config.read_text()}{PROBE}")
     start_worker("--stop-grace-s", "0")
     session = await client.start("probe", "import os, time\nos.close(0)\nresult()\ntime.sleep(1000)")
@@ -104,7 +106,9 @@ async def test_a_deaf_one(client: AsyncAgentClient, start_worker: Start, config:
 
 
 @attack("a runner closes its stdout and lives on", "ended after 10 s with the cause: it could not say when it is done")
-async def test_a_mute_one(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+async def test_a_runner_that_closed_its_stdout_is_ended(
+    client: AsyncAgentClient, start_worker: Start, config: Path
+) -> None:
     config.write_text(f"{config.read_text()}{PROBE}")
     start_worker("--stop-grace-s", "0")
     session = await client.start("probe", "import os, time\nsay('bye')\nos.close(1)\ntime.sleep(1000)")
@@ -135,7 +139,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     "a runner fills its disk, the one that homes and spool are on too",
     "neighbours are served on, new sessions start",
 )
-async def test_a_full_disk(client: AsyncAgentClient, start_worker: Start, config: Path, small_disk: Path) -> None:
+async def test_a_full_disk_pauses_the_runner_and_loses_nothing(
+    client: AsyncAgentClient, start_worker: Start, config: Path, small_disk: Path
+) -> None:
     for name in ("ws", "homes", "spool"):
         (small_disk / name).mkdir(mode=0o700)
     config.write_text(f'''homes_dir = "{small_disk}/homes"
@@ -159,7 +165,9 @@ spool_dir = "{small_disk}/spool"
 
 
 @attack("a runner writes a file of any size, or many", "`file_size` ends each; the sum is for a quota")
-async def test_a_file_size_limit(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+async def test_a_runner_at_its_file_size_limit_ends_only_its_session(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
+) -> None:
     config.write_text(f"{PROBE}[providers.probe.sandbox]\nfile_size = {1 << 20}\n")
     start_worker("--stop-grace-s", "0")
     (tmp_path / "ws").mkdir()

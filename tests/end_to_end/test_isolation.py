@@ -77,7 +77,7 @@ max_turns = 2
     "an agent prints the keys it was given: in messages, errors, stderr, in two writes, at the edge of what is kept",
     "in no key of Redis, no log line, no argument list: `[redacted]`, counted",
 )
-async def test_a_secret_gets_out_by_no_way(
+async def test_a_known_secret_is_redacted_wherever_it_is_printed(
     client: AsyncAgentClient, start_worker: Start, config: Path, raw: Any
 ) -> None:
     import base64
@@ -153,7 +153,9 @@ needs_landlock = pytest.mark.skipif(
     "denied by `landlock`; its own login is there",
 )
 @needs_landlock
-async def test_a_sandboxed_session(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+async def test_a_sandboxed_session_runs_whole(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
+) -> None:
     for name in ("ws", "other", "worker-home"):
         (tmp_path / name).mkdir()
     (tmp_path / "worker-home/login.json").write_text("logged in")
@@ -205,7 +207,7 @@ say(subprocess.run("cat {tmp_path}/other/file", shell=True, capture_output=True,
 
 
 @attack("a sandbox that this machine cannot enforce", "`refused`, with what is missing: nothing is spawned")
-async def test_what_cannot_be_enforced_starts_nothing(
+async def test_a_sandbox_that_cannot_be_enforced_starts_nothing(
     client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
 ) -> None:
     trap = tmp_path / "sprung"

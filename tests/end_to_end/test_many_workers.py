@@ -29,7 +29,7 @@ def light(config: Path) -> None:
         file.write(LIGHT_PROVIDER)
 
 
-def test_the_systemd_unit() -> None:
+def test_the_systemd_units_command_line_starts_a_worker() -> None:
     """Ends workers as they want to be ended: a signal to the worker alone, and time for its turns."""
     unit = configparser.RawConfigParser()
     unit.optionxform = str  # type: ignore[assignment]
@@ -83,7 +83,9 @@ async def idle_sessions(
 
 
 @pytest.mark.usefixtures("light")
-async def test_a_hundred_on_two(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_two_workers_share_a_hundred_sessions(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     spread = await idle_sessions(client, start_worker, raw, 100, workers=2, most=70)
     assert min(spread.values()) >= 30, spread
 
@@ -91,7 +93,9 @@ async def test_a_hundred_on_two(client: AsyncAgentClient, start_worker: Start, r
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("light")
-async def test_a_thousand_on_four(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_four_workers_carry_a_thousand_sessions(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     spread = await idle_sessions(client, start_worker, raw, 1000, workers=4, most=300)
     print(dict(spread))
     assert min(spread.values()) >= 100, spread

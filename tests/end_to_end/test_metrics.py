@@ -17,7 +17,9 @@ from tests.sessions import until
 from tests.workers import Worker, free_port
 
 
-async def test_metrics(client: AsyncAgentClient, start_worker: Callable[..., Worker]) -> None:
+async def test_the_endpoint_serves_the_workers_figures(
+    client: AsyncAgentClient, start_worker: Callable[..., Worker]
+) -> None:
     port = free_port()
     start_worker("--metrics-port", str(port))
     ended, idle = await client.start("demo", "/crash 1"), await client.start("demo", "/echo hi")
@@ -43,7 +45,7 @@ async def test_metrics(client: AsyncAgentClient, start_worker: Callable[..., Wor
 @pytest.mark.parametrize(
     ("port", "code", "says"), [(None, 5, "Address already in use"), (70000, 2, "70000 is no port")]
 )
-def test_a_port_that_cannot_be_had(redis_url: str, port: int | None, code: int, says: str) -> None:
+def test_a_metrics_port_in_use_is_one_line_and_refused(redis_url: str, port: int | None, code: int, says: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = ["--redis", redis_url, "--metrics-port", str(port or taken.getsockname()[1])]
         done = subprocess.run(

@@ -101,7 +101,9 @@ async def in_full(
 
 
 @pytest.mark.usefixtures("launcher")
-async def test_ends_of_sessions(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_sessions_end_leaves_no_process(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     worker = start_worker(*FAST)
     bystander, family = await in_full(client, worker)
 
@@ -140,7 +142,7 @@ async def test_ends_of_sessions(client: AsyncAgentClient, start_worker: Start, r
 
 @pytest.mark.usefixtures("launcher")
 @pytest.mark.parametrize("how", ["kill", "drain", "kill without guardian", "kill with guardian"])
-async def test_ends_of_workers(client: AsyncAgentClient, start_worker: Start, how: str) -> None:
+async def test_a_workers_end_leaves_no_process(client: AsyncAgentClient, start_worker: Start, how: str) -> None:
     worker = start_worker(*FAST)
     _, own = await in_full(client, worker)
     guardian = [process for process in tree(worker) if process not in own]
@@ -172,9 +174,7 @@ async def test_ends_of_workers(client: AsyncAgentClient, start_worker: Start, ho
     await all_gone(guardian)
 
 
-async def test_zombies_do_not_pile_up(
-    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
-) -> None:
+async def test_zombies_are_reaped(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
     """A runner that goes on leaving orphans which end: the worker, their new parent, reaps them."""
     script = tmp_path / "orphans.sh"
     script.write_text(
@@ -192,7 +192,7 @@ async def test_zombies_do_not_pile_up(
     await session.wait(20)
 
 
-async def test_a_marked_stranger_is_left_alone(start_worker: Start) -> None:
+async def test_a_process_with_a_forged_mark_is_left_alone(start_worker: Start) -> None:
     """The sweep knows its own by mark and start time: a process of a worker that lives is not touched."""
     mine = subprocess.Popen(
         ["sleep", "60"], env={**os.environ, procfs.MARK_VARIABLE: procfs.make_mark("test")}, start_new_session=True

@@ -68,7 +68,7 @@ env = {{ FAKE_ACP_HOME = "{tmp_path}" }}
 
 
 @pytest.mark.usefixtures("acp")
-async def test_an_acp_agent(client: AsyncAgentClient, start_worker: Start, tmp_path: Path) -> None:
+async def test_an_acp_agent_runs_a_session(client: AsyncAgentClient, start_worker: Start, tmp_path: Path) -> None:
     session = await client.start("echo-acp", "one", cwd=str(tmp_path))
     await session.prompt("read")
     await session.prompt("fail")
@@ -91,7 +91,9 @@ async def test_an_acp_agent(client: AsyncAgentClient, start_worker: Start, tmp_p
 
 @pytest.mark.usefixtures("acp")
 @pytest.mark.parametrize(("answer", "failed"), [("allow", False), ("deny", True)])
-async def test_an_acp_permission(client: AsyncAgentClient, start_worker: Start, answer: str, failed: bool) -> None:
+async def test_an_acp_permission_is_asked_and_answered(
+    client: AsyncAgentClient, start_worker: Start, answer: str, failed: bool
+) -> None:
     start_worker()
     session = await client.start("echo-acp", "ask", permission_mode="default")
     request = (await first(session, "approval_request")).content
@@ -106,7 +108,7 @@ async def test_an_acp_permission(client: AsyncAgentClient, start_worker: Start, 
 
 
 @pytest.mark.usefixtures("acp")
-async def test_an_acp_turn_is_interrupted_and_not_steered(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_an_acp_turn_can_be_interrupted_but_not_steered(client: AsyncAgentClient, start_worker: Start) -> None:
     start_worker()
     session = await client.start("echo-acp", "wait")
     await first(session, "tool_call")
@@ -122,7 +124,7 @@ async def test_an_acp_turn_is_interrupted_and_not_steered(client: AsyncAgentClie
 
 
 @pytest.mark.usefixtures("acp")
-async def test_an_acp_session_goes_on_on_another_worker(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_an_acp_session_is_resumed_by_another_worker(client: AsyncAgentClient, start_worker: Start) -> None:
     worker = start_worker(*FAST)
     session = await client.start("echo-acp", "one")
     await until(session, "idle")
@@ -181,7 +183,9 @@ async def test_a_codex_approval_by_policy(client: AsyncAgentClient, start_worker
     await session.stop()
 
 
-async def test_no_codex(client: AsyncAgentClient, start_worker: Start, tmp_path: Path) -> None:
+async def test_a_missing_codex_is_one_line_with_the_remedy(
+    client: AsyncAgentClient, start_worker: Start, tmp_path: Path
+) -> None:
     start_worker(PATH=str(tmp_path))
     state: Any = await (await client.start("codex", "hi")).wait(30)
     assert state.status == "error"
@@ -211,7 +215,9 @@ async def test_a_javascript_runner_runs_unchanged(
     assert (await session.wait(20)).reason == "stopped"
 
 
-async def test_ollama(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+async def test_the_ollama_runner_runs_a_session(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
+) -> None:
     with ModelServer() as model:
         with config.open("a") as file:
             file.write(f"""
@@ -239,7 +245,7 @@ options = {{ model = "m" }}
         assert (await session.wait(20)).reason == "stopped"
 
 
-async def test_ollama_without_a_server(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
+async def test_ollama_without_a_server_is_one_line(client: AsyncAgentClient, start_worker: Start, config: Path) -> None:
     with ModelServer() as model:
         gone = model.url
     with config.open("a") as file:
@@ -250,7 +256,9 @@ async def test_ollama_without_a_server(client: AsyncAgentClient, start_worker: S
     assert state.error.startswith(f"Ollama is not reachable at {gone}: Connection refused")
 
 
-async def test_aider(client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path) -> None:
+async def test_the_aider_runner_runs_a_session(
+    client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
+) -> None:
     program = tmp_path / "bin" / "aider"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -S {FAKES / "fake_aider.py"} "$@"\n')
@@ -276,7 +284,7 @@ env = {{ XDG_STATE_HOME = "{tmp_path}", FAKE_AIDER_PIDS = "{tmp_path / "pids"}" 
 
 
 @pytest.mark.parametrize("name", ["gemini-steps3", "opencode-steps3", "codexapp-turns", "claudeacp-turns"])
-async def test_recordings_play(client: AsyncAgentClient, start_worker: Start, name: str) -> None:
+async def test_the_replay_runner_plays_recordings(client: AsyncAgentClient, start_worker: Start, name: str) -> None:
     start_worker()
     session = await client.start("replay", f"{name}.ndjson --speed 0", cwd=str(TRANSCRIPTS))
     turns = {"codexapp-turns": 4, "claudeacp-turns": 5}.get(name, 1)

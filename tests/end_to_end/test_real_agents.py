@@ -16,7 +16,7 @@ SMOKE = {"claude": "tests/agents/test_claude.py::test_a_tool_call"}
 
 @pytest.mark.timeout(400)  # the first run downloads the CLI
 @pytest.mark.parametrize("name", SMOKE)
-def test_a_real_session(name: str) -> None:
+def test_a_real_agent_runs_a_session(name: str) -> None:
     if (reason := isolated.why_not()) is not None:
         pytest.skip(f"no session with the real {name}: {reason}")
     try:

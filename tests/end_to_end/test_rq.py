@@ -45,7 +45,9 @@ async def opened(raw: redis.Redis, session_id: str) -> None:
     await eventually(lambda: raw.exists(f"agentrq:{{{session_id}}}:state"))
 
 
-async def test_starts_from_another_backend(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_backend_without_agentrq_starts_sessions(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     start_worker()
     queue = backend_queue(raw)
     nameless = queue.enqueue("agentrq.start", None, "demo", "/echo one", {"metadata": {"from": "elsewhere"}})
@@ -80,7 +82,9 @@ async def test_starts_from_another_backend(client: AsyncAgentClient, start_worke
     assert (await result_of(raw, "late"))[0] == "failed"
 
 
-async def test_results_and_errors(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_job_has_the_result_or_error_of_its_session(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     start_worker()
     queue = backend_queue(raw)
     good = queue.enqueue("agentrq.start", None, "demo", "/crash 0", result_ttl=77)
@@ -101,7 +105,7 @@ async def test_results_and_errors(client: AsyncAgentClient, start_worker: Start,
     assert not stuck(raw)
 
 
-async def test_rq_info_suspend_and_stop(
+async def test_rq_info_suspend_and_stop_work_on_sessions(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
 ) -> None:
     worker = start_worker(*FAST, "--name", "w1")
@@ -146,7 +150,9 @@ async def test_rq_info_suspend_and_stop(
     assert "idle" in shown
 
 
-async def test_copies_of_a_job_in_one_burst(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_copies_of_a_job_in_the_queue_start_once(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     """An enqueue whose answer was lost is made again: one worker takes all the copies and runs the session once."""
     sessions = [await client.start("demo", "hello", f"s-{number}") for number in range(4)]
     for session in sessions:
@@ -164,7 +170,7 @@ async def test_copies_of_a_job_in_one_burst(client: AsyncAgentClient, start_work
     await eventually(lambda: not stuck(raw), "nothing stuck in RQ")
 
 
-async def test_a_start_is_looked_at_as_it_is_dequeued(
+async def test_a_session_is_fetched_with_the_dequeue_of_its_start(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
 ) -> None:
     """Its session is read with what the dequeue asks anyhow; by itself only until Redis knows the script."""
@@ -183,7 +189,7 @@ async def test_a_start_is_looked_at_as_it_is_dequeued(
     assert looks == [3, 1]  # the script is not there; it is still not there; it is
 
 
-async def test_schedule_dependencies_and_other_workers(
+async def test_scheduled_and_dependent_starts_run_beside_plain_workers(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
 ) -> None:
     start_worker()
@@ -275,7 +281,9 @@ async def test_commands_by_rq_reach_a_full_worker(
     assert (await result_of(raw, moved.id))[0] == "finished"
 
 
-async def test_a_job_canceled_in_rq(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis) -> None:
+async def test_a_job_canceled_in_rq_ends_its_session(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
+) -> None:
     session = await client.start("demo", "never")
     fetch(raw, session.id).cancel()
     forgotten = await client.start("demo", "/crash 0")
@@ -324,7 +332,7 @@ def endpoint() -> Iterator[tuple[str, list[dict[str, object]]]]:
     server.server_close()
 
 
-async def test_webhooks_and_callbacks(
+async def test_webhooks_are_sent_and_callbacks_refused(
     client: AsyncAgentClient,
     start_worker: Start,
     raw: redis.Redis,
@@ -355,7 +363,7 @@ async def test_webhooks_and_callbacks(
     assert not (tmp_path / "sprung").exists()
 
 
-async def test_capacity_shares_the_starts(
+async def test_workers_share_starts_by_their_free_slots(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
 ) -> None:
     with config.open("a") as file:

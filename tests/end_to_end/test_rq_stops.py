@@ -22,7 +22,9 @@ Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5", "--stop-grace-s", "0.3")
 
 
-async def test_a_stop_by_rq(client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path) -> None:
+async def test_rqs_stop_command_ends_the_session(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
+) -> None:
     with config.open("a") as file:
         file.write('[providers.silent]\ncommand = ["sh", "-c", "cat > /dev/null"]\n')
     silent, idle = await client.start("silent", "x"), await client.start("demo", "/echo hi")
@@ -55,7 +57,7 @@ async def test_a_stop_by_rq(client: AsyncAgentClient, start_worker: Start, raw: 
     await eventually(lambda: not stuck(raw))
 
 
-async def test_a_stop_by_rq_while_its_session_is_handed_over(
+async def test_rqs_stop_command_reaches_a_session_that_is_handed_over(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
 ) -> None:
     config.write_text(f"{config.read_text()}{PROBE}")
@@ -72,7 +74,7 @@ async def test_a_stop_by_rq_while_its_session_is_handed_over(
     await eventually(lambda: not stuck(raw))
 
 
-async def test_a_stop_by_rq_that_came_too_late(
+async def test_rqs_stop_command_after_the_end_changes_nothing(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
 ) -> None:
     """The runner had said that it is over: the session is completed, and so is its job."""

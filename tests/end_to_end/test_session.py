@@ -24,7 +24,9 @@ Start = Callable[..., Worker]
 
 
 @pytest.mark.both_loops
-async def test_a_whole_session(client: AsyncAgentClient, start_worker: Start, raw: Any, tmp_path: Path) -> None:
+async def test_a_session_is_seen_whole_from_start_to_end(
+    client: AsyncAgentClient, start_worker: Start, raw: Any, tmp_path: Path
+) -> None:
     (tmp_path / "README.md").write_text("hello\n")
     start_worker()
     session = await client.start("demo", "look", cwd=str(tmp_path), metadata={"team": "blue"})
@@ -56,7 +58,9 @@ async def test_a_whole_session(client: AsyncAgentClient, start_worker: Start, ra
     assert after_half == events[len(events) // 2 + 1 :]
 
 
-async def test_a_plain_subscriber(client: AsyncAgentClient, start_worker: Start, redis_url: str) -> None:
+async def test_a_plain_subscriber_sees_what_a_client_sees(
+    client: AsyncAgentClient, start_worker: Start, redis_url: str
+) -> None:
     """No library of ours: redis-py, JSON, two channels."""
     start_worker()
     sid = "plain"
@@ -103,7 +107,7 @@ async def test_prompts_while_busy_queue_in_order(client: AsyncAgentClient, start
         ("/crash 0", "done", "completed", None),
     ],
 )
-async def test_how_a_runner_ends(
+async def test_the_state_says_how_the_runner_ended(
     client: AsyncAgentClient, start_worker: Start, prompt: str, status: str, reason: str, error: str | None
 ) -> None:
     start_worker()
@@ -112,7 +116,9 @@ async def test_how_a_runner_ends(
 
 
 @pytest.mark.parametrize("pause", ["queued", "busy"])
-async def test_stop_whenever(client: AsyncAgentClient, start_worker: Start, raw: Any, pause: str) -> None:
+async def test_a_stop_at_any_time_ends_the_session(
+    client: AsyncAgentClient, start_worker: Start, raw: Any, pause: str
+) -> None:
     if pause == "queued":
         session = await client.start("demo", "look")
         await session.stop()
@@ -130,7 +136,7 @@ async def test_stop_whenever(client: AsyncAgentClient, start_worker: Start, raw:
         await session.prompt("too late")
 
 
-async def test_fifty_at_once(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
+async def test_fifty_sessions_run_at_once(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     start_worker()
     sessions = [await client.start("demo", f"/lines 20 {50 + number}") for number in range(50)]
     await asyncio.gather(*(until(session, "idle") for session in sessions))
@@ -151,7 +157,7 @@ async def _until_idle(session: Any) -> Any:
             yield event
 
 
-def test_the_synchronous_client(redis_url: str, start_worker: Start) -> None:
+def test_the_synchronous_client_runs_a_session(redis_url: str, start_worker: Start) -> None:
     start_worker()
     with AgentClient.from_url(redis_url) as client:
         session = client.start("demo", "/echo hi")
@@ -171,7 +177,7 @@ def test_the_synchronous_client(redis_url: str, start_worker: Start) -> None:
         assert client.sessions() == []
 
 
-async def test_rq_tells_the_truth(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
+async def test_rqs_job_agrees_with_the_sessions_state(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     worker = start_worker()
     good = await client.start("demo", "/echo hi")
     await until(good, "idle")

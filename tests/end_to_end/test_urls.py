@@ -86,7 +86,7 @@ def tls_port(guarded: ServerProcess, certificate: Path) -> Iterator[int]:
     "Redis by TLS: somebody between with a certificate of his own", "no connection, one line, no password sent or shown"
 )
 @pytest.mark.both_loops
-async def test_tls(tls_port: int, certificate: Path, config: Path, guarded: ServerProcess) -> None:
+async def test_a_session_runs_over_tls(tls_port: int, certificate: Path, config: Path, guarded: ServerProcess) -> None:
     trusted = certificate.with_name("cert.pem")
     url = f"rediss://someone:{PASSWORD}@localhost:{tls_port}/0?ssl_ca_certs={trusted}"
     worker = Worker(None, config, ("--name", "w"), os.environ | {"AGENTRQ_REDIS_URL": url})
@@ -159,7 +159,7 @@ def test_the_password_is_in_no_error(guarded: ServerProcess, wrong: str, words: 
     assert "Traceback" not in done.stderr
 
 
-def test_only_the_url_is_overwritten(tmp_path: Path) -> None:
+def test_only_the_url_is_hidden_from_the_process_list(tmp_path: Path) -> None:
     code = """
 import sys
 from agentrq.connection import hide_arguments

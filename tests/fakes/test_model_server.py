@@ -47,7 +47,7 @@ def ask(model: ModelServer, path: str, body: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_script(name: str) -> None:
+def test_the_scripted_model_plays_its_script(name: str) -> None:
     path, make, called = REQUESTS[name]
     with ModelServer() as model:
         body = make("go [[error:529*1]] [[bash:echo hi]] [[text:all done now]] [[error:401]]")
@@ -69,7 +69,7 @@ def test_a_script(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_thoughts_and_huge_texts(name: str) -> None:
+def test_the_scripted_model_thinks_and_writes_huge_texts(name: str) -> None:
     path, make, _ = REQUESTS[name]
     with ModelServer() as model:
         said = json.dumps(ask(model, path, make("[[think:deep]]")))

@@ -84,7 +84,7 @@ def whole(raw: Any, lane: EventLog, count: int) -> None:
 @pytest.mark.parametrize("size", [10, 1500])
 @pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 64, 65, 150])
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.IDLE])
-async def test_what_is_published_is_what_is_kept(
+async def test_the_channel_carries_what_the_stream_keeps(
     redis_url: str, raw: Any, status: Status, count: int, size: int
 ) -> None:
     """Long messages are joined another way than short ones, in parts; only a running session's go the quick way."""

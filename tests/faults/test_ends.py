@@ -94,7 +94,7 @@ async def test_redis_dies_while_a_worker_drains(server: Restartable, light: Path
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["dead", "frozen"])
-async def test_redis_is_away_for_good(server: Restartable, light: Path, how: str) -> None:
+async def test_a_worker_ends_though_redis_stays_away(server: Restartable, light: Path, how: str) -> None:
     """It cannot hand its sessions over: it ends all the same, with 0, and leaves no process."""
     worker = Worker(server.url, light, (*FAST, "--name", "w"), os.environ)
     try:
@@ -114,7 +114,7 @@ async def test_redis_is_away_for_good(server: Restartable, light: Path, how: str
         worker.close()
 
 
-async def test_one_is_killed_while_another_drains(
+async def test_a_worker_drains_while_another_is_killed(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
 ) -> None:
     drained, killed = (start_worker(*FAST, "--max-sessions", "8", "--name", name) for name in ("drained", "killed"))

@@ -210,7 +210,7 @@ async def inbox_run(
 
 
 @pytest.mark.parametrize("seeds", [range(4)], ids=["4 seeds"])
-async def test_each_command_once_and_in_order(
+async def test_each_command_is_applied_once_and_in_order(
     redis_url: str, start_worker: Start, diaries: Path, raw: Any, seeds: range
 ) -> None:
     await inbox_run(list(seeds), redis_url, start_worker, diaries, raw, replacements=2)
@@ -218,7 +218,7 @@ async def test_each_command_once_and_in_order(
 
 @pytest.mark.long
 @pytest.mark.parametrize("first", range(100, 150, 5))
-async def test_each_command_once_and_in_order_for_long(
+async def test_each_command_is_applied_once_and_in_order_for_long(
     redis_url: str, start_worker: Start, diaries: Path, raw: Any, first: int
 ) -> None:
     await inbox_run(list(range(first, first + 5)), redis_url, start_worker, diaries, raw, replacements=5)

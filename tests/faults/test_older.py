@@ -67,7 +67,7 @@ def go_back(server: Restartable) -> None:
     server.start()
 
 
-async def test_what_is_still_here_is_sent_again_unasked(server: Restartable) -> None:
+async def test_lost_events_that_are_in_memory_are_sent_again(server: Restartable) -> None:
     async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
         await say(lane, 20)
         server.remember()
@@ -92,7 +92,9 @@ async def test_what_is_still_here_is_sent_again_unasked(server: Restartable) -> 
     assert not [kind for _, kind, _ in followed if kind == "error"]
 
 
-async def test_what_is_gone_is_declared_with_its_range(server: Restartable, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_events_that_are_gone_are_declared_with_their_range(
+    server: Restartable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lanes, "KEPT_BYTES", 2000)
     async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
         await say(lane, 20)
@@ -121,7 +123,7 @@ async def test_what_is_gone_is_declared_with_its_range(server: Restartable, monk
     assert present == {32, *kept, 73}  # the status in the middle is known too: the state is right
 
 
-async def test_a_session_that_is_gone_altogether(server: Restartable) -> None:
+async def test_a_session_that_redis_lost_is_written_again(server: Restartable) -> None:
     async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
         await say(lane, 20)
         lane._recent.clear()
@@ -139,7 +141,7 @@ async def test_a_session_that_is_gone_altogether(server: Restartable) -> None:
     assert end.cursor == "1-22"
 
 
-async def test_older_twice_before_anything_could_be_sent_again(server: Restartable) -> None:
+async def test_a_redis_that_comes_back_older_twice_is_repaired(server: Restartable) -> None:
     """What waits to be sent again is not declared lost by the second time."""
     async with waiting.a_lane(server.url) as (lane, _):
         await say(lane, 3)
@@ -154,7 +156,7 @@ async def test_older_twice_before_anything_could_be_sent_again(server: Restartab
         ]  # fmt: skip
 
 
-async def test_an_end_that_was_lost(server: Restartable) -> None:
+async def test_an_end_that_redis_lost_is_written_again(server: Restartable) -> None:
     async with waiting.a_lane(server.url) as (lane, _):
         await say(lane, 5)
         server.remember()
@@ -181,7 +183,7 @@ async def test_an_end_that_is_being_sent_again_while_its_session_is_let_go(serve
     assert [place for place, _, _ in await history(server)] == [place for place, _, _ in before]
 
 
-async def test_a_claim_that_was_lost(server: Restartable) -> None:
+async def test_a_claim_that_redis_lost_is_made_again(server: Restartable) -> None:
     async with AsyncAgentClient.from_url(server.url) as client:
         session = await client.start("demo", "hello", "s")
         server.remember()

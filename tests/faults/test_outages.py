@@ -120,7 +120,7 @@ def whole(sequence: list[Seen], events: int) -> None:
 
 
 @pytest.mark.parametrize("how", REFUSALS)
-async def test_refused_for_a_while(server: ServerProcess, how: str) -> None:
+async def test_refused_writes_are_made_later(server: ServerProcess, how: str) -> None:
     async with a_lane(server.url) as (lane, publisher), followed(server.url) as sequence:
         lane.add_message("text", Text("before"))
         await waiting.true(lambda: len(sequence) == 3)
@@ -135,7 +135,7 @@ async def test_refused_for_a_while(server: ServerProcess, how: str) -> None:
     whole(sequence, 603)
 
 
-async def test_scripts_are_flushed(server: ServerProcess) -> None:
+async def test_flushed_scripts_are_loaded_again(server: ServerProcess) -> None:
     async with a_lane(server.url) as (lane, _), followed(server.url) as sequence:
         async with Admin.from_url(server.url) as admin:
             for number in range(20):
@@ -161,7 +161,7 @@ async def test_a_refusal_of_one_session_costs_the_others_nothing(server: ServerP
     whole(sequence, 52)
 
 
-async def test_a_network_that_is_gone_and_back(server: ServerProcess) -> None:
+async def test_a_cut_network_loses_nothing(server: ServerProcess) -> None:
     async with (
         Proxy(server.path, Plan(0, 0.0)) as network,
         a_lane(network.url) as (lane, publisher),

@@ -82,7 +82,7 @@ def clients(raw: redis.Redis, kind: str) -> int:
 
 
 @pytest.mark.both_loops
-async def test_a_sleeping_reader_harms_nobody(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frozen_reader_slows_nobody(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriptions, "MAX_WAITING_BYTES", 10_000)
     quick, slow, awake = list[Seen](), list[Seen](), asyncio.Event()
     async with a_lane(redis_url) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
@@ -160,7 +160,7 @@ async def test_many_sessions_over_one_connection(redis_url: str, raw: redis.Redi
 
 @pytest.mark.parametrize("how", ["cancel", "break", "aclose", "client"])
 @pytest.mark.both_loops
-async def test_who_leaves_leaves_no_connection(
+async def test_a_reader_that_leaves_closes_its_connection(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(publishers, "CHECK_S", 3600.0)  # it would take another connection
@@ -203,7 +203,7 @@ async def test_who_leaves_leaves_no_connection(
 
 
 @pytest.mark.parametrize("how", ["break", "close"])
-async def test_who_leaves_leaves_no_connection_sync(
+async def test_a_synchronous_reader_that_leaves_closes_its_connection(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(publishers, "CHECK_S", 3600.0)
@@ -229,7 +229,7 @@ async def test_who_leaves_leaves_no_connection_sync(
 
 
 @pytest.mark.parametrize("after", ["1-3", "0-0"])
-async def test_a_cursor_that_is_gone(redis_url: str, after: str) -> None:
+async def test_a_trimmed_cursor_raises_stream_trimmed(redis_url: str, after: str) -> None:
     settings = Settings(name="w", max_events=10)
     async with a_lane(redis_url, settings=settings) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
         say(lane, 50)
@@ -245,7 +245,7 @@ async def test_a_cursor_that_is_gone(redis_url: str, after: str) -> None:
             whole(kept, 52, first)
 
 
-async def test_trimmed_while_it_slept(redis_url: str) -> None:
+async def test_a_reader_trimmed_while_it_slept_is_told(redis_url: str) -> None:
     settings = Settings(name="w", max_events=10)
     async with a_lane(redis_url, settings=settings) as (lane, _), AsyncAgentClient.from_url(redis_url) as client:
         say(lane, 5)
@@ -264,7 +264,7 @@ async def test_trimmed_while_it_slept(redis_url: str) -> None:
 
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.parametrize("ended", [False, True])
-async def test_who_waits_does_not_mind_what_is_trimmed(
+async def test_a_waiter_does_not_mind_trimmed_events(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str, ended: bool
 ) -> None:
     """More than is kept comes between the first look of a `wait` and its reading."""
@@ -312,7 +312,7 @@ async def test_who_waits_does_not_mind_what_is_trimmed(
 
 
 @pytest.mark.parametrize("kept", [False, True])
-async def test_a_receipt_among_what_is_trimmed(
+async def test_a_waiter_finds_a_receipt_that_was_trimmed(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     """It is found where it is kept; where it is not, that is said."""
@@ -345,7 +345,7 @@ async def test_a_receipt_among_what_is_trimmed(
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
-async def test_a_session_that_is_taken_away(
+async def test_a_reader_of_a_removed_session_is_told(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setattr(asyncio_client, "LOOK_AGAIN_S", 0.1)
@@ -369,7 +369,7 @@ async def test_a_session_that_is_taken_away(
                 await task
 
 
-async def test_an_ended_session_whose_stream_is_gone(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_reader_of_an_ended_session_without_a_stream_ends(redis_url: str, raw: redis.Redis) -> None:
     async with AsyncAgentClient.from_url(redis_url) as client:
         session = await client.start("demo", "hello", "s")
         await session.stop()
@@ -385,7 +385,7 @@ GARBAGE = (b"", b"\xff\xfe", b"{}", b"[1]", b"[" * 100_000, b'[{"cursor":"no cur
 
 
 @pytest.mark.both_loops
-async def test_garbage_on_the_channels(redis_url: str, raw: redis.Redis) -> None:
+async def test_garbage_on_the_channels_does_not_reach_a_reader(redis_url: str, raw: redis.Redis) -> None:
     sequence: list[Seen] = []
     async with (
         asyncio.timeout(30),
@@ -448,7 +448,7 @@ async def following(how: str, redis_url: str, live_url: str, sequence: list[Seen
 
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.both_loops
-async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+async def test_a_silent_subscription_is_made_anew(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     monkeypatch.setattr(sync_client, "LOOK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
@@ -472,7 +472,7 @@ async def test_a_subscription_that_has_gone_silent(redis_url: str, monkeypatch: 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.both_loops
-async def test_a_network_that_stands_still_at_connect(
+async def test_a_network_that_stalls_at_connect_is_survived(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The connection is made and never greeted: hints cannot be had, the stream is read all the same."""
@@ -570,7 +570,7 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
 
 
 @pytest.mark.skipif(EAGER is None, reason="no eager tasks before Python 3.12")
-async def test_a_reader_among_eager_tasks(redis_url: str) -> None:
+async def test_a_reader_works_where_tasks_are_eager(redis_url: str) -> None:
     """The pump runs before it is known as the pump."""
     asyncio.get_running_loop().set_task_factory(EAGER)
     async with a_hub(redis_url) as hub, hub.subscribed("s") as inbox:
@@ -583,7 +583,7 @@ async def test_a_reader_among_eager_tasks(redis_url: str) -> None:
 
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.both_loops
-async def test_a_network_that_stands_still_while_somebody_waits(
+async def test_a_waiter_times_out_though_the_network_stalls(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Nobody waits beyond his time by more than one answer may take; and it is `TimeoutError`, as documented."""
@@ -617,7 +617,7 @@ async def test_a_network_that_stands_still_while_somebody_waits(
                     await asyncio.to_thread(named.wait)
 
 
-async def test_no_time_is_enough_for_what_has_ended(redis_url: str) -> None:
+async def test_a_zero_timeout_is_enough_for_an_ended_session(redis_url: str) -> None:
     async with AsyncAgentClient.from_url(redis_url) as client:
         session = await client.start("demo", "hello", "s")
         with pytest.raises(TimeoutError):
@@ -670,6 +670,6 @@ def test_pieces_of_a_text_that_came_whole_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("after", ["nonsense", 5, (0, 1), b"0-1"])
-def test_what_is_no_cursor_is_a_value_error(redis_url: str, after: Any) -> None:
+def test_a_malformed_cursor_is_a_value_error(redis_url: str, after: Any) -> None:
     with AgentClient.from_url(redis_url) as client, pytest.raises(ValueError, match="cursor"):
         client.session("s").events(after)

@@ -48,7 +48,9 @@ def gone(*processes: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_a_killed_worker(client: AsyncAgentClient, start_worker: Start, raw: Any, busy: bool) -> None:
+async def test_a_killed_workers_session_is_resumed_by_another(
+    client: AsyncAgentClient, start_worker: Start, raw: Any, busy: bool
+) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/spawn 300")
     idle = await until(session, "idle")
@@ -135,7 +137,7 @@ async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_wo
 
 
 @pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
-async def test_what_becomes_of_a_cut_turn(
+async def test_a_cut_turn_is_treated_as_on_interrupt_says(
     client: AsyncAgentClient, start_worker: Start, raw: Any, on_interrupt: str
 ) -> None:
     first = start_worker(*FAST, "--name", "first")
@@ -162,7 +164,9 @@ async def test_what_becomes_of_a_cut_turn(
         assert prompts == [session.id]
 
 
-async def test_a_session_that_loses_its_workers_ends(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
+async def test_a_session_that_keeps_losing_workers_ends_in_error(
+    client: AsyncAgentClient, start_worker: Start, raw: Any
+) -> None:
     session = await client.start("demo", "/sleep 60", max_recoveries=1)
     for number in range(2):
         worker = start_worker(*FAST, "--name", f"w{number}")
@@ -175,7 +179,9 @@ async def test_a_session_that_loses_its_workers_ends(client: AsyncAgentClient, s
     check_stream(raw, session.id)
 
 
-async def test_idle_sessions_lose_any_number_of_workers(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_an_idle_session_survives_any_number_of_lost_workers(
+    client: AsyncAgentClient, start_worker: Start
+) -> None:
     """Only a session whose turns are cut again and again is suspected of being the cause."""
     session = await client.start("demo", "/echo hi", max_recoveries=1)
     idle = None
@@ -189,7 +195,7 @@ async def test_idle_sessions_lose_any_number_of_workers(client: AsyncAgentClient
     assert (await session.wait(20)).epoch == 5
 
 
-async def test_nobody_takes_it(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_a_session_that_no_worker_takes_ends_as_lost(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60")
     await until(session, "running")
@@ -200,7 +206,7 @@ async def test_nobody_takes_it(client: AsyncAgentClient, start_worker: Start) ->
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
-async def test_a_reader_notices_that_nobody_is_left(
+async def test_a_reader_ends_a_session_that_no_worker_is_left_for(
     redis_url: str, start_worker: Start, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setenv("AGENTRQ_RECOVERY_TIMEOUT_S", "1")

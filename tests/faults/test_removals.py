@@ -170,7 +170,7 @@ async def test_what_was_removed_is_noted_for_a_day(
 
 
 @pytest.mark.parametrize("how", ["async", "sync"])
-async def test_who_may_not_follow_removes_all_the_same(
+async def test_a_client_that_may_not_follow_can_remove(
     client: AsyncAgentClient, start_worker: Start, redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A live session is stopped and then asked for again and again: that takes no subscription."""

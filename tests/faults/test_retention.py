@@ -48,7 +48,7 @@ def kept(raw: redis.Redis) -> tuple[int, int, str | None, str]:
     most_bytes=st.integers(1, 8000),
     sizes=st.lists(st.lists(st.integers(0, 3000), max_size=12), max_size=8),
 )
-def test_the_caps_are_exact(
+def test_the_limits_of_kept_events_are_exact(
     raw: redis.Redis, redis_url: str, most: int, most_bytes: int, sizes: list[list[int]]
 ) -> None:
     """As many of the newest events as fit into both caps, and always the last; told to the cursor."""

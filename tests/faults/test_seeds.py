@@ -24,7 +24,7 @@ def _seeds(first: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("first", [0] if CHOSEN else [0, 25])
-async def test_nothing_lost_doubled_or_reordered(tmp_path: Path, first: int) -> None:
+async def test_no_event_is_lost_doubled_or_reordered_under_faults(tmp_path: Path, first: int) -> None:
     with ServerProcess(tmp_path) as server:
         seeds = _seeds(first, 25)
         results = await run_seeds(seeds, server, storm)
@@ -34,7 +34,7 @@ async def test_nothing_lost_doubled_or_reordered(tmp_path: Path, first: int) -> 
 
 
 @pytest.mark.parametrize("first", [5000])
-async def test_over_kills_of_the_server(tmp_path: Path, first: int) -> None:
+async def test_no_event_is_lost_over_kills_of_the_server(tmp_path: Path, first: int) -> None:
     with Restartable(tmp_path, "--appendfsync", "always") as server:
         assert await run_seeds(_seeds(first, 8), server, kill_again_and_again)
         assert server.kills
@@ -43,7 +43,7 @@ async def test_over_kills_of_the_server(tmp_path: Path, first: int) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("first", range(0, 1000, 100))
-async def test_a_thousand_seeds(tmp_path: Path, first: int) -> None:
+async def test_no_event_is_lost_over_a_thousand_seeds(tmp_path: Path, first: int) -> None:
     with ServerProcess(tmp_path) as server:
         assert len(await run_seeds(range(first, first + 100), server, storm)) == 100
 
@@ -51,7 +51,7 @@ async def test_a_thousand_seeds(tmp_path: Path, first: int) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("first", range(5100, 5300, 100))
-async def test_many_seeds_over_kills_of_the_server(tmp_path: Path, first: int) -> None:
+async def test_no_event_is_lost_over_many_kills_of_the_server(tmp_path: Path, first: int) -> None:
     with Restartable(tmp_path, "--appendfsync", "always") as server:
         assert len(await run_seeds(range(first, first + 100), server, kill_again_and_again)) == 100
 
@@ -61,5 +61,5 @@ async def test_many_seeds_over_kills_of_the_server(tmp_path: Path, first: int) -
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS)
-async def test_the_harness_notices(tmp_path: Path, mutant: str) -> None:
+async def test_the_harness_finds_each_mutant(tmp_path: Path, mutant: str) -> None:
     assert ("seed" in await survives(mutant, tmp_path)) is (mutant != CONTROL)

@@ -37,7 +37,9 @@ def entry(seq: int, size: int) -> Entry:
     disk=st.integers(0, 20_000),
     moves=st.lists(st.one_of(st.integers(0, 3000), st.tuples(st.integers(1, 40), st.integers(1, 5000))), max_size=120),
 )
-def test_a_queue_of_any_shape(tmp_path: Path, memory: int, disk: int, moves: list[int | tuple[int, int]]) -> None:
+def test_entries_come_out_of_the_buffer_as_they_went_in(
+    tmp_path: Path, memory: int, disk: int, moves: list[int | tuple[int, int]]
+) -> None:
     """Adding and taking in any order: nothing lost or reordered, shares exact, and whoever paused is told to go on."""
     shares, told = BufferBudget(memory, disk, tmp_path), list[bool]()
     queue = EventBuffer(shares)
@@ -64,7 +66,7 @@ def test_a_queue_of_any_shape(tmp_path: Path, memory: int, disk: int, moves: lis
     assert all(before is not after for before, after in itertools.pairwise(told))
 
 
-def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_pauses_the_runners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -104,7 +106,7 @@ def test_the_first_place_is_known_though_all_is_on_disk(tmp_path: Path) -> None:
     assert [item.seq for item in iter(lambda: pop(queue), None)] == [5, 6, 7, 8]
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_spool_directory_is_told(tmp_path: Path) -> None:
     queue = EventBuffer(BufferBudget(1000, 1_000_000, tmp_path / "nowhere"))
     for seq in range(1, 20):
         queue.add(entry(seq, 500))

@@ -41,7 +41,7 @@ def say(lane: EventLog, count: int) -> None:
         lane.add_message("text", Text("x" * (lane._seq % 50)))
 
 
-async def test_they_follow_through_faults_and_deaths(redis_url: str, tmp_path: Path) -> None:
+async def test_a_twenty_line_reader_follows_through_faults_and_deaths(redis_url: str, tmp_path: Path) -> None:
     plan, seen = Plan(3, 0.08), list[str]()
     async with (
         asyncio.timeout(60),
@@ -69,7 +69,7 @@ async def test_they_follow_through_faults_and_deaths(redis_url: str, tmp_path: P
     assert plan.injected.total() > 3
 
 
-async def test_they_tell_what_is_gone(redis_url: str, tmp_path: Path) -> None:
+async def test_a_twenty_line_reader_tells_what_is_gone(redis_url: str, tmp_path: Path) -> None:
     async with asyncio.timeout(30), a_lane(redis_url, settings=Settings(name="w", max_events=10)) as (lane, _):
         say(lane, 50)
         await lane.flush()
@@ -84,7 +84,9 @@ async def test_they_tell_what_is_gone(redis_url: str, tmp_path: Path) -> None:
         assert (await process.communicate())[1].strip() == b"no such session"
 
 
-async def test_they_need_no_look_at_the_stream_but_for_hints(redis_url: str, raw: redis.Redis, tmp_path: Path) -> None:
+async def test_a_twenty_line_reader_reads_the_stream_only_after_hints(
+    redis_url: str, raw: redis.Redis, tmp_path: Path
+) -> None:
     """Subscribed before they read: what comes afterwards is printed at once, by its hint."""
     async with asyncio.timeout(30), a_lane(redis_url) as (lane, _):
         process = await start(tmp_path / "follow.py", redis_url, "s")

@@ -17,12 +17,12 @@ def light(config: Path) -> Path:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_seeded_deaths(redis_url: str, light: Path, seed: int) -> None:
+async def test_sessions_survive_seeded_deaths_of_workers(redis_url: str, light: Path, seed: int) -> None:
     deaths = await run(redis_url, light, seed, sessions=6, turns=5)
     assert deaths.faults
 
 
-async def test_a_rolling_restart(redis_url: str, light: Path) -> None:
+async def test_sessions_survive_a_rolling_restart(redis_url: str, light: Path) -> None:
     deaths = await roll(redis_url, light, 0, sessions=8, turns=3)
     assert deaths.cut_turns == 0
     assert deaths.moved == 8
@@ -31,6 +31,6 @@ async def test_a_rolling_restart(redis_url: str, light: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(100, 150))
-async def test_many_seeded_deaths(redis_url: str, light: Path, seed: int) -> None:
+async def test_sessions_survive_many_seeded_deaths_of_workers(redis_url: str, light: Path, seed: int) -> None:
     deaths = await run(redis_url, light, seed, sessions=10, turns=10)
     assert deaths.faults

@@ -69,7 +69,7 @@ async def claim(worker: RqWorker, redis_url: str, session_id: str, *, end: bool 
 
 
 @pytest.mark.parametrize("by", ["client", "rq"])
-async def test_between_dequeue_and_claim(
+async def test_a_worker_killed_between_dequeue_and_claim_loses_no_start(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: RqWorker, by: str
 ) -> None:
     queue = backend_queue(raw)
@@ -89,7 +89,7 @@ async def test_between_dequeue_and_claim(
     await eventually(lambda: not stuck(raw))
 
 
-async def test_a_command_that_was_taken(
+async def test_a_worker_killed_with_a_dequeued_command_loses_none(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, doomed: RqWorker
 ) -> None:
     queue = backend_queue(raw, "agentrq-ctl")
@@ -102,7 +102,7 @@ async def test_a_command_that_was_taken(
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-async def test_between_claim_and_spawn(
+async def test_a_worker_killed_between_claim_and_spawn_loses_no_session(
     client: AsyncAgentClient,
     start_worker: Start,
     raw: redis.Redis,
@@ -125,7 +125,7 @@ async def test_between_claim_and_spawn(
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-async def test_between_end_and_closing(
+async def test_a_worker_killed_between_end_and_closing_leaves_no_open_job(
     client: AsyncAgentClient,
     start_worker: Start,
     raw: redis.Redis,
@@ -342,7 +342,7 @@ async def test_a_name_taken_from_a_frozen_worker(
     assert (await session.wait(20)).epoch == 2
 
 
-async def test_the_drain_deadline(client: AsyncAgentClient, start_worker: Start) -> None:
+async def test_sessions_are_handed_over_at_the_drain_deadline(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--drain-s", "5")
     busy = await client.start("demo", "/sleep 60")
     idle = await client.start("demo", "/echo hi")

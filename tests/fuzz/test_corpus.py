@@ -23,7 +23,7 @@ def test_every_target_has_inputs() -> None:
     "decoded or refused by the errors that callers expect; `make fuzz` looks for more",
 )
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_was_kept(name: str) -> None:
+def test_every_kept_input_is_read_without_a_crash(name: str) -> None:
     for path in sorted((CORPUS / name).iterdir()):
         try:
             TARGETS[name](path.read_bytes())
@@ -34,7 +34,7 @@ def test_what_was_kept(name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 @settings(max_examples=25)
 @given(data=st.data())
-def test_cut_short(name: str, data: st.DataObject) -> None:
+def test_inputs_cut_short_are_read_without_a_crash(name: str, data: st.DataObject) -> None:
     inputs = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
     whole = data.draw(st.sampled_from(inputs))
     at = data.draw(st.integers(0, len(whole)))

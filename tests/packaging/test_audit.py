@@ -35,7 +35,7 @@ def test_no_pin_is_known_to_be_faulty() -> None:
         ("Django==5.2.7" + HASH, [None, "is installed", "CVE-2025-64459"]),
     ],
 )
-def test_it_can_say_no(line: str, says: list[str | None], tmp_path: Path) -> None:
+def test_the_audit_finds_a_planted_fault(line: str, says: list[str | None], tmp_path: Path) -> None:
     (tmp_path / "some.txt").write_text(f"# comment\n{line}\n")
     known = Path(__file__).parents[2] / "requirements/advisories.toml"
     (tmp_path / "advisories.toml").write_text(known.read_text())

@@ -46,7 +46,7 @@ def test_the_compose_file_is_valid() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_valkey_keeps_what_it_is_told(compose: Any) -> None:
+def test_valkey_writes_to_disk_and_evicts_nothing(compose: Any) -> None:
     valkey = compose["services"]["valkey"]
     command = valkey["command"]
     assert command[command.index("--appendonly") + 1] == "yes"

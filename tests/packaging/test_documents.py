@@ -30,7 +30,7 @@ def missing(names: list[str], text: str) -> list[str]:
     return [name for name in names if not re.search(rf"(?<![A-Za-z_]){re.escape(name)}(?![A-Za-z_])", marked)]
 
 
-def test_the_settings_shown_are_taken(tmp_path: Path) -> None:
+def test_documented_settings_are_accepted(tmp_path: Path) -> None:
     pages = [path.read_text() for path in DOCS.rglob("*.md")]
     shown = [text for page in pages for text in re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
     assert len(shown) >= 4
@@ -42,7 +42,7 @@ def test_the_settings_shown_are_taken(tmp_path: Path) -> None:
             assert getattr(settings, name) != getattr(Settings(), name), f"{name} is shown with its default"
 
 
-def test_providers_lists_what_there_is() -> None:
+def test_the_providers_page_lists_every_provider() -> None:
     assert missing(sorted({*parser_names(), *builtin()}), page("providers")) == []
 
 

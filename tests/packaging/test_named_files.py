@@ -87,7 +87,7 @@ def test_pages_name_what_exists() -> None:
     assert {path: names for path, names in wrong.items() if names} == {}
 
 
-def test_it_finds_what_is_gone() -> None:
+def test_the_check_finds_a_name_that_is_gone() -> None:
     assert missing_files("as providers/claude/wire.py says, unlike providers/klaude.py and gone.lua") == [
         "providers/klaude.py",
         "gone.lua",

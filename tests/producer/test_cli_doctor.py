@@ -38,7 +38,7 @@ def examined(url: str, **changes: str | None) -> tuple[int, dict[str, tuple[str,
     return done.returncode, {finding["check"]: (finding["status"], finding["detail"]) for finding in findings}
 
 
-def test_all_is_well(server: ServerProcess) -> None:
+def test_a_healthy_redis_passes_every_check(server: ServerProcess) -> None:
     with AgentClient.from_url(server.url) as client:
         client.start("fake", "Do it")
     with redis.Redis.from_url(server.url) as raw:

@@ -51,14 +51,14 @@ def test_any_content_is_put_into_words(kind: str, content: dict[str, Any]) -> No
 
 
 @given(st.text())
-def test_neutral_text_has_no_control_characters_but_newline_and_tab(text: str) -> None:
+def test_sanitized_text_has_no_control_characters_but_newline_and_tab(text: str) -> None:
     harmless = sanitize_text(text)
     assert not any((ord(c) < 32 and c not in "\n\t") or 127 <= ord(c) < 160 for c in harmless)
     assert sanitize_text(harmless) == harmless
     assert not set(one_line(text)) & {"\n", "\t"}
 
 
-def test_what_neutral_shows() -> None:
+def test_control_characters_are_shown_in_place_of_themselves() -> None:
     assert sanitize_text("a\tb\r\nc\rd\x1b[2J\x00\x7f\x9b") == "a\tb\nc^Md^[[2J^@^?\ufffd"
     assert sanitize_text("Grüße 😀 👩‍👧 e\u0301") == "Grüße 😀 👩‍👧 e\u0301"
 
@@ -108,7 +108,7 @@ def decoded(event: Event) -> Any:
     return event.content
 
 
-def test_figures() -> None:
+def test_amounts_and_times_are_shown_for_people() -> None:
     assert [dollars(amount) for amount in (0, 0.00186, 12.345)] == ["$0.00", "$0.0019", "$12.35"]
     assert clock(10**30) == "--:--:--"
     assert [cells(text) for text in ("abc", "漢字", "e\u0301")] == [3, 4, 1]

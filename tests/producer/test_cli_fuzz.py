@@ -18,5 +18,5 @@ WORDS = st.sampled_from([
 
 @settings(max_examples=60)
 @given(st.lists(WORDS | st.text(max_size=6), min_size=1, max_size=6))
-def test_arguments(arguments: list[str]) -> None:
+def test_arguments_of_any_shape_end_without_a_traceback(arguments: list[str]) -> None:
     command_line("\0".join(arguments).encode("utf-8", "replace"))

@@ -185,7 +185,7 @@ def settle(writer: Writer, decision: str, by: str, request_id: str = "r1") -> No
     writer.statuses("running")
 
 
-def test_allow(url: str) -> None:
+def test_the_key_a_allows_the_request(url: str) -> None:
     with asked(url, "allow", "approval_request", APPROVAL) as (writer, follower):
         assert not follower.echoes()
         follower.type("xa")
@@ -299,7 +299,7 @@ def test_a_request_before_the_cursor_is_put_too(url: str) -> None:
         until(writer.inbox)
 
 
-def test_left_to_others(url: str) -> None:
+def test_escape_leaves_the_request_open(url: str) -> None:
     with asked(url, "left", "approval_request", APPROVAL) as (writer, follower):
         follower.type("\x1b")
         follower.read_until("Left to others.")

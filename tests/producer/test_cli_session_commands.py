@@ -149,7 +149,7 @@ def test_control_characters_of_an_agent_are_only_shown(url: str) -> None:
             assert part in text
 
 
-def test_after_a_cursor(url: str) -> None:
+def test_attach_shows_only_what_follows_the_cursor(url: str) -> None:
     writer = everything(url, "after")
     writer.end("done", "completed")
     done = run_cli("attach", "after", "--after", "1-4", "--json", url=url)

@@ -21,7 +21,7 @@ def public(kind: type[Any]) -> dict[str, list[inspect.Parameter]]:
 
 
 @pytest.mark.parametrize(("sync", "asynchronous"), [(Session, AsyncSession), (AgentClient, AsyncAgentClient)])
-def test_the_same_methods(sync: type[Any], asynchronous: type[Any]) -> None:
+def test_both_clients_have_the_same_methods(sync: type[Any], asynchronous: type[Any]) -> None:
     one, other = public(sync), public(asynchronous)
     if sync is AgentClient:
         one["aclose"] = one.pop("close")

@@ -306,7 +306,9 @@ def test_a_recorded_socket_in_a_directory_of_others_is_not_used(data_dir: Path, 
         assert socket_of(server) == socket_path(data_dir)
 
 
-def test_over_long_paths(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_too_long_for_a_socket_is_shortened(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     long = tmp_path / ("r" * 100)
     long.mkdir(mode=0o700)
     short = Path(os.environ["XDG_RUNTIME_DIR"])
@@ -349,7 +351,7 @@ def test_a_missing_runtime_directory_falls_back(tmp_path: Path, monkeypatch: pyt
     assert runtime_dir() == tmp_path / f"agentrq-{os.getuid()}"
 
 
-def test_default_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_data_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGENTRQ_DATA_DIR", raising=False)
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")

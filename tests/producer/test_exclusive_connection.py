@@ -45,7 +45,7 @@ async def popping(own: ExclusiveConnection, raw: redis.Redis, key: str) -> async
     return task
 
 
-async def test_lost_while_nobody_waits(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_connection_lost_between_calls_is_made_anew(redis_url: str, raw: redis.Redis) -> None:
     async with dedicated(redis_url) as own:
         first = await own.call("CLIENT", "ID")
         raw.client_kill_filter(_id=first)
@@ -53,7 +53,7 @@ async def test_lost_while_nobody_waits(redis_url: str, raw: redis.Redis) -> None
         assert await own.call("CLIENT", "ID") != first
 
 
-async def test_lost_while_somebody_waits(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_connection_lost_in_a_call_raises(redis_url: str, raw: redis.Redis) -> None:
     async with dedicated(redis_url) as own:
         first = await own.call("CLIENT", "ID")
         waits = await popping(own, raw, "nothing")
@@ -63,7 +63,7 @@ async def test_lost_while_somebody_waits(redis_url: str, raw: redis.Redis) -> No
         assert await own.call("ECHO", "again") == b"again"
 
 
-async def test_cancelled_while_it_waits(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_cancelled_call_closes_the_connection(redis_url: str, raw: redis.Redis) -> None:
     """The answer to the call that was given up is nobody's."""
     async with dedicated(redis_url) as own:
         first = await own.call("CLIENT", "ID")
@@ -78,7 +78,9 @@ async def test_cancelled_while_it_waits(redis_url: str, raw: redis.Redis) -> Non
 
 
 @pytest.mark.parametrize("protocol", ["", "?protocol=2"])
-async def test_what_has_ended_in_the_pool(redis_url: str, raw: redis.Redis, protocol: str) -> None:
+async def test_a_connection_that_ended_in_the_pool_is_made_anew(
+    redis_url: str, raw: redis.Redis, protocol: str
+) -> None:
     """By TCP redis-py's pools give away connections whose end they know of."""
     async with Proxy.to(redis_url) as network, dedicated(network.url + protocol) as own:
         pool = own._client.connection_pool
@@ -90,7 +92,7 @@ async def test_what_has_ended_in_the_pool(redis_url: str, raw: redis.Redis, prot
         assert await own.call("ECHO", "at once") == b"at once"
 
 
-async def test_pushes_that_are_no_hints(redis_url: str, raw: redis.Redis) -> None:
+async def test_pushes_that_are_not_hints_end_nothing(redis_url: str, raw: redis.Redis) -> None:
     """Notices of maintenance may have three elements too."""
     async with a_hub(redis_url + "&protocol=3") as hub, hub.subscribed("s") as inbox:
         await waiting.true(lambda: inbox.behind)
@@ -103,7 +105,7 @@ async def test_pushes_that_are_no_hints(redis_url: str, raw: redis.Redis) -> Non
         assert hub._link is link
 
 
-async def test_an_answer_that_does_not_come(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_missing_answer_times_out(redis_url: str, raw: redis.Redis) -> None:
     async with dedicated(redis_url) as own:
         for _ in range(3):  # one timer for all of them
             assert await own.call("ECHO", "quick") == b"quick"
@@ -115,7 +117,7 @@ async def test_an_answer_that_does_not_come(redis_url: str, raw: redis.Redis) ->
         assert await own.call("ECHO", "again") == b"again"
 
 
-async def test_a_server_that_does_not_speak(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_silent_server_times_out(redis_url: str, raw: redis.Redis) -> None:
     async with Proxy.to(redis_url) as network:
         network.freeze()
         async with dedicated(network.url, timeout=0.2) as own:
@@ -126,7 +128,7 @@ async def test_a_server_that_does_not_speak(redis_url: str, raw: redis.Redis) ->
             assert await own.call("ECHO", "again") == b"again"
 
 
-async def test_given_up_in_a_network_that_stands_still(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_call_given_up_in_a_stalled_network_is_closed(redis_url: str, raw: redis.Redis) -> None:
     """What was not sent when the call was given up is not done later, and keeps no socket."""
     async with Proxy.to(redis_url) as network, dedicated(network.url) as own:
         await own.call("CLIENT", "ID")
@@ -139,7 +141,7 @@ async def test_given_up_in_a_network_that_stands_still(redis_url: str, raw: redi
         assert raw.get("late") is None
 
 
-async def test_refused(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_refused_connection_raises(redis_url: str, raw: redis.Redis) -> None:
     """An error is raised as what it is; the next call is made of a new connection."""
     async with dedicated(redis_url) as own:
         first = await own.call("CLIENT", "ID")
@@ -152,7 +154,7 @@ async def test_refused(redis_url: str, raw: redis.Redis) -> None:
         assert await own.call("ECHO", "again") == b"again"
 
 
-async def test_no_redis(redis_url: str, raw: redis.Redis) -> None:
+async def test_an_absent_redis_raises(redis_url: str, raw: redis.Redis) -> None:
     async with dedicated(redis_url) as own:
         await own.call("CLIENT", "ID")
         waits = await popping(own, raw, "nothing")
@@ -164,7 +166,7 @@ async def test_no_redis(redis_url: str, raw: redis.Redis) -> None:
         assert await own.call("ECHO", "again") == b"again"
 
 
-async def test_a_push_is_no_answer(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_push_is_not_taken_for_an_answer(redis_url: str, raw: redis.Redis) -> None:
     async with dedicated(redis_url + "&protocol=3") as own:
         await own.call("CLIENT", "TRACKING", "ON")
         for number in range(10):
@@ -176,7 +178,7 @@ async def test_a_push_is_no_answer(redis_url: str, raw: redis.Redis) -> None:
         assert await waits == [b"list", b"x"]
 
 
-async def test_hints_that_are_refused(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_refused_subscription_is_tried_again(redis_url: str, raw: redis.Redis) -> None:
     """Who may not subscribe yet is asked again, without an end."""
     raw.acl_setuser("nosy", enabled=True, nopass=True, keys=["*"], commands=["+@all"], channels=[], reset=True)
     try:
@@ -191,7 +193,7 @@ async def test_hints_that_are_refused(redis_url: str, raw: redis.Redis) -> None:
         raw.acl_deluser("nosy")
 
 
-async def test_who_leaves_while_the_connection_is_cut(redis_url: str, raw: redis.Redis) -> None:
+async def test_a_reader_that_leaves_a_cut_connection_hangs_nobody(redis_url: str, raw: redis.Redis) -> None:
     """The pump does not know yet: nothing is said to the old connection, and who stays is subscribed by the new."""
     async with a_hub(redis_url) as hub, hub.subscribed("stays") as inbox:
         async with hub.subscribed("leaves"):

@@ -33,12 +33,12 @@ def nested(levels: int) -> Any:
 
 
 @pytest.mark.parametrize("levels", [0, 1, MAX_DEPTH])
-def test_an_answer_may_be_nested(levels: int) -> None:
+def test_a_nested_answer_is_taken(levels: int) -> None:
     command = Command("c", "answer", request_id="r", answer=nested(levels))
     assert make_command(command) is command
 
 
 @pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 700, 50_000])
-def test_an_answer_has_an_end(levels: int) -> None:
+def test_an_answer_nested_too_deeply_is_refused(levels: int) -> None:
     with pytest.raises(InvalidOption, match="answer"):
         make_command(Command("c", "answer", request_id="r", answer=nested(levels)))

@@ -27,12 +27,12 @@ payloads = st.binary(max_size=80) | near_misses.map(lambda value: json.dumps(val
 
 
 @given(st.integers(0, 3), payloads)
-def test_stream_entries(field: int, value: bytes) -> None:
+def test_stream_entries_of_any_bytes_are_read(field: int, value: bytes) -> None:
     targets.stream_entry(bytes([field]) + value)
 
 
 @given(payloads)
-def test_channels_and_inboxes(payload: bytes) -> None:
+def test_payloads_of_any_bytes_are_read(payload: bytes) -> None:
     targets.channels(payload)
     targets.inbox(payload)
 
@@ -42,7 +42,7 @@ def test_channels_and_inboxes(payload: bytes) -> None:
                      b"recoveries", b"prompted", b"turn", b"createdAt", b"\xff"]),
     st.sampled_from([b"1", b"idle", b"1-1", b"demo", b"{}", b"NaN", b"-1", b"1e999"]) | st.binary(max_size=12),
 ))  # fmt: skip
-def test_states(raw: dict[bytes, bytes]) -> None:
+def test_states_of_any_bytes_are_read(raw: dict[bytes, bytes]) -> None:
     state = read_state("s", raw)
     assert state is None or state.session_id == "s"
     read_inner(raw)
@@ -51,7 +51,7 @@ def test_states(raw: dict[bytes, bytes]) -> None:
 @given(
     st.dictionaries(st.text(max_size=6) | st.sampled_from(["cwd", "maxTurns", "approvals", "extra_env"]), json_values)
 )
-def test_options(given: dict[str, object]) -> None:
+def test_options_of_any_value_are_read_or_refused(given: dict[str, object]) -> None:
     try:
         make_options(given)
     except InvalidOption:
@@ -59,7 +59,7 @@ def test_options(given: dict[str, object]) -> None:
 
 
 @given(st.sampled_from(["cwd", "max_turns", "metadata", "approvals", "timeout_s", "x"]), st.text(max_size=30))
-def test_options_of_a_command_line(name: str, text: str) -> None:
+def test_option_texts_are_read_or_refused(name: str, text: str) -> None:
     try:
         make_options({name: parse_option(name, text)})
     except InvalidOption:

@@ -111,7 +111,7 @@ def _written(raw: redis.Redis, source: str, cases: list[Case]) -> tuple[Any, ...
     return answer, sorted(raw.keys()), held, said
 
 
-def test_the_quick_way_is_a_way_of_writing(raw: redis.Redis) -> None:
+def test_the_fast_path_writes_what_the_slow_path_writes(raw: redis.Redis) -> None:
     folder = resources.files(scripts)
     publish, quick, write = ((folder / f"{name}.lua").read_text() for name in ("publish", "quick", "write"))
     both = scripts.SOURCES["write"]
