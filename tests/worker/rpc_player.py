@@ -47,8 +47,9 @@ class Player:
             found = json.loads(line) if line else {}
             while "method" not in found and found.get("id", 0) not in self._request_ids():
                 self._command()
+            before = len(self.drafts)
             self._receive(line)
-            turn_over = bool(self.drafts) and self.drafts[-1].type == "cost"
+            turn_over = any(draft.type == "cost" for draft in self.drafts[before:])
             prompted = bool(self._commands) and self._commands[0].get("method") in PROMPTS
             asks = "id" in found and "method" in found  # its client answers
             if (turn_over and prompted) or asks:

@@ -11,7 +11,7 @@ import pytest
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Sent, Write, as_sent
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Ready, Reply, Sent, Write, as_sent
 from agentrq_worker.providers.registry import make_protocol
 from tests.worker.parser_checks import as_json, check
 
@@ -27,25 +27,31 @@ class Talk:
 
     def __init__(self, epoch: int = 1, total: SessionTotal | None = None, **options: Any) -> None:
         chosen = make_options({"cwd": "/w"} | options)
-        self.dialect = make_protocol("jsonrpc", "s", chosen, "acp", total or SessionTotal(), epoch)
+        self.protocol = make_protocol("jsonrpc", "s", chosen, "acp", total or SessionTotal(), epoch)
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
-        self.write(self.dialect.open())
+        self.replies: list[Reply] = []
+        self.readies = 0
+        self.write(self.protocol.open())
 
-    def write(self, sent: Sent | bytes) -> Talk:
-        data = as_sent(sent).data
-        self.written += map(json.loads, data.splitlines())
+    def write(self, data: bytes | Sent) -> Talk:
+        self.written += map(json.loads, as_sent(data).data.splitlines())
         return self
 
     def hear(self, *lines: dict[str, Any]) -> Talk:
         for line in lines:
-            for said in self.dialect.receive(json.dumps({"jsonrpc": "2.0", **line}).encode()):
+            for said in self.protocol.receive(json.dumps({"jsonrpc": "2.0", **line}).encode()):
                 if isinstance(said, DraftMessage):
                     check(said)
                     self.messages.append(as_json(said))
                 elif isinstance(said, Write):
                     self.write(said.data)
+                elif isinstance(said, Reply):
+                    self.replies.append(said)
+                elif isinstance(said, Ready):
+                    assert self.protocol.is_ready
+                    self.readies += 1
                 else:
                     assert isinstance(said, Ended)
                     self.ended.append(said.error)
@@ -63,7 +69,7 @@ class Talk:
         return self.begun().answers({"sessionId": "s", **result})
 
     def turn(self) -> Talk:
-        return self.write(self.dialect.prompt("go"))
+        return self.write(self.protocol.prompt("go"))
 
     def over(self, reason: str = "end_turn", **result: Any) -> Talk:
         request = [line for line in self.written if line.get("method") == "session/prompt"][-1]
@@ -102,12 +108,13 @@ def cost(amount: float, currency: str = "USD") -> dict[str, Any]:
 def test_a_session_begins_and_waits_for_a_prompt() -> None:
     talk = Talk(additional_directories=["/a"]).begun({"sessionCapabilities": {"additionalDirectories": {}}})
     assert talk.last["params"] == {"cwd": "/w", "mcpServers": [], "additionalDirectories": ["/a"]}
+    assert not talk.protocol.is_ready
     talk.answers({"sessionId": "s"})
-    assert talk.messages == []
+    assert talk.readies == 1
     talk.turn().hear(say("hi"))
     assert talk.messages[0] == {"type": "init", "content": {"providerSessionId": "s", "cwd": "/w"}}
     early = Talk()
-    assert early.dialect.prompt("go") == b""
+    assert early.protocol.prompt("go") == b""
     assert early.ready().last["params"] == {"sessionId": "s", "prompt": [{"type": "text", "text": "go"}]}
 
 
@@ -138,7 +145,7 @@ def test_what_the_agent_does_not_have_is_said() -> None:
 )  # fmt: skip
 def test_model_and_mode_are_set_one_after_another(result: Any, options: Any, requests: Any) -> None:
     talk = Talk(**options)
-    talk.dialect.prompt("go")
+    talk.protocol.prompt("go")
     talk.ready(**result)
     for method, params in requests:
         assert (talk.last["method"], talk.last["params"]) == (method, {"sessionId": "s", **params})
@@ -180,7 +187,6 @@ def test_a_session_is_resumed_and_its_history_not_repeated(agent: Any, method: s
     assert (talk.last["method"], talk.last["params"]["sessionId"]) == (method, "old")
     tool = update("tool_call", toolCallId="t", title="x", status="completed")
     talk.hear(say("history"), tool, cost(1.5)).answers({"modes": {}})
-    assert talk.messages == []
     talk.turn().hear(say("new"), cost(1.75)).over()
     assert talk.types() == ["init", "text_delta", "text", "cost"]
     assert talk.of("init")[0]["providerSessionId"] == "old"
@@ -190,7 +196,7 @@ def test_a_session_is_resumed_and_its_history_not_repeated(agent: Any, method: s
 
 def test_an_agent_that_repeats_its_history_late() -> None:
     talk = Talk(resume="old").begun({"loadSession": True}, agentInfo={"name": "gemini-cli"})
-    talk.dialect.prompt("go")
+    talk.protocol.prompt("go")
     talk.answers({"modes": MODES | {"currentModeId": "yolo"}})
     for _ in range(2):
         assert talk.last["method"] == "_agentrq/settled"
@@ -202,7 +208,9 @@ def test_an_agent_that_repeats_its_history_late() -> None:
 
 
 def test_a_session_that_cannot_be_resumed() -> None:
-    assert Talk(resume="old").begun().ended == ["The agent could not resume old: this agent can resume no session"]
+    assert Talk(resume="old").begun().ended == [
+        "The agent could not resume old: this agent does not support resuming a session"
+    ]
     talk = Talk(epoch=2, resume="old").begun({"loadSession": True}).answers(error={"code": 1, "message": "not found"})
     assert talk.last["method"] == "session/new"
     talk.answers({"sessionId": "s"}).turn().hear(say("hi"))
@@ -284,38 +292,102 @@ def test_a_prompt_that_fails_is_a_turn_that_failed() -> None:
     assert talk.of("cost")[1]["errors"] == ["The prompt was answered without a stopReason"]
 
 
+def test_responses_that_are_not_quite_json_rpc() -> None:
+    talk = Talk().ready().turn()
+    prompt = talk.last["id"]
+    talk.hear({"id": 99, "result": {"stopReason": "end_turn"}})  # to no request of ours: no turn ends
+    assert talk.of("cost") == []
+    talk.hear({"id": str(prompt), "result": {"stopReason": "end_turn"}})
+    assert len(talk.of("cost")) == 1
+    talk.hear({"id": prompt, "result": {"stopReason": "end_turn"}})  # once more
+    assert len(talk.of("cost")) == 1
+    talk.turn().hear({"id": talk.last["id"]})
+    assert talk.of("cost")[1]["errors"] == ["The response has neither a result nor an error"]
+    talk.hear({"id": None, "error": {"code": -32700, "message": "Parse error"}})
+    talk.hear({"id": 98, "error": {"code": 1, "message": "late"}})
+    assert talk.of("error")[-2:] == [
+        {"message": "The agent reports an error: Parse error", "code": "-32700"},
+        {"message": "The agent reports an error: late", "code": "1"},
+    ]
+
+
+def test_what_comes_after_the_turns_end_is_published_whole_at_once() -> None:
+    talk = Talk().ready().turn().hear(say("The answer ")).over().hear(say("is 42."))
+    assert [found["text"] for found in talk.of("text")] == ["The answer ", "is 42."]
+    talk.hear(update("tool_call", toolCallId="t", title="ls", rawInput={"path": "/"}))
+    assert talk.types()[-1] == "tool_call"
+    talk.turn().over()
+    assert talk.types()[-2:] == ["tool_result", "cost"]
+
+
+@pytest.mark.parametrize("words", ["[MODE_UPDATE] yolo", "Error: no such file", '{"error": {"code": 1}}'])
+def test_an_answer_is_a_text_whatever_it_says(words: str) -> None:
+    talk = Talk().ready().turn().hear(say(words)).over()
+    assert talk.types() == ["init", "text_delta", "text", "cost"]
+    assert (talk.of("text")[0]["text"], talk.of("cost")[0]["isError"]) == (words, False)
+
+
+def test_a_sum_that_begins_anew_in_mid_turn_loses_nothing() -> None:
+    talk = Talk().ready().turn().hear(cost(0.5), cost(0.25), cost(0.75)).over()
+    talk.turn().hear(cost(1.0)).answers(error={"code": 1, "message": "no"})
+    assert [found["totalCostUsd"] for found in talk.of("cost")] == [1.25, 0.25]
+
+
 def test_an_interrupt_cancels_what_was_asked_too() -> None:
     talk = Talk().ready().turn().hear(PERMISSION)
-    talk.write(talk.dialect.interrupt())
-    assert talk.written[-2] == {"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "s"}}
+    sent = as_sent(talk.protocol.interrupt())
+    assert talk.write(sent).last == {"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "s"}}
+    talk.write(talk.protocol.withdraw("4"))
     assert talk.last == {"jsonrpc": "2.0", "id": 4, "result": {"outcome": {"outcome": "cancelled"}}}
     with pytest.raises(CommandRefused):
-        talk.dialect.answer("4", "allow")
+        talk.protocol.answer("4", "allow")
+    assert talk.protocol.withdraw("4") == b""
+    assert talk.replies == []
     talk.over("cancelled")
-    assert talk.dialect.stop() == b""
-    assert talk.turn().dialect.stop()
+    assert talk.replies == [Reply(sent.confirmation or "")]
+    assert talk.protocol.stop() == b""
+    assert talk.turn().protocol.stop()
+
+
+def test_requests_that_nobody_answers_are_cancelled_even_after_the_turn() -> None:
+    form = {"id": "q", "method": "elicitation/create", "params": {"sessionId": "s", "message": "?", "mode": "form"}}
+    talk = Talk().ready().turn().hear(form, PERMISSION).over("cancelled")
+    assert talk.write(talk.protocol.withdraw("q")).last["result"] == {"action": "cancel"}
+    assert talk.write(talk.protocol.withdraw("4")).last["result"] == {"outcome": {"outcome": "cancelled"}}
+
+
+def test_two_interrupts_of_one_turn_are_both_confirmed_by_its_end() -> None:
+    talk = Talk().ready().turn()
+    sent = [as_sent(talk.protocol.interrupt()) for _ in range(2)]
+    talk.over("end_turn")  # it ended before the agent read the cancel
+    assert [reply.confirmation for reply in talk.replies] == [one.confirmation for one in sent]
+    assert talk.protocol.interrupt() == Sent(b"")
+    assert talk.turn().methods[-1] == "session/prompt"  # no cancel is left over for the next turn
 
 
 def test_an_interrupt_before_the_handshake_is_over_ends_the_turn_as_it_begins() -> None:
     talk = Talk()
-    talk.dialect.prompt("go")
-    assert talk.dialect.interrupt() == b""
+    talk.protocol.prompt("go")
+    assert talk.protocol.interrupt() == Sent(b"")
     talk.ready()
     assert talk.methods[-2:] == ["session/prompt", "session/cancel"]
     with pytest.raises(CommandRefused, match="does not support adding a prompt"):
-        talk.dialect.steer("more")
+        talk.protocol.steer("more")
 
 
 def test_model_and_mode_change_later() -> None:
     talk = Talk(permission_mode="default").ready(configOptions=OPTIONS)
-    talk.write(talk.dialect.set_model("big")).answers(error={"code": 1, "message": "no"})
-    assert talk.of("error")[0]["message"] == "The agent's model could not be set: no"
-    talk.write(talk.dialect.set_permission_mode("plan"))
+    refused, taken = as_sent(talk.protocol.set_model("big")), as_sent(talk.protocol.set_permission_mode("plan"))
+    talk.write(refused).answers(error={"code": 1, "message": "no"}).write(taken)
     assert talk.last["params"] == {"sessionId": "s", "configId": "mode", "value": "plan"}
+    talk.answers({})
+    assert talk.replies == [Reply(refused.confirmation or "", "no"), Reply(taken.confirmation or "")]
+    with pytest.raises(CommandRefused, match="not ready"):
+        Talk().protocol.set_model("big")
     with pytest.raises(CommandRefused, match="it has build, plan"):
-        talk.dialect.set_permission_mode("yolo")
+        talk.protocol.set_permission_mode("yolo")
     with pytest.raises(CommandRefused, match="policy"):
-        Talk(approvals="ask").ready(modes=MODES).dialect.set_permission_mode("yolo")
+        Talk(approvals="ask").ready(modes=MODES).protocol.set_permission_mode("yolo")
 
 
 # Updates --------------------------------------------------------------------------------------------------------
@@ -352,7 +424,7 @@ def test_a_call_that_is_over_keeps_nothing_of_what_it_brought() -> None:
             line = update(
                 "tool_call", toolCallId=f"t{number}", title="x", status="completed", rawOutput="x" * 1_000_000
             )
-            said = talk.dialect.receive(json.dumps({"jsonrpc": "2.0", **line}).encode())
+            said = talk.protocol.receive(json.dumps({"jsonrpc": "2.0", **line}).encode())
             assert [draft.type for draft in said if isinstance(draft, DraftMessage)][-2:] == [
                 "tool_call",
                 "tool_result",
@@ -455,35 +527,62 @@ def test_a_permission_request() -> None:
 )
 def test_answers(answer: Any, outcome: Any) -> None:
     talk = Talk().ready().turn().hear(PERMISSION)
-    talk.write(talk.dialect.answer("4", answer))
+    talk.write(talk.protocol.answer("4", answer))
     assert talk.last == {"jsonrpc": "2.0", "id": 4, "result": {"outcome": outcome}}
 
 
 @pytest.mark.parametrize("answer", [{"decision": "allow", "input": {}}, {"suggestion": "o9"}, "maybe", None])
 def test_answers_that_do_not_fit(answer: Any) -> None:
     with pytest.raises(CommandRefused):
-        Talk().ready().turn().hear(PERMISSION).dialect.answer("4", answer)
+        Talk().ready().turn().hear(PERMISSION).protocol.answer("4", answer)
     no_choice = PERMISSION | {"params": PERMISSION["params"] | {"options": []}}
     with pytest.raises(CommandRefused, match="no option that means deny"):
-        Talk().ready().turn().hear(no_choice).dialect.answer("4", "deny")
+        Talk().ready().turn().hear(no_choice).protocol.answer("4", "deny")
 
 
 def test_a_question_and_a_withdrawal() -> None:
     ask = {"id": "q", "method": "elicitation/create", "params": {"sessionId": "s", "message": "Name?", "mode": "form"}}
     talk = Talk().ready().turn().hear(ask)
     assert talk.of("question")[0]["questions"] == [{"id": "0", "header": "", "question": "Name?", "mode": "form"}]
-    talk.write(talk.dialect.answer("q", {"name": "n"}))
+    talk.write(talk.protocol.answer("q", {"name": "n"}))
     assert talk.last["result"] == {"action": "accept", "content": {"name": "n"}}
     talk.hear(PERMISSION, {"method": "$/cancel_request", "params": {"requestId": 4}})
     assert talk.of("approval_resolved") == [{"requestId": "4", "decision": "withdrawn", "by": "agent"}]
+    assert (talk.last["id"], talk.last["error"]["code"]) == (4, -32800)
     with pytest.raises(CommandRefused):
-        talk.dialect.answer("4", "allow")
+        talk.protocol.answer("4", "allow")
+
+
+def test_an_agent_that_numbers_its_requests_anew_is_answered_each_time() -> None:
+    talk = Talk().ready()
+    for public in ("4", "4~2", "4~3"):
+        talk.turn().hear(PERMISSION)
+        assert talk.of("approval_request")[-1]["requestId"] == public
+        assert talk.write(talk.protocol.answer(public, "allow")).last["id"] == 4
+        talk.over()
+    text = PERMISSION | {"id": "4"}  # another one than the number, though its digits are the same
+    talk.turn().hear(PERMISSION, text)
+    assert [found["requestId"] for found in talk.of("approval_request")[-2:]] == ["4~4", "4~5"]
+    assert talk.write(talk.protocol.answer("4~5", "deny")).last["id"] == "4"
+    later = Talk(epoch=2).ready().turn().hear(PERMISSION)
+    assert later.of("approval_request")[0]["requestId"] == "2.4"
+
+
+def test_a_request_that_takes_the_place_of_an_open_one_withdraws_it() -> None:
+    other = PERMISSION | {"params": PERMISSION["params"] | {"toolCall": TOOL | {"toolCallId": "u", "title": "Other"}}}
+    talk = Talk().ready().turn().hear(PERMISSION, other)
+    assert talk.of("approval_resolved") == [{"requestId": "4", "decision": "withdrawn", "by": "agent"}]
+    assert [found["requestId"] for found in talk.of("approval_request")] == ["4", "4~2"]
 
 
 @pytest.mark.parametrize(
-    "method", ["fs/read_text_file", "fs/write_text_file", "terminal/create", "session/request_permission"]
-)
-def test_what_is_not_offered_is_answered_with_an_error(method: str) -> None:
+    ("method", "code"),
+    [
+        ("fs/read_text_file", -32601), ("fs/write_text_file", -32601), ("terminal/create", -32601),
+        ("session/request_permission", -32602),
+    ],
+)  # fmt: skip
+def test_what_is_not_offered_is_answered_with_an_error(method: str, code: int) -> None:
     talk = Talk().ready().turn().hear({"id": 8, "method": method, "params": {"path": "/etc/passwd"}})
-    assert (talk.last["id"], talk.last["error"]["code"]) == (8, -32601)
+    assert (talk.last["id"], talk.last["error"]["code"]) == (8, code)
     assert talk.types()[-1] in ("unknown", "error")

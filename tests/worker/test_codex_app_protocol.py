@@ -10,7 +10,7 @@ import pytest
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Sent, Write, as_sent
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Ready, Reply, Sent, Write, as_sent
 from agentrq_worker.providers.registry import make_protocol
 from tests.worker.parser_checks import as_json, check
 
@@ -24,9 +24,10 @@ class Talk:
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
         self.late: list[str] = []
+        self.replies: list[Reply] = []
         self.write(self.protocol.open())
 
-    def write(self, sent: Sent | bytes) -> Talk:
+    def write(self, sent: bytes | Sent) -> Talk:
         data = as_sent(sent).data
         assert not data or data.endswith(b"\n")
         self.written += map(json.loads, data.splitlines())
@@ -42,7 +43,9 @@ class Talk:
                     self.write(said.data)
                 elif isinstance(said, Late):
                     self.late.append(said.text)
-                else:
+                elif isinstance(said, Reply):
+                    self.replies.append(said)
+                elif not isinstance(said, Ready):
                     assert isinstance(said, Ended)
                     self.ended.append(said.error)
         return self
@@ -99,7 +102,7 @@ def item(event: str, kind: str, item_id: str = "i1", thread: str = "th", **membe
 # The handshake --------------------------------------------------------------------------------------------------
 
 
-def test_a_prompt_waits_for_the_handshake_and_the_first_init_for_a_prompt() -> None:
+def test_a_prompt_waits_for_the_handshake() -> None:
     talk = Talk(cwd="/w", model="gpt-5", system_prompt="be kind", additional_directories=["/a"]).ready()
     assert talk.written[1:] == [
         {"method": "initialized"},
@@ -107,7 +110,7 @@ def test_a_prompt_waits_for_the_handshake_and_the_first_init_for_a_prompt() -> N
             "approvalPolicy": "never", "sandbox": "danger-full-access", "cwd": "/w", "model": "gpt-5",
             "developerInstructions": "be kind", "config": {"sandbox_workspace_write.writable_roots": ["/a"]}}},
     ]  # fmt: skip
-    assert talk.messages == [], "an init would be taken for the beginning of a turn"
+    assert talk.protocol.is_ready
     talk.turn()
     assert talk.last["params"] == {"threadId": "th", "input": [{"type": "text", "text": "go"}]}
     assert talk.messages[0] == {"type": "init", "content": {"providerSessionId": "th", "model": "gpt-5", "cwd": "/w"}}
@@ -255,9 +258,11 @@ def test_a_turn_that_cannot_begin_keeps_what_was_to_join_it() -> None:
 def test_an_interrupt_waits_for_the_turn() -> None:
     talk = Talk()
     talk.write(talk.protocol.prompt("go"))
-    assert talk.protocol.interrupt() == b""
+    sent = as_sent(talk.protocol.interrupt())
+    assert sent.data == b""
     talk.ready().answers({"turn": {"id": "t1", "status": "inProgress"}})
     assert (talk.last["method"], talk.last["params"]) == ("turn/interrupt", {"threadId": "th", "turnId": "t1"})
+    assert talk.answers({}).replies == [Reply(sent.confirmation or "")]
     talk.hear(started("t1"), item("started", "commandExecution", "c1", command="sleep 9"))
     talk.hear(note("item/agentMessage/delta", itemId="m1", delta="half"), completed("interrupted"))
     assert talk.types() == ["init", "tool_call", "text_delta", "text", "tool_result", "cost"]
@@ -265,6 +270,15 @@ def test_an_interrupt_waits_for_the_turn() -> None:
     assert talk.of("cost")[0]["errors"] == ["The turn was interrupted"]
     assert [line["method"] for line in talk.written].count("turn/interrupt") == 1
     assert talk.protocol.stop() == b""
+
+
+def test_a_refused_interrupt_is_told_in_codex_words() -> None:
+    talk = Talk().ready().turn()
+    sent = as_sent(talk.protocol.interrupt())
+    talk.write(sent).answers(error={"code": -32600, "message": "the turn cannot be stopped now"})
+    assert talk.replies == [Reply(sent.confirmation or "", "the turn cannot be stopped now")]
+    talk.write(talk.protocol.stop()).answers(error={"code": -32600, "message": "not now"})
+    assert talk.of("error") == [{"message": "codex could not interrupt the turn: not now", "code": "-32600"}]
 
 
 def test_a_turn_that_cannot_begin_is_over() -> None:
@@ -448,7 +462,7 @@ def test_a_request_may_be_withdrawn_and_ids_are_the_epochs() -> None:
 def test_requests_that_are_not_understood_do_not_block_the_agent(asked: dict[str, Any]) -> None:
     talk = Talk().ready().turn().hear(asked)
     assert talk.last["id"] == asked["id"]
-    assert talk.last["error"]["code"] == -32601
+    assert talk.last["error"]["code"] in (-32601, -32602)
     assert talk.types()[-1] in ("unknown", "error")
 
 

@@ -1,5 +1,5 @@
-"""What holds of every JSON-RPC dialect for any input: it never raises, never calls a tool twice, asks nothing twice,
-and writes only whole lines of JSON; an agent that asks is never left without an answer it could have."""
+"""What holds of every JSON-RPC protocol for any input: it never raises, never calls a tool twice, asks nothing twice,
+and writes only whole lines of JSON; every request of the agent has a response once its session is over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentrq_worker.process.framing import LineFramer, LineTooLong
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Log, Write
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Log, Ready, Reply, Write, as_sent
 from tests.worker.parser_checks import check, contents
 from tests.worker.rpc_player import dialect_of
 from tests.worker.test_golden import RPC
@@ -35,11 +35,12 @@ def talk(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
             elif isinstance(said, Write):
                 written.append(said.data)
             else:
-                assert isinstance(said, Ended | Log)
+                assert isinstance(said, Ended | Late | Log | Ready | Reply)
         for command in commands[at : at + 1]:
             with contextlib.suppress(CommandRefused):
-                written.append(command(dialect))
+                written.append(as_sent(command(dialect)).data)
     written.append(dialect.stop())
+    written += [dialect.withdraw(found["requestId"]) for found in contents(drafts, "approval_request", "question")]
     drafts += dialect.close("Interrupted")
     for data in written:
         assert not data or data.endswith(b"\n")
@@ -54,6 +55,20 @@ def talk(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
     sent = [json.loads(line) for data in written for line in data.splitlines()]
     ids = [line["id"] for line in sent if "method" in line and "id" in line]
     assert len(ids) == len(set(ids))
+    responded = [json.dumps(line["id"]) for line in sent if "method" not in line]
+    asked = [json.dumps(request["id"]) for request in map(request_of, lines) if request is not None]
+    if b"serverRequest/resolved" not in b"".join(lines):  # codex resolves what was answered elsewhere
+        assert set(asked) <= set(responded)
+
+
+def request_of(line: bytes) -> dict[str, Any] | None:
+    """The agent's request that a line is; None for anything else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_request = isinstance(found, dict) and isinstance(found.get("method"), str) and found.get("id") is not None
+    return found if is_request else None
 
 
 COMMANDS = st.lists(

@@ -1,4 +1,4 @@
-"""What an ACP agent asks of its client: permissions and questions, and the shapes of their answers. Pure.
+"""What an ACP agent asks of its client: permissions and forms, and the shapes of their answers. Pure.
 
 Owns both mappings. Source: agentclientprotocol.com, schema v1.
 """
@@ -17,8 +17,7 @@ from agentrq_worker.providers.protocol import CommandRefused
 
 PERMISSION: Final = "session/request_permission"
 ELICITATION: Final = "elicitation/create"
-CANCELLED: Final = {"outcome": {"outcome": "cancelled"}}
-"""The answer to what is open when the turn is cancelled."""
+_CANCELLED: Final = {"outcome": {"outcome": "cancelled"}}
 
 _KINDS: Final = {
     (True, False): ("allow_once", "allow_always"),
@@ -56,16 +55,21 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
         return {"action": "decline"} if fields is None else {"action": "accept", "content": fields}
     decided = decision(answer)
     if not _unchanged(decided.changed, params):
-        raise CommandRefused("an ACP agent takes no changed input")
+        raise CommandRefused("an ACP agent does not accept a changed input")
     if decided.interrupt:
-        return CANCELLED
+        return _CANCELLED
     found = value(params.options)
     options = [mapping(option) for option in found] if isinstance(found, list) else []
     return {"outcome": {"outcome": "selected", "optionId": _option(options, decided)}}
 
 
+def withdrawal(method: str) -> dict[str, Any]:
+    """The result for a request that nobody will answer: the turn is cancelled or over."""
+    return {"action": "cancel"} if method == ELICITATION else _CANCELLED
+
+
 def _unchanged(given: Any, params: Params) -> bool:
-    """Whether an answer's input is the request's own, as it was shown."""
+    """Whether the input in an answer is the one that clients were shown."""
     if given is None or params.tool_call is None:
         return given is None
     call = Call()
@@ -77,7 +81,7 @@ def _option(options: list[dict[str, Any]], decided: Decision) -> Any:
     if decided.choice is not None:
         chosen = mapping(decided.choice).get("optionId", decided.choice)
         if chosen not in [option.get("optionId") for option in options]:
-            raise CommandRefused("the suggestion is none of the agent's options")
+            raise CommandRefused("the agent did not offer this suggestion")
         return chosen
     for kind in _KINDS[decided.allow, decided.always]:
         for option in options:

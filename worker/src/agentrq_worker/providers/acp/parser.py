@@ -1,10 +1,10 @@
-"""What an Agent Client Protocol agent says, as typed messages (schema v1).
+"""The output of an Agent Client Protocol agent as typed messages (schema v1). Pure.
 
 Owns the meaning of its updates, requests and results. Does not own what is written to it (acp/protocol.py), shapes
-(acp/wire.py), nor how a call's updates are put together (tool_calls.py).
+(acp/wire.py), which call an update is about (tool_calls.py), nor running costs (running_cost.py).
 
-What the protocol asks of a reader: texts have no end of their own (the next thing ends them); a call's input may come
-after the call; ``usage_update`` carries the session's running cost; the response to the prompt ends the turn.
+What the format asks of a reader: texts have no end of their own (the next thing ends them); a call's input may come
+after the call; the response to the prompt ends the turn, but updates may still come after it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,20 @@ from agentrq_worker.providers.acp.tool_calls import ENDED, Call, TurnCalls, pare
 from agentrq_worker.providers.acp.wire import Params, Result, Update, decode_chunk, decode_result, params_decoder
 from agentrq_worker.providers.codex.app_notices import plan
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, MethodReader, RpcError, RpcLine, is_given, read_error
+from agentrq_worker.providers.jsonrpc.parser import (
+    JsonRpcParser,
+    MethodReader,
+    RpcError,
+    RpcLine,
+    error_code,
+    is_given,
+    read_error,
+)
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
+from agentrq_worker.providers.running_cost import RunningCost
 from agentrq_worker.providers.streamed_text import LARGEST, Block
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
-_GEMINIS_MODE = "[MODE_UPDATE] "  # gemini 0.61 tells a change of its mode as a text of the agent
 _CHUNKS: Final = {"agent_message_chunk": False, "agent_thought_chunk": True}
 _ASIDE: Final = frozenset(
     {"available_commands_update", "config_option_update", "session_info_update", "current_mode_update"}
@@ -44,23 +52,22 @@ class AcpParser(JsonRpcParser):
         super().__init__(total, epoch)
         self.replaying = False
         """The agent repeats the session's history: nothing of it is published."""
-        self.repeated = False
-        """A piece of it came since this was last cleared."""
+        self.history_seen = False
+        """A piece of the history came since this was last cleared."""
+        self.in_turn = True
+        """False between turns, where a protocol knows it: a text that comes then is published at once."""
         self.cwd: str | None = None
         self.model: str | None = None
-        """What the session is begun with, for its `init`."""
-        self.resumed = False
-        """The session had turns before this process; until its first running cost is known."""
+        """The start's working directory and model, for the `init` message."""
         self.session: str | None = None
         """The agent's session id."""
+        self.running_cost = RunningCost()
         self._began = False
         self._block: Block | None = None
-        self._voice: Any = None  # whose the current block is
+        self._speaker: Any = None  # of the current block: thought or text, sub-agent, message
         self._blocks = 0
         self._unpublished: list[Call] = []  # the calls whose input may still come
         self._turn_calls = TurnCalls()
-        self._cost_so_far = 0.0
-        self._cost_said = 0.0
         self._plan = ""
         self._compacted: set[str] = set()
 
@@ -68,20 +75,22 @@ class AcpParser(JsonRpcParser):
 
     def _response(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         if is_given(event.error):
-            # Which request failed the protocol knows; in a recording it is the prompt, once there is a session.
-            return [] if self.driven or self.session is None else self.failed_turn(read_error(event.error))
+            # The protocol knows which request failed; in a recording it is the prompt, once there is a session.
+            return [] if self.driven or self.session is None else self.fail_turn(read_error(event.error))
         try:
             result = decode_result(event.result)
         except (ValueError, RecursionError) as error:
             return [DraftMessage(*json_line.malformed("response", str(error), line))]
+        if self.driven:
+            return []
         if isinstance(result.stop_reason, str):
-            return self._end_turn(result.stop_reason, result)
+            return self.end_turn(result.stop_reason, result)
         if isinstance(result.session_id, str):
             return self.begin(result.session_id, result)
         return []
 
     def begin(self, session: str, result: Result) -> list[DraftMessage]:
-        """The session is there: by its creation, or because it was loaded."""
+        """The session has been created, or loaded: its `init`, once."""
         self.session = session
         if self._began:
             return []
@@ -91,7 +100,8 @@ class AcpParser(JsonRpcParser):
         )
         return [DraftMessage("init", init)]
 
-    def _end_turn(self, reason: str, result: Result) -> list[DraftMessage]:
+    def end_turn(self, reason: str, result: Result) -> list[DraftMessage]:
+        """The prompt was answered: the turn has ended for this ``reason`` (the result's ``stopReason``)."""
         usage = json_line.mapping(result.usage)
         if not usage:  # gemini tells it there
             usage = json_line.mapping(json_line.mapping(json_line.mapping(result.meta).get("quota")).get("token_count"))
@@ -102,19 +112,17 @@ class AcpParser(JsonRpcParser):
         drafts.append(self._figures(usage, [f"The turn ended: {reason}"] if failed else UNSET))
         return drafts
 
-    def failed_turn(self, error: RpcError) -> list[DraftMessage]:
-        """The prompt was answered with an error."""
-        said = DraftMessage("error", Error(message=error.text, code=UNSET if error.code is None else str(error.code)))
-        return [*self.close(_UNANSWERED), said, self._figures({}, [error.text])]
+    def fail_turn(self, error: RpcError) -> list[DraftMessage]:
+        """The prompt was answered with an error: the turn has failed."""
+        message = DraftMessage("error", Error(message=error.text, code=error_code(error)))
+        return [*self.close(_UNANSWERED), message, self._figures({}, [error.text])]
 
     def _figures(self, usage: dict[str, Any], errors: list[str] | UnsetType) -> DraftMessage:
-        self._pending.clear()
+        self._forget_requests()
         self._turn_calls.end_turn()
         self._compacted.clear()
-        spent = self._cost_so_far - self._cost_said
-        self._cost_said = self._cost_so_far
         return self._cost(
-            max(spent, 0.0),
+            self.running_cost.take(),
             json_line.whole(usage.get("inputTokens", usage.get("input_tokens"))),
             json_line.whole(usage.get("outputTokens", usage.get("output_tokens"))),
             num_turns=1,
@@ -123,7 +131,7 @@ class AcpParser(JsonRpcParser):
         )
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; an unfinished text is said as it stands."""
+        """As `OutputParser.close`; an unfinished text is published as it stands."""
         return [*self._end_text(), *self._publish_calls(), *super().close(reason)]
 
     # -- updates
@@ -136,7 +144,7 @@ class AcpParser(JsonRpcParser):
         if kind == "usage_update":
             self._usage(update)
         if self.replaying:
-            self.repeated = self.repeated or kind not in _ASIDE
+            self.history_seen = self.history_seen or kind not in _ASIDE
             return []
         reader = self._updates.get(kind)
         if reader is None:
@@ -148,7 +156,7 @@ class AcpParser(JsonRpcParser):
             return [*self._end_text(), *drafts] if drafts else []
         if kind in _ASIDE:
             return reader(self, update, line)
-        if kind == "usage_update":  # comes with the end of what the model said, at times in a text's middle
+        if kind == "usage_update":  # may come in the middle of a text
             return self._publish_calls()
         return [*self._end_text(), *self._publish_calls(), *reader(self, update, line)]
 
@@ -162,19 +170,16 @@ class AcpParser(JsonRpcParser):
             return [*self._end_text(), DraftMessage(*json_line.unknown(line))]
         if chunk.text is None:
             return [DraftMessage(*json_line.malformed(str(update.session_update), "its text is missing", line))]
-        if chunk.text.startswith(_GEMINIS_MODE):
-            mode = chunk.text.removeprefix(_GEMINIS_MODE)
-            return [*self._end_text(), DraftMessage("status", StatusReport(subtype="mode", message=mode))]
         drafts: list[DraftMessage] = []
-        block, voice = self._block, (thought, self._parent(update), update.message_id)
-        if block is None or voice != self._voice or block.size > LARGEST:
+        block, speaker = self._block, (thought, self._parent(update), update.message_id)
+        if block is None or speaker != self._speaker or block.size > LARGEST:
             drafts += self._end_text()
             self._blocks += 1
-            self._voice = voice
-            block = self._block = Block(f"{self._epoch}.{self._blocks}", thought, voice[1])
+            self._speaker = speaker
+            block = self._block = Block(f"{self._epoch}.{self._blocks}", thought, speaker[1])
         if chunk.text:
             drafts.append(block.piece(chunk.text))
-        return drafts
+        return drafts if self.in_turn else [*drafts, *self._end_text()]
 
     def _end_text(self) -> list[DraftMessage]:
         block, self._block = self._block, None
@@ -191,7 +196,7 @@ class AcpParser(JsonRpcParser):
         call.update(update)
         status = json_line.text(update.status)
         drafts: list[DraftMessage] = []
-        if status in ENDED or status == "in_progress":
+        if status in ENDED or status == "in_progress" or not self.in_turn:
             drafts += self._publish_call(call)
         elif not call.published and call not in self._unpublished:
             self._unpublished.append(call)
@@ -223,15 +228,7 @@ class AcpParser(JsonRpcParser):
         cost = json_line.mapping(update.cost)
         if "amount" not in cost or cost.get("currency", "USD") != "USD":
             return
-        amount = json_line.amount(cost.get("amount"))
-        if self.replaying:
-            self._cost_said = amount
-        elif amount < self._cost_so_far:  # the sum began anew
-            self._cost_said = 0.0
-        elif self.resumed and 0 < self.total.cost_usd <= amount:  # it holds what earlier processes counted
-            self._cost_said = self.total.cost_usd
-        self.resumed = False
-        self._cost_so_far = amount
+        self.running_cost.update(json_line.amount(cost.get("amount")), counted=self.replaying)
 
     def _plans(self, update: Update, line: bytes) -> list[DraftMessage]:
         said = plan(update.entries)

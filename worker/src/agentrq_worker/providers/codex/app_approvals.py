@@ -100,6 +100,15 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
     return {"decision": _decision(params, decided)}
 
 
+def withdrawal(method: str, params: Params) -> dict[str, Any]:
+    """The result for a request that nobody will answer: the turn is interrupted or over."""
+    if method == INPUT:  # it cannot be declined
+        return {"answers": {question["id"]: {"answers": []} for question in _questions(params.questions)}}
+    if method == PERMISSIONS:
+        return {"permissions": {}, "scope": "turn"}
+    return {"action": "cancel", "content": None} if method == ELICITATION else {"decision": "cancel"}
+
+
 def _decision(params: Params, decided: Decision) -> Any:
     if decided.choice is not None:
         offered = value(params.available_decisions)

@@ -114,7 +114,7 @@ class CodexAppParser(JsonRpcParser):
         self.turn = None
         drafts = self.close(_UNANSWERED)
         self._said.clear()
-        self._pending.clear()
+        self._forget_requests()
         spent_in, spent_out = self._usage.take()
         errors = [error] if error else UNSET
         drafts.append(self._cost(0.0, spent_in, spent_out, 1, bool(error), duration_ms, errors=errors))

@@ -13,11 +13,11 @@ from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, SessionTotal
 from agentrq_worker.providers.codex import app_approvals
 from agentrq_worker.providers.codex.app_parser import CodexAppParser
-from agentrq_worker.providers.codex.app_wire import params_decoder
+from agentrq_worker.providers.codex.app_wire import Params, params_decoder
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.jsonrpc.parser import RpcError, RpcLine, is_given
-from agentrq_worker.providers.jsonrpc.protocol import CLIENT, JsonRpcProtocol, PeerRequest, ends, nothing
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, ProtocolEvent, Write
+from agentrq_worker.providers.jsonrpc.parser import PeerRequest, RpcError, RpcLine, is_given
+from agentrq_worker.providers.jsonrpc.protocol import CLIENT, JsonRpcProtocol, ends, nothing, told
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, ProtocolEvent, Sent, Write
 
 MODES: Final = {
     "bypassPermissions": ("never", "danger-full-access"),
@@ -49,7 +49,7 @@ class CodexAppProtocol(JsonRpcProtocol):
         super().__init__(options, CodexAppParser(total, epoch, resumed=options.resume is not None))
         self._recovered = epoch > 1
         self._steers: list[str] = []  # those that came before the turn's id was known
-        self._interrupting = False
+        self._early_interrupts: list[str] = []  # confirmations of those that came before the turn's id was known
         self._next_turn: dict[str, Any] = {}  # what has been changed since the last turn
 
     # -- the handshake
@@ -88,7 +88,7 @@ class CodexAppProtocol(JsonRpcProtocol):
     def _began(self, result: Raw) -> list[ProtocolEvent]:
         if self._parser.thread is None:
             return [Ended("codex began a thread without an id")]
-        return self._is_ready()
+        return self._finish_handshake()
 
     def _not_resumed(self, error: RpcError, params: dict[str, Any]) -> list[ProtocolEvent]:
         text = f"codex could not resume {self._options.resume}: {error.text}"
@@ -112,9 +112,8 @@ class CodexAppProtocol(JsonRpcProtocol):
             return []
         early, self._steers = self._steers, []
         said: list[ProtocolEvent] = [Write(self._steer(text, turn)) for text in early]
-        if self._interrupting:
-            said.append(Write(self._interrupt(turn)))
-        return said
+        interrupts, self._early_interrupts = self._early_interrupts, []
+        return said + [Write(self._interrupt(turn, confirmation).data) for confirmation in interrupts]
 
     def _turn_failed(self, error: RpcError) -> list[ProtocolEvent]:
         early, self._steers = self._steers, []
@@ -122,7 +121,7 @@ class CodexAppProtocol(JsonRpcProtocol):
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
         if event.method == "turn/completed" and self._parser.turn is None:
-            self._interrupting = False
+            self._early_interrupts.clear()
         return self._turn_began(event.params) if event.method == "turn/started" else []
 
     def steer(self, text: str) -> bytes:
@@ -137,22 +136,24 @@ class CodexAppProtocol(JsonRpcProtocol):
         params = {"threadId": self._parser.thread, "expectedTurnId": turn, "input": _input(text)}
         return self._request("turn/steer", params, nothing, lambda error: [Late(text)])
 
-    def interrupt(self) -> bytes:
-        """The request that ends the running turn."""
-        turn = self._parser.turn
+    def interrupt(self) -> Sent:
+        """Ends the running turn; the response to the request confirms it."""
+        turn, confirmation = self._parser.turn, self._new_confirmation()
         if turn is None:
-            self._interrupting = True
-            return b""
-        return self._interrupt(turn)
+            self._early_interrupts.append(confirmation)
+            return Sent(b"", confirmation)
+        return self._interrupt(turn, confirmation)
 
-    def _interrupt(self, turn: str) -> bytes:
-        self._interrupting = False
-        params = {"threadId": self._parser.thread, "turnId": turn}
-        return self._request("turn/interrupt", params, nothing, lambda error: [])
+    def _interrupt(self, turn: str, confirmation: str) -> Sent:
+        return self._confirmed("turn/interrupt", {"threadId": self._parser.thread, "turnId": turn}, confirmation)
 
     def stop(self) -> bytes:
-        """A turn under way is ended, so that its tools are; the end of stdin ends the server."""
-        return b"" if self._parser.turn is None else self._interrupt(self._parser.turn)
+        """Ends a turn under way, so that its tools end; the end of stdin ends the server."""
+        turn = self._parser.turn
+        if turn is None:
+            return b""
+        params = {"threadId": self._parser.thread, "turnId": turn}
+        return self._request("turn/interrupt", params, nothing, told("codex could not interrupt the turn"))
 
     # -- the rest
 
@@ -174,9 +175,16 @@ class CodexAppProtocol(JsonRpcProtocol):
         # What a policy is to decide has to be asked for.
         return MODES[mode if self._options.approvals is None or mode == "plan" else "untrusted"]
 
-    def _reply(self, asked: PeerRequest, answer: Any) -> Any:
-        params = params_decoder.decode(asked.params if is_given(asked.params) else b"{}")
-        return app_approvals.reply(asked.method, params, answer)
+    def _result(self, request: PeerRequest, answer: Any) -> Any:
+        return app_approvals.reply(request.method, _params(request), answer)
+
+    def _withdrawal(self, request: PeerRequest) -> Any:
+        return app_approvals.withdrawal(request.method, _params(request))
+
+
+def _params(request: PeerRequest) -> Params:
+    found: Params = params_decoder.decode(request.params if is_given(request.params) else b"{}")
+    return found
 
 
 def _input(text: str) -> list[dict[str, str]]:

@@ -1,22 +1,24 @@
-"""JSON-RPC lines as typed messages: what Codex app-server and ACP agents share on the reading side.
+"""JSON-RPC lines as typed messages: what Codex app-server and ACP agents share on the reading side. Pure.
 
-Owns the outer shape of a line (with or without its ``jsonrpc`` member) and the way from a method to its reader.
-Does not own what is written (jsonrpc/protocol.py), nor what any method means (one parser a protocol).
+Owns the outer shape of a line (with or without its ``jsonrpc`` member), the way from a method to its reader, and which
+requests of the agent are open. Does not own what is written (jsonrpc/protocol.py), nor what any method means (one
+parser an agent).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
-from agentrq.wire.messages import ApprovalResolved, SessionTotal
+from agentrq.wire.messages import ApprovalResolved, Error, SessionTotal
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
 from agentrq_worker.providers.parser import NO_TURNS, OutputParser, Reader
+from agentrq_worker.providers.span_ids import SpanIds
 
 
 class RpcLine(msgspec.Struct, gc=False):
@@ -38,7 +40,7 @@ class RpcError(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What it says; the details in ``data`` where they say more."""
+        """The message, with the details in ``data`` where they say more."""
         said = json_line.text(self.message) or "unknown error"
         details = json_line.mapping(self.data)
         more = (
@@ -53,7 +55,7 @@ NO_PARAMS = Raw(b"{}")
 
 
 def is_given(raw: Raw) -> bool:
-    """Whether the member is there and not null."""
+    """Whether the member is present and not null."""
     return len(raw) > 0 and not (len(raw) == 4 and bytes(raw) == b"null")
 
 
@@ -63,8 +65,16 @@ MethodReader = Callable[[Any, Any, bytes], list[DraftMessage]]
 """A method of a parser that reads one JSON-RPC method: (parser, its params, its line)."""
 
 
+class PeerRequest(NamedTuple):
+    """A request of the agent that waits for an answer; ``id`` is the agent's own."""
+
+    id: Raw
+    method: str
+    params: Raw
+
+
 def read_error(raw: Raw) -> RpcError:
-    """The error as far as it can be read."""
+    """Reads the ``error`` of a response, as far as it can be read."""
     try:
         return _error(raw)
     except (ValueError, RecursionError):
@@ -72,7 +82,7 @@ def read_error(raw: Raw) -> RpcError:
 
 
 class JsonRpcParser(OutputParser):
-    """Reads a JSON-RPC peer. ``event`` is the line read last, for the protocol that speaks with the same peer."""
+    """Reads a JSON-RPC agent. ``event`` is the line read last, for the protocol that speaks with the same agent."""
 
     _decoder = msgspec.json.Decoder(RpcLine)
     _tags = None
@@ -84,8 +94,12 @@ class JsonRpcParser(OutputParser):
         super().__init__(total, epoch)
         self.event: RpcLine | None = None
         self.driven = False
-        """A protocol speaks with the peer and knows which of its requests failed; else this is a recording."""
-        self._pending: set[str] = set()
+        """A protocol speaks with the agent and knows which of its requests a response answers; else: a recording."""
+        self.open_requests: dict[str, PeerRequest] = {}
+        """The agent's requests that wait for an answer, by the ids that clients see (unique in the session)."""
+        self.withdrawn: PeerRequest | None = None
+        """The request that the agent withdrew last, for the protocol to respond to."""
+        self._request_ids = SpanIds(epoch)  # the agent's own: an id's bytes, so that 1 and "1" are two
 
     def receive(self, line: bytes) -> list[DraftMessage]:
         """As `OutputParser.receive`."""
@@ -93,57 +107,83 @@ class JsonRpcParser(OutputParser):
         return super().receive(line)
 
     def request_id(self, raw: Raw) -> str:
-        """A peer's request id as the session's clients see it: unique over the session's epochs."""
-        found = json_line.value(raw)
-        name = found if isinstance(found, str) else bytes(raw).decode("utf-8", "replace")
-        return name if self._epoch == 1 else f"{self._epoch}.{name}"
+        """The id that clients see of the agent's open request ``raw``; empty if it is not open."""
+        return self._request_ids.public(bytes(raw)) or ""
 
-    def is_open(self, request_id: str) -> bool:
-        """Whether a request waits for its answer."""
-        return request_id in self._pending
+    def close_request(self, request_id: str) -> PeerRequest | None:
+        """Closes a request that is answered or withdrawn; returns it, or None if it was not open."""
+        self._request_ids.close_public(request_id)
+        return self.open_requests.pop(request_id, None)
 
-    def resolved(self, request_id: str) -> bool:
-        """A request is answered or withdrawn; False if it was not open."""
-        if request_id not in self._pending:
-            return False
-        self._pending.discard(request_id)
-        return True
+    def handles(self, method: str) -> bool:
+        """Whether clients are asked what the agent asks by this method."""
+        return method in self._requests
 
     def _withdraw(self, raw: Raw) -> list[DraftMessage]:
-        """The peer wants no answer any more; nothing, if it had one."""
+        """The `approval_resolved` of a request that the agent wants no answer to any more; empty if it had one."""
         request_id = self.request_id(raw)
-        if not self.resolved(request_id):
+        self.withdrawn = self.close_request(request_id)
+        if self.withdrawn is None:
             return []
         return [DraftMessage("approval_resolved", ApprovalResolved(request_id, "withdrawn", "agent"))]
+
+    def _forget_requests(self) -> None:
+        """Ends the span of the agent's request ids in a recording, at a turn's end: its answers are not to be seen.
+
+        Where a protocol speaks with the agent, requests stay open until they are answered or withdrawn.
+        """
+        if not self.driven:
+            self.open_requests.clear()
+            self._request_ids.close_all()
 
     def _read(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
         self.event = event
         method = event.method
         if isinstance(method, str):
-            asked = is_given(event.id)
-            reader = (self._requests if asked else self._methods).get(method)
+            is_request = is_given(event.id)
+            reader = (self._requests if is_request else self._methods).get(method)
             if reader is None:
                 return [DraftMessage(*json_line.unknown(line))]
             try:
                 params = self._params.decode(event.params if is_given(event.params) else NO_PARAMS)
             except (ValueError, RecursionError) as error:
                 return [DraftMessage(*json_line.malformed(method, str(error), line))]
-            if asked:
-                request_id = self.request_id(event.id)
-                if request_id in self._pending:  # the same line once more
-                    return []
-                drafts = reader(self, params, line)
-                if drafts[-1].type in _ASKS:  # else it was not to be understood
-                    self._pending.add(request_id)
-                return drafts
-            return reader(self, params, line)
-        if is_given(event.id) and (len(event.result) or is_given(event.error)):
+            return self._request(event, reader, params, line) if is_request else reader(self, params, line)
+        if is_given(event.id):
             return self._response(event, line)
         self.event = None
+        if is_given(event.error):  # the agent could not read what it was sent
+            failed = read_error(event.error)
+            return [DraftMessage("error", Error(f"The agent reports an error: {failed.text}", error_code(failed)))]
         return [DraftMessage(*json_line.unknown(line))]
 
+    def _request(self, event: RpcLine, reader: MethodReader, params: Any, line: bytes) -> list[DraftMessage]:
+        """Opens a request of the agent, and tells it."""
+        request = PeerRequest(event.id, str(event.method), event.params)
+        before: list[DraftMessage] = []
+        earlier = self.open_requests.get(self.request_id(event.id))
+        if earlier is not None:
+            if (earlier.method, bytes(earlier.params)) == (request.method, bytes(request.params)):
+                return []  # the same line once more
+            before = self._withdraw(event.id)  # the agent waits for one answer by this id: the newer request's
+            self.withdrawn = None
+        own_id = bytes(event.id)
+        name = json_line.text(json_line.value(event.id)) or own_id.decode("utf-8", "replace")
+        public = self._request_ids.open(own_id, name)
+        drafts = reader(self, params, line)
+        if drafts[-1].type in _ASKS:
+            self.open_requests[public] = request
+        else:  # it could not be read
+            self._request_ids.close(own_id)
+        return before + drafts
+
     def _response(self, event: RpcLine, line: bytes) -> list[DraftMessage]:
-        """What a response says, by its shape alone: a recording does not tell what was asked."""
+        """The messages of a response by its shape alone: a recording does not tell what was asked."""
         raise NotImplementedError
 
     _readers: ClassVar[Mapping[type, Reader]] = {RpcLine: _read}
+
+
+def error_code(error: RpcError) -> str | UnsetType:
+    """The code of an error as messages carry it."""
+    return UNSET if error.code is None else str(error.code)

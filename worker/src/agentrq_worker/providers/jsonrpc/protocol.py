@@ -1,41 +1,53 @@
 """The client's side of JSON-RPC over lines: what Codex app-server and ACP agents share on the writing side. Pure.
 
-Owns request ids, pending requests, answers to the peer's requests, and the prompt that waits for the handshake. Does
-not own any method (app_protocol.py, acp/protocol.py) nor what the peer's lines mean (an `JsonRpcParser`).
+Owns the ids of our requests and what their responses lead to, the answers to the agent's requests, and the prompt that
+waits for the handshake. Does not own any method (codex/app_protocol.py, acp/protocol.py), nor what the agent's lines
+mean (a `JsonRpcParser`).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from msgspec import Raw
 
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
+from agentrq.wire.messages import Error
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, RpcError, RpcLine, is_given, read_error
-from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused, Ended, ProtocolEvent, Write
+from agentrq_worker.providers.json_line import value
+from agentrq_worker.providers.jsonrpc.parser import (
+    JsonRpcParser,
+    PeerRequest,
+    RpcError,
+    RpcLine,
+    error_code,
+    is_given,
+    read_error,
+)
+from agentrq_worker.providers.protocol import (
+    AgentProtocol,
+    CommandRefused,
+    Ended,
+    ProtocolEvent,
+    Ready,
+    Reply,
+    Sent,
+    Write,
+)
 
 CLIENT: Final = {"name": "agentrq", "title": "agentrq", "version": "1"}
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 
-Answered: TypeAlias = Callable[[Raw], list[ProtocolEvent]]
-Failed: TypeAlias = Callable[[RpcError], list[ProtocolEvent]]
-
-
-class PeerRequest(NamedTuple):
-    """A request of the peer that waits for somebody's answer."""
-
-    id: Raw
-    method: str
-    params: Raw
+OnResult: TypeAlias = Callable[[Raw], list[ProtocolEvent]]
+OnError: TypeAlias = Callable[[RpcError], list[ProtocolEvent]]
 
 
 class JsonRpcProtocol(AgentProtocol):
-    """One session with a JSON-RPC peer; `receive` never raises."""
+    """One session with a JSON-RPC agent; `receive` never raises."""
 
     version: bool
     """Whether lines carry ``"jsonrpc": "2.0"``."""
@@ -45,112 +57,138 @@ class JsonRpcProtocol(AgentProtocol):
         self._parser = parser
         parser.driven = True
         self._next_id = 1
-        self._waiting: dict[int, tuple[Answered, Failed]] = {}
-        self._asked: dict[str, PeerRequest] = {}
+        self._awaited: dict[int | None, tuple[OnResult, OnError]] = {}  # our requests without a response yet
+        self._confirmations = 0
         self._ready = False
-        self._prompted = False
-        self._early: str | None = None  # the prompt that came before the handshake was over
-        self._held: list[DraftMessage] = []
+        self._early_prompt: str | None = None  # came before the handshake was over
+
+    @property
+    def is_ready(self) -> bool:
+        """As `AgentProtocol.is_ready`: the handshake is over."""
+        return self._ready
 
     def command(self, program: list[str], options: Options) -> list[str]:
-        """The program as it is: it is told its options in the handshake."""
+        """The program as it is: the handshake tells it its options."""
         return program
 
     def prompt(self, text: str) -> bytes:
         """The request of a turn, once the handshake is over."""
-        self._prompted = True
         if not self._ready:
-            self._early = text if self._early is None else f"{self._early}\n\n{text}"
+            self._early_prompt = text if self._early_prompt is None else f"{self._early_prompt}\n\n{text}"
             return b""
         return self._begin_turn(text)
 
     def receive(self, line: bytes) -> list[ProtocolEvent]:
-        """What one line means, and what is to be written for it."""
-        said: list[ProtocolEvent] = []
-        drafts = self._parser.receive(line)
-        if not self._prompted:
-            # Nobody has asked for anything yet: an `init` would be taken for the beginning of a turn.
-            self._held += [draft for draft in drafts if draft.type == "init"]
-            drafts = [draft for draft in drafts if draft.type != "init"]
-        elif self._held:
-            said += self._held
-            self._held = []
-        said += drafts
-        event = self._parser.event
-        if event is not None:
-            said += self._handle(event)
-        return said
+        """The messages of one line, and what is written for it."""
+        events: list[ProtocolEvent] = [*self._parser.receive(line)]
+        if self._parser.event is not None:
+            events += self._handle(self._parser.event)
+        return events
 
     def close(self, reason: str) -> list[DraftMessage]:
-        """What is left to say when the runner is gone."""
+        """As `AgentProtocol.close`."""
         return self._parser.close(reason)
 
     def answer(self, request_id: str, answer: Any) -> bytes:
-        """The result of an open request of the peer."""
-        asked = self._asked.get(request_id)
-        if asked is None or not self._parser.is_open(request_id):
+        """The response to an open request of the agent. Raises `CommandRefused` for an answer that does not fit it."""
+        request = self._parser.open_requests.get(request_id)
+        if request is None:
             raise CommandRefused("no such request is open")
-        result = self._reply(asked, answer)
-        del self._asked[request_id]
-        self._parser.resolved(request_id)
-        return self._line({"id": asked.id, "result": result})
+        return self._respond(request_id, self._result(request, answer))
 
-    # -- for the protocols
+    def withdraw(self, request_id: str) -> bytes:
+        """As `AgentProtocol.withdraw`."""
+        request = self._parser.open_requests.get(request_id)
+        return b"" if request is None else self._respond(request_id, self._withdrawal(request))
+
+    # -- for the agents' protocols
 
     @abstractmethod
     def _begin_turn(self, text: str) -> bytes:
         """The request of a turn."""
 
     @abstractmethod
-    def _reply(self, asked: PeerRequest, answer: Any) -> Any:
-        """The result for a peer's request. Raises `CommandRefused` for an answer that does not fit it."""
+    def _result(self, request: PeerRequest, answer: Any) -> Any:
+        """The result for an agent's request. Raises `CommandRefused` for an answer that does not fit it."""
+
+    @abstractmethod
+    def _withdrawal(self, request: PeerRequest) -> Any:
+        """The result for an agent's request that nobody will answer."""
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
-        """What is to be done for a notification; what it says is told by the parser."""
+        """What a notification leads to, beside its messages."""
         return []
 
-    def _request(self, method: str, params: Any, answered: Answered, failed: Failed) -> bytes:
+    def _request(self, method: str, params: Any, on_result: OnResult, on_error: OnError) -> bytes:
         request_id, self._next_id = self._next_id, self._next_id + 1
-        self._waiting[request_id] = (answered, failed)
+        self._awaited[request_id] = (on_result, on_error)
         return self._line({"id": request_id, "method": method, "params": params})
+
+    def _new_confirmation(self) -> str:
+        self._confirmations += 1
+        return f"confirmation {self._confirmations}"
+
+    def _confirmed(self, method: str, params: Any, confirmation: str | None = None) -> Sent:
+        """A request that carries out a command: its response confirms or refuses the command."""
+        confirmation = confirmation or self._new_confirmation()
+        data = self._request(
+            method, params, lambda _: [Reply(confirmation)], lambda error: [Reply(confirmation, error.text)]
+        )
+        return Sent(data, confirmation)
 
     def _notify(self, method: str, params: Any = None) -> bytes:
         return self._line({"method": method} if params is None else {"method": method, "params": params})
 
-    def _is_ready(self) -> list[ProtocolEvent]:
-        """The handshake is over: what waited for it goes out."""
+    def _finish_handshake(self) -> list[ProtocolEvent]:
+        """The handshake is over: writes the prompt that waited for it."""
         self._ready = True
-        early, self._early = self._early, None
-        return [] if early is None else [Write(self._begin_turn(early))]
+        early, self._early_prompt = self._early_prompt, None
+        return [Ready()] if early is None else [Ready(), Write(self._begin_turn(early))]
 
     def _line(self, members: dict[str, Any]) -> bytes:
         head = {"jsonrpc": "2.0"} if self.version else {}
         return encode(head | members) + b"\n"
 
-    # -- lines of the peer
+    # -- lines of the agent
 
     def _handle(self, event: RpcLine) -> list[ProtocolEvent]:
         if not isinstance(event.method, str):
-            return self._answered(event)
+            return self._responded(event)
         if not is_given(event.id):
             return self._notified(event)
-        request_id = self._parser.request_id(event.id)
-        if not self._parser.is_open(request_id):
-            # Unknown, or not to be read: without an answer the agent would wait for ever.
+        if self._parser.request_id(event.id) in self._parser.open_requests:
+            return []
+        # Without a response the agent would wait for ever.
+        if self._parser.handles(event.method):
+            error = {"code": INVALID_PARAMS, "message": f"The params of {event.method} could not be read"}
+        else:
             error = {"code": METHOD_NOT_FOUND, "message": f"Not supported by this client: {event.method}"}
-            return [Write(self._line({"id": event.id, "error": error}))]
-        self._asked[request_id] = PeerRequest(event.id, event.method, event.params)
-        return []
+        return [Write(self._line({"id": event.id, "error": error}))]
 
-    def _answered(self, event: RpcLine) -> list[ProtocolEvent]:
-        try:
-            waiting = self._waiting.pop(int(bytes(event.id)), None)
-        except ValueError:
-            return []
-        if waiting is None:
-            return []
-        answered, failed = waiting
-        return failed(read_error(event.error)) if is_given(event.error) else answered(event.result)
+    def _respond(self, request_id: str, result: Any) -> bytes:
+        request = self._parser.close_request(request_id)
+        assert request is not None
+        return self._line({"id": request.id, "result": result})
+
+    def _responded(self, event: RpcLine) -> list[ProtocolEvent]:
+        """What the response to a request of ours leads to."""
+        # Some agents give a number back as a text.
+        awaited = self._awaited.pop(_number(event.id), None)
+        failed = read_error(event.error) if is_given(event.error) else None
+        if failed is None and not len(event.result):
+            failed = RpcError(message="The response has neither a result nor an error")
+        if awaited is None:
+            return [] if failed is None else told("The agent reports an error")(failed)
+        on_result, on_error = awaited
+        return on_result(event.result) if failed is None else on_error(failed)
+
+
+def _number(raw: Raw) -> int | None:
+    """The id of one of our requests in a response to it; None for what cannot be one."""
+    found = value(raw)
+    if isinstance(found, str):
+        return int(found) if found.isdecimal() and len(found) < 20 else None
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
 
 
 def nothing(result: Raw) -> list[ProtocolEvent]:
@@ -158,6 +196,11 @@ def nothing(result: Raw) -> list[ProtocolEvent]:
     return []
 
 
-def ends(what: str) -> Failed:
-    """For a request without which there is no session."""
+def ends(what: str) -> OnError:
+    """For a request without which there is no session: its error ends it."""
     return lambda error: [Ended(f"{what}: {error.text}")]
+
+
+def told(what: str) -> OnError:
+    """For a request that the session can do without: its error is a message."""
+    return lambda error: [DraftMessage("error", Error(f"{what}: {error.text}", error_code(error)))]
