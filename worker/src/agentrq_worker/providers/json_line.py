@@ -1,10 +1,11 @@
-"""One line of an agent's output as typed data. Owns what is common to all providers: the slow way for lines
-that do not decode at once, the tolerant reading of values, and the errors that name a bad line.
+"""Reads one line of an agent's output as typed data, where the parser's own decoder refused it.
 
-Does not own what a line means (one module a provider), nor the cutting of bytes into lines.
+Owns what is common to all providers: finding the objects of a line that holds other bytes too, the tolerant reading of
+values, and the errors that name a bad line. Does not own what a line means (one module a provider), nor the cutting of
+bytes into lines.
 
-The fast way is the parser's: one typed decode with `msgspec.Raw` for the payloads. `rescue` is only called
-when that failed, so it may be slow, but never raises.
+A parser decodes a line once, with `msgspec.Raw` for the payloads. `rescue` is only called when that failed, so it may
+be slow, but never raises.
 """
 
 from __future__ import annotations
@@ -30,16 +31,30 @@ ABSENT = Raw(b"")
 """The default of a member that is passed through: told from every JSON value by its length."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NOISE = re.compile(
+    "(?:[\ufeff\0-\x1a\x1c-\x20\x7f]"  # a byte order mark, control characters, blanks
+    r"|\x1b\[[0-?]*[ -/]*[@-~]"  # a colour, a move of the cursor
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # a window title
+    r"|\x1b[ -/]*[0-~])*"
+)
+"""What terminal libraries print beside lines. None of it can be part of JSON."""
+_TYPE = re.compile(rb'"type"\s*:\s*"([^"\\]*)"')
 _QUOTE = (ord('"'),)
 _BRACKET = (ord("["),)
 _first_byte = struct.Struct("B").unpack_from  # half the cost of a memoryview
 
 
 class Unread(NamedTuple):
-    """What to say of a line that cannot be read as one of the provider's: type and content of a message."""
+    """What is published in place of a line that cannot be read: type and content of a message."""
 
     type: str
     content: Error | Raw
+
+
+class Pieces(NamedTuple):
+    """A line that is to be read as several: its objects, without what stood around them."""
+
+    lines: list[bytes]
 
 
 class _Probe(msgspec.Struct):
@@ -52,30 +67,31 @@ _any = msgspec.json.Decoder().decode
 
 def rescue(
     line: bytes, decode: Callable[[bytes], Any], tags: Collection[str] | None
-) -> tuple[bytes, Any] | Unread | None:
-    """Read a line that ``decode`` refused, or that is no UTF-8.
+) -> tuple[bytes, Any] | Unread | Pieces | None:
+    """Read a line that ``decode`` refused, or that is not UTF-8.
 
     Returns the line as it should have been with what it decodes to; or what to publish in its place: the object as
-    it came when its type is none of ``tags``, an error ``malformed`` (a type that is known) or ``invalid_json``
-    (no JSON object); or None for a blank line. Without ``tags`` (None) a line's type does not matter.
+    it came when its type is not among ``tags``, an error ``malformed`` (a known type) or ``invalid_json`` (not a JSON
+    object); or None for a blank line. Without ``tags`` (None) a line's type does not matter. `Pieces` where the line
+    holds one object behind bytes that cannot be JSON, or several objects: they are to be read one after the other.
     """
     begun = line.lstrip()
     if not begun:
         return None
-    if not begun.startswith(b"{"):  # at once: a program that takes the wrong way prints many such lines
-        return not_an_object(line)
+    if not begun.startswith(b"{"):  # at once: a program that is used wrongly prints many such lines
+        return _behind_noise(line)
     clean = line
     try:
         try:
             str(line, "utf-8")
             probe = _probe(line)
-        except (ValueError, RecursionError):  # bytes that are no UTF-8, a lone surrogate, or indeed no JSON
+        except (ValueError, RecursionError):  # bytes that are not UTF-8, a lone surrogate, or not JSON at all
             clean = _repair(line)
             probe = _probe(clean)
     except RecursionError:
         return malformed("line", "nested too deeply", line)
     except ValueError:
-        return not_an_object(line)
+        return _several(line)
     tag = value(probe.type)
     if tags is not None and (not isinstance(tag, str) or tag not in tags):
         return unknown(clean)
@@ -85,6 +101,39 @@ def rescue(
         return malformed(tag if tags is not None else "line", str(error), line)
 
 
+def _behind_noise(line: bytes) -> Pieces | Unread:
+    """The object that a terminal's escape sequences, or text that a carriage return overwrites, stand before."""
+    at = line.find(b"{")
+    before = line[: max(at, 0)]
+    overwritten = before.rfind(b"\r") + 1  # a progress bar
+    if at < 0 or not _NOISE.fullmatch(before[overwritten:].decode("utf-8", "replace")):
+        return not_an_object(line)
+    return Pieces([line[at:]])
+
+
+def _several(line: bytes) -> Pieces | Unread:
+    """The objects of a line that is not one object; what follows them and is not an object is the last piece."""
+    text = line.decode("utf-8", "replace")
+    found: list[bytes] = []
+    at = len(text) - len(text.lstrip())
+    while text.startswith("{", at):
+        try:
+            _, end = _first_object(text, at)
+        except (ValueError, RecursionError):
+            break
+        found.append(text[at:end].encode())
+        noise = _NOISE.match(text, end)
+        at = noise.end() if noise is not None else end
+    pieces = found if at == len(text) else [*found, text[at:].encode()]
+    return not_an_object(line) if not found or pieces == [line.strip()] else Pieces(pieces)
+
+
+def first_type(line: bytes) -> str:
+    """The first ``type`` of a line that cannot be read as JSON: what it was most likely; empty if it has none."""
+    found = _TYPE.search(line)
+    return "" if found is None else found[1].decode("utf-8", "replace")
+
+
 def _repair(line: bytes) -> bytes:
     """The line's JSON in clean UTF-8: what JSON in UTF-8 has no place for becomes U+FFFD. Raises ValueError."""
     found = json.loads(line.decode("utf-8", "replace"), parse_constant=_refuse)
@@ -92,21 +141,24 @@ def _repair(line: bytes) -> bytes:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
+
+
+_first_object = json.JSONDecoder(parse_constant=_refuse).raw_decode
 
 
 def unknown(line: bytes) -> Unread:
-    """The object as it came, for a type that nobody knows."""
+    """The object as it came, for an unknown type."""
     return Unread("unknown", Raw(line.strip()))
 
 
 def not_an_object(line: bytes) -> Unread:
-    """The error of a line that is no JSON object."""
+    """The error of a line that is not a JSON object."""
     return _error("invalid_json", "Not a JSON object", line)
 
 
 def malformed(tag: str, reason: str, line: bytes) -> Unread:
-    """The error of an object whose type is known but whose members are not as this type's are."""
+    """The error of an object of a known type whose members do not fit it."""
     return _error("malformed", f"Malformed {tag} ({reason})", line)
 
 
@@ -132,12 +184,12 @@ def is_text(raw: Raw) -> bool:
 
 
 def text_or_unset(raw: Raw) -> Any:
-    """The JSON string as it came; absent if it is none."""
+    """The JSON string as it came; absent for anything else."""
     return raw if is_text(raw) else UNSET
 
 
 def list_or_unset(raw: Raw) -> Any:
-    """The JSON array as it came; absent if it is none."""
+    """The JSON array as it came; absent for anything else."""
     return raw if len(raw) > 0 and _first_byte(raw) == _BRACKET else UNSET
 
 

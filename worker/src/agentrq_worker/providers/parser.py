@@ -10,7 +10,7 @@ What the session learns from drafts: a `cost` ends a turn, `approval_request` an
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -19,11 +19,11 @@ from msgspec import UNSET, UnsetType
 from agentrq.wire.messages import Cost, SessionTotal, ToolCall, ToolResult
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.indented_object import IndentedObject
 from agentrq_worker.providers.span_ids import SpanIds
 
 NO_TURNS = SessionTotal()
 INTERRUPTED = "Interrupted: the runner ended before the tool answered"
-
 
 Reader = Callable[[Any, Any, bytes], list[DraftMessage]]
 """A method of a parser that reads one kind of event: (parser, event, its line)."""
@@ -37,22 +37,37 @@ class UnknownParser(ValueError):
         self.name = name
 
 
-class OutputParser(ABC):
-    """Reads one agent's output for one writer of a session.
+class LineInPieces(Exception):
+    """A line holds its objects among other bytes; each of ``pieces`` is to be read as if it had come alone.
 
-    ``total`` is what earlier writers of the session have summed up. ``epoch`` is this writer's: it keeps tool call
+    ``before`` is what was read before them.
+    """
+
+    def __init__(self, pieces: list[bytes], before: Sequence[DraftMessage] = ()) -> None:
+        super().__init__(f"{len(pieces)} objects in a line")
+        self.pieces = pieces
+        self.before = before
+
+
+class OutputParser(ABC):
+    """Reads one agent's output for one owner of a session.
+
+    ``total`` is what earlier owners of the session have summed up. ``epoch`` is this owner's: it keeps tool call
     ids apart where a provider counts them anew in each process.
     """
 
     _decoder: ClassVar[msgspec.json.Decoder[Any]]
     _readers: ClassVar[Mapping[type, Reader]]
     _tags: ClassVar[frozenset[str] | None]
+    _turn_ends: ClassVar[frozenset[str]] = frozenset()
+    """The types of lines that end a turn: where one of these cannot be read, the turn ends all the same."""
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         self.total = total
         """Sums over the session's turns so far, earlier writers' included."""
         self._decode: Callable[[bytes], Any] = self._decoder.decode
         self._epoch = epoch
+        self._indented: IndentedObject | None = None
         self._calls = SpanIds(epoch)
         self._parents: dict[str, str | None] = {}  # the sub-agent's call that made each open call, by public ids
         self._answered: set[str] = set()  # the agent's ids of calls that had their result since `close`
@@ -60,6 +75,13 @@ class OutputParser(ABC):
 
     def receive(self, line: bytes) -> list[DraftMessage]:
         """The messages that one whole line (without or with its newline) brings, in order. Never raises."""
+        try:
+            return self.read(line)
+        except LineInPieces as found:
+            return [*found.before, *(draft for piece in found.pieces for draft in self.receive(piece))]
+
+    def read(self, line: bytes) -> list[DraftMessage]:
+        """As `receive`; raises `LineInPieces`, for a protocol that reads more in a line than the messages."""
         try:
             if not line.isascii():
                 str(line, "utf-8")  # msgspec.Raw does not check it, and subscribers would get the bytes
@@ -69,20 +91,56 @@ class OutputParser(ABC):
         return self._readers[type(event)](self, event, line)
 
     def _rescue(self, line: bytes) -> list[DraftMessage]:
+        if self._indented is not None or IndentedObject.begins_with(line):
+            return self._collect(line)
         found = json_line.rescue(line, self._decode, self._tags)
         if found is None:
             return []
+        if isinstance(found, json_line.Pieces):
+            raise LineInPieces(found.lines)
         if isinstance(found, json_line.Unread):
-            return [DraftMessage(found.type, found.content)]
+            return [DraftMessage(found.type, found.content), *self._after_unread(line, found)]
         line, event = found
         return self._readers[type(event)](self, event, line)
+
+    def _after_unread(self, line: bytes, found: json_line.Unread) -> list[DraftMessage]:
+        """What follows where ``line`` may have been the one that ends the turn: no other will come."""
+        if found.type != "error" or json_line.first_type(line) not in self._turn_ends:
+            return []
+        at = line.find(b"{")
+        if line[:at].strip():  # something was printed before it that did not end its line
+            raise LineInPieces([line[:at], line[at:]])
+        return self.lost_end("The line that ends the turn could not be read")
+
+    def _collect(self, line: bytes) -> list[DraftMessage]:
+        """A line of an object that is printed over several lines, or the one that shows that it is none."""
+        if self._indented is None:
+            self._indented = IndentedObject()
+            self._decode = _refuse  # the next lines are seen here, whatever they hold
+            return []
+        if self._indented.add(line) and not self._indented.is_whole:
+            return []
+        found = self._indented
+        before = self._give_up_indented()
+        raise LineInPieces([found.text] if found.is_whole else [line], [] if found.is_whole else before)
+
+    def _give_up_indented(self) -> list[DraftMessage]:
+        """Forget an object over several lines that has not come whole; returns its error."""
+        lost, self._indented = self._indented, None
+        self._decode = self._decoder.decode
+        return [] if lost is None else [DraftMessage(*json_line.not_an_object(lost.text))]
+
+    def lost_end(self, reason: str) -> list[DraftMessage]:
+        """The end of a turn whose last line is lost: the turn failed, for all that is known of it."""
+        return [*self.close(reason), self._cost(0.0, 0, 0, num_turns=1, is_error=True, errors=[reason])]
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """A `tool_result` with ``isError`` and ``reason`` as output for every call that is still open.
 
         For the end of a turn and of the runner: nothing else will answer them. The agent may use their ids again.
         """
-        drafts = [
+        drafts = self._give_up_indented()
+        drafts += [
             DraftMessage("tool_result", ToolResult(tool_use_id=call, output=reason, is_error=True), parent)
             for call, parent in self._parents.items()
         ]
@@ -167,3 +225,8 @@ class OutputParser(ABC):
             session_total=self.total,
         )
         return DraftMessage("cost", content)
+
+
+def _refuse(line: bytes) -> Any:
+    """The decoder while an object over several lines is collected: every line takes the slow way."""
+    raise ValueError("a line of an object over several lines")

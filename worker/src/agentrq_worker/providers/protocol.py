@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import StatusReport
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import LineInPieces
 from agentrq_worker.providers.refusals import unsupported
 
 
@@ -177,6 +178,10 @@ class AgentProtocol(ABC):
     @abstractmethod
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line of the runner's stdout means, with its newline or without. Never raises."""
+
+    def receive_pieces(self, found: LineInPieces) -> list[ProtocolEvent]:
+        """What a line means that holds several objects, or one among other bytes."""
+        return [*found.before, *(event for piece in found.pieces for event in self.receive(piece))]
 
     @abstractmethod
     def close(self, reason: str) -> list[DraftMessage]:

@@ -14,7 +14,7 @@ from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import OutputParser, UnknownParser
+from agentrq_worker.providers.parser import LineInPieces, OutputParser, UnknownParser
 from agentrq_worker.providers.protocol import AgentProtocol, Alive, Ended, Log, ProtocolEvent
 
 _ALIVE: Final = Alive(by_itself=False)  # such a runner says so as it starts, to be resumed too
@@ -76,23 +76,29 @@ class RunnerProtocol(AgentProtocol):
 
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line means."""
+        try:
+            return self._read(line)
+        except LineInPieces as found:
+            return self.receive_pieces(found)
+
+    def _read(self, line: bytes) -> Sequence[ProtocolEvent]:
         # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
         # nearly every line, it spares decoding an agent's line twice.
         if line.startswith(self._foreign):
-            return self._parser.receive(line)
+            return self._parser.read(line)
         head = line[:_HEAD]
         if len(head) == _HEAD and head.startswith(_TYPE) and not head.startswith(_OWN):
             self._foreign = head
-            return self._parser.receive(line)
+            return self._parser.read(line)
         try:
             said = _decode(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
-            return self._parser.receive(line)
+            return self._parser.read(line)
         kind = said.type
         if not isinstance(kind, str):  # no object of a runner's own
-            return self._parser.receive(line)
+            return self._parser.read(line)
         if kind == "agent_event":
-            return self._parser.receive(bytes(said.event) or line)
+            return self._parser.read(bytes(said.event) or line)
         if kind in _SWALLOWED:
             return []
         if kind == "agent_started":
@@ -104,7 +110,7 @@ class RunnerProtocol(AgentProtocol):
         if kind == "agent_log":
             whole = line.removesuffix(b"\n")
             return [Log(said.message if isinstance(said.message, str) else whole.decode("utf-8", "replace"))]
-        return self._parser.receive(line)
+        return self._parser.read(line)
 
     def close(self, reason: str) -> list[DraftMessage]:
         """What is left to say when the runner is gone: answers for the tool calls that will get none."""

@@ -60,6 +60,7 @@ class ClaudeParser(OutputParser):
 
     _decoder = decoder
     _tags = tags
+    _turn_ends = frozenset({"result"})
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)

@@ -24,7 +24,7 @@ from agentrq_worker.providers.claude import answers
 from agentrq_worker.providers.claude.parser import ClaudeParser
 from agentrq_worker.providers.claude.wire import ControlRequestLine
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import NO_TURNS
+from agentrq_worker.providers.parser import NO_TURNS, LineInPieces
 from agentrq_worker.providers.protocol import AgentProtocol, Alive, CommandRefused, Ended, Log, ProtocolEvent, Write
 
 FLAGS: Final = (
@@ -132,7 +132,10 @@ class ClaudeProtocol(AgentProtocol):
 
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line means."""
-        drafts = self._parser.receive(line)
+        try:
+            drafts = self._parser.read(line)
+        except LineInPieces as found:
+            return self.receive_pieces(found)
         if len(drafts) == 1 and self._working and drafts[0].type in _PLAIN:  # nearly every line
             return drafts
         if not drafts:

@@ -47,6 +47,7 @@ class CodexExecParser(OutputParser):
 
     _decoder = decoder
     _tags = tags
+    _turn_ends = frozenset({"turn.completed", "turn.failed"})
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
