@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +42,10 @@ def test_the_systemd_units_command_line_starts_a_worker() -> None:
     # Nothing that another instance needs is in a private /tmp.
     environment = dict(word.split("=", 1) for word in service["Environment"].split())
     settings = load(None, environment)
+    directory = service["ExecStartPre"].split()[-1]
+    assert service["ReadWritePaths"] == f"-{directory}"
     for path in (settings.homes_path, settings.spool_path):
-        assert path.is_relative_to(f"/var/lib/{service['StateDirectory']}")
+        assert path.is_relative_to(directory)
     options = [word for word in service["ExecStart"].split() if word.startswith("--")]
     shown = CliRunner().invoke(worker, ["--help"]).output
     assert all(f"{option} " in shown for option in options)
@@ -68,8 +71,9 @@ async def idle_sessions(
     await asyncio.gather(*(idle_after(session, 1) for session in sessions))
     spread = Counter(state.worker for state in await client.states())
     await eventually(lambda: raw.zcard("rq:wip:agentrq") == count)
-    for host in hosts:
-        assert len(psutil.Process(host.pid).net_connections("all")) < 30  # whatever many starts at once took
+    if os.geteuid() == 0:  # the kernel shows a worker's connections to nobody else
+        for host in hosts:
+            assert len(psutil.Process(host.pid).net_connections("all")) < 30  # whatever many starts at once took
     await asyncio.gather(*(session.prompt("0") for session in sessions))
     await asyncio.gather(*(idle_after(session, 2) for session in sessions))
     await asyncio.gather(*(session.stop() for session in sessions))
