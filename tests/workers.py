@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
+from urllib.request import urlopen
 
 import psutil
 
@@ -42,6 +43,22 @@ def peak(pid: int) -> int:
     """The most bytes of memory that a process has had so far."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) << 10
+
+
+def read_of_process(pid: int, name: str) -> bytes:
+    """A file of a process below /proc, as far as this user may read it: nothing where the kernel forbids it."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except PermissionError:
+        return b""
+
+
+def metrics_of(port: int) -> dict[str, float]:
+    """The figures that a worker serves on its metrics port, by name and labels."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    figures = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in figures}
 
 
 def alive(process: psutil.Process) -> bool:

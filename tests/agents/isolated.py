@@ -61,6 +61,7 @@ def _inside(command: list[str]) -> int:
         environment = {
             "PATH": os.pathsep.join([*places, "/usr/local/bin", "/usr/bin", "/bin"]),
             "HOME": home,
+            "TMPDIR": home,
             "LANG": "C.UTF-8",
             "TERM": "dumb",
             "PYTHONDONTWRITEBYTECODE": "1",

@@ -20,7 +20,7 @@ from tests.attacks import attack
 from tests.end_to_end.test_isolation import PROBE, needs_landlock, texts
 from tests.rq_checks import eventually
 from tests.sessions import until
-from tests.workers import Worker
+from tests.workers import Worker, read_of_process
 
 Start = Callable[..., Worker]
 FAKES = Path(__file__).parents[1] / "fakes"
@@ -96,7 +96,7 @@ say(repr(tried(read, f"/proc/{{worker}}/cmdline")))
     assert worker.process.poll() is None
     # What ps shows is everybody's: the way into Redis is not in it (there is no password in a test's URL).
     assert b"not-for-runners" not in found[2]
-    assert not Path(f"/proc/{guardian}/environ").read_bytes()
+    assert not read_of_process(guardian, "environ")
 
 
 @attack(

@@ -14,7 +14,7 @@ import pytest
 from agentrq import AsyncAgentClient
 from tests.rq_checks import eventually
 from tests.sessions import until
-from tests.workers import Worker, free_port
+from tests.workers import Worker, free_port, metrics_of
 
 
 async def test_the_endpoint_serves_the_workers_figures(
@@ -27,17 +27,15 @@ async def test_the_endpoint_serves_the_workers_figures(
     await until(idle, "idle")
     counted = 'agentrq_sessions_ended_total{reason="failed",status="error"}'
 
-    def figures_with_the_end() -> dict[str, str]:  # counted once all of the session is cleaned up, after it is told
-        with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            text = answer.read().decode()
-        figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    def figures_with_the_end() -> dict[str, float]:  # counted once all of the session is cleaned up, after it is told
+        figures = metrics_of(port)
         return figures if counted in figures else {}
 
     figures = await eventually(figures_with_the_end, "the end in the metrics")
-    assert figures['agentrq_sessions{status="idle"}'] == "1.0"
-    assert figures[counted] == "1.0"
-    assert float(figures["agentrq_events_written_total"]) >= 8
-    assert figures["agentrq_redis_away_seconds"] == "0.0"
+    assert figures['agentrq_sessions{status="idle"}'] == 1
+    assert figures[counted] == 1
+    assert figures["agentrq_events_written_total"] >= 8
+    assert figures["agentrq_redis_away_seconds"] == 0
     with pytest.raises(HTTPError, match="404"):
         urlopen(f"http://127.0.0.1:{port}/elsewhere")
 

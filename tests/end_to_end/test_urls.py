@@ -21,7 +21,7 @@ from agentrq.connection import hide_arguments, masked
 from agentrq.embedded.server_process import ServerProcess
 from tests.attacks import attack
 from tests.sessions import contents, until
-from tests.workers import Worker
+from tests.workers import Worker, read_of_process
 
 PASSWORD = "hunter2-of-redis"
 
@@ -129,12 +129,12 @@ async def test_the_password_is_shown_nowhere(guarded: ServerProcess, config: Pat
             await until(session, "idle")
             mine = psutil.Process(worker.pid)
             for process in (mine, *mine.children(recursive=True)):  # the guardian's and the runner's too
-                shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+                shown = read_of_process(process.pid, "cmdline")
                 assert PASSWORD.encode() not in shown
-                assert PASSWORD.encode() not in Path(f"/proc/{process.pid}/environ").read_bytes(), shown
+                assert PASSWORD.encode() not in read_of_process(process.pid, "environ"), shown
             await session.stop()
             await session.wait(20)
-            assert PASSWORD.encode() not in Path(f"/proc/{worker.pid}/cmdline").read_bytes()
+            assert PASSWORD.encode() not in read_of_process(worker.pid, "cmdline")
     finally:
         worker.close()
     assert PASSWORD not in "".join(worker.log)

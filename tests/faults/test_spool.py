@@ -22,7 +22,7 @@ from agentrq_worker.stream.entry import ENTRY_BYTES, Entry
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
 from tests.sessions import contents, until
-from tests.workers import Worker
+from tests.workers import Worker, free_port, metrics_of
 
 Start = Callable[..., Worker]
 
@@ -117,13 +117,14 @@ async def test_memory_then_disk_then_the_runner_waits(
     redis_url: str, raw: redis.Redis, start_worker: Start, tmp_path: Path
 ) -> None:
     """A real worker and runner, Redis out of reach behind a proxy: 6 MB into shares of 200 kB and 1 MB."""
-    count, size = 3000, 2000
+    count, size, port = 3000, 2000, free_port()
     directory = tmp_path / "spool"
     directory.mkdir()
     async with Proxy.to(redis_url) as network:
         worker = await asyncio.to_thread(
-            lambda: start_worker("--lease-s", "60", url=network.url, AGENTRQ_MAX_PENDING="200000",
-                                 AGENTRQ_MAX_SPOOL="1000000", AGENTRQ_SPOOL_DIR=str(directory))
+            lambda: start_worker("--lease-s", "60", "--metrics-port", str(port), url=network.url,
+                                 AGENTRQ_MAX_PENDING="200000", AGENTRQ_MAX_SPOOL="1000000",
+                                 AGENTRQ_SPOOL_DIR=str(directory))
         )  # fmt: skip
         async with AsyncAgentClient.from_url(redis_url) as client:
             session = await client.start("demo", f"/sleep 4\n/lines {count} {size}")
@@ -131,9 +132,8 @@ async def test_memory_then_disk_then_the_runner_waits(
             network.down()
             runner = psutil.Process(int(raw.hget(f"agentrq:{{{session.id}}}:state", "pid") or 0))
 
-            def spooled() -> int:
-                paths = [f"/proc/{worker.pid}/fd/{number}" for number in os.listdir(f"/proc/{worker.pid}/fd")]
-                return sum(os.stat(path).st_size for path in paths if str(directory) in _target(path))
+            def spooled() -> float:
+                return metrics_of(port)["agentrq_spooled_bytes"]
 
             await waiting.true(lambda: spooled() > 900_000)
             written = list[int]()
@@ -156,10 +156,3 @@ async def test_memory_then_disk_then_the_runner_waits(
         assert await asyncio.to_thread(worker.terminate) == 0
     texts = [content.text for content in contents(events, "text")]
     assert texts[-count:] == [line_text(at, count, size) for at in range(1, count + 1)]
-
-
-def _target(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return ""

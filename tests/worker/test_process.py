@@ -161,7 +161,7 @@ async def test_exit_code_without_pidfd(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_popen_raises_is_raised(tmp_path: str) -> None:
     with pytest.raises(FileNotFoundError, match="no-such-program"):
-        async with runner("no-such-program"):
+        async with runner("/no-such-program"):
             pass
     with pytest.raises(FileNotFoundError, match="no-such-folder"):
         async with runner("true", cwd="/no-such-folder"):
