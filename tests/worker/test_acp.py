@@ -513,6 +513,29 @@ def test_a_permission_request() -> None:
 
 
 @pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        (
+            {
+                "locations": [{"path": "/a"}, {"path": "/b"}],
+                "content": [{"type": "diff", "path": "/c", "newText": "x"}],
+            },
+            {"title": "a tool", "kind": "edit", "path": "/a", "shownPaths": ["/b", "/c"]},
+        ),
+        ({"rawInput": {"path": "/a"}, "locations": [{"path": "/b"}]}, {"path": "/a", "shownPaths": ["/b"]}),
+        ({"rawInput": {"file": "/a"}, "locations": [{"path": "/a"}]}, {"file": "/a"}),
+        ({"kind": "execute", "title": "rm x", "rawInput": {"timeout": 5}}, {"timeout": 5, "command": "rm x"}),
+        ({"kind": "execute", "title": "rm", "rawInput": {"cmd": "rm x"}}, {"cmd": "rm x"}),
+        ({"rawInput": ["rm", "x"]}, {"title": "a tool", "kind": "edit", "input": ["rm", "x"]}),
+    ],
+)
+def test_policies_see_all_that_an_agent_shows_of_a_call(call: dict[str, Any], given: Any) -> None:
+    tool = {"toolCallId": "t", "title": "a tool", "kind": "edit"} | call
+    asks = PERMISSION | {"params": PERMISSION["params"] | {"toolCall": tool}}
+    assert Talk().ready().turn().hear(asks).of("approval_request")[0]["input"] == given
+
+
+@pytest.mark.parametrize(
     ("answer", "outcome"),
     [
         ("allow", {"outcome": "selected", "optionId": "o1"}),

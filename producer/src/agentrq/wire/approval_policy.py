@@ -1,32 +1,33 @@
-"""What a policy on an agent's approvals is, and what it says of one call. Pure.
+"""An approval policy: its JSON form, and what it decides on one tool call. Pure.
 
 A policy is ``"ask"``, ``"allow"`` or ``"deny"``, or an object: ``{"default": …, "rules": [{"tool": GLOB, "path":
 GLOB?, "command": GLOB?, "decision": …}, …], "deadlineS": SECONDS?, "onDeadline": "deny"|"allow"}``. The first rule
-that matches decides. Globs are those of `fnmatch`: ``*`` also matches ``/``.
+that matches decides. Globs are those of `fnmatch`: ``*`` also matches ``/``. docs/reference/approvals.md has the rules.
+Does not own what a call names (call_targets.py) nor the commands of a shell line (shell_commands.py).
 """
 
 from __future__ import annotations
 
-import functools
-import re
+import enum
 from fnmatch import fnmatchcase
-from posixpath import join, normpath
 from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from agentrq.wire.call_targets import NO_DIRECTORIES, CallTargets, Directories, Path, read_call
+from agentrq.wire.shell_commands import LONGEST, may_begin, read_command_line, unwrapped
+
 Decision = Literal["ask", "allow", "deny"]
-_PATHS: Final = ("file_path", "path", "notebook_path")
-_SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish"})
+Verdict = Literal["ask", "allow", "deny", "unsure"]
+"""A decision, or ``unsure``: a rule that denies may match, so nothing but a denial or a person decides."""
 _OPERATORS: Final = frozenset(";&|<>()`$\n")
 """With these a shell makes several commands of one, or other words of those that stand there."""
-_LONGEST: Final = 128 * 1024
-"""Characters of a command that globs are compared with: Linux takes no longer argument (MAX_ARG_STRLEN)."""
-# As shlex.split, whose time grows with the square of a word's length.
-_WORD: Final = re.compile(r"""(?:[^ \t\r\n'"\\]++|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.)++""", re.DOTALL)
-_PIECE: Final = re.compile(r"""'([^']*+)'|"((?:[^"\\]++|\\.)*+)"|\\(.)|([^'"\\]++)""", re.DOTALL)
-_SPACE: Final = re.compile(r"[ \t\r\n]*+")
-_ESCAPED: Final = re.compile(r"""\\(["\\])""")
+
+
+class _Match(enum.IntEnum):
+    NO = 0
+    PERHAPS = 1
+    YES = 2
 
 
 class InvalidPolicy(ValueError):
@@ -36,9 +37,8 @@ class InvalidPolicy(ValueError):
 class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
     """Decides on calls of the tools, paths and commands that match its globs.
 
-    One that allows has to match every path of a call, and matches no command that makes several, unless its glob has
-    the same operators; one that denies or asks matches by any of the paths, and what a shell is given with ``-c`` too.
-    Of a command over 128 Ki characters only the safe is assumed: none that allows matches it, every other does.
+    One that allows has to match every path and every command of a call, and nothing of these may be uncertain. One that
+    denies or asks matches by any of them.
     """
 
     decision: Decision
@@ -46,33 +46,71 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=Tr
     path: str | None = None
     command: str | None = None
 
-    def matches(self, name: str, given: Any, cwd: str | None = None) -> bool:
+    def match(self, name: str, call: CallTargets) -> _Match:
         """Whether it is about this call; a rule on a path or command matches only calls that have one."""
         if not fnmatchcase(name, self.tool):
-            return False
-        members = given if isinstance(given, dict) else {}
-        return self._on_paths(members, cwd) and self._on_command(members)
+            return _Match.NO
+        if self.decision == "allow":
+            return _Match.YES if self._allows_paths(call) and self._allows_commands(call) else _Match.NO
+        return min(self._on_paths(call), self._on_commands(call))
 
-    def _on_paths(self, members: dict[str, Any], cwd: str | None) -> bool:
+    def _allows_paths(self, call: CallTargets) -> bool:
+        glob = self.path
+        if glob is None:
+            return True
+        if call.commands and self.command is None:  # which paths these touch is not known
+            return False
+        certain = call.named and call.paths_are_certain
+        return certain and all(fnmatchcase(place, glob) for path in call.paths for place in path.leads_to)
+
+    def _allows_commands(self, call: CallTargets) -> bool:
+        glob = self.command
+        if glob is None:
+            return True
+        certain = bool(call.commands) and call.commands_are_certain
+        return certain and all(_allows_command(glob, command) for command in call.commands)
+
+    def _on_paths(self, call: CallTargets) -> _Match:
         if self.path is None:
-            return True
-        own = members.get("cwd")
-        base = own if isinstance(own, str) else cwd or ""
-        found = [fnmatchcase(normpath(join(base, path)), self.path) for path in _paths(members)]
-        return bool(found) and (all(found) if self.decision == "allow" else any(found))
+            return _Match.YES
+        if any(_is_at(path, self.path) for path in call.paths):
+            return _Match.YES
+        return _Match.NO if call.paths_are_certain else _Match.PERHAPS
 
-    def _on_command(self, members: dict[str, Any]) -> bool:
+    def _on_commands(self, call: CallTargets) -> _Match:
         if self.command is None:
-            return True
-        command = members.get("command")
-        if not isinstance(command, str):
-            return False
-        if len(command) > _LONGEST:
-            return self.decision != "allow"
-        words = _unwrapped(command)
-        if self.decision == "allow" and not _OPERATORS.intersection(words) <= _OPERATORS.intersection(self.command):
-            return False
-        return fnmatchcase(words, self.command) or fnmatchcase(command, self.command)
+            return _Match.YES
+        found = _Match.NO if call.commands_are_certain else _Match.PERHAPS
+        for command in call.commands:
+            found = max(found, _on_command(self.command, command))
+        return found
+
+
+def _is_at(path: Path, glob: str) -> bool:
+    return path.likely and any(fnmatchcase(place, glob) for place in (*path.written, *path.leads_to))
+
+
+def _allows_command(glob: str, command: str) -> bool:
+    """Whether a glob that allows matches all that a command line runs."""
+    if len(command) > LONGEST:
+        return False
+    text = unwrapped(command)
+    same_operators = _operators(text) == _operators(glob)
+    return same_operators and (fnmatchcase(text, glob) or fnmatchcase(command, glob))
+
+
+def _operators(text: str) -> list[str]:
+    return [character for character in text if character in _OPERATORS]
+
+
+def _on_command(glob: str, command: str) -> _Match:
+    """Whether a glob that denies or asks matches any part of a command line."""
+    if len(command) > LONGEST:
+        return _Match.YES
+    line = read_command_line(command)
+    if any(fnmatchcase(text, glob) for text in (command, unwrapped(command), *line.texts)):
+        return _Match.YES
+    return _Match.PERHAPS if line.opaque or any(may_begin(glob, prefix) for prefix in line.prefixes) else _Match.NO
 
 
 class Policy(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -83,9 +121,19 @@ class Policy(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=
     deadline_s: float | None = None
     on_deadline: Literal["allow", "deny"] = "deny"
 
-    def decide(self, name: str, given: Any, cwd: str | None = None) -> Decision:
-        """What it says of one call; ``cwd`` is what relative paths are below, where the call does not say so."""
-        return next((rule.decision for rule in self.rules if rule.matches(name, given, cwd)), self.default)
+    def decide(self, name: str, given: Any, directories: Directories = NO_DIRECTORIES) -> Verdict:
+        """What it says of a call of the tool ``name`` with the input ``given`` (plain JSON values)."""
+        if not self.rules:
+            return self.default
+        call = read_call(given, directories)
+        decided, unsure = self.default, False
+        for rule in self.rules:
+            match = rule.match(name, call)
+            if match is _Match.YES or (match is _Match.PERHAPS and rule.decision == "ask"):
+                decided = rule.decision
+                break
+            unsure = unsure or match is _Match.PERHAPS
+        return "unsure" if unsure and decided != "deny" else decided
 
 
 ASK: Final = Policy()
@@ -106,44 +154,3 @@ def read_policy(value: Any) -> Policy:
     if policy.deadline_s is not None and not 0 < policy.deadline_s < 1e9:
         raise InvalidPolicy(f"deadlineS: Expected seconds above 0, got {policy.deadline_s}")
     return policy
-
-
-def _paths(members: dict[str, Any]) -> list[str]:
-    """The paths that a call is about: one of its own, or those of a patch."""
-    changes = members.get("changes")
-    found = [change.get("path") for change in changes if isinstance(change, dict)] if isinstance(changes, list) else []
-    found += [next((members[key] for key in _PATHS if isinstance(members.get(key), str)), None)]
-    return [path for path in found if isinstance(path, str)]
-
-
-@functools.lru_cache(maxsize=1)  # every rule asks for it
-def _unwrapped(command: str) -> str:
-    """The command that a shell is given with ``-c``; any other as it is."""
-    shell, _, rest = command.partition(" ")
-    if shell.rpartition("/")[2] not in _SHELLS:
-        return command
-    found = words(rest, 3)
-    return found[1] if len(found) == 2 and found[0] in ("-c", "-lc") else command
-
-
-def words(text: str, most: int) -> list[str]:
-    """The first ``most`` words as a shell takes them; none where a quote is not closed."""
-    found: list[str] = []
-    at = _end(_SPACE, text, 0)
-    while at < len(text) and len(found) < most:
-        end = _end(_WORD, text, at)
-        if end == at:
-            return []
-        found.append("".join(map(_unquoted, _PIECE.finditer(text, at, end))))
-        at = _end(_SPACE, text, end)
-    return found
-
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    found = pattern.match(text, at)
-    return at if found is None else found.end()
-
-
-def _unquoted(piece: re.Match[str]) -> str:
-    single, double, escaped, bare = piece.groups()
-    return _ESCAPED.sub(r"\1", double) if double else single or escaped or bare or ""

@@ -1,7 +1,7 @@
-"""Who decides what an agent may do: the worker's policy and the session's; and which requests are the same. Pure.
+"""Combines the worker's approval policy with the session's, and tells whether two requests are the same call. Pure.
 
-What the worker's policy denies no session allows; what it allows is not asked. A policy's own words are
-`agentrq.wire.approval_policy`'.
+What the worker's policy denies no session allows; what it allows is not asked. What one policy says alone is
+`agentrq.wire.approval_policy`'s matter.
 """
 
 from __future__ import annotations
@@ -11,12 +11,18 @@ from typing import Any
 import msgspec
 
 from agentrq.wire.approval_policy import Decision, Policy
+from agentrq.wire.call_targets import Directories
 
 
-def decide(worker: Policy, session: Policy, name: str, given: Any, cwd: str | None = None) -> Decision:
+def decide(worker: Policy, session: Policy, name: str, given: Any, directories: Directories) -> Decision:
     """The decision on one call: the worker's, unless it asks; then the session's."""
-    first = worker.decide(name, given, cwd)
-    return first if first != "ask" else session.decide(name, given, cwd)
+    first = worker.decide(name, given, directories)
+    if first in ("allow", "deny"):
+        return first
+    second = session.decide(name, given, directories)
+    if second == "allow" and first == "unsure":
+        return "ask"
+    return "ask" if second == "unsure" else second
 
 
 def same_call(name: str, given: Any, other_name: str, other: Any) -> bool:

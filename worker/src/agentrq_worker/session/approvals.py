@@ -39,7 +39,7 @@ class ApprovalFlow(TurnState):
         super().__init__(lane, write, over)
         self._id = claimed.session_id
         left: InterruptedTurn | ClaimedSession = claimed.cut or claimed
-        self.requests = OpenRequests(worker_policy, read_policy(options.approvals), left.asked, left.fates, options.cwd)
+        self.requests = OpenRequests(worker_policy, read_policy(options.approvals), left.asked, left.fates)
 
     def _asked(self, draft: DraftMessage, content: ApprovalRequest | Question) -> None:
         """The agent asks: policy, an answer that came before, or a person decides."""

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from agentrq.wire.call_targets import Directories
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.status import Reason
@@ -58,6 +59,11 @@ class Launch(NamedTuple):
         if self.confined is not None:
             return self.confined.enforced
         return OWN_HOME if self.home is not None else ""
+
+    @property
+    def directories(self) -> Directories:
+        """What the paths of the agent's calls are read against; links are resolved on this machine."""
+        return Directories(self.cwd or os.getcwd(), self.environment.get("HOME"), os.path.realpath)
 
     @contextlib.contextmanager
     def spawning(self) -> Iterator[dict[str, Any]]:

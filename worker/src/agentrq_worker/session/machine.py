@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from agentrq.wire.approval_policy import Policy
+from agentrq.wire.call_targets import NO_DIRECTORIES, Directories
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import (
     LIVE_ONLY,
@@ -74,9 +75,15 @@ class SessionMachine(PromptQueue):
 
     # -- the beginning
 
-    def begin(self, dialect: AgentProtocol, pid: int, enforced: str = "") -> None:
-        """The runner runs: hand over the first prompt, or resume. ``enforced``: what its sandbox holds it to."""
+    def begin(
+        self, dialect: AgentProtocol, pid: int, enforced: str = "", directories: Directories = NO_DIRECTORIES
+    ) -> None:
+        """The runner runs: hand over the first prompt, or resume. ``enforced``: what its sandbox holds it to.
+
+        ``directories``: what the paths of its calls are read against.
+        """
         self._dialect = dialect
+        self.requests.directories = directories
         claimed, cut = self._claimed, self._claimed.cut
         fields: dict[str, Any] = {"pid": pid}
         if enforced or claimed.recovering:  # the last owner may have held it to something else

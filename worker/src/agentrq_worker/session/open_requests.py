@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from agentrq.wire.approval_policy import Policy
+from agentrq.wire.call_targets import NO_DIRECTORIES
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, Question
 from agentrq_worker.session import approval_policy
@@ -47,12 +48,12 @@ class OpenRequests:
         session: Policy,
         carried: Iterable[InterruptedRequest] = (),
         fates: Mapping[str, str] | None = None,
-        cwd: str | None = None,
     ) -> None:
-        """``carried`` and ``fates`` are what earlier owners left; ``cwd`` is what relative paths are below."""
+        """``carried`` and ``fates`` are what earlier owners left."""
         self._worker = worker
         self._session = session
-        self._cwd = cwd
+        self.directories = NO_DIRECTORIES
+        """What the paths of the agent's calls are read against."""
         self._timed = session if session.deadline_s is not None else worker
         self._open: dict[str, _Open] = {}
         self._closed: dict[str, str] = dict(fates or {})
@@ -95,7 +96,9 @@ class OpenRequests:
         self._open[public] = _Open(content.request_id, tool if isinstance(tool, str) else None, self._deadline(since))
         if earlier is not None and earlier.answer is not None:
             return public, AutomaticAnswer(earlier.answer, earlier.by)
-        decision = approval_policy.decide(self._worker, self._session, name, given, self._cwd) if is_approval else "ask"
+        decision = (
+            approval_policy.decide(self._worker, self._session, name, given, self.directories) if is_approval else "ask"
+        )
         return public, None if decision == "ask" else AutomaticAnswer(decision, "policy")
 
     def _deadline(self, since: float) -> float | None:

@@ -119,7 +119,7 @@ class SessionShell:
         except (OSError, ValueError) as error:
             self._fail(why_not_spawned(launch, error))
             return False
-        self._talk.begin(launch.protocol, self._process.pid, launch.enforced)
+        self._talk.begin(launch.protocol, self._process.pid, launch.enforced, launch.directories)
         return True
 
     def _refused(self) -> bool:

@@ -17,6 +17,7 @@ ENDED: Final = {"completed": False, "failed": True}
 """The statuses that end a call, and whether as an error."""
 _UNDER_WAY: Final = frozenset({"pending", "in_progress"})
 _PATHS: Final = ("file_path", "path", "notebook_path")
+_COMMANDS: Final = ("command", "commands", "cmd", "script", "argv")
 
 
 class Call:
@@ -71,17 +72,21 @@ class Call:
             found["kind"] = self._kind
         if self._kind == "execute":
             found["command"] = self._title
-        if path := self._path():
-            found["path"] = path
-        return found
+        return found | _as_members(self._paths())
 
     def asked(self) -> dict[str, Any]:
-        """The input as plain values, with a path where one is known: policies look into it."""
+        """The input as plain values, with what the agent shows of the call besides: policies are compared with it."""
         given = json_line.value(self._input)
-        if not isinstance(given, dict) or not given:
+        if not isinstance(given, dict):
+            return self.shown() | ({"input": given} if given else {})
+        if not given:
             return self.shown()
-        path = self._path()
-        return given if not path or any(name in given for name in _PATHS) else given | {"path": path}
+        found = dict(given)
+        if self._kind == "execute" and not any(name in given for name in _COMMANDS):
+            found["command"] = self._title
+        own = [member for member in given.values() if isinstance(member, str)]
+        further = [path for path in self._paths() if path not in own]
+        return found | _as_members(further, has_path=any(name in given for name in _PATHS))
 
     def output(self) -> Any:
         """What the tool answered: its own output, else the text of what the agent shows of it."""
@@ -94,10 +99,18 @@ class Call:
         words = [text for text in texts if isinstance(text, str)]
         return "\n".join(words) if len(words) == len(blocks) else json_line.passed(self._content)
 
-    def _path(self) -> str:
-        found = json_line.value(self._locations)
-        first = found[0] if isinstance(found, list) and found else None
-        return json_line.text(json_line.mapping(first).get("path"))
+    def _paths(self) -> list[str]:
+        """The files that the agent shows: where the call works, and of which it shows a change."""
+        shown = [json_line.value(self._locations), json_line.value(self._content)]
+        places = [json_line.mapping(place) for found in shown if isinstance(found, list) for place in found]
+        return list(dict.fromkeys(path for place in places if (path := json_line.text(place.get("path")))))
+
+
+def _as_members(paths: list[str], *, has_path: bool = False) -> dict[str, Any]:
+    """Shown paths as members of an input: the first as ``path``, unless the input has one."""
+    first = {"path": paths[0]} if paths and not has_path else {}
+    others = paths[len(first) :]
+    return first | ({"shownPaths": others} if others else {})
 
 
 class TurnCalls:
