@@ -2,7 +2,7 @@
 
 ``floor URL SESSIONS``; each number on stdin is a count of messages to publish, answered with the seconds it took and
 the CPU seconds of this process. Two calls are under way, for half of the sessions each, as a flood has several
-under way in the product. Follows the argument order of agentrq's wire/scripts/write.lua.
+under way in the product. Follows the argument order of agentrq's wire/scripts/write_events.lua.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from agentrq.connection import connect_async
-from agentrq.wire import script_calls, scripts
+from agentrq.wire import owner_calls, script_calls, scripts
 from agentrq.wire.keys import Keys
 from benchmarks.corpus import CORPORA
 from benchmarks.peers.dict_code import Normaliser
@@ -29,7 +29,7 @@ def _dumps(value: object) -> bytes:
 async def main() -> None:
     url, sessions = sys.argv[1], int(sys.argv[2])
     client = connect_async(url)
-    script = client.register_script(scripts.SOURCES["write"])
+    script = client.register_script(scripts.SOURCES["write_events"])
     keys = Keys("floor")
     read = Normaliser("01993b1e-7c1f-7000-8000-0123456789ab", json.loads, _dumps).line
     payloads = [read(line)[0][1] for line in CORPORA["small"][:BATCH]]
@@ -48,7 +48,7 @@ async def main() -> None:
             args: list[Any] = [100_000, 256 << 20, 86_400_000, 1_763_793_000_123]
             for at, head in enumerate(heads):
                 ready = payloads[at * share : (at + 1) * share]
-                args += script_calls.write_part(*head, {}, [script_calls.Run("m", seq + 1, ready)])
+                args += owner_calls.write_arguments(*head, {}, [owner_calls.Run("m", seq + 1, ready)])
             answer = await script(keys=session_keys, args=args)
             assert answer[0] == b"ok", answer
             seq += share

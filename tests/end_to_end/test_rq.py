@@ -184,7 +184,7 @@ async def test_a_session_is_fetched_with_the_dequeue_of_its_start(
             raw.echo("over")
             said = (monitor.next_command()["command"] for _ in itertools.count())
             commands = list(itertools.takewhile(lambda command: command != "ECHO over", said))
-        look = script_calls.look(Keys(), sid)
+        look = script_calls.fetch_session(Keys(), sid)
         looks.append(sum(f"1 {look.keys[0]} {look.args[0]} " in command for command in commands))
     assert looks == [3, 1]  # the script is not there; it is still not there; it is
 

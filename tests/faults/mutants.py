@@ -26,11 +26,11 @@ RUN_S: Final = 20.0
 
 def _in_write(*changes: tuple[str, str]) -> Callable[[], contextlib.AbstractContextManager[object]]:
     def patched() -> contextlib.AbstractContextManager[object]:
-        source = scripts.SOURCES["write"]
+        source = scripts.SOURCES["write_events"]
         for old, new in changes:
             assert source.count(old) == 1, old
             source = source.replace(old, new)
-        return mock.patch.dict(scripts.SOURCES, write=source)
+        return mock.patch.dict(scripts.SOURCES, write_events=source)
 
     return patched
 

@@ -13,6 +13,7 @@ import redis
 
 from agentrq import AsyncAgentClient
 from agentrq.wire.messages import Text
+from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.status import Status
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.stream import publisher as publishers
@@ -36,7 +37,7 @@ class Calls:
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         call = Publisher._call_script
 
-        async def watched(publisher: Publisher, batch: Any, own: Any) -> list[str]:
+        async def watched(publisher: Publisher, batch: Any, own: Any) -> Any:
             sessions = {lane.session_id for lane, _ in batch}
             assert not any(sessions & others for others in self.now)
             events = sum(len(entry.jsons) for _, entries in batch for entry in entries)
@@ -138,7 +139,7 @@ async def test_a_lone_event_waits_for_no_other(
     begun, go_on = asyncio.Event(), asyncio.Event()
     call = Publisher._call_script
 
-    async def slowly(publisher: Publisher, batch: Any, own: Any) -> list[str]:
+    async def slowly(publisher: Publisher, batch: Any, own: Any) -> Any:
         if batch[0][0].session_id == "s-0":
             begun.set()
             await go_on.wait()
@@ -199,20 +200,20 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
     monkeypatch.setattr(publishers, "CHECK_S", 0.01)
     answered, go_on, looked = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with lanes(redis_url) as (publisher, all_lanes):
-        lane, compare = all_lanes[0], publisher._find_changed
+        lane, run = all_lanes[0], publisher._scripts.run
         say(lane, 0, 5, 100)
         await lane.flush()
         stood = raw.hmget(lane.keys[0], "epoch", "claim", "cursor", "status", "nonce")
 
-        async def late(**call: Any) -> Any:
+        async def late(call: ScriptCall[Any]) -> Any:
             if answered.is_set():
                 looked.set()
-                return await compare(**call)
+                return await run(call)
             answered.set()
             await go_on.wait()
-            return [[call["keys"].index(lane.keys[0]) + 1, *stood]]
+            return call.read([[list(call.keys).index(lane.keys[0]) + 1, *stood]])
 
-        monkeypatch.setattr(publisher, "_find_changed", late)
+        monkeypatch.setattr(publisher._scripts, "run", late)
         await answered.wait()
         say(lane, 5, 500, 1000)
         await lane.flush()

@@ -128,7 +128,7 @@ async def test_a_worker_that_was_cut_off_lets_them_be(
 async def test_one_by_the_same_id_in_the_process_that_thaws(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, turns: int
 ) -> None:
-    """Its epoch and its owner's token are the same as those of the one before: only the claim tells their writers."""
+    """Its owner's token is the same as that of the one before: the claim tells their writers apart."""
     frozen = start_worker("--lease-s", "1", "--beat-s", "0.3", "--name", "frozen")
     session = await client.start("demo", "/echo old", "again")
     place = await until(session, "idle")
@@ -139,6 +139,7 @@ async def test_one_by_the_same_id_in_the_process_that_thaws(
     frozen.freeze()
     await eventually(lambda: not raw.exists(KEYS.worker("frozen")))
     await session.stop()
+    old_epoch = (await session.state()).epoch
     await session.remove()
     session = await client.start("demo", "/echo new", "again")
     frozen.thaw()
@@ -148,7 +149,7 @@ async def test_one_by_the_same_id_in_the_process_that_thaws(
     await until(session, "idle", place)
     await eventually(lambda: not psutil.pid_exists(runner or 0))
     await session.stop()
-    assert (await session.wait(20)).epoch == 1
+    assert (await session.wait(20)).epoch > old_epoch
     assert [each.text for each in contents([event async for event in session.events()], "text")] == ["new", "more"]
 
 
@@ -189,3 +190,40 @@ async def test_a_client_that_may_not_follow_can_remove(
             monkeypatch.setattr(AgentClient, "follow", refused)
             await asyncio.to_thread(other.session(session.id).remove)
     assert await client.sessions() == []
+
+
+@pytest.mark.parametrize("forgotten_by", ["removal", "retention"])
+async def test_a_cursor_of_an_earlier_session_hides_no_event_of_a_later_one(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, forgotten_by: str
+) -> None:
+    start_worker()
+    session = await client.start("demo", "/echo old", "again")
+    await until(session, "idle")
+    await session.stop()
+    old = (await session.wait(20)).cursor
+    if forgotten_by == "removal":
+        await session.remove()
+    else:
+        raw.delete(KEYS.state("again"), KEYS.events("again"), KEYS.commands("again"))
+    session = await client.start("demo", "/echo new", "again")
+    await until(session, "idle")
+    await session.stop()
+    await session.wait(20)
+    every = [event.cursor async for event in session.events()]
+    assert [event.cursor async for event in session.events(after=old)] == every
+    assert every[0] is not None
+    assert every[0].endswith("-1")
+
+
+async def test_a_kept_epoch_is_forgotten_in_the_end(client: AsyncAgentClient, raw: redis.Redis) -> None:
+    raw.zadd(KEYS.epochs, {"long ago": 5 * 2**24 + 7})
+    session = await client.start("demo", "hello", "again")
+    await session.stop()
+    assert raw.zrange(KEYS.epochs, 0, -1) == [b"again"]
+    minutes, epoch = divmod(int(raw.zscore(KEYS.epochs, "again") or 0), 2**24)
+    assert epoch == 1
+    assert minutes > int(raw.time()[0]) // 60 + 7 * 24 * 60
+    raw.delete(KEYS.epochs)
+    raw.set(KEYS.epochs, "of another type")
+    await session.remove()
+    assert (await (await client.start("demo", "hello", "again")).state()).cursor == "0-1"

@@ -13,6 +13,8 @@ from rq.timeouts import TimerDeathPenalty
 
 from agentrq import AsyncAgentClient
 from agentrq.connection import connect, connect_async
+from agentrq.wire import owner_calls
+from agentrq.wire.keys import Keys
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.rq.job import SessionJob
@@ -278,7 +280,9 @@ async def test_a_session_by_the_same_id_is_not_ended_for_the_one_before(
     async with connect_async(redis_url) as connection:
         ownership = Ownership(connection, connection, DOOMED)
         assert await ownership.end_session(look, Status.DONE, Reason.STOPPED, "") == "changed"
-        await ownership._end_unwritable(look, Status.DONE, Reason.STOPPED, "")
+        seen = (look.state.epoch, look.inner.token, look.inner.nonce)
+        call = owner_calls.end_unwritable_session(Keys(), "again", *seen, Status.DONE, Reason.STOPPED, "", 60.0)
+        assert not await ownership.run_script(call)
     assert (await second.state()).status == "queued"
 
 

@@ -17,7 +17,9 @@ from typing import Any
 import redis
 
 from agentrq.client import AgentClient
-from agentrq.wire import script_calls, scripts
+from agentrq.script_runner import ScriptRunner
+from agentrq.wire import owner_calls, script_calls, scripts
+from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 
 LIMIT_S = 30.0
@@ -149,7 +151,8 @@ class Writer:
         self.sid = session_id
         self.redis = redis.Redis.from_url(url)
         self.epoch, self.seq = 0, 1
-        self._scripts = {name: self.redis.register_script(source) for name, source in scripts.SOURCES.items()}
+        self._scripts = ScriptRunner(self.redis)
+        self._write_events = self.redis.register_script(scripts.SOURCES["write_events"])
 
     @classmethod
     def start(cls, url: str, session_id: str, **options: Any) -> "Writer":
@@ -162,10 +165,10 @@ class Writer:
         nonce = script_calls.text(self.redis.hget(KEYS.state(self.sid), "nonce"))
         seen = (self.epoch, "token" if self.epoch else "", nonce)
         self.fence = f"claim-{self.epoch}"
-        step = script_calls.claim(KEYS, self.sid, "fake-worker", "token", self.fence, *seen)
-        outcome, epoch, cursor = script_calls.texts(self._scripts["claim"](keys=list(step.keys), args=list(step.args)))
+        call = owner_calls.claim_session(KEYS, self.sid, "fake-worker", "token", self.fence, *seen)
+        outcome, cursor = self._scripts.run(call)
         assert outcome == "claimed"
-        self.epoch, self.seq = int(epoch), int(cursor.partition("-")[2])
+        self.epoch, self.seq = Cursor.parse(cursor)
         return self
 
     def message(self, kind: str, content: Any, **members: Any) -> None:
@@ -196,14 +199,12 @@ class Writer:
                 if name in event:
                     fields[name] = event[name]
             sent = [(text[1:] if kind == "e" else text).encode()]
-            entries.append(script_calls.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
+            entries.append(owner_calls.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
         channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
-        part = script_calls.write_part(self.sid, self.epoch, self.fence, channels, fields, entries)
+        part = owner_calls.write_arguments(self.sid, self.epoch, self.fence, channels, fields, entries)
         keys = list(script_calls.session_keys(KEYS, self.sid))
-        outcome, _ = script_calls.texts(
-            self._scripts["write"](keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])
-        )
-        assert outcome == "ok"
+        answer: Any = self._write_events(keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])
+        assert [each.outcome for each in owner_calls.read_write_answers(answer)] == ["ok"]
 
     def inbox(self) -> list[dict[str, Any]]:
         entries: Any = self.redis.xrange(KEYS.inbox(self.sid))

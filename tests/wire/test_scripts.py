@@ -1,4 +1,4 @@
-"""What one script does in two ways: quick.lua writes what write.lua alone would have written."""
+"""What one script does in two ways: write_running.lua writes what write_events.lua alone would have written."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import redis
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agentrq.wire import script_calls, scripts
+from agentrq.wire import owner_calls, script_calls, scripts
 from agentrq.wire.keys import Keys
-from agentrq.wire.script_calls import Run
+from agentrq.wire.owner_calls import Run
 
 KEYS = Keys("agentrq")
 CLAIM = "0123456789abcdef"
@@ -84,7 +84,7 @@ def _made(sid: str, case: Case, raw: redis.Redis) -> tuple[tuple[str, ...], list
         seq += 0 if kind == "d" else offset + len(jsons)
     channels = (KEYS.messages_channel(sid), KEYS.status_channel(sid))
     epoch = max(1, case.epoch + case.writers_epoch)
-    return keys, script_calls.write_part(sid, epoch, case.claim, channels, case.fields, runs)
+    return keys, owner_calls.write_arguments(sid, epoch, case.claim, channels, case.fields, runs)
 
 
 def _written(raw: redis.Redis, source: str, cases: list[Case]) -> tuple[Any, ...]:
@@ -113,8 +113,10 @@ def _written(raw: redis.Redis, source: str, cases: list[Case]) -> tuple[Any, ...
 
 def test_the_fast_path_writes_what_the_slow_path_writes(raw: redis.Redis) -> None:
     folder = resources.files(scripts)
-    publish, quick, write = ((folder / f"{name}.lua").read_text() for name in ("publish", "quick", "write"))
-    both = scripts.SOURCES["write"]
+    publish, quick, write = (
+        (folder / f"{name}.lua").read_text() for name in ("publish_messages", "write_running", "write_events")
+    )
+    both = scripts.SOURCES["write_events"]
     assert both.count(quick) == 1
     alone = both.replace(quick, "local ok = {}\n")
     assert publish in alone

@@ -17,7 +17,7 @@ ROLES: Final = ("producer", "worker", "reader", "gateway")
 _CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
 _SEND: Final = (
     "multi exec evalsha eval script|load script|exists time exists del expire pexpire get hget hgetall hmget hset hdel "
-    "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zrange zrem"
+    "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zrange zrem zremrangebyscore zscore"
 )
 _READ: Final = (
     "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard subscribe unsubscribe"
@@ -51,7 +51,13 @@ def _commands(*lists: str) -> Iterator[str]:
 
 
 def _sending(keys: Keys, queue: str) -> Iterator[str]:
-    yield from (f"~{_session(keys)}", f"~{keys.sessions}", f"~{keys.removed}", f"%R~{keys.worker('*')}")
+    yield from (
+        f"~{_session(keys)}",
+        f"~{keys.sessions}",
+        f"~{keys.removed}",
+        f"~{keys.epochs}",
+        f"%R~{keys.worker('*')}",
+    )
     yield from ("~rq:job:*", "~rq:results:*", "~rq:queues", f"~rq:queue:{queue}", f"~rq:queue:{control_queue(queue)}")
     yield from (f"~rq:{registry}:{queue}" for registry in ("finished", "failed", "canceled"))
     yield from ("%R~rq:workers", "~rq:cron_*")  # RQ's cron is a producer as others are

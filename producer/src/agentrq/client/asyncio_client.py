@@ -21,7 +21,7 @@ from agentrq.client.session_commands import Commands
 from agentrq.client.subscription import LOOK_AGAIN_S, Reader
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, SessionEnded
-from agentrq.wire import scripts
+from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire.commands import Command
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
@@ -138,7 +138,7 @@ class AsyncAgentClient:
         self._redis = client
         self._live = live
         self._hub = PubSubHub(live, self.context.keys)
-        self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
+        self._scripts = AsyncScriptRunner(client)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -187,13 +187,13 @@ class AsyncAgentClient:
                 return result
             answer = await self._perform(request)
 
-    async def _perform(self, request: ScriptCall | Batch) -> Any:
+    async def _perform(self, request: ScriptCall[Any] | Batch) -> Any:
         # On Python 3.11 the sockets have no timeout of their own (see connection.py).
         limit = asyncio.timeout(ANSWER_TIMEOUT_S)
         try:
             async with limit:
                 if isinstance(request, ScriptCall):
-                    return await self._scripts[request.script](keys=list(request.keys), args=list(request.args))
+                    return await self._scripts.run(request)
                 async with self._redis.pipeline(transaction=request.atomic) as pipeline:
                     for command in request.commands:
                         pipeline.execute_command(*command)

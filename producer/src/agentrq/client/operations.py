@@ -16,11 +16,11 @@ from agentrq import rq_commands
 from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded, SessionExists, SessionNotFound
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.codec import decode_entry
-from agentrq.wire.commands import Command, Options, check_text, make_command, make_options
+from agentrq.wire.commands import MAX_INBOX, Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
 from agentrq.wire.messages import Receipt
-from agentrq.wire.script_calls import ScriptCall
+from agentrq.wire.script_calls import EndOutcome, ScriptCall
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 
@@ -34,7 +34,14 @@ class Batch(NamedTuple):
 
 
 T = TypeVar("T")
-Operation: TypeAlias = Generator[ScriptCall | Batch, Any, T]
+Operation: TypeAlias = Generator[ScriptCall[Any] | Batch, Any, T]
+"""What it yields is answered by the client: a `ScriptCall` by what its ``read`` gives, a `Batch` by a list."""
+
+
+def run_script(call: ScriptCall[T]) -> Operation[T]:
+    """One script call, with its answer's type."""
+    answer: T = yield call
+    return answer
 
 
 class Context(NamedTuple):
@@ -79,13 +86,12 @@ def start(
     options = make_options(given)
     check_text("provider", provider)
     check_text("prompt", prompt)
-    # In one step: a state that no index names, or no job, would be a start that nobody sees.
-    index = ("ZADD", context.keys.sessions, script_calls.now_ms(), sid)
-    also = [index, *enqueue(context.queue, sid, provider, prompt, options)]
-    opening = script_calls.open_session(
-        context.keys, sid, provider, prompt, options, new_id(), context.queue, also=also
-    )
-    if script_calls.text((yield opening)) == "exists":
+    # In one step: a state without a job would be a start that nobody sees.
+    outcome = yield from run_script(script_calls.open_session(
+        context.keys, sid, provider, prompt, options, new_id(), context.queue,
+        extra_commands=enqueue(context.queue, sid, provider, prompt, options),
+    ))  # fmt: skip
+    if outcome == "exists":
         raise SessionExists(sid)
     return sid
 
@@ -147,8 +153,8 @@ def states(context: Context) -> Operation[list[State]]:
             elif not raw and started < script_calls.now_ms() - 60_000:  # it may be just beginning
                 gone.append(sid)
     if gone:
-        step = script_calls.prune(context.keys, gone)
-        command = ("EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
+        call = script_calls.prune_index(context.keys, gone)
+        command = ("EVAL", scripts.SOURCES[call.script], len(call.keys), *call.keys, *call.args)
         yield Batch([command], apart=True)  # who may only read leaves it to others
     return found
 
@@ -164,13 +170,13 @@ def send(context: Context, session_id: str, command: Command) -> Operation[str]:
     """One command into the session's inbox; answers the command's id."""
     check_session_id(session_id)
     make_command(command)
-    outcome, detail, *_ = script_calls.texts((yield script_calls.send(context.keys, session_id, command)))
+    outcome, detail = yield from run_script(script_calls.send_command(context.keys, session_id, command))
     if outcome == "missing":
         raise SessionNotFound(session_id)
     if outcome == "ended":
         raise SessionEnded(session_id, detail)
     if outcome == "full":
-        raise InboxFull(session_id, int(detail))
+        raise InboxFull(session_id, MAX_INBOX)
     return command.command_id
 
 
@@ -198,16 +204,15 @@ def stop(context: Context, session_id: str, command_id: str | None = None) -> Op
     raise AgentRQError(f"Session {session_id} changes its owner too often to be stopped: try again")
 
 
-def end(context: Context, seen: SessionSnapshot, status: Status, reason: Reason, error: str) -> Operation[str]:
+def end(context: Context, seen: SessionSnapshot, status: Status, reason: Reason, error: str) -> Operation[EndOutcome]:
     """End a session no live worker owns, unless its owner changed since it was looked at; answers the outcome."""
     sid = seen.state.session_id
     # In one step: from its end on the id may be another session's, whose job is not to be canceled.
     also = rq_commands.cancel_job(context.queue, sid) if seen.state.status is Status.QUEUED else []
-    step = script_calls.end(
+    return (yield from run_script(script_calls.end_session(
         context.keys, sid, seen.state.epoch, seen.inner.token, seen.inner.nonce, status, reason, error,
         context.retention_s, also,
-    )  # fmt: skip
-    return script_calls.text((yield step)[0])
+    )))  # fmt: skip
 
 
 class OwnerWatch:
@@ -243,7 +248,7 @@ def remove(context: Context, session_id: str) -> Operation[bool]:
     check_session_id(session_id)
     # In one step: from then on the id is free, and what is named after it may be another session's.
     also = [("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)]
-    outcome = script_calls.text((yield script_calls.remove(context.keys, session_id, also)))
+    outcome = yield from run_script(script_calls.remove_session(context.keys, session_id, "", also))
     if outcome == "missing":
         raise SessionNotFound(session_id)
     return outcome == "removed"

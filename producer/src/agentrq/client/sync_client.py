@@ -18,7 +18,7 @@ from agentrq.client.session_commands import Commands
 from agentrq.client.subscription import LOOK_AGAIN_S, Mailbox, Reader
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, SessionEnded
-from agentrq.wire import scripts
+from agentrq.script_runner import ScriptRunner
 from agentrq.wire.commands import Command
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
@@ -129,7 +129,7 @@ class AgentClient:
         self._redis = client
         self._live = live
         self._closed = False
-        self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
+        self._scripts = ScriptRunner(client)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
@@ -184,9 +184,9 @@ class AgentClient:
                 return result
             answer = self._perform(request)
 
-    def _perform(self, request: ScriptCall | Batch) -> Any:
+    def _perform(self, request: ScriptCall[Any] | Batch) -> Any:
         if isinstance(request, ScriptCall):
-            return self._scripts[request.script](keys=list(request.keys), args=list(request.args))
+            return self._scripts.run(request)
         with self._redis.pipeline(transaction=request.atomic) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)

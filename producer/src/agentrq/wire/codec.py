@@ -95,6 +95,14 @@ def encode(value: Any) -> bytes:
         return encoder.encode(_without_surrogates(value))
 
 
+_NO_CURSOR = len('{"cursor":"",')
+
+
+def encode_without_cursor(event: StatusEvent) -> bytes:
+    """The members of a status whose ``cursor`` is '': a script puts the cursor in front (shared.lua, with_cursor)."""
+    return encode(event)[_NO_CURSOR:]
+
+
 def _without_surrogates(value: Any) -> Any:
     value = value if isinstance(value, str | dict | list) else _to_builtins(value)
     if isinstance(value, str):

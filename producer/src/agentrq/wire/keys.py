@@ -54,6 +54,11 @@ class Keys:
         """Sorted set: the nonce of each session that was removed in the last day → when, in ms."""
         return f"{self.prefix}:removed"
 
+    @property
+    def epochs(self) -> str:
+        """Sorted set: id of an ended or removed session → its last epoch and until when it is kept (shared.lua)."""
+        return f"{self.prefix}:epochs"
+
     def worker(self, name: str) -> str:
         """String with the worker's token; its TTL is the lease."""
         return f"{self.prefix}:worker:{name}"

@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 import redis
 import redis.asyncio
 
-from agentrq.wire import script_calls, scripts
+from agentrq.script_runner import AsyncScriptRunner
+from agentrq.wire import owner_calls
 from agentrq.wire.commands import Command
 from agentrq_worker.ownership.command_decoder import LONGEST, read_command
 from agentrq_worker.redis_retry import retry_delay, retry_outages
@@ -53,7 +54,7 @@ class InboxReader:
         self._live = live
         self._settings = settings
         self._keys = settings.keys
-        self._script = client.register_script(scripts.SOURCES["read"])
+        self._scripts = AsyncScriptRunner(client)
         self._after: dict[str, bytes] = {}  # where the next read begins
         self._woken: set[str] = set()
         self._unreadable: set[str] = set()  # told once
@@ -91,23 +92,20 @@ class InboxReader:
         readers = [self.sessions.get(sid) for sid in woken]
         inboxes = [self._keys.inbox(sid) for sid in woken]
         starts = [self._after.get(sid, b"-") for sid in woken]
-        step = script_calls.read(inboxes, starts, "command", most=PAGE, largest=LONGEST)
-        answers = await self._script(keys=list(step.keys), args=list(step.args))
-        for answer in answers:
-            sid, reader = woken[answer[0] - 1], readers[answer[0] - 1]
+        call = owner_calls.read_streams(inboxes, starts, "command", most=PAGE, largest=LONGEST)
+        for page in await self._scripts.run(call):
+            sid, reader = woken[page.number], readers[page.number]
             if reader is None or self.sessions.get(sid) is not reader:
                 continue  # it left, or was claimed anew: that one begins at the inbox's beginning
-            try:
-                entries, more = script_calls.entries(answer)
-            except ValueError as error:
+            if page.error is not None:
                 if sid not in self._unreadable:
-                    log.error("session %s: its inbox cannot be read: %s", sid, error)
+                    log.error("session %s: its inbox cannot be read: %s", sid, page.error)
                     self._unreadable.add(sid)
                 continue
-            for entry, data in entries:
+            for entry, data in page.entries:
                 self._after[sid] = b"(" + entry
                 self._deliver_one(sid, entry, data)
-            if more:
+            if page.more:
                 self._woken.add(sid)
                 self._wake.set()
 

@@ -5,30 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from typing import Any, Final
 
 import redis.asyncio
 
+from agentrq.script_runner import AsyncScriptRunner
+from agentrq.wire import owner_calls
 from agentrq_worker.redis_retry import retry_outages
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
-
-_RENEW: Final = """
--- KEYS the worker's lease; ARGV its token, lease in ms. 0 where another process has taken the name. (What is no string
--- is nobody's lease.)
-local token = redis.pcall('GET', KEYS[1])
-if type(token) == 'string' and token ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-
-_RELEASE: Final = """
--- KEYS the worker's lease; ARGV its token
-if redis.pcall('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-"""
 
 
 class NameTaken(Exception):
@@ -43,6 +28,7 @@ class Lease:
         self.token = secrets.token_hex(16)
         """New in each process, so that a name that is used again never passes for its predecessor."""
         self._client = client
+        self._scripts = AsyncScriptRunner(client)
         self._settings = settings
         self._keys = settings.keys
         self._turn = asyncio.Lock()
@@ -66,16 +52,15 @@ class Lease:
         """Give it back, if it is still ours; a renewal that is under way or comes later takes it no more."""
         async with self._turn:
             self._ended = True
-            key = self._keys.worker(self.name)
-            await retry_outages(lambda: self._client.eval(_RELEASE, 1, key, self.token))
+            call = owner_calls.release_lease(self._keys, self.name, self.token)
+            await retry_outages(lambda: self._scripts.run(call))
 
     async def renew(self) -> None:
         """Have it for as long again. Raises `NameTaken` where another process has taken the name meanwhile."""
-        lease = str(int(self._settings.lease_s * 1000))
-        key = self._keys.worker(self.name)
         async with self._turn:
             if self._ended:
                 return
-            answer: Any = await retry_outages(lambda: self._client.eval(_RENEW, 1, key, self.token, lease))
-        if not answer:
+            call = owner_calls.renew_lease(self._keys, self.name, self.token, self._settings.lease_s)
+            ours: bool = await retry_outages(lambda: self._scripts.run(call))
+        if not ours:
             raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")

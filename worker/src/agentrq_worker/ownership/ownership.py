@@ -10,19 +10,20 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 import redis.asyncio
 
 from agentrq.errors import AgentRQError
 from agentrq.rq_commands import job_key
-from agentrq.wire import script_calls, scripts
+from agentrq.script_runner import AsyncScriptRunner
+from agentrq.wire import owner_calls, script_calls
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, Options, make_options
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import SessionTotal
-from agentrq.wire.script_calls import ScriptCall
+from agentrq.wire.script_calls import EndOutcome, OpenOutcome, ScriptCall
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.inbox_reader import InboxReader
@@ -33,20 +34,10 @@ from agentrq_worker.session_types import ClaimedSession, InterruptedTurn
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 SPOILT: Final = "Its keys in Redis cannot be written"
 LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; what a cut turn's event may have to be read back
-
-_SPOILT: Final = """
--- KEYS state, events, inbox, commands; ARGV epoch, token and nonce seen, status, reason, error, time in ms, retention.
--- The end of a session whose stream takes no event any more: in its state alone. 0 where another writer came.
-local seen = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'nonce')
-if seen[1] ~= ARGV[1] or (seen[2] or '') ~= ARGV[2] or (seen[3] or '') ~= ARGV[3] then return 0 end
-redis.call('HSET', KEYS[1], 'status', ARGV[4], 'reason', ARGV[5], 'error', ARGV[6], 'endedAt', ARGV[7])
-redis.call('HDEL', KEYS[1], 'worker', 'token', 'claim', 'pid')
-for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[8]) end
-return 1
-"""
 
 
 def _read_options(data: str) -> tuple[Options, str | None]:
@@ -75,13 +66,8 @@ class Claim(NamedTuple):
     """The state's fields as they are known here."""
 
 
-def _read_snapshot(session_id: str, answer: Any) -> SessionSnapshot | None:
-    """The session by the answer to `steps.look`, as if nobody owned it."""
-    try:
-        raw = script_calls.look_answer(answer)
-    except ValueError as error:
-        log.error("session %s: %s", session_id, error)
-        return None
+def _read_snapshot(session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
+    """The session by its state hash, as if nobody owned it; None for what cannot be read."""
     state, inner = read_state(session_id, raw), read_inner(raw)
     # Compared by every step that ends or claims it: as text they have to be what they are as bytes.
     if state is None or any(raw.get(name, b"") != value.encode() for name, value in (
@@ -103,7 +89,7 @@ class Ownership:
         self._settings = settings
         self._keys = settings.keys
         self._retry_outages = LimitedRetry()
-        self._scripts = {name: client.register_script(source) for name, source in scripts.SOURCES.items()}
+        self._scripts = AsyncScriptRunner(client)
 
     @property
     def token(self) -> str:
@@ -133,7 +119,12 @@ class Ownership:
         """The session as it is now; None when there is none (or its state is unreadable)."""
 
         async def read() -> SessionSnapshot | None:
-            look = _read_snapshot(session_id, await self._once(script_calls.look(self._keys, session_id)))
+            try:
+                raw = await self._scripts.run(script_calls.fetch_session(self._keys, session_id))
+            except ValueError as error:
+                log.error("session %s: %s", session_id, error)
+                return None
+            look = _read_snapshot(session_id, raw)
             if look is not None and look.inner.token and look.state.worker:
                 lease = await self._client.get(self._keys.worker(look.state.worker))
                 return look._replace(owned=lease == look.inner.token.encode())
@@ -148,19 +139,19 @@ class Ownership:
         key = self._keys.state(session_id)
         return look is None and not await self._retry_outages(lambda: self._client.exists(key)), look
 
-    def read_unowned(self, session_id: str, answer: Any) -> SessionSnapshot | None:
-        """The session by the answer to `steps.look`; None where that does not say all, as of one that has an owner."""
-        look = _read_snapshot(session_id, answer)
+    def read_unowned(self, session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
+        """The session by its state hash; None where that does not say all, as of one that has an owner."""
+        look = _read_snapshot(session_id, raw)
         return look if look is not None and not look.inner.token else None
 
-    async def open_session(self, session_id: str, provider: str, prompt: str, options: Options, job_id: str) -> str:
+    async def open_session(
+        self, session_id: str, provider: str, prompt: str, options: Options, job_id: str
+    ) -> OpenOutcome:
         """Give a start that came without a state one; answers ``created``, ``exists``, or ``gone`` without its job."""
-        also = [("ZADD", self._keys.sessions, script_calls.now_ms(), session_id)]
-        step = script_calls.open_session(
+        return await self.run_script(script_calls.open_session(
             self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id,
-            also, job_key(job_id),
-        )  # fmt: skip
-        return script_calls.text(await self.run_script(step))
+            job_key=job_key(job_id),
+        ))  # fmt: skip
 
     async def claim_session(self, look: SessionSnapshot) -> Claim | None:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
@@ -170,9 +161,9 @@ class Ownership:
             await self.end_session(look, Status.DONE, Reason.STOPPED, "")
             return None
         mine, seen = secrets.token_hex(8), (state.epoch, inner.token, inner.nonce)
-        step = script_calls.claim(self._keys, sid, self.lease.name, self.token, mine, *seen)
+        call = owner_calls.claim_session(self._keys, sid, self.lease.name, self.token, mine, *seen)
         try:
-            outcome, _, cursor = script_calls.texts(await self.run_script(step))
+            outcome, cursor = await self.run_script(call)
         except redis.ResponseError as error:
             await self.end_session(look, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
             raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
@@ -218,9 +209,12 @@ class Ownership:
     async def _read_interrupted_turn(self, session_id: str, kept: str) -> InterruptedTurn:
         async def read(end: str, count: int) -> list[tuple[bytes, bytes | int]]:
             events = [self._keys.events(session_id)]
-            step = script_calls.read(events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True)
-            answers = await self.run_script(step)
-            return script_calls.entries(answers[0])[0] if answers else []
+            pages = await self.run_script(owner_calls.read_streams(
+                events, [end], "message", most=count, largest=LONGEST_EVENT, backwards=True
+            ))  # fmt: skip
+            if pages and pages[0].error is not None:
+                raise ValueError(pages[0].error)
+            return pages[0].entries if pages else []
 
         try:
             return await read_interrupted_turn(read, read_stored_answers(kept))
@@ -228,35 +222,28 @@ class Ownership:
             log.error("session %s: its cut turn cannot be read back: %r", session_id, error)
             return InterruptedTurn("", [], [], {})
 
-    async def end_session(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> str:
-        """End a session that has no live owner; answers the outcome, ``spoilt`` where only its state took it."""
-        state = look.state
-        step = script_calls.end(
-            self._keys, state.session_id, state.epoch, look.inner.token, look.inner.nonce, status, reason, error,
-            self._settings.retention_s,
-        )  # fmt: skip
+    async def end_session(
+        self, look: SessionSnapshot, status: Status, reason: Reason, error: str
+    ) -> EndOutcome | Literal["unwritable"]:
+        """End a session that has no live owner; answers the outcome, ``unwritable`` where only its state took it."""
+        sid, seen = look.state.session_id, (look.state.epoch, look.inner.token, look.inner.nonce)
+        retention_s = self._settings.retention_s
         try:
-            return script_calls.text((await self.run_script(step))[0])
+            return await self.run_script(
+                script_calls.end_session(self._keys, sid, *seen, status, reason, error, retention_s)
+            )
         except redis.ResponseError as refused:
-            await self._end_unwritable(look, status, reason, error or f"{SPOILT}: {refused}")
-            return "spoilt"
-
-    async def _end_unwritable(self, look: SessionSnapshot, status: Status, reason: Reason, error: str) -> None:
-        sid = look.state.session_id
-        seen = (str(look.state.epoch), look.inner.token, look.inner.nonce)
-        retention = str(int(self._settings.retention_s * 1000))
-        args = [*seen, status.value, reason.value, error, str(script_calls.now_ms()), retention]
-        await self._retry_outages(
-            lambda: self._client.eval(_SPOILT, 4, *script_calls.session_keys(self._keys, sid), *args)
-        )
+            error = error or f"{SPOILT}: {refused}"
+            await self.run_script(
+                owner_calls.end_unwritable_session(self._keys, sid, *seen, status, reason, error, retention_s)
+            )
+            return "unwritable"
 
     async def send_command(self, session_id: str, command: Command) -> str:
         """Append a command to an inbox, as a client does; answers the script's outcome."""
-        return script_calls.texts(await self.run_script(script_calls.send(self._keys, session_id, command)))[0]
+        return (await self.run_script(script_calls.send_command(self._keys, session_id, command))).outcome
 
-    async def run_script(self, step: ScriptCall) -> Any:
+    async def run_script(self, call: ScriptCall[T]) -> T:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""
-        return await self._retry_outages(lambda: self._once(step))
-
-    async def _once(self, step: ScriptCall) -> Any:
-        return await self._scripts[step.script](keys=list(step.keys), args=list(step.args))
+        answer: T = await self._retry_outages(lambda: self._scripts.run(call))
+        return answer

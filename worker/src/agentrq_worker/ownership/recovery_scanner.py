@@ -202,7 +202,7 @@ class RecoveryScanner:
     async def _handle_session(self, row: _Row, job_status: Any) -> None:
         if row.status is None:
             if row.start < script_calls.now_ms() - FORGET_MS:
-                await self._ownership.run_script(script_calls.prune(self._keys, [row.session_id]))
+                await self._ownership.run_script(script_calls.prune_index(self._keys, [row.session_id]))
             return
         owned = bool(row.token and row.worker) and await self._fetch_lease(row.worker) == row.token
         if row.ended:

@@ -1,7 +1,7 @@
 """Writes of one pipeline that hold only while a session is as it was seen: by its id there may be another meanwhile.
 
-Owns how a pipeline, RQ's own code's too, becomes one such step (when.lua). Does not own what is written of a job, nor
-when (job_records.py).
+Owns how a pipeline, RQ's own code's too, becomes one such step (run_if_same_session.lua). Does not own what is written
+of a job, nor when (job_records.py).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Pipeline(Pipeline):
         if not commands or only.whose is None or only.decided:
             return super().execute(raise_on_error)
         sid, nonce, status = only.whose
-        step = script_calls.when(only.keys, sid, nonce, status, commands)
+        step = script_calls.run_if_same_session(only.keys, sid, nonce, status, commands)
         self.command_stack.clear()
         self.pipeline_execute_command("EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
         (done,) = super().execute(raise_on_error)

@@ -24,6 +24,7 @@ from rq.timeouts import TimerDeathPenalty
 from agentrq.rq_commands import SERIALIZER
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.keys import Keys
+from agentrq.wire.script_calls import ScriptCall
 from agentrq_worker.rq.executor import RqThread
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_handler import JobHandler
@@ -38,20 +39,28 @@ YIELD_S: Final = 0.2
 """How long a start is left to workers that have more room than this one."""
 MOST_AT_ONCE: Final = 100
 """Starts that are taken by one dequeue: each takes a slot first, whether it comes or not."""
-_LOOK: Final = hashlib.sha1(scripts.SOURCES["look"].encode(), usedforsecurity=False).hexdigest()
+_FETCH: Final = hashlib.sha1(scripts.SOURCES["fetch_session"].encode(), usedforsecurity=False).hexdigest()
 """How Redis names a script that anybody has run before."""
 
 
 class DequeuedJob(NamedTuple):
-    """A job that was dequeued; ``seen`` is the answer to `steps.look` at the session of a start, None if not known."""
+    """A job that was dequeued; ``seen`` is the state hash of a start's session, None if not known."""
 
     job: SessionJob
     queue: Queue
-    seen: Any = None
+    seen: dict[bytes, bytes] | None = None
 
 
 Taken: TypeAlias = tuple[list[DequeuedJob], Exception | None]
 """What a dequeue brought, and what ended it."""
+
+
+def _read_state(call: ScriptCall[dict[bytes, bytes]], answer: Any) -> dict[bytes, bytes] | None:
+    """The state hash, None where it was refused or is too large: then it is read by itself (job_handler.py)."""
+    try:
+        return None if isinstance(answer, Exception) else call.read(answer)
+    except ValueError:
+        return None
 
 
 class JobFetcher:
@@ -196,17 +205,17 @@ class JobFetcher:
 
         A session that is not seen here, as one whose job has another id, is looked at by itself (job_handler.py).
         """
+        calls = [script_calls.fetch_session(self._keys, each.job.id) for each in taken]
         with self._connection.pipeline(transaction=False) as pipeline:
             pipeline.exists(WORKERS_SUSPENDED)
             pipeline.llen(queue.key)
-            for each in taken:
-                step = script_calls.look(self._keys, each.job.id)
-                pipeline.evalsha(_LOOK, len(step.keys), *step.keys, *step.args)
+            for call in calls:
+                pipeline.evalsha(_FETCH, len(call.keys), *call.keys, *call.args)
             held, waiting, *answers = pipeline.execute(raise_on_error=False)
         for answer in (held, waiting):
             if isinstance(answer, Exception):
                 raise answer
-        seen = [None if isinstance(answer, Exception) else answer for answer in answers]
+        seen = [_read_state(call, answer) for call, answer in zip(calls, answers, strict=True)]
         return held > 0, waiting > 0, [each._replace(seen=it) for each, it in zip(taken, seen, strict=True)]
 
     def _take_one(self, queue: Queue, wait: bool) -> Taken:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from agentrq.wire.script_calls import Run
+from agentrq.wire.owner_calls import Run
 
 ENTRY_BYTES: Final = 300
 """What an entry takes in memory beside its JSON, about, in bytes."""

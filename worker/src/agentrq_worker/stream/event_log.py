@@ -16,10 +16,10 @@ from typing import Any, Final
 from msgspec import UNSET, Raw
 
 from agentrq.wire import script_calls
-from agentrq.wire.codec import encode, encoder
+from agentrq.wire.codec import encode, encode_without_cursor, encoder
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import LIVE_ONLY, Error, Text
+from agentrq.wire.messages import LIVE_ONLY, Error, Receipt, StatusEvent, Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.stream.buffer import EventBuffer
@@ -147,12 +147,7 @@ class EventLog:
 
     def add_status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
         """Add a status that is no end."""
-        event = {
-            "cursor": f"{self.epoch}-{self._next()}",
-            "sessionId": self.session_id,
-            "status": status,
-            "timestamp": script_calls.now_ms(),
-        }
+        event = StatusEvent(f"{self.epoch}-{self._next()}", self.session_id, status, script_calls.now_ms())
         self._add("s", encode(event), fields={"status": status} | (fields or {}))
 
     def add_receipt(
@@ -165,29 +160,18 @@ class EventLog:
         fields: dict[str, Any] | None = None,
     ) -> None:
         """Add a receipt; the command leaves the inbox with it."""
-        event: dict[str, Any] = {
-            "cursor": f"{self.epoch}-{self._next()}",
-            "sessionId": self.session_id,
-            "commandId": command_id,
-            "command": command,
-            "outcome": outcome,
-        }
-        if reason is not None:
-            event["reason"] = reason
-        event["timestamp"] = script_calls.now_ms()
+        cursor, timestamp = f"{self.epoch}-{self._next()}", script_calls.now_ms()
+        event = Receipt(cursor, self.session_id, command_id, command, outcome, timestamp, reason)
         self._add("r", encode(event), fields, inbox_entry, command_id)
 
     def add_end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
         """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
-        event = {"sessionId": self.session_id, "status": status, "timestamp": script_calls.now_ms()}
-        if error is not None:
-            event["error"] = error
-        event["reason"] = reason
+        event = StatusEvent("", self.session_id, status, script_calls.now_ms(), error, reason)
         state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
         if error is not None:
             state["error"] = error
         self._next()
-        self._add("e", encode(event)[1:], state)
+        self._add("e", encode_without_cursor(event), state)
         self._open = False
 
     def after_commit(self, call: Callable[[], None]) -> None:

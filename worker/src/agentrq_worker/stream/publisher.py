@@ -18,8 +18,10 @@ import redis.asyncio
 
 from agentrq.connection import is_outage
 from agentrq.exclusive_connection import ExclusiveConnection
-from agentrq.wire import script_calls, scripts
+from agentrq.script_runner import AsyncScriptRunner
+from agentrq.wire import owner_calls, script_calls, scripts
 from agentrq.wire.ids import Cursor
+from agentrq.wire.owner_calls import ChangedSession, WriteAnswer
 from agentrq.wire.status import ENDED
 from agentrq_worker.redis_retry import retry_outages
 from agentrq_worker.settings import Settings
@@ -64,9 +66,8 @@ class Publisher:
         """Since when (monotonic) Redis takes nothing; None while it does."""
         self.events_written = 0
         self._client = client
-        self._script = client.register_script(scripts.SOURCES["write"])
-        self._restore = client.register_script(scripts.SOURCES["restore"])
-        self._find_changed = client.register_script(scripts.SOURCES["check"])
+        self._write_events = client.register_script(scripts.SOURCES["write_events"])
+        self._scripts = AsyncScriptRunner(client)
         self._common = (settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
         self._lanes: set[EventLog] = set()
         self._dirty: deque[EventLog] = deque()
@@ -167,14 +168,14 @@ class Publisher:
         """Write a batch, however long Redis is away."""
         try:
             call = functools.partial(self._call_script, batch, own)
-            answer = await retry_outages(call, timeout_s=None, on_outage=self._note_outage)
+            answers = await retry_outages(call, timeout_s=None, on_outage=self._note_outage)
         except (redis.RedisError, OSError) as error:
             await self._handle_refusal(batch, own, error)
             return
         if self.away_since is not None:
             log.warning("Redis accepts events again after %.1f s", time.monotonic() - self.away_since)
             self.away_since = None
-        for (lane, entries), outcome, cursor in zip(batch, answer[::2], answer[1::2], strict=True):
+        for (lane, entries), (outcome, cursor) in zip(batch, answers, strict=True):
             try:
                 self._apply_outcome(lane, entries, outcome, cursor)
             except ValueError as error:
@@ -187,7 +188,9 @@ class Publisher:
             self.away_since = time.monotonic()
             log.warning("Redis unavailable, buffering events: %s", error)
 
-    async def _call_script(self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection) -> list[str]:
+    async def _call_script(
+        self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection
+    ) -> list[WriteAnswer]:
         for lane, _ in batch:
             if lane.unknown_to_redis and self._stood_still_lately():
                 lane.mark_lost("removed")
@@ -204,20 +207,20 @@ class Publisher:
             for entry in entries:
                 if entry.fields:
                     fields |= entry.fields
-            args += script_calls.write_part(lane.session_id, lane.epoch, lane.claim, lane.channels, fields, entries)
-        return script_calls.texts(await own.script(self._script, keys, args))
+            args += owner_calls.write_arguments(lane.session_id, lane.epoch, lane.claim, lane.channels, fields, entries)
+        return owner_calls.read_write_answers(await own.script(self._write_events, keys, args))
 
     async def _restore_session(self, lane: EventLog) -> Cursor | None:
         """Where its stream stands in Redis then; None: it was removed, and is lost here."""
-        step = script_calls.restore(self.keys, lane.session_id, lane.epoch, lane.state)
+        call = owner_calls.restore_session(self.keys, lane.session_id, lane.epoch, lane.state)
         async with asyncio.timeout(CALL_TIMEOUT_S):
-            outcome, cursor = script_calls.texts(await self._restore(keys=list(step.keys), args=list(step.args)))
+            outcome, cursor = await self._scripts.run(call)
         lane.unknown_to_redis = False
         if outcome == "removed":
             lane.mark_lost(outcome)
             return None
         log.warning("session %s: Redis came back without it, it stands at %s (%s)", lane.session_id, cursor, outcome)
-        return Cursor.parse(cursor)
+        return cursor
 
     async def _handle_refusal(
         self, batch: list[tuple[EventLog, list[Entry]]], own: ExclusiveConnection, error: Exception
@@ -271,23 +274,25 @@ class Publisher:
         for at in range(0, len(lanes), CHECK_LANES):
             part = [(lane, lane.written) for lane in lanes[at : at + CHECK_LANES]]
             try:
-                step = script_calls.check([(lane.keys[0], lane.claim, f"{lane.epoch}-{place}") for lane, place in part])
+                call = owner_calls.find_changed_sessions(
+                    [(lane.keys[0], lane.claim, f"{lane.epoch}-{place}") for lane, place in part]
+                )
                 async with asyncio.timeout(CALL_TIMEOUT_S):
-                    answers = await self._find_changed(keys=step.keys, args=step.args)
-                for position, *seen in answers:
-                    lane, place = part[position - 1]
+                    changed = await self._scripts.run(call)
+                for seen in changed:
+                    lane, place = part[seen.number]
                     if not (lane.waiting or lane.lost or lane in self._queued) and lane.written == place:
-                        await self._compare_safely(lane, script_calls.texts(seen))
+                        await self._compare_safely(lane, seen)
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
                     log.error("what Redis has of the sessions here cannot be looked at: %s", error)
                 return  # looked at again in the next round
 
-    async def _compare_safely(self, lane: EventLog, seen: list[str]) -> None:
+    async def _compare_safely(self, lane: EventLog, seen: ChangedSession) -> None:
         """A state that somebody else wrote garbage into costs its session, not the worker."""
         self._queued.add(lane)
         try:
-            await self._repair_difference(lane, *seen)
+            await self._repair_difference(lane, seen)
         except ValueError as error:
             self._mark_unreadable(lane, error)
         finally:
@@ -297,10 +302,9 @@ class Publisher:
         log.error("session %s: its state cannot be read: %s", lane.session_id, error)
         lane.mark_lost("unreadable")
 
-    async def _repair_difference(
-        self, lane: EventLog, epoch: str, claim: str, cursor: str, status: str, nonce: str
-    ) -> None:
-        if epoch and nonce != lane.state.get("nonce", ""):  # removed since, and its id used again: another session
+    async def _repair_difference(self, lane: EventLog, seen: ChangedSession) -> None:
+        epoch = seen.epoch
+        if epoch and seen.nonce != lane.state.get("nonce", ""):  # removed since, and its id used again: another session
             lane.mark_lost("removed")
             self._lanes.discard(lane)
         elif not epoch or int(epoch) < lane.epoch:
@@ -310,10 +314,10 @@ class Publisher:
                 stands = await self._restore_session(lane)
                 if stands is not None:
                     lane.repair(stands)
-        elif int(epoch) > lane.epoch or claim != lane.claim:
+        elif int(epoch) > lane.epoch or seen.claim != lane.claim:
             # The end of a session that others ended took the claim, and leaves a runner here.
-            lane.mark_lost("ended" if status in ENDED else "fenced")
+            lane.mark_lost("ended" if seen.status in ENDED else "fenced")
         else:
-            place = Cursor.parse(cursor)
+            place = Cursor.parse(seen.cursor)
             if (place.seq if place.epoch == lane.epoch else 0) < lane.written:
                 lane.repair(place)

@@ -1,20 +1,55 @@
-"""The atomic steps, as Lua source: each file's head says the keys it touches and what it answers."""
+"""The atomic steps as Lua source, one file each. A file's head says what it does, its keys, arguments and answers.
+
+`agentrq.wire.script_calls` builds the calls and reads the answers.
+"""
 
 from __future__ import annotations
 
 from importlib import resources
 from typing import Final
 
-_HERE = resources.files(__name__)
-_LIB = (_HERE / "lib.lua").read_text("utf-8")
+_PACKAGE: Final = __name__
+_PIECES: Final = [f"s{number}" for number in range(1, 66)]
+_JOINED: Final = f"local function joined({','.join(_PIECES)}) return {'..'.join(_PIECES)} end\n"
+_ALLOW_OOM: Final = "#!lua flags=allow-oom\n"
 
-NAMES: Final = (
-    "open", "claim", "write", "send", "end", "remove", "restore", "read", "look", "check", "prune", "when",
-)  # fmt: skip
-SOURCES: Final[dict[str, str]] = {name: _LIB + (_HERE / f"{name}.lua").read_text("utf-8") for name in NAMES}
-"""Script name → its whole source, the shared part in front."""
-_PIECES = [f"s{number}" for number in range(1, 66)]
-_JOINED = f"local function joined({','.join(_PIECES)}) return {'..'.join(_PIECES)} end\n"
-for _name in ("quick", "publish"):
-    SOURCES["write"] = (_HERE / f"{_name}.lua").read_text("utf-8") + SOURCES["write"]
-SOURCES["write"] = _JOINED + SOURCES["write"]
+
+def load(package: str, *names: str, allow_oom: bool = False) -> str:
+    """The source of one script: the files ``names`` of a package, in that order.
+
+    ``allow_oom``: Redis runs it even when its memory is full. For scripts that free memory or end sessions, and for
+    those that keep a live worker's lease.
+    """
+    folder = resources.files(package)
+    return (_ALLOW_OOM if allow_oom else "") + "".join((folder / f"{name}.lua").read_text("utf-8") for name in names)
+
+
+def _load(name: str, *, allow_oom: bool = False) -> str:
+    return load(_PACKAGE, "shared", name, allow_oom=allow_oom)
+
+
+def _write_events(*, allow_oom: bool) -> str:
+    files = load(_PACKAGE, "publish_messages", "write_running", "shared", "write_events")
+    return (_ALLOW_OOM if allow_oom else "") + _JOINED + files
+
+
+SOURCES: Final[dict[str, str]] = {
+    "open_session": _load("open_session"),
+    "claim_session": _load("claim_session"),
+    "restore_session": _load("restore_session"),
+    "fetch_session": _load("fetch_session"),
+    "find_changed_sessions": _load("find_changed_sessions"),
+    "read_streams": _load("read_streams"),
+    "write_events": _write_events(allow_oom=False),
+    "write_ends": _write_events(allow_oom=True),
+    "send_command": _load("send_command"),
+    "send_stop": _load("send_command", allow_oom=True),
+    "end_session": _load("end_session", allow_oom=True),
+    "end_unwritable_session": _load("end_unwritable_session", allow_oom=True),
+    "remove_session": _load("remove_session", allow_oom=True),
+    "run_if_same_session": _load("run_if_same_session"),
+    "prune_index": _load("prune_index"),
+    "renew_lease": _load("renew_lease", allow_oom=True),
+    "release_lease": _load("release_lease"),
+}
+"""Script name → its whole source."""

@@ -1,8 +1,8 @@
--- check: which sessions do not stand as their owner believes.
+-- find_changed_sessions: finds those of an owner's sessions whose state in Redis is not the one that the owner knows.
 -- KEYS  states
--- ARGV  for each state the owner's claim and the cursor last written
--- Answers for those that differ {position in KEYS, epoch, claim, cursor, status, the start's nonce}, '' for what is
--- missing, and no more of it than such a thing has. What is no state at all is left out.
+-- ARGV  for each state the owner's claim and the cursor it wrote last
+-- Answers, for each that differs, {position in KEYS, epoch, claim, cursor, status, the start's nonce}, each cut to 64
+-- bytes and '' where it is missing. A key that is not a hash is left out.
 local differ = {}
 for i, key in ipairs(KEYS) do
   local seen = redis.pcall('HMGET', key, 'epoch', 'claim', 'cursor', 'status', 'nonce')

@@ -1,9 +1,11 @@
--- restore: Redis came back without a session, or with an older one, while its owner lives: the owner's word stands.
--- KEYS  state, events, inbox, commands, index, which sessions were removed
+-- restore_session: writes a session's state again for its live owner, after Redis came back without it or older.
+-- KEYS  state, events, inbox, commands, index, the set that notes which sessions were removed
 -- ARGV  epoch, the start's nonce, session id, when it was created, then field, value, … (token and claim among them)
--- Answers {outcome, cursor}: 'restored', 'kept' where the state is of this epoch or a later one, 'removed' where it was
--- that, or its id is another session's now. The cursor is the stream's last entry ('0-0': it is gone): what the owner
--- wrote after it is to be written again.
+-- Answers {outcome, cursor}:
+--   'restored'  the state is the owner's again
+--   'kept'      the state in Redis is of this epoch or a later one
+--   'removed'   the session was removed, or its id belongs to another session now
+-- The cursor is the stream's last entry ('0-0': there is none): the owner writes again what it wrote after that.
 local seen = redis.call('HMGET', KEYS[1], 'epoch', 'nonce', 'cursor')
 if seen[1] and (seen[2] or '') ~= ARGV[2] then return {'removed', '0-0'} end
 if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then return {'kept', seen[3]} end

@@ -1,8 +1,8 @@
--- publish: messages on their channel, as JSON arrays; in front of quick and write, which share it.
--- Before it stands `joined`, which makes one string of 65.
+-- publish_messages: publishes messages on their channel as JSON arrays. The loader puts it in front of write_running
+-- and write_events, which share it, and before it the function `joined`, which makes one string of 65.
 local call = redis.call
 
--- list[first] to list[last], of so many bytes in all.
+-- Publishes list[first] to list[last], of `bytes` bytes together.
 local function publish(channel, list, first, last, bytes)
   local count = last - first + 1
   if count == 1 then

@@ -1,17 +1,22 @@
--- write: everything one tick of a worker produced, for any number of its sessions.
+-- write_events: writes all that a worker's sessions produced since its last call, for any number of sessions.
 -- KEYS  state, events, inbox, commands of each session in turn
 -- ARGV  max events, max bytes, retention in ms, the time in ms; then for each session:
 --       count of its arguments without this one, session id, epoch, claim, messages channel, status channel,
 --       count of state arguments, field, value, …, then runs of events of one kind with consecutive seqs:
 --       kind, first seq, count, JSON, …; after a receipt's (always a run of one): inbox entry, command id
--- Kinds: m message, g message that stands for a gap before it, s status, r receipt (its inbox entry is deleted, its
--- command marked), d delta (published, not kept), e the end (JSON is a status object without its cursor; see finish).
--- Answers for each session: outcome, cursor, one after the other: 'ok'; 'gap' (events before these are not in the
--- stream, nothing was written, cursor says where it stands); 'fenced' (another writer); 'ended'; 'missing';
--- 'behind' (the state is of an older epoch than the writer's own claim: Redis came back older).
--- A repeated call adds nothing: events that the stream has are skipped, and with them the state arguments.
--- The caps stand in the state too (maxEvents, maxEventBytes), for the scripts that have none of their own.
--- Sessions that quick.lua has written are passed over.
+-- Kinds: m message; g message that stands for a gap before it; s status; r receipt (its inbox entry is deleted, its
+--       command marked); d delta (published, not kept); e the end (a status object's members without the cursor, see
+--       finish)
+-- Answers, for each session, outcome and cursor, one after the other:
+--   'ok'       the events are in the stream
+--   'gap'      events before these are not in the stream; nothing was written, the cursor is the stream's last
+--   'fenced'   another writer owns the session
+--   'ended'    the session has ended
+--   'missing'  there is no such session
+--   'behind'   the state's epoch is older than the writer's: Redis came back older
+-- A repeated call adds nothing: events that the stream has are skipped, and the state arguments with them.
+-- The limits are kept in the state too (maxEvents, maxEventBytes), for the scripts that have none of their own.
+-- Sessions that write_running has written are passed over.
 local max_events, max_bytes, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local answers, at = {}, 5
 
@@ -34,11 +39,11 @@ local function write(keys, base, beyond)
     redis.call('HSET', keys[1], 'maxEvents', ARGV[1], 'maxEventBytes', ARGV[2])
   end
 
-  local function say(json)
+  local function collect(json)
     array[#array + 1], size = json, size + #json
   end
 
-  local function publish_said()
+  local function publish_array()
     if #array > 0 then
       publish(messages, array, 1, #array, size)
       array, size = {}, 0
@@ -55,14 +60,14 @@ local function write(keys, base, beyond)
     for i = 0, count - 1 do
       local json, seq = ARGV[e + 3 + i], from + i
       if kind == 'd' then
-        if not repeated then say(json) end
+        if not repeated then collect(json) end
       elseif seq <= last then
         repeated = true
       else
         repeated = false
         if seq ~= last + 1 and kind ~= 'g' then return 'gap', cursor end
         if kind == 'e' then
-          publish_said()
+          publish_array()
           set_fields()
           redis.call('HSET', keys[1], 'streamBytes', string.format('%.0f', bytes))
           return 'ok', finish(keys, sid, statuses, tonumber(epoch), last, json, retention)
@@ -70,9 +75,9 @@ local function write(keys, base, beyond)
         last, fresh, cursor = seq, true, prefix .. string.format('%.0f', seq)
         if kind == 'm' or kind == 'g' then
           bytes = bytes + append(keys[2], cursor, 'message', json)
-          say(json)
+          collect(json)
         else
-          publish_said()
+          publish_array()
           bytes = bytes + append(keys[2], cursor, kind == 's' and 'status' or 'receipt', json)
           redis.call('PUBLISH', statuses, json)
           if kind == 'r' then
@@ -84,7 +89,7 @@ local function write(keys, base, beyond)
     end
     e = e + 3 + count + (kind == 'r' and 2 or 0)
   end
-  publish_said()
+  publish_array()
   if fresh then
     local dropped
     -- In its first epoch a stream has at most one more entry than places: no need to ask how many.

@@ -1,6 +1,7 @@
--- quick: the way of nearly all calls of write (see there), in front of it: a session that is running, and one run of
--- messages that follows what its stream has. What is anything else is left to write. Flat, and before the shared
--- functions are made, because Redis spends more on Lua than on its commands when an event comes alone.
+-- write_running: the fast path of write_events (KEYS, ARGV and answers: see there), put in front of it by the loader.
+-- It writes a session that is running and has one run of messages that follows the stream's last entry; write_events
+-- does all others. It is flat, and stands before the shared functions are made: for an event that comes alone, Redis
+-- spends more on Lua than on its commands.
 local ok, left = {}, false
 do
   local max_events, max_bytes, at = tonumber(ARGV[1]), tonumber(ARGV[2]), 5

@@ -1,10 +1,10 @@
--- read: entries of streams, however large what somebody wrote there: one at a time, and never more than asked for.
+-- read_streams: reads entries of streams, each from a start on, within a bound of bytes whatever was written there.
 -- KEYS  streams
--- ARGV  'XRANGE' or 'XREVRANGE', the far end ('+' or '-'), field, most entries of a stream, most bytes of an entry,
---       most bytes in all; then where to begin in each stream
--- Answers for each stream that is not empty {position in KEYS, an error's text} or {position, 1 where there may be more
--- (else 0), id, value, id, value, …}: the value of that field, '' where an entry has none, its size in bytes (an integer)
--- where it is too large.
+-- ARGV  'XRANGE' or 'XREVRANGE', the far end ('+' or '-'), field, the most entries of a stream, the most bytes of an
+--       entry, the most bytes in all; then the start in each stream
+-- Answers, for each stream that is not empty, {position in KEYS, an error's text} or {position in KEYS, 1 where there
+-- may be more (else 0), id, value, id, value, …}: the value of that field, '' where an entry does not have it, its
+-- size in bytes (an integer) where it is too large.
 local most, largest, left = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local function entries(at, key, from)

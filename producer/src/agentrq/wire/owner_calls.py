@@ -1,0 +1,224 @@
+"""The atomic steps that only a session's owner takes: claim, write, restore, read streams, end in the state, leases.
+
+As script_calls.py: owns keys, arguments and answers, runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from agentrq.wire.commands import MAX_PROMPT_BYTES
+from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
+from agentrq.wire.script_calls import ScriptCall, flat, session_keys, text, word
+from agentrq.wire.status import Reason, Status, check_move
+
+LARGEST_ANSWER: Final = 4 * MAX_PROMPT_BYTES
+"""Bytes that one reading of streams brings, and one entry beyond."""
+
+
+class ClaimAnswer(NamedTuple):
+    """``cursor``: the session's last event, ``starting`` after a claim."""
+
+    outcome: Literal["claimed", "taken", "ended", "missing"]
+    cursor: str
+
+
+def claim_session(
+    keys: Keys, session_id: str, worker: str, token: str, nonce: str, seen_epoch: int, seen_token: str, seen_nonce: str
+) -> ScriptCall[ClaimAnswer]:
+    """Make a worker the owner of a session, if its epoch, token and start's nonce are still those that it read.
+
+    ``nonce`` is this claim's own: a repeated call is known by it.
+    """
+
+    def read(answer: Any) -> ClaimAnswer:
+        return ClaimAnswer(word(answer[0]), text(answer[2]))
+
+    return ScriptCall(
+        "claim_session",
+        session_keys(keys, session_id),
+        (worker, token, nonce, seen_epoch, seen_token, seen_nonce, keys.status_channel(session_id), session_id),
+        read,
+    )
+
+
+# -- what its owner writes
+
+
+class Run(msgspec.Struct, array_like=True, gc=False):
+    """Events of one kind (as in write_events.lua) with consecutive seqs, ``seq`` the first one's: one JSON for each.
+
+    A receipt, for which the last two count, is always a run of one. (A struct: a NamedTuple takes four times as long
+    to make.)
+    """
+
+    kind: str
+    seq: int
+    jsons: list[bytes]
+    inbox_entry: bytes = b""
+    command_id: str = ""
+
+
+def write_arguments(
+    session_id: str,
+    epoch: int,
+    claim: str,
+    channels: tuple[str, str],
+    fields: dict[str, Any],
+    runs: Iterable[Run],
+) -> list[Any]:
+    """One session's share of the arguments of ``write_events``: ``fields`` of its state, and its events in order."""
+    part: list[Any] = [0, session_id, epoch, claim, *channels, 2 * len(fields)]
+    for pair in fields.items():
+        part += pair
+    kind, following, place = "", -1, 0  # of the last run, which the next may continue
+    for run in runs:
+        count = len(run.jsons)
+        if run.kind == kind and (run.seq == following or kind == "d") and kind != "r":
+            part[place] += count
+        else:
+            kind, place = run.kind, len(part) + 2
+            part += (kind, run.seq, count)
+        part += run.jsons
+        following = run.seq + count
+        if kind == "r":
+            part += (run.inbox_entry, run.command_id)
+    part[0] = len(part) - 1
+    return part
+
+
+class WriteAnswer(NamedTuple):
+    """What became of one session's events; ``cursor``: where its stream stands."""
+
+    outcome: Literal["ok", "gap", "fenced", "ended", "missing", "behind"]
+    cursor: str
+
+
+def read_write_answers(answer: Sequence[Any]) -> list[WriteAnswer]:
+    """The answer of ``write_events``: one for each session of the call, in order."""
+    return [WriteAnswer(word(answer[at]), text(answer[at + 1])) for at in range(0, len(answer), 2)]
+
+
+class RestoreAnswer(NamedTuple):
+    """``cursor``: where the session's stream stands in Redis."""
+
+    outcome: Literal["restored", "kept", "removed"]
+    cursor: Cursor
+
+
+def restore_session(keys: Keys, session_id: str, epoch: int, fields: dict[str, Any]) -> ScriptCall[RestoreAnswer]:
+    """Write a live owner's session again in a Redis that lost it; ``fields`` are the whole state's.
+
+    Reading the answer raises ValueError where the stream's last id is not a cursor.
+    """
+
+    def read(answer: Any) -> RestoreAnswer:
+        return RestoreAnswer(word(answer[0]), Cursor.parse(answer[1]))
+
+    identity = (fields.get("nonce", ""), session_id, fields.get("createdAt", 0))
+    return ScriptCall(
+        "restore_session",
+        (*session_keys(keys, session_id), keys.sessions, keys.removed),
+        (epoch, *identity, *flat(fields)),
+        read,
+    )
+
+
+class ChangedSession(NamedTuple):
+    """A session whose state is not its owner's any more; '' is what its state does not have."""
+
+    number: int
+    """Its number, from 0, among the sessions asked about."""
+    epoch: str
+    claim: str
+    cursor: str
+    status: str
+    nonce: str
+
+
+def find_changed_sessions(places: Sequence[tuple[str, str, str]]) -> ScriptCall[list[ChangedSession]]:
+    """Find the sessions whose state differs from what their owner knows: the state's key, claim and cursor of each."""
+
+    def read(answer: Any) -> list[ChangedSession]:
+        return [ChangedSession(position - 1, *map(text, seen)) for position, *seen in answer]
+
+    return ScriptCall(
+        "find_changed_sessions",
+        [key for key, _, _ in places],
+        [part for _, *pair in places for part in pair],
+        read,
+    )
+
+
+class StreamPage(NamedTuple):
+    """What was read of one stream."""
+
+    number: int
+    """Its number, from 0, among the streams asked for."""
+    entries: list[tuple[bytes, bytes | int]]
+    """Ids with values; where a value is too large, its size in bytes stands in its place."""
+    more: bool
+    """Whether there may be more."""
+    error: str | None = None
+    """Why the stream cannot be read."""
+
+
+def read_streams(
+    streams: Sequence[str],
+    starts: Sequence[str | bytes],
+    field: str,
+    *,
+    most: int,
+    largest: int,
+    backwards: bool = False,
+) -> ScriptCall[list[StreamPage]]:
+    """Read entries of streams, each from its start on: ``most`` of each at most, none over ``largest`` bytes.
+
+    Streams without such entries are left out of the answer.
+    """
+
+    def read(answer: Any) -> list[StreamPage]:
+        return [_stream_page(*part) for part in answer]
+
+    direction = ("XREVRANGE", "-") if backwards else ("XRANGE", "+")
+    return ScriptCall("read_streams", streams, (*direction, field, most, largest, LARGEST_ANSWER, *starts), read)
+
+
+def _stream_page(position: int, more: int | bytes, *found: Any) -> StreamPage:
+    if isinstance(more, bytes):
+        return StreamPage(position - 1, [], False, text(more))
+    return StreamPage(position - 1, list(zip(found[::2], found[1::2], strict=True)), bool(more))
+
+
+def end_unwritable_session(
+    keys: Keys,
+    session_id: str,
+    epoch: int,
+    token: str,
+    nonce: str,
+    status: Status,
+    reason: Reason,
+    error: str,
+    retention_s: float,
+) -> ScriptCall[bool]:
+    """As `end_session`, in the state alone: the stream cannot be written. False: another writer came first."""
+    check_move(Status.RECOVERING, status, reason)
+    args = (epoch, token, nonce, status, reason, error, int(retention_s * 1000))
+    return ScriptCall("end_unwritable_session", session_keys(keys, session_id), args, bool)
+
+
+# -- leases
+
+
+def renew_lease(keys: Keys, worker: str, token: str, lease_s: float) -> ScriptCall[bool]:
+    """Have a worker's lease last for ``lease_s`` from now; False where another process has taken the name."""
+    return ScriptCall("renew_lease", (keys.worker(worker),), (token, int(lease_s * 1000)), bool)
+
+
+def release_lease(keys: Keys, worker: str, token: str) -> ScriptCall[bool]:
+    """Give a worker's lease back; False where it was not this process's any more."""
+    return ScriptCall("release_lease", (keys.worker(worker),), (token,), bool)

@@ -1,0 +1,23 @@
+-- open_session: gives a new session its state and its first event, `queued`, and puts it into the index.
+-- KEYS  state, events, inbox, commands, index; for a start that came by RQ also its job: without it nothing is done
+-- ARGV  session id, status channel, a nonce of this start, count of state arguments, field, value, …,
+--       then commands to run in the same step (see run_commands): they enqueue its RQ job
+-- Answers 'created' (also for a repeated call, by its nonce), 'exists', or 'gone': the RQ job was removed meanwhile.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  if redis.call('HGET', KEYS[1], 'nonce') == ARGV[3] then return 'created' end
+  return 'exists'
+end
+if KEYS[6] and redis.call('HEXISTS', KEYS[6], 'data') == 0 then return 'gone' end
+local last, timestamp = 4 + tonumber(ARGV[4]), now()
+-- First what Redis may refuse (other types): then nothing has been written and the call can be repeated.
+redis.call('ZADD', KEYS[5], timestamp, ARGV[1])
+run_commands(last + 1)
+redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+local epoch = string.format('%.0f', last_epoch(KEYS[1]) + 1)
+local cursor = epoch .. '-1'
+local json = with_cursor(cursor, status_members(ARGV[1], 'queued', timestamp))
+append(KEYS[2], cursor, 'status', json)
+redis.call('HSET', KEYS[1], 'nonce', ARGV[3], 'status', 'queued', 'epoch', epoch, 'cursor', cursor,
+  'streamBytes', #json, 'createdAt', timestamp, 'updatedAt', timestamp, unpack(ARGV, 5, last))
+redis.call('PUBLISH', ARGV[2], json)
+return 'created'

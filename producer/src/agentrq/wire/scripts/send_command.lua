@@ -1,0 +1,22 @@
+-- send_command: appends one command to a session's inbox and wakes its owner.
+-- KEYS  state, events, inbox, commands
+-- ARGV  command id, command JSON, command name, the most entries that an inbox may hold, session id,
+--       prefix of the workers' keys
+-- Answers {outcome, detail}:
+--   'sent'
+--   'known'    a command of this id was sent before; detail: its receipt's cursor, '' while it waits
+--   'ended'    the session has ended; detail: its status
+--   'full'     the inbox is full (never for a stop)
+--   'missing'  there is no such session
+local seen = redis.call('HMGET', KEYS[1], 'status', 'worker')
+if not seen[1] then return {'missing', ''} end
+local known = redis.call('HGET', KEYS[4], ARGV[1])
+if known then return {'known', known} end
+if seen[1] == 'done' or seen[1] == 'error' then return {'ended', seen[1]} end
+if ARGV[3] ~= 'stop' and redis.call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then return {'full', ''} end
+redis.call('XADD', KEYS[3], '*', 'command', ARGV[2])
+redis.call('HSET', KEYS[4], ARGV[1], '')
+if ARGV[3] == 'stop' then redis.call('HSET', KEYS[1], 'stop', 1) end
+local worker = seen[2] or ''
+if worker ~= '' then redis.call('PUBLISH', ARGV[6] .. worker .. ':wake', ARGV[5]) end
+return {'sent', ''}
