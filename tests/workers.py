@@ -72,8 +72,15 @@ def alive(process: psutil.Process) -> bool:
 class Worker:
     """One ``agentrq worker`` process. Its log is kept in `log` and can be waited on."""
 
-    def __init__(self, url: str | None, config: Path | None, args: tuple[str, ...], env: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "agentrq_worker", *(["--redis", url] if url else []), *args]
+    def __init__(
+        self,
+        url: str | None,
+        config: Path | None,
+        args: tuple[str, ...],
+        env: Mapping[str, str],
+        python: str = sys.executable,
+    ) -> None:
+        command = [python, "-m", "agentrq_worker", *(["--redis", url] if url else []), *args]
         if config is not None:
             command += ["--config", str(config)]
         self.process = subprocess.Popen(
