@@ -143,6 +143,34 @@ sys.stdout.flush()
     assert "fast-modefast" in await texts(session)
 
 
+async def test_a_secret_that_is_said_in_pieces_is_published_in_none(
+    client: AsyncAgentClient, start_worker: Start, config: Path, raw: Any, tmp_path: Path
+) -> None:
+    key = "shop-9f8e7d6c5b47"
+    config.write_text(f"""
+[providers.piecemeal]
+protocol = "jsonrpc"
+command = ["{sys.executable}", "-S", "{Path(__file__).parents[1] / "fakes/fake_acp_agent.py"}"]
+env = {{ FAKE_ACP_HOME = "{tmp_path}", SHOP_API_KEY = "{key}" }}
+""")
+    session = await client.start("piecemeal", "tell SHOP_API_KEY", cwd=str(tmp_path))
+    await session.prompt("tell SHOP_API_KEY and die")  # its text is cut: what came of it is told
+    live: dict[str, str] = {}
+    whole: list[str] = []
+    start_worker()
+    async for event in session.events(deltas=True):
+        content: Any = getattr(event, "content", None)
+        if getattr(event, "type", None) == "text_delta":
+            assert content.offset == len(live.get(content.block_id, ""))
+            live[content.block_id] = live.get(content.block_id, "") + content.text
+        elif getattr(event, "type", None) == "text":
+            whole.append(content.text)
+    assert whole == ["SHOP_API_KEY is [redacted], as you asked."] * 2
+    assert set(live.values()) == set(whole)
+    for beginning in (key, key[:10]):
+        assert beginning.encode() not in everything(raw)
+
+
 needs_landlock = pytest.mark.skipif(
     landlock.version() < landlock.NEEDED, reason=f"this kernel's landlock is version {landlock.version()}"
 )

@@ -1,7 +1,7 @@
 """A small ACP agent for tests: echoes prompts; keeps its sessions in files of the directory ``FAKE_ACP_HOME``.
 
 Words in the prompt: ``ask`` requests a permission, ``wait`` works until it is cancelled, ``read`` asks the client for a
-file (which it does not offer), ``fail`` answers with an error.
+file (which it does not offer), ``fail`` answers with an error, ``tell NAME [and die]`` says a variable.
 """
 
 from __future__ import annotations
@@ -66,6 +66,10 @@ def prompt(request: dict[str, Any]) -> None:
     elif words == "read":
         error = ask("fs/read_text_file", {"sessionId": session, "path": "/etc/hostname"})["error"]
         say(session, f"refused with {error['code']}")
+    elif words.startswith("tell "):
+        say(session, f"{words.split()[1]} is {os.environ[words.split()[1]]}, as you asked.")
+        if words.endswith(" and die"):
+            os._exit(1)
     elif words == "wait":
         update(session, "tool_call", status="in_progress", **tool)
         cancelled.wait()

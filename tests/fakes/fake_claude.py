@@ -1,8 +1,8 @@
 """A program that speaks Claude Code's stream-json both ways, for tests of approvals and recovery without npm.
 
-A prompt ``ask COMMAND`` asks permission for a Bash call and says what it was told; the word to continue asks for
-the last command again; ``say TEXT`` says it; ``work`` works until it is interrupted. What it asked last is kept in
-``$FAKE_CLAUDE_DIR/<session id>``, so that ``--resume`` goes on where a killed one was.
+A prompt ``ask COMMAND`` asks permission for a Bash call and says what it was told, as does ``Delete …``; the word to
+continue asks for the last command again; ``say TEXT`` says it; ``work`` works until it is interrupted. What it asked
+last is kept in ``$FAKE_CLAUDE_DIR/<session id>``, so that ``--resume`` goes on where a killed one was.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def turn(prompt: str) -> None:
         ask((HERE / SESSION).read_text())
     elif prompt.startswith("ask "):
         ask(prompt[4:])
+    elif prompt.startswith("Delete "):
+        ask("rm -r build")
     elif prompt == "work":
         while work():
             pass

@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs/how-to/follow-from-any-language.md"
 
 
 def lines() -> str:
-    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (program,) = re.findall(r"^```python\n# follow\.py\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert isinstance(program, str)
     assert len([line for line in program.splitlines() if line.strip()]) <= 20
     assert "agentrq" not in "".join(line for line in program.splitlines() if line.startswith(("import", "from")))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from pathlib import Path
 
 from agentrq.wire import messages
 from agentrq.wire.commands import FUNCTIONS, MAX_INBOX, MAX_PROMPT_BYTES, START
@@ -12,7 +10,6 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.registry import parser_names
 from agentrq_worker.session.program_lookup import builtin
-from agentrq_worker.settings import Settings, load
 from tests.packaging.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -28,18 +25,6 @@ def missing(names: list[str], text: str) -> list[str]:
     fenced = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
     marked = " ".join([*fenced.findall(text), *re.findall(r"`[^`]+`", fenced.sub("", text))])
     return [name for name in names if not re.search(rf"(?<![A-Za-z_]){re.escape(name)}(?![A-Za-z_])", marked)]
-
-
-def test_documented_settings_are_accepted(tmp_path: Path) -> None:
-    pages = [path.read_text() for path in DOCS.rglob("*.md")]
-    shown = [text for page in pages for text in re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
-    assert len(shown) >= 4
-    for text in shown:
-        path = tmp_path / "agentrq.toml"
-        path.write_text(text)
-        settings = load(str(path), {})
-        for name in tomllib.loads(text):
-            assert getattr(settings, name) != getattr(Settings(), name), f"{name} is shown with its default"
 
 
 def test_the_providers_page_lists_every_provider() -> None:

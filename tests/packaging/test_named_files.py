@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.packaging.conftest import ROOT
+from tests.packaging.pages import blocks
 
 ROOMS = ("producer", "worker", "tests", "benchmarks", "examples", "docs", "deploy", "requirements")
 PROGRAMS = [
@@ -26,8 +27,10 @@ THERE = {
 
 FILE = re.compile(r"(?<![\w/.<>*{}-])((?:\.\./)*[\w-]+(?:/[\w.-]+)*\.(?:py|lua|c|md|toml|service))(?![\w/])")
 MODULE = re.compile(r"(?<![\w./])((?:agentrq|agentrq_worker|tests|benchmarks)(?:\.[A-Za-z_]\w*)+)(?![\w(])")
-OF_A_READER = {"my_provider.py", "agentrq.toml", "follow.py", "backend.py", "server.py", "mine.py", "tenant.toml"}
-"""Files that a document lets its reader write."""
+OF_READERS = {block.file for path in PAGES for block in blocks(path)}
+"""Files that a page lets its reader write."""
+OUTSIDE = {"agentrq.toml", "backend.py", "aider/io.py", "acme.service"}
+"""Files of readers and of other projects."""
 GROUPS = {"agentrq.commands", "agentrq.providers"}
 """Groups of entry points: they look like modules."""
 
@@ -48,7 +51,8 @@ def missing_files(text: str, page: Path | None = None) -> list[str]:
     return [
         name
         for name in FILE.findall(text)
-        if name not in OF_A_READER
+        if name not in OF_READERS | OUTSIDE
+        and "NAME" not in name
         and not any(path.endswith("/" + name.removeprefix("../").removeprefix("../")) for path in THERE)
         and not (page is not None and (page.parent / name).exists())
     ]

@@ -1,10 +1,9 @@
-"""What the README promises is so: its example runs, its commands exist, its links lead somewhere."""
+"""What the README promises is so: its example runs, its commands exist; links lead somewhere."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,17 +17,11 @@ from tests.workers import Worker
 
 pytestmark = pytest.mark.timeout(280)
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
-def commands(program: str) -> list[list[str]]:
-    """The command lines of ``program`` in the README's shell blocks, its own name left out."""
-    lines = [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
-    return [words[1:] for words in lines if words[:1] == [program]]
 
 
 def test_the_readmes_example_is_short() -> None:
@@ -61,12 +54,6 @@ def test_the_readmes_example_runs(redis_url: str, start_worker: Callable[..., Wo
         assert session.wait(30).reason == "stopped"
 
 
-@pytest.mark.parametrize("target", [words[0] for words in commands("make")])
-def test_the_readmes_make_targets_exist(target: str) -> None:
-    planned = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    assert planned.returncode == 0, planned.stderr
-
-
 def test_the_readme_names_every_command_and_no_other(both: Fresh) -> None:
     listed = set(re.findall(r"`agentrq ([a-z]+)`", README))
     helped = both.run("agentrq", "--help")
@@ -75,16 +62,8 @@ def test_the_readme_names_every_command_and_no_other(both: Fresh) -> None:
     assert listed == there
 
 
-@pytest.mark.parametrize("words", commands("agentrq"), ids=" ".join)
-def test_the_readmes_command_lines_have_options_that_exist(both: Fresh, words: list[str]) -> None:
-    helped = both.run("agentrq", words[0], "--help")
-    assert helped.returncode == 0, helped.stderr
-    for option in [word for word in words if word.startswith("--")]:
-        assert f"{option} " in helped.stdout
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_the_readmes_links_lead_somewhere(document: Path) -> None:
+def test_links_lead_somewhere(document: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in link:
             assert (document.parent / link).exists(), link

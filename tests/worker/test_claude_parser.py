@@ -10,6 +10,7 @@ import pytest
 
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.claude.parser import ClaudeParser
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import OutputParser, UnknownParser
 from agentrq_worker.providers.registry import make_parser
 from tests.worker.parser_checks import as_json, contents, receive_all
@@ -287,8 +288,39 @@ def test_totals_go_on_over_a_recovery() -> None:
 
 
 def test_a_sum_that_begins_anew_counts_in_full(claude: OutputParser) -> None:
-    lines = (result(0.5, result_index=0), result(0.75, result_index=1), result(1.0, result_index=0), result(0.25))
-    assert [content["totalCostUsd"] for content in contents(receive_all(claude, *lines))] == [0.5, 0.25, 1.0, 0.25]
+    lines = (result(0.5, result_index=0), result(0.75, result_index=1), result(0.625, result_index=0), result(0.25))
+    assert [content["totalCostUsd"] for content in contents(receive_all(claude, *lines))] == [0.5, 0.25, 0.625, 0.25]
+
+
+HAD = SessionTotal(cost_usd=0.5, num_turns=2)
+
+
+@pytest.mark.parametrize(
+    ("first", "turns"),
+    [
+        ({}, [0.125, 0.25]),  # a sum of 0.625 goes on from what the session had
+        ({"model_usage_since_last_result": {"m": {"costUSD": 0.625}}}, [0.625, 0.25]),  # the CLI says that it does not
+        ({"modelUsage": {"m": {"outputTokens": 9}}, "usage": {"output_tokens": 9}}, [0.625, 0.25]),  # so do its tokens
+        ({"modelUsage": {"m": {"outputTokens": 90}}, "usage": {"output_tokens": 9}}, [0.125, 0.25]),
+    ],
+)
+def test_a_recovered_sessions_first_sum_may_go_on_or_begin_anew(first: Any, turns: list[float]) -> None:
+    claude = make_parser("claude", HAD, epoch=2)
+    drafts = receive_all(claude, result(0.625, **first), result(0.875))
+    assert [content["totalCostUsd"] for content in contents(drafts)] == turns
+    assert claude.total.cost_usd == 0.5 + sum(turns)
+
+
+def test_a_first_sum_below_what_the_session_had_began_anew() -> None:
+    drafts = receive_all(make_parser("claude", HAD, epoch=2), result(0.25), result(0.375))
+    assert [content["totalCostUsd"] for content in contents(drafts)] == [0.25, 0.125]
+
+
+@pytest.mark.parametrize("refused", [{"total_cost_usd": 0}, {"total_cost_usd": None}])
+def test_a_refused_turn_without_a_sum_does_not_move_it(claude: OutputParser, refused: Any) -> None:
+    failed = result(0.0, is_error=True, subtype="error_during_execution") | refused
+    drafts = receive_all(claude, result(0.5), failed, result(0.75))
+    assert [content["totalCostUsd"] for content in contents(drafts)] == [0.5, 0.0, 0.25]
 
 
 def test_a_resumed_process_that_goes_on_from_a_saved_sum() -> None:
@@ -343,8 +375,9 @@ def test_a_permission_is_asked_once(claude: OutputParser) -> None:
 
 
 def test_a_withdrawn_permission(claude: OutputParser) -> None:
-    drafts = receive_all(claude, {"type": "control_cancel_request", "request_id": "r1"})
-    assert [as_json(draft) for draft in drafts] == [
+    cancelled = {"type": "control_cancel_request", "request_id": "r1"}
+    drafts = receive_all(claude, control(subtype="can_use_tool", tool_name="Bash"), cancelled, cancelled)
+    assert [as_json(draft) for draft in drafts[1:]] == [
         {"type": "approval_resolved", "content": {"requestId": "r1", "decision": "withdrawn", "by": "agent"}}
     ]
 
@@ -527,3 +560,82 @@ def test_the_order_of_members_does_not_matter(claude: OutputParser) -> None:
     turned = [json.dumps(dict(reversed(json.loads(line).items()))).encode() for line in lines]
     straight = [as_json(draft) for line in lines for draft in make_parser("claude").receive(line)]
     assert [as_json(draft) for line in turned for draft in make_parser("claude").receive(line)] == straight
+
+
+def use(call: str, parent: str | None = None, name: str = "Bash") -> dict[str, Any]:
+    block = {"type": "tool_use", "id": call, "name": name, "input": {}}
+    return {"type": "assistant", "parent_tool_use_id": parent, "message": {"id": f"m{call}", "content": [block]}}
+
+
+def answer(call: str, parent: str | None = None) -> dict[str, Any]:
+    block = {"type": "tool_result", "tool_use_id": call, "content": "done"}
+    return {"type": "user", "parent_tool_use_id": parent, "message": {"content": [block]}}
+
+
+def test_a_call_whose_result_was_lost_is_answered_at_the_turns_end(claude: OutputParser) -> None:
+    drafts = receive_all(claude, use("a"), use("s", name="Task"), use("b", "s"), result(0.1))
+    results = [(content["toolUseId"], content["isError"]) for content in contents(drafts, "tool_result")]
+    assert results == [("a", True), ("s", True), ("b", True)]
+    assert drafts[-1].type == "cost"
+    assert claude.close() == []
+
+
+def test_the_calls_of_a_background_sub_agent_stay_open_over_turns(claude: OutputParser) -> None:
+    drafts = receive_all(claude, use("s", name="Task"), answer("s"), use("b", "s"), use("a"), result(0.1))
+    assert [content["toolUseId"] for content in contents(drafts, "tool_result")] == ["s", "a"]
+    (late,) = receive_all(claude, answer("b", "s"))
+    assert (as_json(late)["content"], late.parent_id) == ({"toolUseId": "b", "output": "done", "isError": False}, "s")
+
+
+def test_a_parent_is_the_call_that_subscribers_know() -> None:
+    turn = (use("s", name="Task"), use("b", "s"), answer("b", "s"), answer("s"), result(0.1))
+    drafts = receive_all(make_parser("claude", epoch=2), *turn, *turn)
+    assert [draft.parent_id for draft in drafts if draft.type == "tool_call"] == [None, "2.s", None, "2.s~2"]
+
+
+def test_a_request_id_is_given_once_in_a_session(claude: OutputParser) -> None:
+    ask = control(subtype="can_use_tool", tool_name="Bash", input={}, tool_use_id="a")
+    assert [content["requestId"] for content in contents(receive_all(claude, ask, ask))] == ["r1"]
+    assert isinstance(claude, ClaudeParser)
+    claude.close_request("r1")
+    assert [content["requestId"] for content in contents(receive_all(claude, ask))] == ["r1~2"]
+    recovered = receive_all(make_parser("claude", epoch=2), use("a"), ask)
+    assert contents(recovered, "approval_request")[0] | {"input": {}} == {
+        "requestId": "2.r1",
+        "name": "Bash",
+        "input": {},
+        "toolUseId": "2.a",
+    }
+
+
+def start(message: str = "m1") -> dict[str, Any]:
+    return event("message_start", message={"id": message})
+
+
+def abandoned(drafts: list[DraftMessage]) -> list[tuple[str, str, int]]:
+    found = [(draft.type, as_json(draft)["content"]) for draft in drafts if draft.type.endswith("_delta")]
+    return [(kind, each["blockId"], each["offset"]) for kind, each in found if each.get("abandoned")]
+
+
+def test_a_message_that_is_begun_again_abandons_the_half_one(claude: OutputParser) -> None:
+    drafts = receive_all(
+        claude, start(), delta("The answer is"), {"type": "system", "subtype": "api_retry"},
+        start("m2"), delta("The answer"),
+        assistant(text("The answer"), message="m2"), result(0.1),
+    )  # fmt: skip
+    assert abandoned(drafts) == [("text_delta", "m1:0", 13)]
+
+
+@pytest.mark.parametrize("end", ["result", "close"])
+def test_what_is_half_said_at_the_end_is_abandoned(claude: OutputParser, end: str) -> None:
+    receive_all(claude, start(), delta("Hm", kind="thinking_delta"))
+    drafts = receive_all(claude, result(0.1)) if end == "result" else claude.close()
+    assert abandoned(drafts) == [("thinking_delta", "m1:0", 2)]
+    assert abandoned(claude.close()) == []
+
+
+def test_a_message_whose_beginning_was_lost_abandons_the_half_one(claude: OutputParser) -> None:
+    piece = delta("new") | {"api_message_id": "m2"}
+    drafts = receive_all(claude, start(), delta("old"), piece)
+    assert abandoned(drafts) == [("text_delta", "m1:0", 3)]
+    assert contents(drafts)[-1] == {"text": "new", "blockId": "m2:0", "offset": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ def test_no_form_of_a_secret_is_left(secret: str) -> None:
 
 @attack(
     "printing a secret: whole, escaped, escaped twice, in base64 wherever it stands in what is coded",
-    "`[redacted]`, counted; *not* over several messages or token deltas, nor in codings of the agent's own",
+    "`[redacted]`, counted; *not* over several messages, nor in codings of the agent's own",
 )
 @given(
     st.binary(min_size=12, max_size=40).map(lambda data: data.decode("latin-1")), st.binary(max_size=7),
@@ -73,6 +74,23 @@ def test_short_values_are_words() -> None:
     assert not redactor
     line = b'{"true":0,"seven77":1}'
     assert redactor.line(line) is line
+
+
+@pytest.mark.parametrize(
+    ("line", "clean"),
+    [
+        (b'{"tokens":1234567890,"text":"id 1234567890"}', {"tokens": 1234567890, "text": "id [redacted]"}),
+        (b'{"text":"1234567890"}', {"text": "[redacted]"}),
+        (b'[1234567890,{"1234567890":["x1234567890"]}]', [1234567890, {"[redacted]": ["x[redacted]"]}]),
+        (b'{"a":"\\ud800 1234567890","b":1234567890}', {"a": "? [redacted]", "b": 1234567890}),
+    ],
+)
+def test_json_stays_json_where_a_secret_is_a_number(line: bytes, clean: Any) -> None:
+    assert json.loads(Redactor(["1234567890"]).json(line)) == clean
+
+
+def test_a_line_that_is_not_json_is_redacted_whole() -> None:
+    assert Redactor(["1234567890"]).json(b'{"n":1234567890') == b'{"n":[redacted]'
 
 
 def test_a_line_without_secrets_is_not_copied() -> None:

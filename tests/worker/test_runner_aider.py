@@ -66,6 +66,15 @@ def test_turns_of_one_conversation(place: dict[str, str], tmp_path: Path) -> Non
     assert list(tmp_path.glob("agentrq-aider-*")) == [], "what was for one process is gone with it"
 
 
+def test_the_models_words_are_told_from_aiders_own(place: dict[str, str]) -> None:
+    found = events(run_aider(query("quote", model="m"), place), "line")
+    assert [event["text"] for event in found if event["own"]] == [
+        "Aider v0.90.1", "Main model: m with diff edit format", fake_aider.TOKENS, "Applied edit to hello.py",
+    ]  # fmt: skip
+    quoted = ["", *fake_aider.QUOTED.splitlines()]
+    assert [event["text"] for event in found if not event["own"]] == quoted * 2
+
+
 def test_a_failed_run_is_that_turns(place: dict[str, str]) -> None:
     found = run_aider(query("fail") + query("on"), place)
     assert [event["code"] for event in events(found, "exit")] == [3, 0]

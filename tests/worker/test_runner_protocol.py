@@ -1,4 +1,4 @@
-"""The runner protocol's dialect: what a runner says of itself beside its agent's lines."""
+"""The runner protocol: what a runner says of itself beside its agent's lines."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from agentrq_worker.providers.runner_protocol import RunnerProtocol
 class Talk:
     def __init__(self) -> None:
         make = partial(make_parser, epoch=1)
-        self._dialect = RunnerProtocol("s", Options(), "claude", make, SessionTotal())
+        self._protocol = RunnerProtocol("s", Options(), "claude", make, SessionTotal())
 
     def say(self, **line: Any) -> list[DraftMessage]:
-        return [said for said in self._dialect.receive(json.dumps(line).encode()) if isinstance(said, DraftMessage)]
+        return [said for said in self._protocol.receive(json.dumps(line).encode()) if isinstance(said, DraftMessage)]
 
     def event(self, **event: Any) -> list[DraftMessage]:
         return self.say(type="agent_event", event=event)
@@ -29,7 +29,7 @@ class Talk:
         return [said.type for said in self.event(type="assistant", message={"id": "m", "content": [block]})]
 
     def cost(self, so_far: float) -> Any:
-        (draft,) = self.event(type="result", subtype="success", is_error=False, total_cost_usd=so_far, num_turns=1)
+        *_, draft = self.event(type="result", subtype="success", is_error=False, total_cost_usd=so_far, num_turns=1)
         return draft.content
 
 

@@ -115,8 +115,12 @@ def test_raw_ollama_chunks_need_no_runner_of_ours() -> None:
 # aider ----------------------------------------------------------------------------------------------------------
 
 
-def line(text: str) -> dict[str, Any]:
-    return {"type": "line", "text": text}
+def line(text: str, own: bool = True) -> dict[str, Any]:
+    return {"type": "line", "text": text, "own": own}
+
+
+def analytics(event: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "analytics", "event": event, "properties": properties}
 
 
 def test_an_aider_turn() -> None:
@@ -153,8 +157,53 @@ def test_how_aider_fails() -> None:
     assert contents(drafts, "error") == [
         {"message": "litellm.AuthenticationError: no key", "code": "AuthenticationError"}
     ]
+    assert [draft.type for draft in drafts] == ["status", "error", "cost"]
     assert contents(drafts, "cost")[0]["errors"] == ["litellm.AuthenticationError: no key"]
     assert contents(receive_all(reader, {"type": "exit", "code": 2}), "cost")[0]["errors"] == [
         "aider ended with exit code 2"
     ]
     assert not contents(receive_all(reader, {"type": "exit", "code": 0}), "cost")[0]["isError"]
+
+
+PROSE = [
+    "ConnectionError is raised when",
+    "litellm.APIError: x",
+    "Warning: a",
+    "Note: b",
+    "Retrying in 1 s",
+    "Aider v1",
+    "Applied edit to x.py",
+    "Commit 1a2b3c4 d",
+    "Tokens: 1k sent, 1k received. Cost: $1 message, $1 session.",
+]
+
+
+def test_what_aiders_model_says_is_one_text_whatever_it_looks_like() -> None:
+    drafts = receive_all(make_parser("aider"), *[line(text, own=False) for text in PROSE], {"type": "exit", "code": 0})
+    (text,), (cost,) = contents(drafts, "text"), contents(drafts, "cost")
+    assert text["text"].splitlines() == PROSE
+    assert (cost["isError"], cost["totalCostUsd"]) == (False, 0.0)
+    assert {draft.type for draft in drafts} == {"text_delta", "text", "cost"}
+
+
+@pytest.mark.parametrize(
+    ("told", "errors"),
+    [
+        (["message_send_starting", "message_send"], None),
+        (["message_send_starting", "message_send", "message_send_starting"], ["litellm.RateLimitError: slow down"]),
+        (["message_send"], None),
+        ([], ["litellm.RateLimitError: slow down"]),
+    ],
+    ids=["tried again and answered", "second message not answered", "answered", "never answered"],
+)
+def test_an_aider_turn_fails_if_its_model_did_not_answer(told: list[str], errors: list[str] | None) -> None:
+    retry = line("litellm.RateLimitError: slow down")
+    drafts = receive_all(make_parser("aider"), retry, *map(analytics, told), {"type": "exit", "code": 0})
+    assert contents(drafts, "cost")[0].get("errors") == errors
+    assert len(contents(drafts, "error")) == len(errors or [])
+
+
+def test_an_aider_that_stumbles_says_over_what() -> None:
+    stumble = [analytics("message_send_starting"), analytics("message_send_exception", exception="KeyError: 'x'")]
+    drafts = receive_all(make_parser("aider"), *stumble, {"type": "exit", "code": 0})
+    assert contents(drafts, "error") == [{"message": "KeyError: 'x'"}]

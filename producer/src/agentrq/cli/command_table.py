@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "stop": ("agentrq.cli.control_commands:stop", "Stop a session, whoever owns it."),
     "list": ("agentrq.cli.inspect_commands:list_sessions", "List the sessions that are kept, the oldest start first."),
     "show": ("agentrq.cli.inspect_commands:show", "Show a session's state."),
+    "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
     "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; one that lives is stopped first."),
     "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),

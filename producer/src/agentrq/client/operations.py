@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
-from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import to_builtins
@@ -88,23 +87,18 @@ def start(
     check_text("provider", provider)
     check_text("prompt", prompt)
     # In one step: a state without a job would be a start that nobody sees.
-    created_at = datetime.now(UTC)
     outcome = yield from run_script(script_calls.open_session(
         context.keys, sid, provider, prompt, options, new_id(), context.queue,
-        extra_commands=enqueue(context.queue, sid, provider, prompt, options, created_at),
-        job_created_at=rq_commands.format_time(created_at),
+        extra_commands=enqueue(context.queue, sid, provider, prompt, options),
     ))  # fmt: skip
     if outcome == "exists":
         raise SessionExists(sid)
     return sid
 
 
-def enqueue(
-    queue: str, session_id: str, provider: str, prompt: str, options: Options, created_at: datetime
-) -> list[tuple[Any, ...]]:
+def enqueue(queue: str, session_id: str, provider: str, prompt: str, options: Options) -> list[tuple[Any, ...]]:
     """The commands that enqueue a session's start."""
-    arguments = [session_id, provider, prompt, to_builtins(options)]
-    return rq_commands.start_job(queue, session_id, arguments, created_at)
+    return rq_commands.start_job(queue, session_id, [session_id, provider, prompt, to_builtins(options)])
 
 
 class SessionSnapshot(NamedTuple):

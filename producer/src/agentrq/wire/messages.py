@@ -48,19 +48,24 @@ class Thinking(_Content):
 
 
 class TextDelta(_Content):
-    """A token-sized piece of a text: live only, not in the stream. ``offset`` counts characters."""
+    """A token-sized piece of a text: live only, not in the stream. ``offset`` counts characters.
+
+    With ``abandoned`` the agent gave up the block: its pieces are to be dropped, no whole text follows.
+    """
 
     text: str
     block_id: str
     offset: int
+    abandoned: bool = False
 
 
 class ThinkingDelta(_Content):
-    """A token-sized piece of a thought: live only, not in the stream. ``offset`` counts characters."""
+    """A token-sized piece of a thought: live only, not in the stream. Members as of `TextDelta`."""
 
     text: str
     block_id: str
     offset: int
+    abandoned: bool = False
 
 
 class ToolCall(_Content):

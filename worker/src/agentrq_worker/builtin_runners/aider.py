@@ -2,9 +2,10 @@
 
 Each prompt is one run of ``aider --message-file``, which ends when it has answered; the conversation goes on by
 aider's own chat history file, one a session. From the first query: ``cwd``, ``model``, ``permissionMode`` (``plan``:
-asked, without editing), ``resume``. What aider prints goes out line by line in ``agent_event`` (adapter ``aider``).
+aider answers without editing), ``resume``. Each line that aider prints goes out in an ``agent_event``, ``own`` where
+aider says it itself and not the model; then aider's analytics log and its exit code.
 
-Owns aider's command line, its process and the end of it. Does not own the meaning of its lines.
+Owns aider's command line, its process and the end of it. Does not own the meaning of its lines (providers/aider.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from agentrq_worker.builtin_runners.aider_history import ChatHistory
 from agentrq_worker.builtin_runners.protocol import Query, Runner, RunnerError, displayable, run
 from agentrq_worker.builtin_runners.state_files import state_file
 
@@ -40,10 +42,12 @@ _PLAIN = [
 ]
 _END_S = 2.0
 """Seconds for aider to end after TERM, before KILL."""
+_COLUMNS = "100000"
+"""Aider breaks its lines at the terminal's width: an answer is to come as the model wrote it."""
 
 
 class Aider:
-    """One session; its options are the first query's."""
+    """One session; the first query brings its options."""
 
     def __init__(self, arguments: list[str]) -> None:
         self._arguments = arguments
@@ -70,7 +74,7 @@ class Aider:
         log.unlink(missing_ok=True)
         began = time.monotonic()
         code = self._run(runner, [*self._command(), "--message-file", str(prompt), "--analytics-log", str(log)])
-        self._hand_on(runner, log)
+        self._send_analytics(runner, log)
         _event(runner, "exit", code=code, duration_ms=int((time.monotonic() - began) * 1000))
 
     def _begin(self, runner: Runner, query: Query) -> None:
@@ -99,23 +103,31 @@ class Aider:
         return [self._program, *_PLAIN, *files, *self._chosen, *self._arguments]
 
     def _run(self, runner: Runner, argv: list[str]) -> int:
+        assert self._history is not None
+        history = ChatHistory(self._history)
         try:
             # A session of its own, so that what aider starts can be ended with it.
             process = subprocess.Popen(
-                argv, cwd=self._cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+                argv,
+                cwd=self._cwd,
+                env={**os.environ, "COLUMNS": _COLUMNS},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
             )
         except OSError as error:
             raise RunnerError(f"aider could not be started: {displayable(str(error))}") from None
         self._process = process
         assert process.stdout is not None
         with process.stdout:
-            for line in process.stdout:
-                _event(runner, "line", text=line.decode("utf-8", "replace").rstrip("\r\n"))
+            for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip("\r\n")
+                _event(runner, "line", text=line, own=history.is_own(line))
         code = process.wait()
         self._process = None
         return code
 
-    def _hand_on(self, runner: Runner, log: Path) -> None:
+    def _send_analytics(self, runner: Runner, log: Path) -> None:
         with contextlib.suppress(OSError), log.open("rb") as file:
             for line in file:
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -123,7 +135,7 @@ class Aider:
                     _event(runner, "analytics", event=found.get("event"), properties=found.get("properties"))
 
     def end(self) -> None:
-        """End aider and its children, and remove what was only for this process. May be called from any thread."""
+        """Ends aider and its children, and removes this process's temporary files. May be called from any thread."""
         process = self._process
         if process is not None:
             with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""Known secrets in what a runner prints. Owns their forms and the replacing. Does NOT own which values are secrets.
+"""Finds known secrets in what a runner prints, and replaces them.
 
-Whole lines of bytes, before anything reads them. A secret is found as it is, as JSON writes it, as JSON inside JSON
-writes it, and within base64 (Basic authentication, `base64`); not where a runner spells it in pieces (several messages,
-one of them a token), nor in any other coding.
+Owns the forms of a secret: as it is, as JSON writes it, as JSON inside JSON writes it, and within base64 (Basic
+authentication, `base64`), in no other coding. Does not own which values are secrets (session/launch_plan.py), nor when
+pieces of a text are put together (stream/message_redactor.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 SHORTEST: Final = 8
 """Bytes; a shorter value is not redacted: it would be found in words and numbers that have nothing to do with it."""
@@ -30,6 +30,7 @@ class Redactor:
                     forms.update(_in_base64(part.encode("utf-8", "surrogateescape")))
         self._forms = sorted(forms, key=len, reverse=True)  # a secret within another: the longer first
         self._longest = len(self._forms[0]) if self._forms else 0
+        self._first_bytes = frozenset(form[0] for form in self._forms)
         self.count = 0
 
     def __bool__(self) -> bool:
@@ -43,14 +44,62 @@ class Redactor:
                 line = line.replace(form, MARK)
         return line
 
+    def json(self, line: bytes) -> bytes:
+        """As `line`, but what is JSON stays JSON: where a secret is a number, only texts are searched for it."""
+        clean = self.line(line)
+        if clean is line or _is_json(clean):
+            return clean
+        try:
+            return json.dumps(self._in_texts(json.loads(line))).encode()
+        except (ValueError, RecursionError):  # it was not JSON before
+            return clean
+
+    def _in_texts(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._in_texts(item) for item in value]
+        if isinstance(value, dict):
+            return {self.text(name): self._in_texts(item) for name, item in value.items()}
+        return value
+
+    def settled(self, data: bytes) -> int:
+        """How many bytes of a text that still grows end before every secret that is not whole yet."""
+        cut = len(data)
+        for at in range(max(0, cut - self._longest + 1), cut):
+            if data[at] in self._first_bytes and any(
+                len(form) > cut - at and form.startswith(data[at:]) for form in self._forms
+            ):
+                cut = at
+                break
+        while (start := min((self._start_across(form, data, cut) for form in self._forms), default=cut)) < cut:
+            cut = start  # a whole secret that stands across the cut waits as well
+        return cut
+
+    def _start_across(self, form: bytes, data: bytes, cut: int) -> int:
+        """Where a whole secret begins that stands across the cut; the cut itself where there is none."""
+        start = data.find(form, max(0, cut - len(form) + 1), cut + len(form) - 1)
+        return cut if start < 0 else min(start, cut)
+
     def text(self, text: str, limit: int | None = None) -> str:
         """As `line`, for a log; a text cut at ``limit`` bytes loses its end, where half a secret may be."""
-        data = text.encode("utf-8", "surrogateescape")
+        try:
+            data = text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a character, as JSON can write it
+            data = text.encode("utf-8", "replace")
         cut = limit is not None and len(data) >= limit - 3  # a character cut in two is longer or shorter than it was
         clean = self.line(data)
         if cut:
             clean = clean[: max(len(clean) - self._longest, 0)]
         return clean.decode("utf-8", "replace")
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _forms(secret: str) -> set[bytes]:

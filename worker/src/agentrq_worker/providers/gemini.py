@@ -20,7 +20,7 @@ from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
-from agentrq_worker.providers.streamed_text import LARGEST, Block
+from agentrq_worker.providers.streamed_text import CurrentText
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
 
@@ -88,38 +88,28 @@ class GeminiParser(OutputParser):
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
         self._session: Any = None
-        self._block: Block | None = None
-        self._blocks = 0
+        self._text = CurrentText(epoch)
 
     def _init(self, event: InitLine, line: bytes) -> list[DraftMessage]:
         if self._session is not None and event.session_id == self._session:
-            return self._end_text()
+            return self._text.end()
         self._session = event.session_id
         init = Init(provider_session_id=json_line.optional(event.session_id), model=json_line.optional(event.model))
-        return [*self._end_text(), DraftMessage("init", init)]
+        return [*self._text.end(), DraftMessage("init", init)]
 
     def _message(self, event: MessageLine, line: bytes) -> list[DraftMessage]:
         if event.role == "user":  # the prompt, which the session has published
-            return self._end_text()
+            return self._text.end()
         if event.content is None:
-            return [*self._end_text(), DraftMessage(*json_line.malformed("message", "its content is missing", line))]
-        drafts: list[DraftMessage] = []
-        if self._block is None or event.delta is not True or self._block.size > LARGEST:
-            drafts += self._end_text()
-            self._blocks += 1
-            self._block = Block(f"{self._epoch}.{self._blocks}")
-        if event.content:
-            drafts.append(self._block.piece(event.content))
-        if event.delta is not True:
-            drafts = [draft for draft in drafts if draft.type != "text_delta"] + self._end_text()
-        return drafts
-
-    def _end_text(self) -> list[DraftMessage]:
-        block, self._block = self._block, None
-        return [block.whole()] if block is not None and block.size else []
+            return [*self._text.end(), DraftMessage(*json_line.malformed("message", "its content is missing", line))]
+        if event.delta is True:
+            return self._text.add(event.content)
+        drafts = self._text.end()
+        self._text.add(event.content)
+        return drafts + self._text.end()
 
     def _tool_use(self, event: ToolUse, line: bytes) -> list[DraftMessage]:
-        drafts = self._end_text()
+        drafts = self._text.end()
         self._call(
             event.tool_id,
             json_line.text(event.tool_name),
@@ -131,7 +121,7 @@ class GeminiParser(OutputParser):
         return drafts
 
     def _tool_result(self, event: ToolResultLine, line: bytes) -> list[DraftMessage]:
-        drafts = self._end_text()
+        drafts = self._text.end()
         failed = event.status == "error"
         output = json_line.passed_or(event.output, "")
         if failed and output == "":
@@ -142,8 +132,8 @@ class GeminiParser(OutputParser):
     def _error(self, event: ErrorLine, line: bytes) -> list[DraftMessage]:
         message = json_line.text(event.message) or "unknown"
         if event.severity == "warning":
-            return [*self._end_text(), DraftMessage("status", StatusReport(subtype="warning", message=message))]
-        return [*self._end_text(), DraftMessage("error", Error(message=message))]
+            return [*self._text.end(), DraftMessage("status", StatusReport(subtype="warning", message=message))]
+        return [*self._text.end(), DraftMessage("error", Error(message=message))]
 
     def _result_line(self, event: ResultLine, line: bytes) -> list[DraftMessage]:
         drafts = self.close(_UNANSWERED)
@@ -164,8 +154,8 @@ class GeminiParser(OutputParser):
         return drafts
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; an unfinished text is said as it stands."""
-        return [*self._end_text(), *super().close(reason)]
+        """As `OutputParser.close`; an unfinished text is published as it stands."""
+        return [*self._text.end(), *super().close(reason)]
 
     _readers: ClassVar[Mapping[type, Reader]] = {
         InitLine: _init,

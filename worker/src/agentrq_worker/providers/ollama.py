@@ -20,7 +20,7 @@ from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
-from agentrq_worker.providers.streamed_text import LARGEST, Block
+from agentrq_worker.providers.streamed_text import CurrentText
 
 _NO_TOOLS = "Not run: nothing here runs a model's tools"
 
@@ -73,8 +73,8 @@ class OllamaParser(OutputParser):
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
         self._began = False
-        self._block: Block | None = None
-        self._count = 0  # blocks and calls: their ids
+        self._text = CurrentText(epoch)
+        self._call_count = 0
 
     def _chunk(self, event: Chunk, line: bytes) -> list[DraftMessage]:
         if event.type == "init":
@@ -111,30 +111,18 @@ class OllamaParser(OutputParser):
 
     def _message(self, message: Message, drafts: list[DraftMessage], line: bytes) -> None:
         if message.thinking:
-            drafts += self._piece(message.thinking, thought=True)
+            drafts += self._text.add(message.thinking, thought=True)
         if message.content:
-            drafts += self._piece(message.content, thought=False)
+            drafts += self._text.add(message.content)
         for call in message.tool_calls or ():
-            drafts += self._end_text()
-            self._count += 1
+            drafts += self._text.end()
+            self._call_count += 1
             function = call.function or Function()
             name, arguments = json_line.text(function.name), json_line.passed_or(function.arguments, {})
             own_id = json_line.text(call.id)
             if not own_id or own_id in self._calls:  # each call of a chunk is another one, whatever its id
-                own_id = f"{own_id or 'call'}_{self._count}"
+                own_id = f"{own_id or 'call'}_{self._call_count}"
             self._call(own_id, name, arguments, None, drafts, line)
-
-    def _piece(self, text: str, thought: bool) -> list[DraftMessage]:
-        drafts: list[DraftMessage] = []
-        if self._block is None or self._block.thought is not thought or self._block.size > LARGEST:
-            drafts += self._end_text()
-            self._count += 1
-            self._block = Block(f"{self._epoch}.{self._count}", thought)
-        return [*drafts, self._block.piece(text)]
-
-    def _end_text(self) -> list[DraftMessage]:
-        block, self._block = self._block, None
-        return [block.whole()] if block is not None else []
 
     def _figures(self, event: Chunk, error: str) -> DraftMessage:
         return self._cost(
@@ -148,7 +136,7 @@ class OllamaParser(OutputParser):
         )
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; an unfinished text is said as it stands."""
-        return [*self._end_text(), *super().close(reason)]
+        """As `OutputParser.close`; an unfinished text is published as it stands."""
+        return [*self._text.end(), *super().close(reason)]
 
     _readers: ClassVar[Mapping[type, Reader]] = {Chunk: _chunk}

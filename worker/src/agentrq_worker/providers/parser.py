@@ -139,13 +139,17 @@ class OutputParser(ABC):
 
         For the end of a turn and of the runner: nothing else will answer them. The agent may use their ids again.
         """
-        drafts = self._give_up_indented()
-        drafts += [
+        return self._give_up_indented() + self._end_span(reason, set(self._parents))
+
+    def _end_span(self, reason: str, calls: set[str]) -> list[DraftMessage]:
+        """As `close` does it for these open ``calls`` (public ids); others stay open."""
+        drafts = [
             DraftMessage("tool_result", ToolResult(tool_use_id=call, output=reason, is_error=True), parent)
             for call, parent in self._parents.items()
+            if call in calls
         ]
-        self._calls.close_all()
-        self._parents.clear()
+        self._calls.close_all(calls)
+        self._parents = {call: parent for call, parent in self._parents.items() if call not in calls}
         self._answered.clear()
         self._call_lines.clear()
         return drafts

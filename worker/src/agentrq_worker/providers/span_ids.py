@@ -8,7 +8,7 @@ opens or closes a call or a request (each parser's matter).
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 
 _HAS_EPOCH = re.compile(r"\d+\.")
 
@@ -66,6 +66,7 @@ class SpanIds:
         own = next((own for own, given in self._open.items() if given == public), None)
         return own is not None and self.close(own) is not None
 
-    def close_all(self) -> None:
-        """Closes every open one."""
-        self._open.clear()
+    def close_all(self, publics: Container[str] | None = None) -> None:
+        """Closes every open one, or those that have one of these public ids."""
+        kept = {} if publics is None else {own: name for own, name in self._open.items() if name not in publics}
+        self._open = kept

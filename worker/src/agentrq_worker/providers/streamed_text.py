@@ -1,10 +1,12 @@
 """Texts and thoughts that come in pieces: each piece live, then the whole once. Pure.
 
-Owns the pieces of one block and its offsets. Does not own when a block begins or ends (each parser's matter).
+Owns the pieces of one block and its offsets, and the block under way where pieces have no ids. Does not own what ends
+a block (each parser's matter).
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from agentrq.wire.messages import Text, TextDelta, Thinking, ThinkingDelta
@@ -44,3 +46,41 @@ class Block:
         if self.thought:
             return DraftMessage("thinking", Thinking(text=words, block_id=self.block_id), self.parent)
         return DraftMessage("text", Text(text=words, block_id=self.block_id), self.parent)
+
+
+class CurrentText:
+    """The text under way of an agent that gives its pieces no ids: one block at a time, ended by what comes next."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._count = 0
+        self._block: Block | None = None
+        self._speaker: Hashable = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a block has begun and not ended."""
+        return self._block is not None
+
+    def add(
+        self, text: str, thought: bool = False, parent: str | None = None, message: Hashable = None
+    ) -> list[DraftMessage]:
+        """One more piece, which may be empty: its delta; before it the whole of a block that this piece ends.
+
+        A piece belongs to the block under way if it is of the same kind, sub-agent and ``message``.
+        """
+        drafts: list[DraftMessage] = []
+        block, speaker = self._block, (thought, parent, message)
+        if block is None or speaker != self._speaker or block.size > LARGEST:
+            drafts += self.end()
+            self._count += 1
+            self._speaker = speaker
+            block = self._block = Block(f"{self._epoch}.{self._count}", thought, parent)
+        if text:
+            drafts.append(block.piece(text))
+        return drafts
+
+    def end(self) -> list[DraftMessage]:
+        """The whole of the block under way; nothing where there is none, or an empty one."""
+        block, self._block = self._block, None
+        return [block.whole()] if block is not None and block.size else []

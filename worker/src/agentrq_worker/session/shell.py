@@ -24,6 +24,7 @@ from agentrq_worker.session.prompt_queue import MOST_UNSENT
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.event_log import EventLog
+from agentrq_worker.stream.message_redactor import MessageRedactor
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class SessionShell:
                 self.id, claimed.provider, claimed.options, self._options, claimed.total, self._lane.epoch,
                 self._settings,
             )  # fmt: skip
+            if launch.redactor:
+                self._lane.redactor = MessageRedactor(launch.redactor)
             with launch.spawning() as arguments:
                 self._process = await RunnerProcess.spawn(
                     **arguments,
@@ -335,7 +338,7 @@ class SessionShell:
             self._fail(f"The runner closed its {pipe} and did not end")
 
     def _lines(self, lines: list[bytes | LineTooLong]) -> None:
-        redact = self._launch.redactor.line if self._launch is not None and self._launch.redactor else None
+        redact = self._launch.redactor.json if self._launch is not None and self._launch.redactor else None
         try:
             self._talk.lines(
                 lines if redact is None else [redact(line) if isinstance(line, bytes) else line for line in lines]

@@ -25,6 +25,7 @@ from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.stream.buffer import EventBuffer
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
+from agentrq_worker.stream.message_redactor import MessageRedactor
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class EventLog:
         """Redis came back without this session, or with an older one: it is given back before the next write."""
         self.state = state
         """What the state is to hold, as far as it is known here: for such a Redis."""
+        self.redactor: MessageRedactor | None = None
+        """Takes secrets out of what the runner says; None where there are none."""
         self._commit_callbacks: list[tuple[int, Callable[[], None]]] = []
         self._wake = wake
         self._seq = cursor.seq
@@ -101,6 +104,8 @@ class EventLog:
         atomic_with_next: bool = False,
     ) -> None:
         """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``atomic_with_next`` as in `Entry`."""
+        if self.redactor is not None:
+            content = self.redactor.content(kind, content)
         self._add("m", self._json(kind, content, parent_id), fields, atomic_with_next=atomic_with_next)
 
     def add_messages(self, drafts: Iterable[DraftMessage]) -> None:
@@ -108,6 +113,8 @@ class EventLog:
         # The way of nearly all that a worker reads: what is looked up, is once for all of them.
         if not self._open:
             return
+        if self.redactor is not None:
+            drafts = self.redactor.drafts(drafts)
         middles, join, seq, deltas = dict[str, bytes](), b"".join, self._seq, self._deltas
         live, first, jsons, head, encode_clean = False, seq + 1, list[bytes](), self._live, encoder.encode
         for draft in drafts:
@@ -166,6 +173,8 @@ class EventLog:
 
     def add_end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
         """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
+        if error is not None and self.redactor is not None:
+            error = self.redactor.text(error)
         event = StatusEvent("", self.session_id, status, script_calls.now_ms(), error, reason)
         state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
         if error is not None:

@@ -33,7 +33,7 @@ from agentrq_worker.providers.jsonrpc.parser import (
 )
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
 from agentrq_worker.providers.running_cost import RunningCost
-from agentrq_worker.providers.streamed_text import LARGEST, Block
+from agentrq_worker.providers.streamed_text import CurrentText
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
 _CHUNKS: Final = {"agent_message_chunk": False, "agent_thought_chunk": True}
@@ -63,9 +63,7 @@ class AcpParser(JsonRpcParser):
         """The agent's session id."""
         self.running_cost = RunningCost()
         self._began = False
-        self._block: Block | None = None
-        self._speaker: Any = None  # of the current block: thought or text, sub-agent, message
-        self._blocks = 0
+        self._text = CurrentText(epoch)
         self._unpublished: list[Call] = []  # the calls whose input may still come
         self._turn_calls = TurnCalls()
         self._plan = ""
@@ -132,7 +130,7 @@ class AcpParser(JsonRpcParser):
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; an unfinished text is published as it stands."""
-        return [*self._end_text(), *self._publish_calls(), *super().close(reason)]
+        return [*self._text.end(), *self._publish_calls(), *super().close(reason)]
 
     # -- updates
 
@@ -148,17 +146,17 @@ class AcpParser(JsonRpcParser):
             return []
         reader = self._updates.get(kind)
         if reader is None:
-            return [*self._end_text(), *self._publish_calls(), DraftMessage(*json_line.unknown(line))]
+            return [*self._text.end(), *self._publish_calls(), DraftMessage(*json_line.unknown(line))]
         if kind in _CHUNKS:
             return [*self._publish_calls(), *reader(self, update, line)]
         if kind == "tool_call_update":
             drafts = reader(self, update, line)
-            return [*self._end_text(), *drafts] if drafts else []
+            return [*self._text.end(), *drafts] if drafts else []
         if kind in _ASIDE:
             return reader(self, update, line)
         if kind == "usage_update":  # may come in the middle of a text
             return self._publish_calls()
-        return [*self._end_text(), *self._publish_calls(), *reader(self, update, line)]
+        return [*self._text.end(), *self._publish_calls(), *reader(self, update, line)]
 
     def _chunk(self, update: Update, line: bytes) -> list[DraftMessage]:
         thought = _CHUNKS[str(update.session_update)]
@@ -167,23 +165,11 @@ class AcpParser(JsonRpcParser):
         except (ValueError, RecursionError) as error:
             return [DraftMessage(*json_line.malformed(str(update.session_update), str(error), line))]
         if chunk.type != "text":
-            return [*self._end_text(), DraftMessage(*json_line.unknown(line))]
+            return [*self._text.end(), DraftMessage(*json_line.unknown(line))]
         if chunk.text is None:
             return [DraftMessage(*json_line.malformed(str(update.session_update), "its text is missing", line))]
-        drafts: list[DraftMessage] = []
-        block, speaker = self._block, (thought, self._parent(update), update.message_id)
-        if block is None or speaker != self._speaker or block.size > LARGEST:
-            drafts += self._end_text()
-            self._blocks += 1
-            self._speaker = speaker
-            block = self._block = Block(f"{self._epoch}.{self._blocks}", thought, speaker[1])
-        if chunk.text:
-            drafts.append(block.piece(chunk.text))
-        return drafts if self.in_turn else [*drafts, *self._end_text()]
-
-    def _end_text(self) -> list[DraftMessage]:
-        block, self._block = self._block, None
-        return [block.whole()] if block is not None and block.size else []
+        drafts = self._text.add(chunk.text, thought, self._parent(update), json_line.text(update.message_id))
+        return drafts if self.in_turn else [*drafts, *self._text.end()]
 
     def _tool(self, update: Update, line: bytes) -> list[DraftMessage]:
         own_id, kind = update.tool_call_id, str(update.session_update)
@@ -271,13 +257,13 @@ class AcpParser(JsonRpcParser):
             return [DraftMessage(*json_line.malformed(acp_asks.PERMISSION, "it has no tool call", line))]
         call = self._turn_calls.under_way(tool.tool_call_id, None)
         call.update(tool)
-        drafts = [*self._end_text(), *self._publish_calls(), *self._publish_call(call)]
+        drafts = [*self._text.end(), *self._publish_calls(), *self._publish_call(call)]
         tool_use_id = self._call_id(tool.tool_call_id)
         return [*drafts, acp_asks.permission(self.request_id(self.event.id), call, tool_use_id, params)]
 
     def _elicitation(self, params: Params, line: bytes) -> list[DraftMessage]:
         assert self.event is not None
-        return [*self._end_text(), acp_asks.elicitation(self.request_id(self.event.id), params)]
+        return [*self._text.end(), acp_asks.elicitation(self.request_id(self.event.id), params)]
 
     def _cancelled(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._withdraw(params.request_id)

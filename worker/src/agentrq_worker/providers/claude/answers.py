@@ -6,6 +6,7 @@ Owns the shapes, which are `PermissionResult`, `ElicitResult` and `UserDialogRes
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
 from agentrq_worker.providers.answers import Decision, answers_to, decided, decision, form
@@ -15,6 +16,7 @@ from agentrq_worker.providers.json_line import mapping, members, passed_or, valu
 from agentrq_worker.providers.protocol import CommandRefused
 
 DENIED: Final = "The user denied this."
+UNANSWERED: Final = "The turn was interrupted before anybody answered."
 
 
 def reply(request: ControlRequest, answer: Any) -> dict[str, Any]:
@@ -33,6 +35,13 @@ def reply(request: ControlRequest, answer: Any) -> dict[str, Any]:
         return {"behavior": "cancelled"}
     content = given.changed if given is not None else mapping(answer).get("answers", answer)
     return {"behavior": "completed", "result": mapping(content).get("0", content)}
+
+
+def cancelled(request: ControlRequest) -> dict[str, Any]:
+    """What answers ``request`` when nobody will."""
+    if request.subtype == "can_use_tool":
+        return {"behavior": "deny", "message": UNANSWERED}
+    return {"action": "cancel"} if request.subtype == "elicitation" else {"behavior": "cancelled"}
 
 
 def _permitted(request: ControlRequest, given: Decision) -> dict[str, Any]:
@@ -59,7 +68,18 @@ def _granted(request: ControlRequest, given: Decision) -> list[Any]:
 
 
 def _answered(request: ControlRequest, questions: list[dict[str, Any]], answer: Any) -> dict[str, Any]:
-    """The tool reads its answers from its own input, by the questions' texts; without any the agent is told so."""
+    """The tool reads its answers from its own input, by the questions' texts; without any the agent is told so.
+
+    Where several questions have the same text, one answer tells theirs apart by their headers.
+    """
     said = answers_to([question["id"] for question in questions], answer) or {}
-    answers = {each["question"]: ", ".join(said[each["id"]]) for each in questions if said.get(each["id"])}
+    by_text: dict[str, list[tuple[str, str]]] = {}
+    for number, each in enumerate(questions, 1):
+        if given := said.get(each["id"]):
+            by_text.setdefault(each["question"], []).append((each["header"] or str(number), ", ".join(given)))
+    asked = Counter(each["question"] for each in questions)
+    answers = {
+        words: "; ".join(f"{header}: {one}" for header, one in given) if asked[words] > 1 else given[0][1]
+        for words, given in by_text.items()
+    }
     return {"behavior": "allow", "updatedInput": {**members(request.input), "answers": answers}}

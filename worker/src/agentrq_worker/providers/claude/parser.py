@@ -17,10 +17,12 @@ from typing import Any, ClassVar, get_args
 from msgspec import UNSET
 
 from agentrq.wire.messages import (
+    ApprovalRequest,
     ApprovalResolved,
     Compaction,
     Error,
     Init,
+    Question,
     SessionTotal,
     StatusReport,
     Text,
@@ -29,14 +31,14 @@ from agentrq.wire.messages import (
     ThinkingDelta,
 )
 from agentrq_worker.providers import json_line
-from agentrq_worker.providers.claude import notices
+from agentrq_worker.providers.claude import background_tasks, notices
 from agentrq_worker.providers.claude.approvals import asked
+from agentrq_worker.providers.claude.background_tasks import BackgroundTasks
 from agentrq_worker.providers.claude.stream_blocks import StreamBlocks
 from agentrq_worker.providers.claude.wire import (
     AssistantLine,
     Block,
     ControlCancelLine,
-    ControlRequest,
     ControlRequestLine,
     Notice,
     RateLimitLine,
@@ -50,7 +52,8 @@ from agentrq_worker.providers.claude.wire import (
     tags,
 )
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import NO_TURNS, OutputParser, Reader
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
+from agentrq_worker.providers.span_ids import SpanIds
 
 _KNOWN_BLOCKS = frozenset({"text", "thinking", "tool_use", "server_tool_use", "tool_result"})
 
@@ -65,20 +68,38 @@ class ClaudeParser(OutputParser):
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
         self._voices: dict[str | None, StreamBlocks] = {}
-        self.asked: dict[str, ControlRequest] = {}
-        """What the CLI has asked in this turn, by request id."""
+        self._requests = SpanIds(epoch)
+        self.open_requests: dict[str, ControlRequestLine] = {}
+        """What the CLI waits for an answer to, by the id that clients see."""
+        self._tasks = BackgroundTasks()
+        self.turns_begun = 0
+        """How often the CLI said that a turn begins."""
         self._session: str | None = None
         self._setting: tuple[Any, Any] = (None, None)  # model and permission mode
-        self._cost_so_far = 0.0  # the last total_cost_usd
+        self._cost_so_far: float | None = None  # the last total_cost_usd of this process
         self._last_result: Any = None  # its uuid, until the next turn shows
+
+    @property
+    def background(self) -> tuple[str, ...]:
+        """The background tasks that run now, by label."""
+        return self._tasks.labels
+
+    def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
+        """As `OutputParser.close`; the blocks whose whole has not come are abandoned."""
+        return [draft for parent, voice in self._voices.items() for draft in voice.abandon(parent)] + super().close(
+            reason
+        )
 
     def _voice(self, parent: str | None) -> StreamBlocks:
         voice = self._voices[parent] = StreamBlocks()
         return voice
 
+    def _public_parent(self, own_id: str | None) -> str | None:
+        return None if own_id is None else self._call_id(own_id)
+
     def _assistant(self, event: AssistantLine, line: bytes) -> list[DraftMessage]:
         self._last_result = None
-        parent, speech = event.parent_tool_use_id, event.message
+        parent, speech = self._public_parent(event.parent_tool_use_id), event.message
         blocks = speech.content
         drafts: list[DraftMessage] = []
         if isinstance(blocks, list):
@@ -117,7 +138,7 @@ class ClaudeParser(OutputParser):
     def _user(self, event: UserLine, line: bytes) -> list[DraftMessage]:
         if event.isReplay is True:  # the prompt itself, which the session has published
             return []
-        parent = event.parent_tool_use_id
+        parent = self._public_parent(event.parent_tool_use_id)
         content = event.message.content
         if isinstance(content, str):
             return [DraftMessage("status", StatusReport(subtype="user", message=content), parent)]
@@ -142,27 +163,29 @@ class ClaudeParser(OutputParser):
 
     def _stream_event(self, event: StreamEventLine, line: bytes) -> list[DraftMessage]:
         inner = event.event
-        parent = event.parent_tool_use_id
+        parent = self._public_parent(event.parent_tool_use_id)
         voice = self._voices.get(parent) or self._voice(parent)
         delta = inner.delta
         if delta is None:
+            if inner.type == "message_start" and inner.message is not None and inner.message.id is not None:
+                return voice.begin(inner.message.id, parent)
+            drafts = voice.continue_message(event.api_message_id, parent)
             if inner.type == "content_block_start":
-                voice.block(event.api_message_id, inner.index)
-            elif inner.type == "message_start" and inner.message is not None and inner.message.id is not None:
-                voice.begin(inner.message.id)
-            return []
+                voice.begin_block(inner.index)
+            return drafts
         kind = delta.type
         piece = delta.text if kind == "text_delta" else delta.thinking if kind == "thinking_delta" else None
         if piece is None:
             return []
-        block_id = voice.block(event.api_message_id, inner.index)
+        drafts = voice.continue_message(event.api_message_id, parent)
+        block_id, offset = voice.piece(inner.index, piece, kind == "thinking_delta")
         if not block_id:
-            return []
-        offset = voice.offset
-        voice.offset = offset + len(piece)
+            return drafts
         if kind == "text_delta":
-            return [DraftMessage("text_delta", TextDelta(piece, block_id, offset), parent)]
-        return [DraftMessage("thinking_delta", ThinkingDelta(piece, block_id, offset), parent)]
+            drafts.append(DraftMessage("text_delta", TextDelta(piece, block_id, offset), parent))
+        else:
+            drafts.append(DraftMessage("thinking_delta", ThinkingDelta(piece, block_id, offset), parent))
+        return drafts
 
     def _system(self, event: SystemLine, line: bytes) -> list[DraftMessage]:
         self._last_result = None
@@ -177,11 +200,15 @@ class ClaudeParser(OutputParser):
             )
             return [DraftMessage("compaction", content)]
         subtype = json_line.text(event.subtype) or "system"
-        message = notices.notice(subtype, json_line.members(line))
+        found = json_line.members(line)
+        if subtype in background_tasks.SUBTYPES:
+            self._tasks.read(subtype, found)
+        message = notices.notice(subtype, found)
         return [DraftMessage("status", StatusReport(subtype=subtype, message=message))]
 
     def _init(self, event: SystemLine) -> list[DraftMessage]:
         """The first, and that of another conversation, is published; a later one only if it changes something."""
+        self.turns_begun += 1
         session = json_line.text(event.session_id)
         setting = (event.model, event.permissionMode)
         before, self._setting = self._setting, setting
@@ -208,9 +235,8 @@ class ClaudeParser(OutputParser):
         if event.uuid is not None and event.uuid == self._last_result:  # the same line once more
             return []
         self._last_result = event.uuid
-        self.asked.clear()
-        for voice in self._voices.values():
-            voice.end_turn()
+        drafts = [draft for parent, voice in self._voices.items() for draft in voice.end_turn(parent)]
+        drafts += self._close_calls_of_turn()
         usage = json_line.mapping(event.usage)
         failed = event.is_error if isinstance(event.is_error, bool) else event.subtype != "success"
         errors = [str(error) for error in event.errors] if isinstance(event.errors, list) else []
@@ -227,35 +253,61 @@ class ClaudeParser(OutputParser):
             result=result,
             errors=errors or UNSET,
         )
-        return [cost]
+        return [*drafts, cost]
+
+    def _close_calls_of_turn(self) -> list[DraftMessage]:
+        """The turn is over, so the results of its calls were lost. Sub-agents in the background go on with theirs."""
+        of_turn: set[str] = set()
+        for call, parent in self._parents.items():
+            if parent is None or parent in of_turn:
+                of_turn.add(call)
+        return self._end_span("Not known: the turn ended without a readable result of this call", of_turn)
 
     def _turn_cost(self, event: ResultLine) -> float:
         """One turn's part of the running sum ``total_cost_usd``.
 
-        The sum begins anew in each process, of which one session may see several. ``result_index`` 0 (CLI 2.1.330)
-        or a lower sum shows one. As a resumed process may begin with what its transcript saved,
-        ``model_usage_since_last_result`` is believed where it says that less was spent.
+        Within a process the sum only grows. A process may begin it anew or go on with what its conversation has cost
+        before, and one session may see several processes, also under one owner. ``result_index`` 0 (CLI 2.1.330), a
+        lower sum or an owner's first result show a new one.
         """
         total = json_line.amount(event.total_cost_usd)
+        if not total:  # absent, or of a turn that was refused: the sum is where it was
+            return 0.0
         before, self._cost_so_far = self._cost_so_far, total
-        if event.result_index != 0 and total >= before:
+        if before is not None and event.result_index != 0 and total >= before:
             return total - before
         since = event.model_usage_since_last_result
-        if not isinstance(since, dict):
-            return total
-        return min(total, sum(json_line.amount(json_line.mapping(used).get("costUSD")) for used in since.values()))
+        if isinstance(since, dict):
+            return min(total, sum(json_line.amount(json_line.mapping(used).get("costUSD")) for used in since.values()))
+        had = self.total.cost_usd
+        return total if total < had or _counts_this_turn_only(event) else total - had
 
     def _control_request(self, event: ControlRequestLine, line: bytes) -> list[DraftMessage]:
+        if event.request_id in self._requests:  # the same line once more
+            return []
         draft = asked(event)
         if draft is None:
             return [DraftMessage(*json_line.unknown(line))]
-        if event.request_id in self.asked:  # the same line once more
-            return []
-        self.asked[event.request_id] = event.request
+        public = self._requests.open(event.request_id, event.request_id)
+        self.open_requests[public] = event
+        content = draft.content
+        if isinstance(content, ApprovalRequest | Question):
+            content.request_id = public
+        if isinstance(content, ApprovalRequest) and isinstance(content.tool_use_id, str):
+            content.tool_use_id = self._call_id(content.tool_use_id)
         return [draft]
 
+    def close_request(self, public: str) -> None:
+        """A request was answered, or will not be: the CLI may use its id again."""
+        self.open_requests.pop(public, None)
+        self._requests.close_public(public)
+
     def _control_cancel(self, event: ControlCancelLine, line: bytes) -> list[DraftMessage]:
-        content = ApprovalResolved(request_id=event.request_id, decision="withdrawn", by="agent")
+        public = self._requests.public(event.request_id)
+        if public is None:
+            return []
+        self.close_request(public)
+        content = ApprovalResolved(request_id=public, decision="withdrawn", by="agent")
         return [DraftMessage("approval_resolved", content)]
 
     def _rate_limit(self, event: RateLimitLine, line: bytes) -> list[DraftMessage]:
@@ -276,6 +328,13 @@ class ClaudeParser(OutputParser):
         **dict.fromkeys(get_args(Notice), _notice),
         **dict.fromkeys(get_args(Silent), _silent),
     }
+
+
+def _counts_this_turn_only(event: ResultLine) -> bool:
+    """Whether the tokens that ``total_cost_usd`` is the price of are those of this turn alone."""
+    used = json_line.mapping(event.modelUsage).values()
+    spent = sum(json_line.whole(json_line.mapping(one).get("outputTokens")) for one in used)
+    return spent > 0 and spent == json_line.whole(json_line.mapping(event.usage).get("output_tokens"))
 
 
 def _other(block: Block, position: int, parent: str | None, line: bytes) -> DraftMessage:

@@ -4,10 +4,11 @@ Owns the flags, the prompts, the control requests and when they take effect. Doe
 (claude/parser.py) nor the shapes of answers (claude/answers.py). Sources: `claude --help` and behaviour of CLI 2.1.330,
 `SDKUserMessage` and `SDKControlRequest` of `@anthropic-ai/claude-agent-sdk` 0.3.330.
 
-What was measured and decides: nothing is printed before the first prompt, not even on `--resume`, whose history is not
-repeated. An interrupt between a prompt and the turn's beginning is acknowledged and lost. A prompt of priority "next"
-joins the turn at the next tool result, or follows it as a turn of its own; one of priority "now" aborts tools.
-Closing stdin alone lets the running tool and every background task end first.
+What was measured and decides: nothing is printed before the first line on stdin, not even on `--resume`, whose history
+is not repeated. Every turn begins with an `init`, also one that no prompt began. An interrupt between a prompt and the
+turn's beginning is acknowledged and lost. A prompt of priority "next" joins the turn at the next tool result, or
+follows it as a turn of its own; one of priority "now" aborts tools. Closing stdin alone lets the running tool and every
+background task end first.
 """
 
 from __future__ import annotations
@@ -24,8 +25,22 @@ from agentrq_worker.providers.claude import answers
 from agentrq_worker.providers.claude.parser import ClaudeParser
 from agentrq_worker.providers.claude.wire import ControlRequestLine
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.json_line import text
 from agentrq_worker.providers.parser import NO_TURNS, LineInPieces
-from agentrq_worker.providers.protocol import AgentProtocol, Alive, CommandRefused, Ended, Log, ProtocolEvent, Write
+from agentrq_worker.providers.protocol import (
+    AgentProtocol,
+    Alive,
+    Background,
+    CommandRefused,
+    Ended,
+    Log,
+    ProtocolEvent,
+    Ready,
+    Reply,
+    Sent,
+    TurnStarted,
+    Write,
+)
 
 FLAGS: Final = (
     "-p",
@@ -69,8 +84,15 @@ class ClaudeProtocol(AgentProtocol):
         self._asks = options.approvals is not None
         self._requests = 0
         self._started = False  # a first init came
-        self._working = False  # the turn has begun: an interrupt takes effect
+        self._prompted = False  # a first prompt was handed over: nothing begins a turn before it
+        self._in_turn = False  # a prompt was handed over, or the agent began a turn of its own
+        self._working = False  # the turn's work has begun: an interrupt takes effect
         self._interrupt_due = False
+        self._heard = True  # the agent has said something since it was first written to
+        self._initialize = ""  # the request that carries the system prompt
+        self._unconfirmed: set[str] = set()
+        self._background: tuple[str, ...] = ()
+        self._turns_begun = 0
 
     def command(self, program: list[str], options: Options) -> list[str]:
         """The program with the flags of the options."""
@@ -80,7 +102,6 @@ class ClaudeProtocol(AgentProtocol):
         given: dict[str, Any] = {
             "permission-mode": mode,
             "model": options.model,
-            "append-system-prompt": options.system_prompt,
             "max-turns": options.max_turns,
             "max-budget-usd": options.max_budget_usd,
             "worktree": options.worktree_name,
@@ -94,8 +115,23 @@ class ClaudeProtocol(AgentProtocol):
             argv += _flag("add-dir", directory)
         return argv
 
+    def open(self) -> bytes:
+        """The system prompt: no argument, which holds 128 KiB at most and which every user of the machine can read."""
+        if self._options.system_prompt is None:
+            return b""
+        self._heard = False
+        self._initialize, line = self._request("initialize", appendSystemPrompt=self._options.system_prompt)
+        return line
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the agent has answered: it says nothing before it is written to."""
+        return self._heard
+
     def prompt(self, text: str) -> bytes:
         """The user's message."""
+        self._heard = self._heard and self._started
+        self._prompted = self._in_turn = True
         self._working = False
         return _user(text)
 
@@ -103,27 +139,36 @@ class ClaudeProtocol(AgentProtocol):
         """The user's message, for the running turn's next request to the model."""
         return _user(text, priority="next")
 
-    def interrupt(self) -> bytes:
+    def interrupt(self) -> Sent:
         """The control request; sent once more when the turn begins, should it not have yet."""
-        self._interrupt_due = not self._working
-        return self._control("interrupt")
+        self._interrupt_due = self._in_turn and not self._working
+        return self._confirmed("interrupt")
 
-    def set_model(self, model: str) -> bytes:
+    def set_model(self, model: str) -> Sent:
         """The control request: for the next requests to the model."""
-        return self._control("set_model", model=model)
+        return self._confirmed("set_model", model=model)
 
-    def set_permission_mode(self, mode: str) -> bytes:
+    def set_permission_mode(self, mode: str) -> Sent:
         """The control request. Raises `CommandRefused` for a mode that would pass a policy by."""
         if self._asks and mode not in _ASKING:
             raise CommandRefused(f"a policy decides on approvals: use one of {', '.join(sorted(_ASKING))}")
-        return self._control("set_permission_mode", mode=mode)
+        return self._confirmed("set_permission_mode", mode=mode)
 
     def answer(self, request_id: str, answer: Any) -> bytes:
         """The control response. Raises `CommandRefused` if it does not fit or the request is closed."""
-        request = self._parser.asked.get(request_id)
-        if request is None:
+        asked = self._parser.open_requests.get(request_id)
+        if asked is None:
             raise CommandRefused("no such request is open")
-        response = {"subtype": "success", "request_id": request_id, "response": answers.reply(request, answer)}
+        return self._respond(request_id, asked, answers.reply(asked.request, answer))
+
+    def withdraw(self, request_id: str) -> bytes:
+        """The control response that nobody will answer; empty if the request is closed."""
+        asked = self._parser.open_requests.get(request_id)
+        return b"" if asked is None else self._respond(request_id, asked, answers.cancelled(asked.request))
+
+    def _respond(self, request_id: str, asked: ControlRequestLine, reply: dict[str, Any]) -> bytes:
+        self._parser.close_request(request_id)
+        response = {"subtype": "success", "request_id": asked.request_id, "response": reply}
         return _line({"type": "control_response", "response": response})
 
     def stop(self) -> bytes:
@@ -138,31 +183,44 @@ class ClaudeProtocol(AgentProtocol):
             return self.receive_pieces(found)
         if len(drafts) == 1 and self._working and drafts[0].type in _PLAIN:  # nearly every line
             return drafts
-        if not drafts:
-            return self._response(line) if b'"control_response"' in line else []
         said: list[ProtocolEvent] = []
+        if not self._heard:
+            self._heard = True
+            said.append(Ready())
+        if self._parser.turns_begun != self._turns_begun:
+            self._turns_begun = self._parser.turns_begun
+            if not self._in_turn and self._prompted:
+                self._in_turn, self._working = True, False
+                said.append(TurnStarted())
+        if not drafts:
+            return [*said, *self._response(line)] if b'"control_response"' in line else said
         for draft in drafts:
             self._note(draft, said)
             said.append(draft)
             if isinstance(draft.content, Cost):
-                self._working = self._interrupt_due = False
+                self._in_turn = self._working = self._interrupt_due = False
                 if draft.content.is_error and not self._started:
                     said.append(Ended(_why(draft.content)))
             elif draft.type == "unknown" and b'"control_request"' in line:
                 said += self._decline(line)
+        if self._parser.background != self._background:
+            self._background = self._parser.background
+            said.append(Background(self._background))
         return said
 
     def close(self, reason: str) -> list[DraftMessage]:
-        """What is left to say when the runner is gone: answers for the tool calls that will get none."""
+        """What is left to say when the runner is gone: abandoned texts, results for the calls that will get none."""
         return self._parser.close(reason)
 
     def _note(self, draft: DraftMessage, said: list[ProtocolEvent]) -> None:
-        """Whether a draft shows that a turn is under way, background tasks' included."""
+        """What a draft tells of the turn: that it begins, that its work has begun."""
         content = draft.content
         if isinstance(content, Init):
             self._started = True
         asks = isinstance(content, ApprovalRequest | Question)
         requesting = isinstance(content, StatusReport) and content.message == "requesting"
+        if not self._in_turn:
+            return
         if asks or requesting:
             said.append(Alive())
         if not self._working and (asks or requesting or draft.type in _WORK):
@@ -172,15 +230,24 @@ class ClaudeProtocol(AgentProtocol):
                 said.append(Write(self._control("interrupt")))
 
     def _response(self, line: bytes) -> list[ProtocolEvent]:
-        """Of the answers to our own requests only errors are told."""
+        """What an answer to one of our own requests means."""
         try:
             found = _response(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return []
         answer = found.response
-        if found.type != "control_response" or answer.subtype != "error" or str(answer.request_id).startswith("end"):
+        request_id = answer.request_id if isinstance(answer.request_id, str) else ""
+        error = None if answer.subtype == "success" else text(answer.error) or "Claude Code refused this"
+        if found.type != "control_response":
             return []
-        return [Log(f"{answer.request_id}: {answer.error}")]
+        if request_id in self._unconfirmed:
+            self._unconfirmed.discard(request_id)
+            return [Reply(request_id, error)]
+        if error is None or request_id.startswith("end"):
+            return []
+        if request_id == self._initialize:
+            return [Ended(f"Claude Code did not take the system prompt: {error}")]
+        return [Log(f"{request_id}: {error}")]
 
     def _decline(self, line: bytes) -> list[ProtocolEvent]:
         """A request that nobody here can answer must not block the CLI."""
@@ -192,9 +259,19 @@ class ClaudeProtocol(AgentProtocol):
         return [Write(_line({"type": "control_response", "response": response}))]
 
     def _control(self, subtype: str, **members: Any) -> bytes:
+        return self._request(subtype, **members)[1]
+
+    def _confirmed(self, subtype: str, **members: Any) -> Sent:
+        request_id, line = self._request(subtype, **members)
+        self._unconfirmed.add(request_id)
+        return Sent(line, request_id)
+
+    def _request(self, subtype: str, **members: Any) -> tuple[str, bytes]:
+        """A control request's id and its line."""
         self._requests += 1
+        request_id = f"{subtype}-{self._requests}"
         request = {"subtype": subtype, **members}
-        return _line({"type": "control_request", "request_id": f"{subtype}-{self._requests}", "request": request})
+        return request_id, _line({"type": "control_request", "request_id": request_id, "request": request})
 
 
 def _flag(name: str, value: str) -> list[str]:

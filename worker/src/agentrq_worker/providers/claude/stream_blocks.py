@@ -1,12 +1,15 @@
-"""Who speaks in Claude Code's output: the main agent, or one sub-agent.
+"""One speaker in Claude Code's output: the main agent, or one sub-agent.
 
-Owns the link of a whole block to the live pieces it came in, and the repeats of a block within its message.
+Owns the link of a whole block to the live pieces it came in, the blocks whose whole has not come, and the repeats of a
+block within its message.
 """
 
 from __future__ import annotations
 
 from msgspec import UNSET, Raw, UnsetType
 
+from agentrq.wire.messages import TextDelta, ThinkingDelta
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import whole
 
 _SHORT = 4096  # bytes; up to here a text is kept (with its line) to be compared, beyond it its hash
@@ -14,9 +17,9 @@ _NO_BLOCK = -1
 
 
 class StreamBlocks:
-    """One speaker: the message it speaks, and where the live pieces of its current block stand."""
+    """The message that the speaker writes, and where the live pieces of its current block stand."""
 
-    __slots__ = ("_block_id", "_index", "_message", "_said", "_streamed", "offset")
+    __slots__ = ("_block_id", "_index", "_message", "_said", "_streamed", "_unfinished", "offset")
 
     def __init__(self) -> None:
         self.offset = 0
@@ -26,6 +29,7 @@ class StreamBlocks:
         self._streamed: str | None = None  # the message that comes in pieces
         self._index: int | float | None = _NO_BLOCK
         self._block_id = ""
+        self._unfinished: dict[str, tuple[bool, int]] = {}  # blocks that came in pieces only: is a thought, characters
 
     def whole(self, message: str | None, kind: str, text: Raw, position: int, count: int) -> str | UnsetType | None:
         """The id that a whole block's pieces had; absent if there were none; None if the message has said it before."""
@@ -41,30 +45,49 @@ class StreamBlocks:
             self._said.append(said)
         return UNSET if message != self._streamed else self._whole_block(message, position, count)
 
-    def end_turn(self) -> None:
-        """A message's id means nothing beyond its turn."""
+    def end_turn(self, parent: str | None) -> list[DraftMessage]:
+        """A message's id means nothing beyond its turn. Returns what `abandon` does."""
         self._message = None
         self._said.clear()
+        return self.abandon(parent)
 
-    def begin(self, message: str) -> None:
-        """A message begins to come in pieces."""
+    def abandon(self, parent: str | None) -> list[DraftMessage]:
+        """The last piece of each block whose whole has not come: no whole will follow."""
+        drafts = [
+            DraftMessage("thinking_delta", ThinkingDelta("", block_id, offset, abandoned=True), parent)
+            if is_thought
+            else DraftMessage("text_delta", TextDelta("", block_id, offset, abandoned=True), parent)
+            for block_id, (is_thought, offset) in self._unfinished.items()
+        ]
+        self._unfinished.clear()
+        return drafts
+
+    def begin(self, message: str, parent: str | None) -> list[DraftMessage]:
+        """A message begins to come in pieces: an earlier one is not going on. Returns what `abandon` does."""
         self._streamed = message
         self._index = _NO_BLOCK
+        return self.abandon(parent)
 
-    def block(self, message: str | None, index: int | float | None) -> str:
-        """The id of the block that a piece belongs to; empty if its message is not known.
+    def continue_message(self, message: str | None, parent: str | None) -> list[DraftMessage]:
+        """An event of ``message``, where it names one (as CLI 2.1.330 does): its beginning may have been lost."""
+        return [] if message is None or message == self._streamed else self.begin(message, parent)
 
-        ``message`` is the one the piece itself names, if it does (CLI 2.1.330): its beginning may have been lost.
-        """
-        if message is not None and message != self._streamed:
-            self.begin(message)
+    def begin_block(self, index: int | float | None) -> None:
+        """The next pieces are of the block ``index``."""
+        self._index = index
+        self._block_id = f"{self._streamed}:{whole(index)}"
+        self.offset = 0
+
+    def piece(self, index: int | float | None, text: str, is_thought: bool) -> tuple[str, int]:
+        """Block id and offset of the next piece; an empty id if its message is not known."""
         if self._streamed is None:
-            return ""
+            return "", 0
         if index != self._index:
-            self._index = index
-            self._block_id = f"{self._streamed}:{whole(index)}"
-            self.offset = 0
-        return self._block_id
+            self.begin_block(index)
+        offset = self.offset
+        self.offset = offset + len(text)
+        self._unfinished[self._block_id] = (is_thought, self.offset)
+        return self._block_id, offset
 
     def _whole_block(self, message: str, position: int, count: int) -> str | UnsetType:
         """The id that a whole block's pieces had; absent if it did not come in pieces.
@@ -72,8 +95,11 @@ class StreamBlocks:
         The CLI gives one block a frame, before the next block's first piece; then the position says nothing.
         """
         if count > 1:
-            return f"{message}:{position}"
-        if self._index == _NO_BLOCK:
+            block_id = f"{message}:{position}"
+        elif self._index == _NO_BLOCK:
             return UNSET
-        self._index = _NO_BLOCK
-        return self._block_id
+        else:
+            self._index = _NO_BLOCK
+            block_id = self._block_id
+        self._unfinished.pop(block_id, None)
+        return block_id

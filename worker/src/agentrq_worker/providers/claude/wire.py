@@ -104,6 +104,7 @@ class ResultLine(_Line, tag="result"):
     num_turns: Any = None
     total_cost_usd: Any = None
     usage: Any = None
+    modelUsage: Any = None  # noqa: N815
     model_usage_since_last_result: Any = None
     result_index: Any = None
     uuid: Any = None

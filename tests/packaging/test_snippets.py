@@ -1,0 +1,160 @@
+"""Every command and snippet of every page is run: by a real shell, against a real server and worker.
+
+Programs of other people that change the machine (docker, systemctl, pip …) are stand-ins that do nothing; so is
+Claude Code. Everything of agentrq's is real.
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from ruamel.yaml import YAML
+
+from agentrq.embedded.server_process import ServerProcess
+from agentrq_worker.settings import Settings, load
+from tests.packaging.conftest import ROOT
+from tests.packaging.pages import RUN, Block, blocks, script
+from tests.workers import Worker, free_port
+
+pytestmark = pytest.mark.timeout(120)
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+LIMIT_S = 60
+LANGUAGES = {"sh", "python", "toml", "yaml", "ini", "dockerfile", "js", "html", "json", "", "{toctree}", "{eval-rst}"}
+"""With none: shapes, diagrams, files of Redis' and pip's settings."""
+NOTHING = ("docker", "systemctl", "journalctl", "useradd", "install", "npm", "pip", "apt-get", "rq-dashboard")
+STAND_INS = dict.fromkeys(NOTHING, "exit 0") | {
+    "sudo": 'exec "$@"',
+    "make": f'exec {shutil.which("make")} -n -C {ROOT} "$@" > make.log',
+    "python3": '[ "$2" = venv ] || exec python "$@"; mkdir -p "$3/bin"; touch "$3/bin/activate"; '
+    'cp "$(command -v pip)" "$3/bin"',
+    "valkey-cli": f'exec python {ROOT / "tests/fakes/valkey_cli.py"} "$@"',
+    "claude": f'exec python -S {ROOT / "tests/fakes/fake_claude.py"} "$@"',
+}
+CONFIG = """
+[providers.demo]
+env = { AGENTRQ_DEMO_PACE = "0" }
+"""
+
+
+class Place(NamedTuple):
+    """Where the snippets of a module run: a server with a worker, and an environment whose programs are stand-ins."""
+
+    url: str
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    root = tmp_path_factory.mktemp("place")
+    programs = root / "programs"
+    programs.mkdir()
+    for name, body in STAND_INS.items():
+        (programs / name).write_text(f"#!/bin/sh\n{body}\n")
+        (programs / name).chmod(0o755)
+    config = root / "agentrq.toml"
+    config.write_text(CONFIG)
+    with ServerProcess(root / "valkey") as server:
+        path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = os.environ | {"PATH": path, "AGENTRQ_REDIS_URL": server.url, "FAKE_CLAUDE_DIR": str(root)}
+        worker = Worker(server.url, config, (), environment)
+        try:
+            worker.wait_ready()
+            yield Place(server.url, environment)
+        finally:
+            worker.close()
+
+
+@pytest.fixture
+def place_apart(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A server without a worker, for a page that locks others out."""
+    with ServerProcess(tmp_path_factory.mktemp("apart")) as server:
+        yield Place(server.url, place.environment | {"AGENTRQ_REDIS_URL": server.url})
+
+
+def here(text: str, place: Place, ports: dict[str, int]) -> str:
+    """A snippet with this machine's Redis and ports in the place of those that it names."""
+    text = text.replace("/opt/", "opt/")
+    text = re.sub(r"(?:redis|rediss|sentinel|unix)://[^\s'\"`]+", place.url, text)
+    return re.sub(r"\b(8000|9105)\b", lambda port: str(ports.setdefault(port[1], free_port())), text)
+
+
+def runnable() -> list[Path]:
+    return [path for path in PAGES if any(block.language in RUN for block in blocks(path))]
+
+
+@pytest.mark.parametrize("path", runnable(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_snippets_of_a_page_run(path: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    locks_out = "ACL SETUSER default off" in path.read_text()
+    place: Place = request.getfixturevalue("place_apart" if locks_out else "place")
+    installed = tmp_path / "opt/agentrq/bin"
+    installed.mkdir(parents=True)
+    (installed / "pip").symlink_to("/bin/true")
+    for name in ("examples", "deploy", "dist"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    ports: dict[str, int] = {}
+    page = [
+        block._replace(text=here(block.text, place, ports), how=here(block.how, place, ports)) for block in blocks(path)
+    ]
+    for block in page:
+        if block.file is not None:
+            (tmp_path / block.file).write_text(block.text)
+    process = subprocess.Popen(
+        ["bash", "-c", script(page)], cwd=tmp_path, env=place.environment, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"{path.name} did not end\n{script(page)}\n{out}\n{err}")
+    assert process.returncode == 0, f"{path}\n{out}\n{err}"
+
+
+def of_language(*languages: str) -> list[Block]:
+    return [block for path in PAGES for block in blocks(path) if block.language in languages]
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert {block.language for path in PAGES for block in blocks(path)} <= LANGUAGES
+
+
+def test_documented_settings_are_accepted(tmp_path: Path) -> None:
+    shown = [block.text for block in of_language("toml") if block.file != "pyproject.toml"]
+    assert len(shown) >= 4
+    for text in shown:
+        path = tmp_path / "agentrq.toml"
+        path.write_text(text)
+        settings = load(str(path), {})
+        for name in tomllib.loads(text):
+            assert getattr(settings, name) != getattr(Settings(), name), f"{name} is shown with its default"
+
+
+def test_yaml_ini_and_json_can_be_read() -> None:
+    for block in of_language("yaml"):
+        YAML(typ="safe").load(block.text)
+    for block in of_language("ini"):
+        text = block.text if "[" in block.text else f"[file]\n{block.text}"
+        configparser.ConfigParser(interpolation=None).read_string(text)
+    for block in of_language("json"):
+        json.loads(block.text)
+
+
+def test_the_images_of_pages_begin_from_the_projects() -> None:
+    for block in of_language("dockerfile"):
+        words = [shlex.split(line) for line in block.text.splitlines()]
+        assert words[0] == ["FROM", "agentrq-worker"]
+        assert {line[0] for line in words} <= {"FROM", "USER", "RUN", "COPY", "ENV"}
