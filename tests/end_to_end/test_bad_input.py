@@ -55,12 +55,13 @@ async def test_a_foreign_job_fails_with_one_line(
     worker = start_worker("--lease-s", "2", "--beat-s", "0.5", "--name", "w")
     trap = tmp_path / "sprung"
     foreign = "ForeignFunction: "
+    pickled = f"{foreign}The job was pickled, and agentrq reads only JSON: enqueue it on Queue(…, serializer="
     option = "InvalidOption: Invalid option "
     expected = {
         put(raw, "os-system", data=call("os.system", f"touch {trap}")): foreign + "'os.system' is not run here",
         put(raw, "builtin", data=call("eval", f"open({str(trap)!r}, 'w')")): foreign + "'eval' is not run here",
-        put(raw, "pickled", data=pickle.dumps(("os.system", None, (Bomb(str(trap)),), {}))): foreign + "The job's data",
-        put(raw, "pickled-z", data=zlib.compress(pickle.dumps(Bomb(str(trap))))): foreign + "The job's data",
+        put(raw, "pickled", data=pickle.dumps(("os.system", None, (Bomb(str(trap)),), {}))): pickled,
+        put(raw, "pickled-z", data=zlib.compress(pickle.dumps(Bomb(str(trap))))): pickled,
         put(raw, "garbage", data=b"\x00\xff{{{"): foreign + "The job's data",
         put(raw, "no-data", data=None): foreign,
         put(raw, "not-a-call", data="[1,2]"): foreign + "The job's data",
@@ -92,7 +93,7 @@ async def test_a_foreign_job_fails_with_one_line(
         put(raw, "args-text", data='["agentrq.start",null,"abc",{}]'): option,
         put(raw, "sid-7", data=call("agentrq.start", 7, "demo", "hi")): "InvalidSessionId: ",
         put(raw, "sid-bad", data=call("agentrq.start", "a/b", "demo", "hi")): "InvalidSessionId: ",
-        put(raw, "nobody", data=call("agentrq.start", None, "nobody", "hi")): "Runner not found: nobody; looked in",
+        put(raw, "nobody", data=call("agentrq.start", None, "nobody", "hi")): "Runner not found: nobody; searched",
         put(raw, "nowhere", data=call("agentrq.start", None, "demo", "hi", {"cwd": "/no/where"})): "Working directory",
     }  # fmt: skip
     raw.set("rq:job:a-string", "no hash")
@@ -175,7 +176,7 @@ async def test_a_client_refuses_bad_input_before_it_sends(
     assert not list(raw.scan_iter("*"))
     start_worker()
     failures = {
-        "nobody": ({}, "Runner not found: nobody; looked in settings [providers.nobody]"),
+        "nobody": ({}, "Runner not found: nobody; searched settings [providers.nobody]"),
         "../../etc/passwd": ({}, "Runner not found: "),
         "demo": ({"cwd": "/no/where"}, "Working directory not found: /no/where"),
     }

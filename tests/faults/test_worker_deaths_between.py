@@ -18,7 +18,10 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_records import JobRecords, identity_of
+from agentrq_worker.rq.job_identity import identity_of
+from agentrq_worker.rq.job_records import JobRecords, JobRun
+from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
+from agentrq_worker.rq.redis_clock import RedisClock
 from agentrq_worker.rq.worker import RqWorker
 from agentrq_worker.settings import Settings
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
@@ -36,19 +39,23 @@ def doomed(redis_url: str) -> RqWorker:
     return RqWorker(DOOMED, connect(redis_url, retries=0), lambda _: None)
 
 
-def books_of(worker: RqWorker) -> JobRecords:
-    return JobRecords(worker, worker.queues[0], DOOMED.keys)
+@pytest.fixture
+def records(doomed: RqWorker) -> JobRecords:
+    clock = RedisClock()
+    clock.read(doomed.connection)
+    return JobRecords(doomed, doomed.queues[0], DOOMED.keys, clock)
 
 
-async def checked(worker: RqWorker, redis_url: str, session_id: str) -> tuple[bool, SessionSnapshot | None]:
+@pytest.fixture
+def orphans(doomed: RqWorker, records: JobRecords) -> OrphanJobRecords:
+    return OrphanJobRecords(doomed.connection, DOOMED.keys, records)
+
+
+async def snapshot(redis_url: str, session_id: str) -> SessionSnapshot:
     async with connect_async(redis_url) as client:
-        return await Ownership(client, client, DOOMED).check_session(session_id)
-
-
-async def looked_at(worker: RqWorker, redis_url: str, session_id: str) -> SessionSnapshot:
-    _, look = await checked(worker, redis_url, session_id)
-    assert look is not None
-    return look
+        session = await Ownership(client, client, DOOMED).fetch_session(session_id)
+        assert session is not None
+        return session
 
 
 def dequeue(worker: RqWorker, queue: Queue) -> SessionJob:
@@ -56,18 +63,24 @@ def dequeue(worker: RqWorker, queue: Queue) -> SessionJob:
     return taken[0]  # type: ignore[no-any-return]
 
 
-async def claim(worker: RqWorker, redis_url: str, session_id: str, *, end: bool = False) -> None:
-    """Take the lease and the session, perhaps end it, and be gone."""
+def dequeue_run(worker: RqWorker, raw: redis.Redis) -> JobRun:
+    return JobRun(dequeue(worker, backend_queue(raw)), worker.queues[0])
+
+
+async def claim(redis_url: str, session_id: str, *, end: bool = False) -> str:
+    """Take the lease and the session, perhaps end it, and be gone; answers the claim."""
     async with connect_async(redis_url) as client:
         ownership = Ownership(client, client, DOOMED)
         await ownership.lease.begin()
         look = await ownership.fetch_session(session_id)
         assert look is not None
-        assert await ownership.claim_session(look) is not None
+        claimed = await ownership.claim_session(look)
+        assert claimed is not None
         if end:
             look = await ownership.fetch_session(session_id)
             assert look is not None
             await ownership.end_session(look, Status.DONE, Reason.COMPLETED, "")
+        return str(claimed.state["claim"])
 
 
 @pytest.mark.parametrize("by", ["client", "rq"])
@@ -103,20 +116,16 @@ async def test_a_worker_killed_with_a_dequeued_command_loses_none(
     await session.stop()
 
 
-@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("marked", [False, True])
 async def test_a_worker_killed_between_claim_and_spawn_loses_no_session(
-    client: AsyncAgentClient,
-    start_worker: Start,
-    raw: redis.Redis,
-    redis_url: str,
-    doomed: RqWorker,
-    prepared: bool,
-) -> None:
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker,
+    records: JobRecords, marked: bool,
+) -> None:  # fmt: skip
     session = await client.start("demo", "/echo hi")
-    job = dequeue(doomed, backend_queue(raw))
-    await claim(doomed, redis_url, session.id)
-    if prepared:
-        books_of(doomed).prepare(job)
+    run = dequeue_run(doomed, raw)
+    await claim(redis_url, session.id)
+    if marked:
+        assert records.mark_started(run) == "written"
     start_worker(*FAST)
     await until(session, "idle")
     await session.stop()
@@ -126,20 +135,16 @@ async def test_a_worker_killed_between_claim_and_spawn_loses_no_session(
     await eventually(lambda: not stuck(raw))
 
 
-@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("marked", [False, True])
 async def test_a_worker_killed_between_end_and_closing_leaves_no_open_job(
-    client: AsyncAgentClient,
-    start_worker: Start,
-    raw: redis.Redis,
-    redis_url: str,
-    doomed: RqWorker,
-    prepared: bool,
-) -> None:
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker,
+    records: JobRecords, marked: bool,
+) -> None:  # fmt: skip
     session = await client.start("demo", "/echo hi")
-    job = dequeue(doomed, backend_queue(raw))
-    await claim(doomed, redis_url, session.id, end=True)
-    if prepared:
-        books_of(doomed).prepare(job)
+    run = dequeue_run(doomed, raw)
+    await claim(redis_url, session.id, end=True)
+    if marked:
+        assert records.mark_started(run) == "written"
         assert fetch(raw, session.id).get_status() == "started"
     start_worker(*FAST)
     status, result = await result_of(raw, session.id)
@@ -148,13 +153,14 @@ async def test_a_worker_killed_between_end_and_closing_leaves_no_open_job(
 
 
 @pytest.mark.parametrize("then", ["runs", "stopped", "removed"])
-async def test_a_job_marked_started_after_its_session_was_taken(
-    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker, then: str
-) -> None:
-    """A worker that stood still writes into RQ's record what was true before; letting go, it makes that good."""
+async def test_a_worker_that_stood_still_does_not_mark_the_job_of_a_session_that_was_taken_over(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker,
+    records: JobRecords, then: str,
+) -> None:  # fmt: skip
     session = await client.start("demo", "/echo hi")
-    job = dequeue(doomed, backend_queue(raw))
-    await claim(doomed, redis_url, session.id)
+    run = dequeue_run(doomed, raw)
+    run.claim = await claim(redis_url, session.id)
+    run.identity = identity_of(await snapshot(redis_url, session.id))._replace(status=None)
     start_worker(*FAST)
     await until(session, "idle")
     if then != "runs":
@@ -163,117 +169,89 @@ async def test_a_job_marked_started_after_its_session_was_taken(
         await eventually(lambda: not stuck(raw))
     if then == "removed":
         await session.remove()
-    books = books_of(doomed)
-    execution = books.prepare(job)
-    assert execution is not None
-    gone, look = await checked(doomed, redis_url, session.id)
-    books.let_go(job, execution)
-    books.set_right(job.id, session.id, look, gone)
-    if then == "removed":
-        assert not raw.exists(f"rq:job:{session.id}")
-        return
+    before = raw.hgetall(f"rq:job:{session.id}")
+    assert records.mark_started(run) == "changed"
+    records.end_execution(run)
+    assert raw.hgetall(f"rq:job:{session.id}") == before
     if then == "runs":
-        assert raw.hget(f"rq:job:{session.id}", "worker_name") == b"living"
         await session.stop()
         await session.wait(20)
-    assert (await result_of(raw, session.id))[0] == "finished"
-    assert not stuck(raw)
+    if then != "removed":
+        assert (await result_of(raw, session.id))[0] == "finished"
+    await eventually(lambda: not stuck(raw))
 
 
-async def test_a_removed_session_whose_id_is_taken_before_its_job_is_closed(
-    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker
-) -> None:
-    """Whatever its worker still does about its job, it does not hit the job of the next by its id."""
-    books, key = books_of(doomed), "rq:job:again"
-    session = await client.start("demo", "/echo first", "again")
-    job = dequeue(doomed, backend_queue(raw))
-    queue = books.queue(job.origin)
-    look = await looked_at(doomed, redis_url, "again")
-    job.whose = identity_of(look)._replace(status=None)
-    execution = books.prepare(job)
-    assert execution is not None
+async def test_a_worker_that_closes_a_removed_session_leaves_the_job_of_the_next_by_its_id_alone(
+    client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str, doomed: RqWorker,
+    records: JobRecords, orphans: OrphanJobRecords,
+) -> None:  # fmt: skip
+    session, key = await client.start("demo", "/echo first", "again"), "rq:job:again"
+    run = dequeue_run(doomed, raw)
+    first = await snapshot(redis_url, "again")
+    run.identity = identity_of(first)._replace(status=None)
+    assert records.mark_started(run) == "written"
     await session.stop()
     await session.remove()
     session = await client.start("demo", "/echo second", "again")
-
-    def nothing_happened() -> bool:
-        whole = raw.hgetall(key)
-        return whole == before and raw.ttl(key) == -1 and raw.lrange("rq:queue:agentrq", 0, -1) == [b"again"]
-
     before = raw.hgetall(key)
     assert b"second" in fetch(raw, "again").data
     dependent = backend_queue(raw, "dependents").enqueue("any.function", depends_on="again")
-    assert not books.forget(job, queue, "again", None)
-    assert nothing_happened()
-    books.set_right(job.id, "again", None, True)
-    assert nothing_happened()
-    books.succeed(job, queue, execution, {})
-    assert nothing_happened()
-    books.fail(job, queue, execution, "too late")
-    assert nothing_happened()
-    assert books.prepare(job) is None
-    assert nothing_happened()
-    books.close(job, queue, look)
-    books.conclude(job.id, look)
-    books.hand_over(job)
-    assert books.enqueue_again(job.id, look) in ("there", "changed")
-    assert nothing_happened()
+
+    def nothing_happened() -> bool:
+        waits = raw.lrange("rq:queue:agentrq", 0, -1) == [b"again"]
+        return raw.hgetall(key) == before and raw.ttl(key) == -1 and waits
+
+    steps: list[Callable[[], object]] = [
+        lambda: records.finish(run, {}), lambda: records.fail(run, "too late"), lambda: records.mark_started(run),
+        lambda: orphans.close(run, first), lambda: orphans.close_job("again", first), lambda: records.hand_over(run),
+        lambda: orphans.enqueue_orphan("again", first),
+    ]  # fmt: skip
+    for step in steps:
+        assert step() in ("changed", "waiting", None)
+        assert nothing_happened()
     assert fetch(raw, "again").latest_result() is None
     assert fetch(raw, dependent.id).get_status() == "deferred"
-    assert not doomed.executions
-
-    # What another version wrote there goes; the session, which has another status by now, is left alone.
-    look = await looked_at(doomed, redis_url, "again")
-    raw.expire(key, 1000)
-    assert books.forget(job, queue, "again", look)
-    assert raw.ttl(key) == -1
+    assert not records.started
     start_worker(*FAST)
     await until(session, "idle")
-    assert not books.forget(job, queue, "again", look)
-    raw.hset(key, mapping={"status": "finished", "worker_name": "doomed"})
-    assert books.forget(job, queue, "again", await looked_at(doomed, redis_url, "again"))
-    assert raw.hmget(key, "status", "worker_name") == [b"started", b"living"]
     await session.stop()
     assert (await result_of(raw, "again"))[0] == "finished"
     await eventually(lambda: fetch(raw, dependent.id).get_status() == "queued")
     fetch(raw, dependent.id).delete()
     await eventually(lambda: not stuck(raw))
-    assert books.forget(job, queue, "again", await looked_at(doomed, redis_url, "again"))
-    assert (await result_of(raw, "again"))[0] == "finished"
 
 
-async def test_a_removed_session_leaves_no_job(
-    client: AsyncAgentClient, raw: redis.Redis, redis_url: str, doomed: RqWorker
-) -> None:
+async def test_a_worker_that_closes_a_removed_session_leaves_no_job(
+    client: AsyncAgentClient, raw: redis.Redis, redis_url: str, doomed: RqWorker, records: JobRecords,
+    orphans: OrphanJobRecords,
+) -> None:  # fmt: skip
     """A job without a session would be a start of its own: the removed session would be back."""
     session = await client.start("demo", "/echo hi")
-    job = dequeue(doomed, backend_queue(raw))
-    books = books_of(doomed)
-    queue, execution = books.queue(job.origin), books.prepare(job)
-    assert execution is not None
-    look = await looked_at(doomed, redis_url, session.id)
+    run = dequeue_run(doomed, raw)
+    assert records.mark_started(run) == "written"
+    before = await snapshot(redis_url, session.id)
     await session.stop()
-    ended = await looked_at(doomed, redis_url, session.id)
+    ended = await snapshot(redis_url, session.id)
     await session.remove()
-    assert books.enqueue_again(job.id, look) == "changed"
-    job.whose = identity_of(look)
-    assert books.prepare(job) is None
-    books.hand_over(job)
-    job.whose = identity_of(ended)
-    books.succeed(job, queue, execution, {})
-    books.fail(job, queue, execution, "too late")
-    books.close(job, queue, ended)
+    assert orphans.enqueue_orphan(session.id, before) == "changed"
+    run.identity = identity_of(before)
+    assert records.mark_started(run) == "changed"
+    records.hand_over(run)
+    run.identity = identity_of(ended)
+    records.finish(run, {})
+    records.fail(run, "too late")
+    orphans.close(run, ended)
     left = [key for key in raw.scan_iter() if session.id.encode() in key]
     assert left == []
     assert raw.lrange("rq:queue:agentrq", 0, -1) == []
 
 
 async def test_a_session_by_the_same_id_is_not_ended_for_the_one_before(
-    client: AsyncAgentClient, redis_url: str, doomed: RqWorker
+    client: AsyncAgentClient, redis_url: str
 ) -> None:
     """Both are queued, at epoch 0 and without an owner: only their nonces tell them apart."""
     first = await client.start("demo", "/echo first", "again")
-    look = await looked_at(doomed, redis_url, "again")
+    look = await snapshot(redis_url, "again")
     await first.stop()
     await first.remove()
     second = await client.start("demo", "/echo second", "again")

@@ -26,7 +26,7 @@ from agentrq_worker.process import procfs
 from agentrq_worker.process.redact import Redactor
 from agentrq_worker.providers.registry import make_protocol, parser_names
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_handler import _read as read_job
+from agentrq_worker.rq.job_payload import read_call
 from tests.worker.test_framing import frame, reference
 from tests.worker.test_golden import RPC
 from tests.worker.test_parser_properties import run as run_parser
@@ -112,7 +112,7 @@ def job(data: bytes) -> None:
     made = SessionJob("j", connection=_NOBODY, serializer=SERIALIZER)
     made.data = data
     with contextlib.suppress(AgentRQError):
-        name, arguments = read_job(made)
+        name, arguments = read_call(made)
         assert name.startswith("agentrq.")
         encode(arguments)
 

@@ -214,6 +214,10 @@ async def test_requests_of_a_turn_cut_earlier_are_still_open() -> None:
 # -- one inbox, several claims by one worker
 
 
+CREATED = "2020-01-01T00:00:00.000000Z"
+"""When an RQ job was created, as RQ writes it."""
+
+
 class Recorder:
     """In a session's place."""
 
@@ -228,16 +232,18 @@ class Recorder:
 async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(redis_url: str) -> None:
     async with connect_async(redis_url) as client:
         ownership = Ownership(client, client, Settings())
-        assert await ownership.open_session("s", "demo", "x", Options(), "s") == "gone"  # no session without its job
+        assert (
+            await ownership.open_session("s", "demo", "x", Options(), "s", CREATED) == "gone"
+        )  # no session without its job
         await client.hset("rq:job:s", "data", "…")
-        assert await ownership.open_session("s", "demo", "x", Options(), "s") == "created"
-        await ownership.send_command("s", Command("a", "prompt", text="a"))
+        assert await ownership.open_session("s", "demo", "x", Options(), "s", CREATED) == "created"
+        await ownership.send_command("s", Command("a", "prompt", text="a"), "a")
         first, second = Recorder(), Recorder()
         ownership.inboxes.add(first)  # type: ignore[arg-type]
         await ownership.inboxes._read(["s"])
         ownership.inboxes.add(second)  # type: ignore[arg-type]
         await ownership.inboxes._read(["s"])
         ownership.inboxes.drop(first)  # type: ignore[arg-type]
-        await ownership.send_command("s", Command("b", "prompt", text="b"))
+        await ownership.send_command("s", Command("b", "prompt", text="b"), "b")
         await asyncio.gather(ownership.inboxes._read(["s"]))
         assert (first.got, second.got) == (["a"], ["a", "b"])

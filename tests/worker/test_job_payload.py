@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker.rq import job_handler
-from agentrq_worker.rq.fenced_pipeline import MOST_WORDS, _in_parts
-from agentrq_worker.rq.job_handler import MOST_PARTS, _is_of_too_many_parts
+from agentrq_worker.rq import job_payload
+from agentrq_worker.rq.fenced_pipeline import MOST_WORDS, split_command
+from agentrq_worker.rq.job_payload import MOST_PARTS, has_too_many_parts
 
 TEXTS = st.text(st.sampled_from('a",[{\\\n'), max_size=20)
 VALUES = st.recursive(
@@ -33,9 +33,9 @@ def parts(value: Any) -> int:
 @given(VALUES, st.integers(0, 10))
 def test_parts_are_counted_outside_of_texts(value: Any, most: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job_handler, "MOST_PARTS", most)
+        patch.setattr(job_payload, "MOST_PARTS", most)
         data = json.dumps(value).encode()
-        found = _is_of_too_many_parts(data)
+        found = has_too_many_parts(data)
         if parts(value) > most:
             assert found
         elif data.count(b'"') <= 2 * most:
@@ -54,14 +54,14 @@ def test_parts_are_counted_outside_of_texts(value: Any, most: int) -> None:
     ids=["a long text", "a long text with quotes", "objects", "texts", "no end"],
 )
 def test_what_is_too_many(data: bytes, too_many: bool) -> None:
-    assert _is_of_too_many_parts(data) is too_many
+    assert has_too_many_parts(data) is too_many
 
 
 @pytest.mark.parametrize("count", [1, MOST_WORDS, MOST_WORDS + 1, 9000])
 @pytest.mark.parametrize("name", ["SADD", "SREM", "ZREM"])
 def test_a_command_of_many_words_is_several(name: str, count: int) -> None:
     members = [f"m{number}" for number in range(count)]
-    parts = _in_parts((name, "key", *members))
+    parts = split_command((name, "key", *members))
     assert [word for part in parts for word in part[2:]] == members
     assert {part[:2] for part in parts} == {(name, "key")}
     assert max(map(len, parts)) <= MOST_WORDS + 2
@@ -69,6 +69,6 @@ def test_a_command_of_many_words_is_several(name: str, count: int) -> None:
 
 def test_other_commands_stay_whole() -> None:
     keys = [f"k{number}" for number in range(9000)]
-    assert [key for part in _in_parts(("DEL", *keys)) for key in part[1:]] == keys
-    assert _in_parts(("PERSIST", "key")) == [("PERSIST", "key")]
-    assert _in_parts(("HSET", "key", *keys)) == [("HSET", "key", *keys)]
+    assert [key for part in split_command(("DEL", *keys)) for key in part[1:]] == keys
+    assert split_command(("PERSIST", "key")) == [("PERSIST", "key")]
+    assert split_command(("HSET", "key", *keys)) == [("HSET", "key", *keys)]

@@ -7,6 +7,7 @@ collected gives an asyncio client the very same job, with no second copy of RQ's
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
+from rq.utils import utcformat
 
 
 class Utf8Json(JSONSerializer):
@@ -58,7 +60,14 @@ def collected(pipeline: Pipeline) -> list[RedisCommand]:
     return [command[0] for command in pipeline.command_stack]
 
 
-def start_job(queue: str, session_id: str, arguments: list[Any], *, at_front: bool = False) -> list[RedisCommand]:
+def format_time(when: datetime) -> str:
+    """A time as RQ writes it into a job's hash."""
+    return utcformat(when)
+
+
+def start_job(
+    queue: str, session_id: str, arguments: list[Any], created_at: datetime, *, at_front: bool = False
+) -> list[RedisCommand]:
     """What enqueues ``agentrq.start(*arguments)`` with the session id as job id.
 
     The job may run for ever: a session's time is bounded by its own options.
@@ -74,6 +83,7 @@ def start_job(queue: str, session_id: str, arguments: list[Any], *, at_front: bo
             failure_ttl=RESULT_TTL_S,
             description=f"agentrq.start({session_id}, {arguments[1]})",
         )
+        job.created_at = created_at
         rq_queue.enqueue_job(job, pipeline=pipeline, at_front=at_front)
         # The id is free by our own state: an old job of that name, its end and its result, must not shine through.
         # The push last in RQ's order comes first in ours, for all is one step: where it is refused, nothing was done.

@@ -129,12 +129,12 @@ class Host:
                      f": {outcome.error}" if outcome.error else "")  # fmt: skip
         return outcome
 
-    async def claim(self, look: SessionSnapshot) -> Claim | None:
+    async def claim(self, session: SessionSnapshot) -> Claim | None:
         """As `Ownership.claim`; a session that was claimed and cannot be begun ends, lest nobody serve it for ever."""
         try:
-            return await self.ownership.claim_session(look)
+            return await self.ownership.claim_session(session)
         except Exception as error:
-            await self._abandon(look.state.session_id, f"Internal error: {error!r}")
+            await self._abandon(session.state.session_id, f"Internal error: {error!r}")
             raise
 
     async def _abandon(self, session_id: str, error: str) -> None:
@@ -151,9 +151,14 @@ class Host:
         for session in list(self.sessions.values()):
             session.leave(at_once=at_once)
 
-    async def command(self, session_id: str, command: Command) -> None:
-        """Carry out a command that RQ brought. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`."""
-        outcome = await self.ownership.send_command(session_id, command)
+    async def command(self, session_id: str, command: Command) -> bool:
+        """Carry out a command that RQ brought; False: its job was canceled.
+
+        Raises `SessionNotFound`, `SessionEnded`, `InboxFull`.
+        """
+        outcome = await self.ownership.send_command(session_id, command, command.command_id)
+        if outcome == "canceled":
+            return False
         if outcome == "missing":
             raise SessionNotFound(session_id)
         if outcome == "full":
@@ -163,6 +168,7 @@ class Host:
         elif outcome == "ended":
             look = await self.ownership.fetch_session(session_id)
             raise SessionEnded(session_id, look.state.status if look else "ended")
+        return True
 
     def stop_hosted(self, session_id: str) -> None:
         """Stop a session if it is hosted here."""

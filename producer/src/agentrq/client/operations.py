@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Generator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import to_builtins
@@ -87,18 +88,23 @@ def start(
     check_text("provider", provider)
     check_text("prompt", prompt)
     # In one step: a state without a job would be a start that nobody sees.
+    created_at = datetime.now(UTC)
     outcome = yield from run_script(script_calls.open_session(
         context.keys, sid, provider, prompt, options, new_id(), context.queue,
-        extra_commands=enqueue(context.queue, sid, provider, prompt, options),
+        extra_commands=enqueue(context.queue, sid, provider, prompt, options, created_at),
+        job_created_at=rq_commands.format_time(created_at),
     ))  # fmt: skip
     if outcome == "exists":
         raise SessionExists(sid)
     return sid
 
 
-def enqueue(queue: str, session_id: str, provider: str, prompt: str, options: Options) -> list[tuple[Any, ...]]:
+def enqueue(
+    queue: str, session_id: str, provider: str, prompt: str, options: Options, created_at: datetime
+) -> list[tuple[Any, ...]]:
     """The commands that enqueue a session's start."""
-    return rq_commands.start_job(queue, session_id, [session_id, provider, prompt, to_builtins(options)])
+    arguments = [session_id, provider, prompt, to_builtins(options)]
+    return rq_commands.start_job(queue, session_id, arguments, created_at)
 
 
 class SessionSnapshot(NamedTuple):

@@ -23,16 +23,24 @@ LARGEST_ANSWER: Final = 4 * MAX_PROMPT_BYTES
 class ClaimAnswer(NamedTuple):
     """``cursor``: the session's last event, ``starting`` after a claim."""
 
-    outcome: Literal["claimed", "taken", "ended", "missing"]
+    outcome: Literal["claimed", "taken", "ended", "canceled", "missing"]
     cursor: str
 
 
 def claim_session(
-    keys: Keys, session_id: str, worker: str, token: str, nonce: str, seen_epoch: int, seen_token: str, seen_nonce: str
+    keys: Keys,
+    session_id: str,
+    worker: str,
+    token: str,
+    nonce: str,
+    seen_epoch: int,
+    seen_token: str,
+    seen_nonce: str,
+    job_key: str,
 ) -> ScriptCall[ClaimAnswer]:
     """Make a worker the owner of a session, if its epoch, token and start's nonce are still those that it read.
 
-    ``nonce`` is this claim's own: a repeated call is known by it.
+    ``nonce`` is this claim's own: a repeated call is known by it. ``job_key``: its RQ job, which must not be canceled.
     """
 
     def read(answer: Any) -> ClaimAnswer:
@@ -40,7 +48,7 @@ def claim_session(
 
     return ScriptCall(
         "claim_session",
-        session_keys(keys, session_id),
+        (*session_keys(keys, session_id), job_key),
         (worker, token, nonce, seen_epoch, seen_token, seen_nonce, keys.status_channel(session_id), session_id),
         read,
     )

@@ -50,7 +50,7 @@ def session_keys(keys: Keys, session_id: str) -> tuple[str, str, str, str]:
 
 # -- a session's beginning
 
-OpenOutcome = Literal["created", "exists", "gone"]
+OpenOutcome = Literal["created", "exists", "gone", "canceled"]
 
 
 def open_session(
@@ -64,12 +64,14 @@ def open_session(
     job_id: str | None = None,
     extra_commands: Iterable[RedisCommand] = (),
     job_key: str | None = None,
+    job_created_at: str = "",
 ) -> ScriptCall[OpenOutcome]:
     """Give a new session its state, its first event and its place in the index.
 
     ``queue``: the RQ queue that its start goes through. ``job_id``: its RQ job's id, if not the session id.
     ``extra_commands`` run in the same step, if the session is new. ``job_key``: the RQ job that asks for it; if that is
-    gone, nothing is done.
+    gone or canceled, nothing is done. ``job_created_at``: when that job was created, as RQ writes it: by this it is
+    known among others of its id.
     """
     fields: dict[str, Any] = {
         "provider": provider,
@@ -89,6 +91,8 @@ def open_session(
         fields["model"] = options.model
     if job_id is not None:
         fields["jobId"] = job_id
+    if job_created_at:
+        fields["jobCreatedAt"] = job_created_at
     pairs = flat(fields)
     return ScriptCall(
         "open_session",
@@ -125,15 +129,15 @@ class SendAnswer(NamedTuple):
     detail: str
 
 
-def send_command(keys: Keys, session_id: str, command: Command) -> ScriptCall[SendAnswer]:
-    """Append a command to a session's inbox and wake its owner."""
+def send_command(keys: Keys, session_id: str, command: Command, job_key: str | None = None) -> ScriptCall[SendAnswer]:
+    """Append a command to a session's inbox and wake its owner. ``job_key``: its RQ job, which must not be canceled."""
 
     def read(answer: Any) -> SendAnswer:
         return SendAnswer(word(answer[0]), text(answer[1]))
 
     return ScriptCall(
         "send_stop" if command.command == "stop" else "send_command",
-        session_keys(keys, session_id),
+        session_keys(keys, session_id) + ((job_key,) if job_key is not None else ()),
         (command.command_id, encode(command), command.command, MAX_INBOX, session_id, keys.worker("")),
         read,
     )

@@ -85,8 +85,9 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     ``recoveries`` counts lost owners since the last whole turn; ``prompted``: the first prompt was handed to a
     runner; ``turn``: a turn is under way; ``job_id``: RQ's job where it is not the session's id;
     ``queue``: the RQ queue it came by; ``stop``: somebody asked for its end, so no owner begins anything any more;
-    ``kept``: JSON, the answers by request id that came before a resumed agent has asked again; ``nonce`` tells the
-    session from others by its id.
+    ``job_created_at``: when RQ's job was created, by its client's clock: compared for equality only, it tells the
+    session's own job from others by its id; ``kept``: JSON, the answers by request id that came before a resumed agent
+    has asked again; ``nonce`` tells the session from others by its id.
     """
 
     token: str = ""
@@ -96,6 +97,7 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     prompted: bool = False
     turn: bool = False
     job_id: str = ""
+    job_created_at: str = ""
     queue: str = ""
     stop: bool = False
     kept: str = ""

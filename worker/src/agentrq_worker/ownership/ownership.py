@@ -145,12 +145,13 @@ class Ownership:
         return look if look is not None and not look.inner.token else None
 
     async def open_session(
-        self, session_id: str, provider: str, prompt: str, options: Options, job_id: str
+        self, session_id: str, provider: str, prompt: str, options: Options, job_id: str, job_created_at: str
     ) -> OpenOutcome:
-        """Give a start that came without a state one; answers ``created``, ``exists``, or ``gone`` without its job."""
+        """Give a state to a start that came without one; ``gone`` or ``canceled``: its job was, meanwhile."""
+        key = job_key(job_id)
         return await self.run_script(script_calls.open_session(
             self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id,
-            job_key=job_key(job_id),
+            [("HSETNX", key, "created_at", job_created_at)], key, job_created_at,
         ))  # fmt: skip
 
     async def claim_session(self, look: SessionSnapshot) -> Claim | None:
@@ -161,7 +162,8 @@ class Ownership:
             await self.end_session(look, Status.DONE, Reason.STOPPED, "")
             return None
         mine, seen = secrets.token_hex(8), (state.epoch, inner.token, inner.nonce)
-        call = owner_calls.claim_session(self._keys, sid, self.lease.name, self.token, mine, *seen)
+        key = job_key(inner.job_id or sid)
+        call = owner_calls.claim_session(self._keys, sid, self.lease.name, self.token, mine, *seen, key)
         try:
             outcome, cursor = await self.run_script(call)
         except redis.ResponseError as error:
@@ -169,6 +171,8 @@ class Ownership:
             raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
         if outcome != "claimed":
             log.info("session %s: not claimed: %s", sid, outcome)
+            if outcome == "canceled":
+                await self.end_session(look, Status.DONE, Reason.STOPPED, "")
             return None
         options, unreadable = _read_options(inner.options)
         if state.provider_session_id is not None and inner.prompted:
@@ -239,9 +243,10 @@ class Ownership:
             )
             return "unwritable"
 
-    async def send_command(self, session_id: str, command: Command) -> str:
-        """Append a command to an inbox, as a client does; answers the script's outcome."""
-        return (await self.run_script(script_calls.send_command(self._keys, session_id, command))).outcome
+    async def send_command(self, session_id: str, command: Command, job_id: str) -> str:
+        """Append the command of an RQ job to an inbox, as a client does; answers the script's outcome."""
+        call = script_calls.send_command(self._keys, session_id, command, job_key(job_id))
+        return (await self.run_script(call)).outcome
 
     async def run_script(self, call: ScriptCall[T]) -> T:
         """Run one atomic step, again until Redis answers: all of them may be repeated."""

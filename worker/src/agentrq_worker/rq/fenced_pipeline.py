@@ -1,98 +1,97 @@
-"""Writes of one pipeline that hold only while a session is as it was seen: by its id there may be another meanwhile.
+"""Writes one RQ job's records in one step, only while its session and the job are as expected.
 
-Owns how a pipeline, RQ's own code's too, becomes one such step (run_if_same_session.lua). Does not own what is written
-of a job, nor when (job_records.py).
+Owns how commands, RQ's own methods' too, become one call of write_job.lua. Does not own what is written of a job, nor
+when (job_records.py).
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias, cast
 
 import redis
 from redis.client import Pipeline
 
 from agentrq.rq_commands import RedisCommand, collected
-from agentrq.wire import script_calls, scripts
 from agentrq.wire.keys import Keys
+from agentrq.wire.script_calls import counted
 from agentrq.wire.status import Status
+from agentrq_worker.rq import scripts
 
 MOST_WORDS: Final = 4000
-"""Members of one command: a script hands on no more than some 8000 words at once."""
+"""Members of one command: Lua's `unpack` takes some 8000 words at once."""
+_WRITE_JOB: Final = scripts.load("write_job")
+
+Written: TypeAlias = Literal["written", "canceled", "changed"]
+"""What became of a step: ``canceled``: the job was, in RQ; ``changed``: session or job are not as expected. In both
+cases nothing was written."""
 
 
 class SessionIdentity(NamedTuple):
-    """A session, as the one that a job is of: its id, its start's nonce (None: there is none by that id), its status.
+    """The session that a job starts; its id may be given again, its nonce never is.
 
-    ``status`` None: whichever it has.
+    ``nonce`` None: there is no session of this id. ``status`` and ``claim`` None: any.
     """
 
     session_id: str
     nonce: str | None
     status: Status | None = None
+    claim: str | None = None
 
 
 class FencedPipeline:
-    """Makes the pipelines of a connection whose commands hold only if a session is as it was seen."""
+    """Collects commands on one job's records and runs them as one step. A context manager; reads nothing itself."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, whose: SessionIdentity | None) -> None:
-        self.refused = False
-        """It was not so, and nothing of what was to be done has been done."""
-        self.decided = False
-        """What was to be done is done: what RQ does after it (a job's dependents) is done in any case."""
-        self.keys = keys
-        self.whose = whose
-        self._connection = connection
+    def __init__(
+        self,
+        connection: redis.Redis,
+        keys: Keys,
+        job_key: str,
+        identity: SessionIdentity | None = None,
+        *,
+        job_status: str = "",
+        step: str = "",
+    ) -> None:
+        """``identity`` None: the job is not a session's. ``job_status``: what the job's must be, "" any but canceled.
 
-    def __call__(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
-        """As `redis.Redis.pipeline`."""
-        pool, callbacks = self._connection.connection_pool, self._connection.response_callbacks
-        pipeline = _Pipeline(pool, callbacks, transaction, shard_hint)
-        pipeline.only = self
-        return pipeline
+        ``step`` names the step for good: a step that was carried out and whose reply was lost is not repeated.
+        """
+        self.rq: Pipeline = connection.pipeline()
+        """What RQ's methods write their commands into. In between `watch` and `multi` it reads at once."""
+        self._keys = [job_key]
+        self._args: list[Any] = ["same", "", "", ""]
+        if identity is not None:
+            self._keys.append(keys.state(identity.session_id))
+            self._args[0] = "gone" if identity.nonce is None else "same"
+            self._args[1:] = [identity.nonce or "", identity.status or "", identity.claim or ""]
+        self._args += [job_status, step]
 
+    def __enter__(self) -> Self:
+        return self
 
-class _Refused(Exception):
-    """Nothing was done: what RQ's code would do next about the job's end is not to be done either."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.rq.reset()
 
+    def add(self, *commands: RedisCommand) -> None:
+        """Add commands of our own."""
+        for command in commands:
+            self.rq.pipeline_execute_command(*command)
 
-class _Pipeline(Pipeline):
-    only: FencedPipeline
-
-    def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """All its commands as one step; answers nothing. (RQ does not ask, and a WATCH of its own stays good.)"""
-        only, commands = self.only, [part for command in collected(self) for part in _in_parts(command)]
-        if not commands or only.whose is None or only.decided:
-            return super().execute(raise_on_error)
-        sid, nonce, status = only.whose
-        step = script_calls.run_if_same_session(only.keys, sid, nonce, status, commands)
-        self.command_stack.clear()
-        self.pipeline_execute_command("EVAL", scripts.SOURCES[step.script], len(step.keys), *step.keys, *step.args)
-        (done,) = super().execute(raise_on_error)
-        only.decided, only.refused = True, not done
-        if only.refused:
-            raise _Refused
-        return []
-
-
-@contextlib.contextmanager
-def only(connection: redis.Redis, keys: Keys, whose: SessionIdentity | None) -> Iterator[FencedPipeline]:
-    """The first pipeline of ``connection`` that is executed within holds only if its session is ``whose``."""
-    made = FencedPipeline(connection, keys, whose)
-    if whose is None:
-        yield made
-        return
-    connection.pipeline = made  # type: ignore[method-assign]  # before the class's own
-    try:
-        with contextlib.suppress(_Refused):
-            yield made
-    finally:
-        del connection.pipeline
+    def execute(self) -> Written:
+        """Run all that was collected. Raises `redis.WatchError` where a watched key has changed, `redis.RedisError`."""
+        commands = [part for command in collected(self.rq) for part in split_command(command)]
+        self.rq.command_stack.clear()
+        self.rq.pipeline_execute_command(
+            "EVAL", _WRITE_JOB, len(self._keys), *self._keys, *self._args, *counted(commands)
+        )
+        (answer,) = self.rq.execute()
+        return cast(Written, answer.decode())
 
 
-def _in_parts(command: RedisCommand) -> list[RedisCommand]:
-    """A command on any number of members as several, none over `MOST_WORDS`."""
+def split_command(command: RedisCommand) -> list[RedisCommand]:
+    """A command on any number of members as several, each with at most `MOST_WORDS` of them."""
     name, key, *members = command
     if len(members) <= MOST_WORDS or name not in ("SADD", "SREM", "ZREM", "DEL"):
         return [command]

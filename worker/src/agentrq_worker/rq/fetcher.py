@@ -30,6 +30,7 @@ from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_handler import JobHandler
 from agentrq_worker.rq.job_records import JobRecords
 from agentrq_worker.rq.registry_maintenance import RegistryMaintenance
+from agentrq_worker.rq.worker_record import WorkerRecord
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ class JobFetcher:
         self,
         connection: redis.Redis,
         jobs: JobHandler,
-        books: JobRecords,
-        upkeep: RegistryMaintenance,
-        rq: RqThread,
+        records: JobRecords,
+        record: WorkerRecord,
+        maintenance: RegistryMaintenance,
+        call: RqThread,
         stopping: asyncio.Event,
         keys: Keys,
         most: int,
@@ -81,9 +83,10 @@ class JobFetcher:
         self.running: set[asyncio.Task[None]] = set()
         self._connection = connection
         self._jobs = jobs
-        self._books = books
-        self._upkeep = upkeep
-        self._rq = rq
+        self._records = records
+        self._record = record
+        self._maintenance = maintenance
+        self._call = call
         self._stopping = stopping
         self._keys = keys
         self._most = most
@@ -109,7 +112,7 @@ class JobFetcher:
             slots = 1
             try:
                 # As many at once as leave this worker among those with the most room: a burst is shared out.
-                most = math.floor(self.free - (self._upkeep.most_free * 0.9 - 1))
+                most = math.floor(self.free - (self._record.most_free * 0.9 - 1))
                 if most < 0:
                     await asyncio.sleep(YIELD_S)
                 while slots < min(most, MOST_AT_ONCE) and not self._slots.locked():
@@ -143,11 +146,11 @@ class JobFetcher:
         self._slots.release()
 
     async def _handle(self, taken: DequeuedJob) -> None:
-        self._upkeep.in_hand.add(taken.job.id)
+        self._maintenance.in_hand.add(taken.job.id)
         try:
             await self._jobs.handle(*taken)
         finally:
-            self._upkeep.in_hand.discard(taken.job.id)
+            self._maintenance.in_hand.discard(taken.job.id)
 
     async def _take(self, queue: Queue, dequeue: Callable[[Queue, bool], Taken], wait: bool) -> list[DequeuedJob]:
         """One dequeue; empty when nothing came or it was dealt with. An outage costs a log line."""
@@ -161,14 +164,14 @@ class JobFetcher:
             self._troubled.discard(queue.name)
         if self._stopping.is_set():
             for job, origin, _ in reversed(taken):
-                await self._rq(self._books.put_back, job, origin)
+                await self._call(self._records.put_back, job, origin)
             return []
         return taken
 
     async def _failed(self, queue: Queue, error: Exception) -> None:
         job_id = getattr(error, "job_id", None)
         if job_id is not None and not isinstance(error, redis.ConnectionError | redis.TimeoutError):
-            await self._jobs.refuse_unreadable(queue, job_id, error)
+            await self._jobs.fail_unreadable(queue, job_id, error)
             return
         if queue.name not in self._troubled:
             log.warning("dequeue on %s, until it succeeds: %s", queue.name, error)
@@ -196,7 +199,7 @@ class JobFetcher:
             taken += others
         if held:
             for job, origin, _ in reversed(taken):
-                self._books.put_back(job, origin)
+                self._records.put_back(job, origin)
             return [], error
         return taken, error
 

@@ -1,48 +1,38 @@
 """An RQ job as agentrq's queues know it: data only.
 
-Owns what is never done with a job here: its callbacks are not imported (nothing is, because Redis said so), its
-webhooks hold up nobody, and one that is too large, packed or not, is not read. Does not own a job's status
-(job_records.py) nor what it asks for (job_handler.py).
+Owns what is never done with a job here: its callbacks are not imported, its webhooks are sent in the background, and
+one that is too large, packed or not, is not read. Does not own a job's status (job_records.py) nor what it asks for
+(job_payload.py).
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import redis
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
+from agentrq.rq_commands import SERIALIZER
 from agentrq.wire.commands import MAX_PROMPT_BYTES
-from agentrq_worker.rq.fenced_pipeline import SessionIdentity
+from agentrq_worker.rq import scripts
+
+log = logging.getLogger(__name__)
 
 LARGEST: Final = 4 * MAX_PROMPT_BYTES
 """Bytes of a job's hash, names and values, and of each of its packed values once it is unpacked."""
 LARGEST_OTHER: Final = 1 << 20
 """Bytes of any field but those that hold what a job is called with, or how it failed."""
 MOST_FIELDS: Final = 1000
+CALLBACK_FIELDS: Final = ("success_callback_name", "failure_callback_name", "stopped_callback_name")
 _PIECE: Final = 4 << 20
 _WEBHOOKS: Final = ThreadPoolExecutor(4, "webhook")
-_READ: Final = """
--- KEYS a job's hash; ARGV most fields, most bytes in all, and of any field but data, exc_info and description.
--- Its fields and values, or what of it is too much.
-local fields = redis.call('HLEN', KEYS[1])
-if fields > tonumber(ARGV[1]) then return fields .. ' fields' end
-local size = 0
-for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-  local length = redis.call('HSTRLEN', KEYS[1], name)
-  size = size + #name + length
-  if length > tonumber(ARGV[3]) and name ~= 'data' and name ~= 'exc_info' and name ~= 'description' then
-    return length .. ' bytes in ' .. string.sub(name, 1, 50)
-  end
-end
-if size > tonumber(ARGV[2]) then return size .. ' bytes' end
-return redis.call('HGETALL', KEYS[1])
-"""
+_READ_JOB: Final = scripts.load("read_job")
 
 
 class TooLarge(ValueError):
@@ -51,7 +41,7 @@ class TooLarge(ValueError):
 
 def read_job(connection: redis.Redis, key: str) -> dict[bytes, bytes]:
     """A job's hash, {} where there is none. Raises `TooLarge`, and ValueError for what no end could be written with."""
-    answer: Any = connection.eval(_READ, 1, key, str(MOST_FIELDS), str(LARGEST), str(LARGEST_OTHER))
+    answer: Any = connection.eval(_READ_JOB, 1, key, str(MOST_FIELDS), str(LARGEST), str(LARGEST_OTHER))
     if not isinstance(answer, list):
         raise TooLarge(f"has {answer.decode('utf-8', 'replace')}")
     found = dict(zip(answer[::2], answer[1::2], strict=True))
@@ -94,20 +84,12 @@ def _is_too_large(packed: bytes) -> bool:
 class SessionJob(Job):
     """A job whose callbacks do not exist and whose webhooks are sent by threads of their own."""
 
-    whose: SessionIdentity | None = None
-    """Only as long as it is this session's, anything is written of it; None: it is none's."""
-
     def refresh(self) -> None:
         """As RQ's. Raises NoSuchJobError, `TooLarge`, and whatever RQ's reading of a malformed hash does."""
         found: Mapping[bytes, bytes] = read_job(self.connection, self.key)
         if not found:
             raise NoSuchJobError(f"No such job: {self.key}")
         self.restore(found)
-
-    def heartbeat(self, timestamp: Any, ttl: int, pipeline: Any = None, xx: bool = False) -> None:
-        """As RQ's in a pipeline; by itself, before a job's end, it would bring back one that was removed."""
-        if pipeline is not None:
-            super().heartbeat(timestamp, ttl, pipeline, xx)
 
     @classmethod
     def fetch_many(cls, job_ids: Iterable[str], connection: redis.Redis, serializer: Any = None) -> list[Job | None]:
@@ -135,10 +117,24 @@ class SessionJob(Job):
     @property
     def callbacks(self) -> list[str]:
         """The names of the callbacks that will not be run."""
-        names = (self._success_callback_name, self._failure_callback_name, self._stopped_callback_name)
-        return [name for name in names if name]
+        fields = self.to_dict(include_meta=False, include_result=False)
+        return [fields[name] for name in CALLBACK_FIELDS if fields.get(name)]
 
     def send_webhooks(self, status: str | JobStatus, *, exc_string: str | None = None) -> None:
         """Send them in the background: an endpoint that does not answer costs 10 s, RQ's one thread must not wait."""
         if self.webhooks:
             _WEBHOOKS.submit(super().send_webhooks, status, exc_string=exc_string)
+
+
+def fetch_job(connection: redis.Redis, job_id: str) -> SessionJob | None:
+    """The job, or None: there is none, or it cannot be read. Raises what an outage raises."""
+    try:
+        found: Any = SessionJob.fetch(job_id, connection, SERIALIZER)
+    except NoSuchJobError:
+        return None
+    except (redis.ConnectionError, redis.TimeoutError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
+        log.error("job %s cannot be read: %.500r", job_id, error)
+        return None
+    return cast(SessionJob, found)

@@ -1,61 +1,89 @@
-"""What RQ is to know of a job: prepared, finished, failed, stopped, canceled, put back. Synchronous RQ calls.
+"""What RQ is told of a job that this worker handles: started, finished, failed, stopped, canceled, requeued.
 
-All of it runs on the one RQ thread (executor.py). Owns no decision: which end a job has is its session's outcome.
-What is written of a job is written in one MULTI, so that a worker which dies leaves either the old record or the new.
+Each change is our own commands in one step (fenced_pipeline.py): a worker that dies leaves the old record or the new
+one, and a job that somebody canceled in RQ stays canceled. RQ's own methods are used where they write into a pipeline.
+All of it runs on the one RQ thread (executor.py), which repeats a call whose reply was lost: what identifies a step is
+therefore made once, with its `JobRun`. Does not own which end a job has (job_handler.py).
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
-from contextlib import AbstractContextManager
-from typing import Any, Final, Literal
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
 
 import redis
 from redis.client import Pipeline
 from rq import Queue
-from rq.exceptions import NoSuchJobError
+from rq.defaults import DEFAULT_FAILURE_TTL
 from rq.executions import Execution, ExecutionRegistry
+from rq.group import Group
 from rq.job import JobStatus
+from rq.rate_limit import release_slot
+from rq.repeat import Repeat
+from rq.results import Result
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
-from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, delete_end, delete_job, start_job
+from agentrq.connection import is_outage
+from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, cancel_job, delete_job
 from agentrq.wire.keys import Keys
-from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
-from agentrq_worker.ownership.ownership import SessionSnapshot
-from agentrq_worker.rq.fenced_pipeline import FencedPipeline, SessionIdentity, only
+from agentrq_worker.rq.fenced_pipeline import FencedPipeline, SessionIdentity, Written
 from agentrq_worker.rq.job import SessionJob, read_data
+from agentrq_worker.rq.redis_clock import RedisClock
 
 log = logging.getLogger(__name__)
 
-RQ_LEASE_S: Final = 90
-"""How long RQ believes in an execution without a heartbeat. agentrq's own lease is seconds; this one is only there
-so that RQ's registries never call a living session abandoned."""
-
-RECORD_TRIES: Final = 5
-"""How often a failure that RQ could not record is tried again as it is: something in the job may be the cause."""
-
-
-class NotPersisted(redis.ConnectionError):
-    """RQ only logged that Redis was away when a job was to be closed."""
+EXECUTION_LEASE_S: Final = 900
+"""How long RQ believes in an execution without a heartbeat. agentrq's own lease is seconds; this one only keeps RQ's
+registries from calling a living session abandoned: it is longer than clocks of machines differ, for `rq info` cleans
+the registries by the clock of where it runs."""
+STOPPED: Final = "Job stopped by user"
+"""What RQ has as the error of a job that was stopped on request."""
 
 
-def identity_of(look: SessionSnapshot) -> SessionIdentity:
-    """A session as it was looked at."""
-    return SessionIdentity(look.state.session_id, look.inner.nonce, look.state.status)
+@dataclass(slots=True, eq=False)
+class JobRun:
+    """One handling of a dequeued job by this worker; its id is the RQ execution's and names its steps."""
+
+    job: SessionJob
+    queue: Queue
+    identity: SessionIdentity | None = None
+    """The session that the job starts; None: it is not a session's."""
+    claim: str = ""
+    """This worker's claim on it."""
+    id: str = field(default_factory=lambda: uuid4().hex)
+    ready: dict[str, list[str]] = field(default_factory=dict)
+    """Dependents, by queue, that may run once the job's end is written."""
+
+    @property
+    def owned_identity(self) -> SessionIdentity | None:
+        """The session as long as this worker owns it."""
+        return self.identity and self.identity._replace(claim=self.claim)
+
+    def execution(self, worker_name: str) -> Execution:
+        """RQ's record of this run."""
+        return Execution(self.id, self.job.id, self.job.connection, worker_name)
 
 
 class JobRecords:
     """RQ's records of the jobs that one worker handles."""
 
-    def __init__(self, worker: BaseWorker, starts: Queue, keys: Keys) -> None:
+    def __init__(self, worker: BaseWorker, starts: Queue, keys: Keys, clock: RedisClock) -> None:
+        self.started: dict[str, JobRun] = {}
+        """The runs that are marked started here, by id."""
+        self.clock = clock
         self._worker = worker
         self._connection: redis.Redis = worker.connection
         self._starts = starts
         self._keys = keys
-        self._unrecorded: dict[str, int] = {}
-        """How often the failure of a job could not be recorded, by the jobs that this happens to now."""
 
     def queue(self, name: str | None) -> Queue:
         """The queue of that name; none: this worker's queue of starts."""
@@ -63,187 +91,248 @@ class JobRecords:
             return self._starts
         return Queue(name, self._connection, job_class=SessionJob, serializer=SERIALIZER)
 
-    # -- the life of a job here
+    def fence(self, run: JobRun, identity: SessionIdentity | None, step: str = "", **guard: Any) -> FencedPipeline:
+        """A step on the records of a run's job."""
+        name = f"{run.id}:{step}" if step else ""
+        return FencedPipeline(self._connection, self._keys, run.job.key, identity, step=name, **guard)
 
-    def prepare(self, job: SessionJob) -> Execution | None:
-        """Mark the job ``started``, here alone; its data may be unreadable. None if the job has another session."""
-        known = set(self._worker.executions)
+    # -- the start of a run
+
+    def mark_started(self, run: JobRun) -> Written:
+        """Mark the job ``started``, here alone."""
+        self.started[run.id] = run
+        written: Written = "changed"
         try:
-            with self.only(job.whose) as only, self._connection.pipeline() as pipeline:
-                self._delete_executions(job, pipeline)
-                execution = Execution.create(job, RQ_LEASE_S, pipeline, worker_name=self._worker.name)
-                self._worker.executions[execution.id] = execution
-                self._worker.set_state(WorkerStatus.BUSY, pipeline=pipeline)
-                job.prepare_for_execution(self._worker.name, pipeline)
-                pipeline.persist(job.key)
-                pipeline.lrem(self.queue(job.origin).intermediate_queue_key, 1, job.id)
-                pipeline.execute()
-        except BaseException:
-            for fresh in set(self._worker.executions) - known:
-                del self._worker.executions[fresh]
-            raise
-        if only.refused:
-            self._forget(execution)
-            return None
-        return execution
+            with self.fence(run, run.owned_identity) as step:
+                self.delete_executions(run.job, step.rq)
+                self.write_execution(run, step.rq)
+                self._worker.set_state(WorkerStatus.BUSY, pipeline=step.rq)
+                run.job.prepare_for_execution(self._worker.name, step.rq)
+                step.add(
+                    ("PERSIST", run.job.key),
+                    ("LREM", run.queue.intermediate_queue_key, 1, run.job.id),
+                    ("ZREM", run.queue.canceled_job_registry.key, run.job.id),
+                )
+                written = step.execute()
+        finally:
+            if written != "written":
+                del self.started[run.id]
+        return written
 
-    def succeed(self, job: SessionJob, queue: Queue, execution: Execution, result: Any) -> None:
-        """``finished``, with a result, if it is `SessionIdentity` it was."""
-        if job.result_ttl is None:
-            job.result_ttl = RESULT_TTL_S
-        with self.only(job.whose) as only:
-            self._worker._finalize_success(job, queue, execution, result)
-        if only.refused:
-            self.let_go(job, execution)
-            return
-        # Where a second start by this id, RQ's own upkeep, or a cancel of what ran may have put it.
-        queue.failed_job_registry.remove(job)
-        queue.canceled_job_registry.remove(job)
-        self._forget(execution)
+    def write_execution(self, run: JobRun, pipeline: Pipeline) -> None:
+        """RQ's record of a run, whole: it may have expired while Redis was away. Scores are by Redis's clock."""
+        execution, expiry = run.execution(self._worker.name), self.clock.now() + EXECUTION_LEASE_S
+        registry = ExecutionRegistry(run.job.id, self._connection).key
+        if run.job.started_at is not None:
+            execution.created_at = run.job.started_at
+        execution.save(EXECUTION_LEASE_S, pipeline)
+        pipeline.zadd(registry, {execution.id: expiry})
+        pipeline.expire(registry, EXECUTION_LEASE_S)
+        pipeline.zadd(run.queue.started_job_registry.key, {execution.composite_key: expiry})
+        pipeline.sadd(execution.worker_executions_key, execution.composite_key)
+        pipeline.expire(execution.worker_executions_key, EXECUTION_LEASE_S)
 
-    def fail(
-        self,
-        job: SessionJob,
-        queue: Queue,
-        execution: Execution,
-        error: str,
-        *,
-        stopped: bool = False,
-        retry: bool = False,
-    ) -> None:
-        """``failed`` with the error as exc_info, or ``stopped`` as RQ was asked to; retried only if ``retry``."""
-        self._worker._stopped_job_id = job.id if stopped else None
-        if not retry:
-            job.retries_left = 0
-        job._status = JobStatus.FAILED
-        with self.only(job.whose) as only:
-            self._worker.handle_execution_ended(job, queue, RQ_LEASE_S)
-            self._worker.handle_job_failure(job, queue, exc_string=error, execution=execution)
-        if only.refused:
-            self.let_go(job, execution)
-            return
-        if self._connection.hget(job.key, "status") == b"started":
-            self._unrecorded[job.id] = tries = self._unrecorded.get(job.id, 0) + 1
-            if tries < RECORD_TRIES:
-                raise NotPersisted(f"job {job.id}: its failure is not recorded yet")
-            log.error("job %s: its failure cannot be recorded as it is", job.id)
-            del self._unrecorded[job.id]
-            self._forget(execution)
-            self.refuse_unreadable(queue, job.id, error)
-            return
-        self._unrecorded.pop(job.id, None)
-        queue.canceled_job_registry.remove(job)
-        self._forget(execution)
-
-    def let_go(self, job: SessionJob, execution: Execution) -> None:
-        """The session goes on elsewhere: this execution is over, the job is not."""
-        with self._connection.pipeline() as pipeline:
+    def delete_executions(self, job: SessionJob, pipeline: Pipeline) -> None:
+        """What older executions of a job left behind: RQ's upkeep would take the job for abandoned."""
+        ids: Any = self._connection.zrange(ExecutionRegistry(job.id, self._connection).key, 0, -1)
+        for raw in ids:
+            execution = Execution(raw.decode(), job.id, self._connection)
+            owner: Any = self._connection.hget(execution.key, "worker_name")
+            execution.worker_name = owner.decode() if owner else ""
             execution.delete(job, pipeline)
+
+    # -- its end
+
+    def finish(self, run: JobRun, result: Any) -> Written:
+        """``finished``, with a result."""
+        ttl = RESULT_TTL_S if run.job.result_ttl is None else run.job.result_ttl
+
+        def write(job: SessionJob, step: FencedPipeline) -> None:
+            job.result_ttl = ttl
+            self._worker.increment_successful_job_count(step.rq)
+            step.add(("ZREM", run.queue.failed_job_registry.key, job.id))
+            if ttl:
+                self._write_result(run, job, step, Result.Type.SUCCESSFUL, ttl, return_value=result)
+                self._write_end(job, step, ttl, run.queue.finished_job_registry.key)
+            if job.repeats_left:
+                step.add(("PERSIST", job.key))
+                Repeat.schedule(job, run.queue, pipeline=step.rq)
+            elif not ttl:
+                self._delete(run, job, step)
+
+        return self._end(run, JobStatus.FINISHED, write)
+
+    def fail(self, run: JobRun, error: str, *, stopped: bool = False, retry: bool = False) -> Written:
+        """``failed`` with the error as exc_info, or ``stopped`` as RQ was asked to; retried only if ``retry``."""
+        ttl = DEFAULT_FAILURE_TTL if run.job.failure_ttl is None else run.job.failure_ttl
+
+        def write(job: SessionJob, step: FencedPipeline) -> None:
+            self._worker.increment_failed_job_count(step.rq)
+            self._write_result(run, job, step, Result.Type.FAILED, ttl, exc_string=error)
+            self._write_end(job, step, ttl, run.queue.failed_job_registry.key)
+            step.add(("HSET", job.key, "exc_info", zlib.compress(error.encode("utf-8", "replace"))))
+            if not ttl:
+                self._delete(run, job, step)
+
+        def write_retry(job: SessionJob, step: FencedPipeline) -> None:
+            self._worker.increment_failed_job_count(step.rq)
+            interval = job.get_retry_interval()
+            job.retries_left = (job.retries_left or 1) - 1
+            if interval:
+                due = datetime.fromtimestamp(self.clock.now(), UTC) + timedelta(seconds=interval)
+                run.queue.schedule_job(job, due, pipeline=step.rq)
+            else:
+                self.write_queued(job, run.queue, step, at_front=bool(job.enqueue_at_front_on_retry))
+
+        if stopped:
+            return self._end(run, JobStatus.STOPPED, write, error)
+        if retry and run.job.should_retry:
+            return self._end(run, None, write_retry)
+        return self._end(run, JobStatus.FAILED, write, error)
+
+    def _end(
+        self,
+        run: JobRun,
+        status: JobStatus | None,
+        write: Callable[[SessionJob, FencedPipeline], None],
+        error: str | None = None,
+    ) -> Written:
+        """Write how a run ended and move the dependents that may run now. ``status`` None: the job is not over."""
+        while True:
+            job = copy.copy(run.job)  # what the step changes of it is not to be changed twice
+            job.ended_at = now()
+            job.started_at = job.started_at or job.ended_at
+            with contextlib.suppress(redis.WatchError), self.fence(run, run.identity, "end") as step:
+                self._move_dependents(run, job, status, step)
+                self._worker.increment_total_working_time(job.ended_at - job.started_at, step.rq)
+                write(job, step)
+                run.execution(self._worker.name).delete(job, step.rq)
+                step.add(("LREM", run.queue.intermediate_queue_key, 0, job.id))
+                written = step.execute()
+                break
+        if written == "canceled":
+            self._keep_canceled(run)
+        elif written == "written":
+            run.queue.enqueue_ready_jobs_by_queue(run.ready)
+            release_slot(job)
+            if status in (JobStatus.FINISHED, JobStatus.FAILED):
+                job.send_webhooks(status, exc_string=error)
+            self._forget(run)
+            return written
+        self.end_execution(run)
+        return written
+
+    def _move_dependents(self, run: JobRun, job: SessionJob, status: JobStatus | None, step: FencedPipeline) -> None:
+        """In RQ's own way: read while watched, moved to "ready" by the same step that writes the end."""
+        if status is not None:
+            step.rq.watch(job.dependents_key)
+            self._cache_status(job, status)
+            try:
+                ready = run.queue.move_dependents_to_ready(job, pipeline=step.rq, refresh_job_status=False)
+                run.ready = {name: [*run.ready.get(name, []), *ids] for name, ids in ready.items()} or run.ready
+            except Exception as failure:
+                if is_outage(failure) or isinstance(failure, redis.WatchError):
+                    raise
+                log.error(
+                    "job %s: the jobs that depend on it cannot be read and stay deferred: %.500r", job.id, failure
+                )
+        if not step.rq.explicit_transaction:
+            step.rq.multi()
+
+    def _write_result(
+        self, run: JobRun, job: SessionJob, step: FencedPipeline, kind: Result.Type, ttl: int, **what: Any
+    ) -> None:
+        Result.create(
+            job, kind, ttl, worker_name=self._worker.name, pipeline=step.rq, execution_id=run.id,
+            execution_started_at=job.started_at, execution_ended_at=job.ended_at, **what,
+        )  # fmt: skip
+
+    def _write_end(self, job: SessionJob, step: FencedPipeline, ttl: int, registry: str) -> None:
+        job.save(pipeline=step.rq, include_meta=False, include_result=False)
+        for key in (job.key, job.dependents_key, job.dependencies_key):
+            step.add(("EXPIRE", key, ttl) if ttl > 0 else ("PERSIST", key))
+        step.add(("ZADD", registry, self.clock.now() + ttl if ttl >= 0 else "+inf", job.id))
+
+    def _delete(self, run: JobRun, job: SessionJob, step: FencedPipeline) -> None:
+        step.add(*delete_job(run.queue.name, job.id), ("DEL", job.dependents_key, job.dependencies_key))
+        if job.group_id:
+            step.add(("SREM", Group.get_key(job.group_id), job.id))
+
+    def end_execution(self, run: JobRun) -> None:
+        """Forget this run: the job is over, or its session goes on elsewhere. The job itself is left as it is."""
+        with self._connection.pipeline() as pipeline:
+            run.execution(self._worker.name).delete(run.job, pipeline)
             pipeline.execute()
-        self._forget(execution)
+        self._forget(run)
 
-    def hand_over(self, job: SessionJob) -> None:
-        """The job of a session that goes on elsewhere, let go here, is in its queue again, if it waits for a worker."""
-        assert job.whose is not None
-        with self.only(job.whose._replace(status=Status.RECOVERING)), self._connection.pipeline() as pipeline:
-            self._requeue(job, self._starts, pipeline)
+    def _forget(self, run: JobRun) -> None:
+        if self.started.pop(run.id, None) is not None and not self.started:
+            self._worker.set_state(WorkerStatus.IDLE)
+
+    def _keep_canceled(self, run: JobRun) -> None:
+        """The end of a run whose job was canceled in RQ meanwhile: it stays canceled, for as long as an ended one."""
+        with self._connection.pipeline() as pipeline:
+            pipeline.expire(run.job.key, RESULT_TTL_S)
+            pipeline.lrem(run.queue.intermediate_queue_key, 0, run.job.id)
             pipeline.execute()
+        job = copy.copy(run.job)
+        self._cache_status(job, JobStatus.CANCELED)
+        release_slot(job)
 
-    def forget(self, job: SessionJob, queue: Queue, session_id: str, look: SessionSnapshot | None) -> bool:
-        """What was written of a job after its session had been removed, goes; False where ``look`` holds no more.
+    def _cache_status(self, job: SessionJob, status: JobStatus) -> None:
+        """What RQ's own methods ask of a job; RQ sets it only by writing it, here into a pipeline that is not sent."""
+        job.set_status(status, pipeline=self._connection.pipeline())
 
-        ``look`` is what has the session's id now: nothing, and the job goes too; or another session, whose job stays
-        and is set right, if it lives.
-        """
-        if look is None:
-            commands, whose = delete_job(queue.name, job.id), SessionIdentity(session_id, None)
-        elif look.state.ended or job.id != session_id:  # what is there is its own
-            return True
-        else:
-            commands, whose = delete_end(queue.name, job.id), identity_of(look)
-            commands.append(("PERSIST", job.key))
-            if look.owned:
-                worker = look.state.worker or ""
-                commands.append(("HSET", job.key, "status", JobStatus.STARTED.value, "worker_name", worker))
-                commands.append(("HDEL", job.key, "ended_at"))
-        with self.only(whose) as only, self._connection.pipeline() as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            pipeline.execute()
-        return not only.refused
+    def cancel(self, run: JobRun) -> None:
+        """``canceled``: the session was stopped before it began."""
+        with self.fence(run, run.identity) as step:
+            step.add(*cancel_job(run.queue.name, run.job.id))
+            step.add(("LREM", run.queue.key, 0, run.job.id), ("LREM", run.queue.intermediate_queue_key, 0, run.job.id))
+            if step.execute() == "canceled":
+                self._keep_canceled(run)
 
-    def set_right(self, job_id: str, session_id: str, look: SessionSnapshot | None, gone: bool) -> None:
-        """After `let_go` of a session that others took: what `prepare` wrote may be later than what they wrote."""
-        key = SessionJob.key_for(job_id)
-        if self._connection.hget(key, "worker_name") != self._worker.name.encode():
-            return
-        if gone:
-            with self.only(SessionIdentity(session_id, None)), self._connection.pipeline() as pipeline:
-                pipeline.delete(key)
-                pipeline.execute()
-        elif look is None:  # it cannot be read
-            if not self._connection.hexists(key, "created_at"):
-                self._connection.delete(key)
-        elif look.state.ended:
-            self.conclude(job_id, look, "it was marked started here after its end")
-        elif look.owned and look.state.worker:
-            with self.only(identity_of(look)), self._connection.pipeline() as pipeline:
-                pipeline.hset(key, "worker_name", look.state.worker)
-                pipeline.execute()
+    # -- back into a queue
 
-    def only(self, whose: SessionIdentity | None) -> AbstractContextManager[FencedPipeline]:
-        """What is written of a job within holds only if its session is ``whose``; None: in any case."""
-        return only(self._connection, self._keys, whose)
+    def hand_over(self, run: JobRun) -> Written:
+        """Enqueue the job of a session that was handed over and waits for another worker."""
+        assert run.identity is not None
+        with self.fence(run, run.identity._replace(status=Status.RECOVERING), "hand-over") as step:
+            self.write_queued(run.job, self._starts, step, at_front=True)
+            return step.execute()
 
-    def _requeue(self, job: SessionJob, queue: Queue, pipeline: Pipeline) -> None:
-        """In front; nobody runs it meanwhile, so that RQ refuses a stop instead of sending it to who is gone."""
-        job.worker_name = None
-        queue._enqueue_job(job, pipeline=pipeline, at_front=True)
-
-    def drop_copy(self, job: SessionJob, queue: Queue) -> None:
-        """A second copy of a job that runs elsewhere was dequeued: it is forgotten, the job untouched."""
-        queue.intermediate_queue.remove(job.id)
-
-    def close(self, job: SessionJob, queue: Queue, look: SessionSnapshot) -> None:
-        """What its session's end makes of a job that nobody runs: canceled, finished or failed."""
-        state, job.whose = look.state, identity_of(look)
-        if state.started_at is None and state.status is Status.DONE:
-            self._cancel(job, queue)
-            return
-        execution = self.prepare(job)
-        if execution is None:
-            return
-        if state.status is Status.ERROR:
-            self.fail(job, queue, execution, state.error or "failed")
-        else:
-            self.succeed(job, queue, execution, to_wire(state))
-
-    def _cancel(self, job: SessionJob, queue: Queue) -> None:
-        with self.only(job.whose), self._connection.pipeline() as pipeline:
-            pipeline.lrem(queue.key, 0, job.id)
-            pipeline.lrem(queue.intermediate_queue_key, 0, job.id)
-            job.set_status(JobStatus.CANCELED, pipeline=pipeline)
-            pipeline.expire(job.key, RESULT_TTL_S)
-            queue.canceled_job_registry.add(job, ttl=RESULT_TTL_S, pipeline=pipeline)
-            pipeline.execute()
+    def write_queued(self, job: SessionJob, queue: Queue, step: FencedPipeline, *, at_front: bool) -> None:
+        """The job, whole, into its queue; no worker has it, so that RQ refuses a stop instead of sending it nowhere."""
+        job.worker_name, job.origin, job.enqueued_at = None, queue.name, now()
+        job.set_status(JobStatus.QUEUED, pipeline=step.rq)
+        job.save(pipeline=step.rq)
+        job.cleanup(ttl=job.ttl, pipeline=step.rq)
+        step.add(("SADD", Queue.redis_queues_keys, queue.key))
+        queue.push_job_id(job.id, pipeline=step.rq, at_front=at_front)
 
     def put_back(self, job: SessionJob, queue: Queue) -> None:
-        """A job that is not to be taken now goes back to where it was."""
+        """A job that is not to be handled now goes back to where it was."""
         with self._connection.pipeline() as pipeline:
             pipeline.lpush(queue.key, job.id)
             pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
             pipeline.execute()
 
-    def move_to_starts(self, job: SessionJob, queue: Queue) -> None:
+    def move_to_starts(self, run: JobRun) -> None:
         """A start in the queue of the other commands goes where starts are counted."""
-        with self._connection.pipeline() as pipeline:
-            pipeline.sadd(Queue.redis_queues_keys, self._starts.key)
-            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            self._starts._enqueue_job(job, pipeline=pipeline)
-            pipeline.execute()
+        with self.fence(run, None, "move") as step:
+            step.add(("LREM", run.queue.intermediate_queue_key, 1, run.job.id))
+            self.write_queued(run.job, self._starts, step, at_front=False)
+            written = step.execute()
+        if written == "canceled":
+            self._keep_canceled(run)
 
-    def refuse_unreadable(self, queue: Queue, job_id: str, error: str) -> None:
-        """A job whose hash RQ cannot read is made readable and fails; an id that RQ does not allow is dropped."""
+    def drop_copy(self, job_id: str, queue: Queue) -> None:
+        """Forget a second copy of a job that runs elsewhere; the job itself is left as it is."""
+        queue.intermediate_queue.remove(job_id)
+
+    # -- jobs that cannot be read
+
+    def fail_unreadable(self, queue: Queue, job_id: str, error: str) -> None:
+        """Make a job readable whose hash RQ cannot read, and fail it; an id that RQ does not allow is dropped."""
         key = SessionJob.key_for(job_id)
         try:
             job = SessionJob(job_id, self._connection, SERIALIZER)
@@ -256,91 +345,4 @@ class JobRecords:
         job.origin, job.created_at, job.timeout = queue.name, now(), -1
         job.description = "a job that cannot be read"
         job.save()
-        self.fail(job, queue, self.prepared(job), error)
-
-    def prepared(self, job: SessionJob) -> Execution:
-        """As `prepare`, of a job that is no session's."""
-        execution = self.prepare(job)
-        assert execution is not None
-        return execution
-
-    def _forget(self, execution: Execution) -> None:
-        self._worker.executions.pop(execution.id, None)
-        self._worker._executions = []
-        if not self._worker.executions:
-            self._worker.set_state(WorkerStatus.IDLE)
-
-    # -- for maintenance
-
-    def enqueue_again(self, job_id: str, look: SessionSnapshot) -> Literal["enqueued", "there", "changed", "canceled"]:
-        """Put the job of a session without an owner into its queue, in front.
-
-        Answers ``there`` where it is on its way already, ``changed`` where the session is not as it was seen any more,
-        ``canceled`` where a user of RQ canceled its job.
-        """
-        queue, state = self.queue(look.inner.queue), look.state
-        job = self.fetch(job_id)
-        status = job.get_status(refresh=False) if job is not None else None
-        if status is JobStatus.CANCELED:
-            return "canceled"
-        if status in (JobStatus.SCHEDULED, JobStatus.DEFERRED) and state.status is Status.QUEUED:
-            return "there"
-        for key in (queue.key, queue.intermediate_queue_key):
-            if self._connection.lpos(key, job_id) is not None:
-                return "there"
-        with self.only(identity_of(look)) as only, self._connection.pipeline() as pipeline:
-            pipeline.sadd(Queue.redis_queues_keys, queue.key)
-            if job is None:
-                arguments = [state.session_id, state.provider, look.inner.prompt, {}]
-                for command in start_job(queue.name, job_id, arguments, at_front=True):
-                    pipeline.execute_command(*command)
-            else:
-                self._delete_executions(job, pipeline)
-                queue.failed_job_registry.remove(job, pipeline)
-                queue.scheduled_job_registry.remove(job, pipeline)
-                self._requeue(job, queue, pipeline)
-            pipeline.execute()
-        return "changed" if only.refused else "enqueued"
-
-    def conclude(self, job_id: str, look: SessionSnapshot, why: str = "its worker did not close it") -> None:
-        """Close the job of an ended session that was left ``started``, or still waits in its queue."""
-        job = self.fetch(job_id)
-        if job is None or is_later(job, look.state):
-            return
-        queue, status = self.queue(job.origin), job.get_status(refresh=False)
-        if status is JobStatus.STARTED:
-            log.warning("job %s: %s", job_id, why)
-        elif status is not JobStatus.QUEUED:
-            return
-        with self.only(identity_of(look)), self._connection.pipeline() as pipeline:
-            pipeline.lrem(queue.key, 0, job_id)
-            pipeline.execute()
-        self.close(job, queue, look)
-
-    def fetch(self, job_id: str) -> SessionJob | None:
-        """The job, or None: there is none, or it cannot be read."""
-        try:
-            found: Any = SessionJob.fetch(job_id, self._connection, SERIALIZER)
-            return found  # type: ignore[no-any-return]
-        except NoSuchJobError:
-            return None
-        except (redis.ConnectionError, redis.TimeoutError):
-            raise
-        except Exception as error:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
-            log.error("job %s cannot be read: %.500r", job_id, error)
-            return None
-
-    def _delete_executions(self, job: SessionJob, pipeline: Pipeline) -> None:
-        """What older executions of a job left behind: RQ's upkeep would take the job for abandoned."""
-        registry = ExecutionRegistry(job.id, connection=self._connection)
-        ids: Any = self._connection.zrange(registry.key, 0, -1)
-        for raw in ids:
-            old = Execution(raw.decode(), job.id, self._connection)
-            owner: Any = self._connection.hget(old.key, "worker_name")
-            old.worker_name = owner.decode() if owner else ""
-            old.delete(job, pipeline)
-
-
-def is_later(job: SessionJob, state: State) -> bool:
-    """Whether a job was made after its session had ended: a new start by an id that exists."""
-    return state.ended_at is not None and job.created_at.timestamp() * 1000 > state.ended_at
+        self.fail(JobRun(job, queue), error)

@@ -10,16 +10,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agentrq.connection import connect
 from agentrq_worker.rq.executor import RqThread
 from agentrq_worker.rq.fetcher import JobFetcher
 from agentrq_worker.rq.job_handler import JobHandler, SessionHost
 from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
+from agentrq_worker.rq.redis_clock import RedisClock
 from agentrq_worker.rq.registry_maintenance import CLEAN_S, RegistryMaintenance
 from agentrq_worker.rq.worker import RqWorker
+from agentrq_worker.rq.worker_record import WorkerRecord
 from agentrq_worker.settings import Settings
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +49,9 @@ class RqService:
         for client in (connection, self._blocking):
             setattr(client, _SERVER_VERSION, (7, 0, 0))
         self._worker = RqWorker(settings, connection, self._receive)
-        self._records = JobRecords(self._worker, self._worker.queues[0], settings.keys)
-        self._maintenance = RegistryMaintenance(self._worker, self._records, settings.keys.worker, settings.lease_s)
+        self._records = JobRecords(self._worker, self._worker.queues[0], settings.keys, RedisClock())
+        self._record = WorkerRecord(self._worker, self._records, settings.keys.worker, settings.lease_s)
+        self._maintenance = RegistryMaintenance(self._worker, self._records, settings.keys, settings.lease_s)
         self._call = RqThread()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -55,20 +61,21 @@ class RqService:
         """Serve this host's sessions; ``on_shutdown`` is called where RQ tells the worker to end."""
         self._loop = asyncio.get_running_loop()
         self._on_shutdown = on_shutdown
-        self._jobs = JobHandler(self._worker, self._records, self._call, host, self._settings.queue)
+        orphans = OrphanJobRecords(self._worker.connection, self._settings.keys, self._records)
+        self._jobs = JobHandler(self._records, orphans, self._call, host, self._settings.queue)
         self._fetcher = JobFetcher(
-            self._blocking, self._jobs, self._records, self._maintenance, self._call, self._stopping,
-            self._settings.keys, self._settings.max_sessions,
+            self._blocking, self._jobs, self._records, self._record, self._maintenance, self._call,
+            self._stopping, self._settings.keys, self._settings.max_sessions,
         )  # fmt: skip
         return self._jobs
 
     async def register(self) -> None:
         """Enter the worker in RQ's list; its lease says that no other has its name."""
-        await self._call(self._maintenance.register)
+        await self._call(self._record.register)
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
         """Take jobs and commands from now on."""
-        await self._call(self._maintenance.beat)
+        await self._call(self._record.beat)
         await self._call(self._worker.subscribe)
         self._tasks = [
             group.create_task(self._beat(), name="rq heartbeats"),
@@ -95,11 +102,11 @@ class RqService:
         self._fetcher.close()
 
     async def unregister(self) -> None:
-        """End the beats, give RQ's locks back, leave RQ's list. Waits for Redis: callers bound it."""
+        """End the beats and leave RQ's list. Waits for Redis: callers bound it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._call(self._maintenance.end)
+        await self._call(self._record.unregister)
         await self._call(self._worker.unsubscribe)
 
     def close(self) -> None:
@@ -129,7 +136,7 @@ class RqService:
 
     async def _beat(self) -> None:
         while True:
-            await self._attempt(self._maintenance.beat)
+            await self._attempt(self._record.beat)
             await asyncio.sleep(BEAT_S)
 
     async def _maintain(self) -> None:
@@ -137,19 +144,22 @@ class RqService:
         while True:
             gap, beaten = time.monotonic() - beaten, time.monotonic()
             if gap > FROZEN_S:  # frozen, or Redis away: first of all RQ is told what lives
-                await self._attempt(self._maintenance.beat)
+                await self._attempt(self._record.beat)
                 cleaned = time.monotonic()
-            await self._attempt(self._maintenance.share, self._fetcher.free)
+            await self._attempt(self._record.share, self._fetcher.free)
+            for job_id in await self._attempt(self._record.find_canceled) or ():
+                self._jobs.stop_canceled(job_id)
             await self._attempt(self._maintenance.put_back_stranded)
-            await self._attempt(self._maintenance.schedule)
+            await self._attempt(self._maintenance.enqueue_due)
             if time.monotonic() - cleaned > CLEAN_S:
                 cleaned = time.monotonic()
                 await self._attempt(self._maintenance.clean)
             await asyncio.sleep(MAINTAIN_S)
 
-    async def _attempt(self, call: Callable[..., None], *args: Any) -> None:
+    async def _attempt(self, call: Callable[..., T], *args: Any) -> T | None:
         """Run one part of the maintenance; a malformed record that RQ cannot read must not stop the worker."""
         try:
-            await self._call(call, *args)
+            return await self._call(call, *args)
         except Exception as error:  # noqa: BLE001 - a job hash may hold anything
             log.warning("RQ maintenance (%s) failed: %r", getattr(call, "__name__", call), error)
+            return None

@@ -22,7 +22,7 @@ from agentrq.rq_commands import SERIALIZER
 from agentrq.wire.keys import control_queue
 from agentrq_worker.rq.fetcher import DEQUEUE_S
 from agentrq_worker.rq.job import SessionJob
-from agentrq_worker.rq.job_records import RQ_LEASE_S
+from agentrq_worker.rq.job_records import EXECUTION_LEASE_S
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class RqWorker(BaseWorker):
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Seconds until RQ takes a silent execution for abandoned."""
-        return RQ_LEASE_S
+        return EXECUTION_LEASE_S
 
     def procline(self, message: str) -> None:
         """Keep the process title that the operator started."""

@@ -1,11 +1,12 @@
 -- claim_session: makes a worker the session's owner: a new epoch, with its first events.
--- KEYS  state, events, inbox, commands
+-- KEYS  state, events, inbox, commands, the RQ job
 -- ARGV  worker name, worker token, a nonce of this claim; the epoch, token and start's nonce that the worker read;
 --       status channel, session id
 -- Answers {outcome, epoch, cursor}:
 --   'claimed'  also for a repeated call (the same claim)
 --   'taken'    another claim came first, or the id belongs to another session now
 --   'ended'    the session has ended
+--   'canceled' its RQ job was canceled
 --   'missing'  there is no such session
 local seen = redis.call('HMGET', KEYS[1], 'epoch', 'token', 'status', 'cursor', 'startedAt', 'claim', 'nonce')
 if not seen[1] then return {'missing', '', ''} end
@@ -13,6 +14,7 @@ if seen[3] == 'done' or seen[3] == 'error' then return {'ended', seen[1], seen[4
 local token = seen[2] or ''
 if token == ARGV[2] and seen[6] == ARGV[3] then return {'claimed', seen[1], seen[4]} end
 if seen[1] ~= ARGV[4] or token ~= ARGV[5] or (seen[7] or '') ~= ARGV[6] then return {'taken', seen[1], seen[4]} end
+if is_canceled(KEYS[5]) then return {'canceled', seen[1], seen[4]} end
 local epoch, seq, bytes, timestamp = tonumber(seen[1]) + 1, 0, 0, now()
 local statuses = seen[3] == 'queued' and {'starting'} or {'recovering', 'starting'}
 local cursor

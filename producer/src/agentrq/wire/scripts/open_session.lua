@@ -2,12 +2,14 @@
 -- KEYS  state, events, inbox, commands, index; for a start that came by RQ also its job: without it nothing is done
 -- ARGV  session id, status channel, a nonce of this start, count of state arguments, field, value, …,
 --       then commands to run in the same step (see run_commands): they enqueue its RQ job
--- Answers 'created' (also for a repeated call, by its nonce), 'exists', or 'gone': the RQ job was removed meanwhile.
+-- Answers 'created' (also for a repeated call, by its nonce), 'exists', or what became of the RQ job meanwhile: 'gone'
+-- (removed) or 'canceled'.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   if redis.call('HGET', KEYS[1], 'nonce') == ARGV[3] then return 'created' end
   return 'exists'
 end
 if KEYS[6] and redis.call('HEXISTS', KEYS[6], 'data') == 0 then return 'gone' end
+if is_canceled(KEYS[6]) then return 'canceled' end
 local last, timestamp = 4 + tonumber(ARGV[4]), now()
 -- First what Redis may refuse (other types): then nothing has been written and the call can be repeated.
 redis.call('ZADD', KEYS[5], timestamp, ARGV[1])

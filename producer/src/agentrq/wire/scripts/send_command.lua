@@ -1,5 +1,5 @@
 -- send_command: appends one command to a session's inbox and wakes its owner.
--- KEYS  state, events, inbox, commands
+-- KEYS  state, events, inbox, commands; for a command that came by RQ also its job
 -- ARGV  command id, command JSON, command name, the most entries that an inbox may hold, session id,
 --       prefix of the workers' keys
 -- Answers {outcome, detail}:
@@ -7,11 +7,13 @@
 --   'known'    a command of this id was sent before; detail: its receipt's cursor, '' while it waits
 --   'ended'    the session has ended; detail: its status
 --   'full'     the inbox is full (never for a stop)
+--   'canceled' its RQ job was canceled
 --   'missing'  there is no such session
 local seen = redis.call('HMGET', KEYS[1], 'status', 'worker')
 if not seen[1] then return {'missing', ''} end
 local known = redis.call('HGET', KEYS[4], ARGV[1])
 if known then return {'known', known} end
+if is_canceled(KEYS[5]) then return {'canceled', ''} end
 if seen[1] == 'done' or seen[1] == 'error' then return {'ended', seen[1]} end
 if ARGV[3] ~= 'stop' and redis.call('XLEN', KEYS[3]) >= tonumber(ARGV[4]) then return {'full', ''} end
 redis.call('XADD', KEYS[3], '*', 'command', ARGV[2])

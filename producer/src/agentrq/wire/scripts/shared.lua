@@ -26,6 +26,11 @@ local function keep_epoch(state, epoch, timestamp, retention)
   redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', tonumber(timestamp) / 60000 * EPOCHS))
 end
 
+-- Whether the RQ job with this key was canceled by a user of RQ; nil: there is no job to ask.
+local function is_canceled(job)
+  return job and redis.pcall('HGET', job, 'status') == 'canceled'
+end
+
 local function place(cursor)
   local epoch, seq = string.match(cursor or '', '^(%d+)-(%d+)$')
   return tonumber(epoch), tonumber(seq)
