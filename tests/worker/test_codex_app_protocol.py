@@ -8,9 +8,22 @@ from typing import Any
 import pytest
 
 from agentrq.wire.commands import make_options
-from agentrq.wire.messages import SessionTotal
+from agentrq.wire.messages import Cost, SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Ready, Reply, Sent, Write, as_sent
+from agentrq_worker.providers.protocol import (
+    Background,
+    CommandRefused,
+    Ended,
+    Late,
+    ProtocolEvent,
+    Ready,
+    Reply,
+    Sent,
+    TurnSeemsOver,
+    TurnStarted,
+    Write,
+    as_sent,
+)
 from agentrq_worker.providers.registry import make_protocol
 from tests.worker.parser_checks import as_json, check
 
@@ -23,6 +36,7 @@ class Talk:
         self.written: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.ended: list[str | None] = []
+        self.events: list[ProtocolEvent] = []
         self.late: list[str] = []
         self.replies: list[Reply] = []
         self.write(self.protocol.open())
@@ -45,9 +59,10 @@ class Talk:
                     self.late.append(said.text)
                 elif isinstance(said, Reply):
                     self.replies.append(said)
-                elif not isinstance(said, Ready):
-                    assert isinstance(said, Ended)
+                elif isinstance(said, Ended):
                     self.ended.append(said.error)
+                elif not isinstance(said, Ready):
+                    self.events.append(said)
         return self
 
     def answers(self, result: Any = None, error: Any = None) -> Talk:
@@ -303,13 +318,22 @@ def test_a_failed_turn_says_why() -> None:
 
 def test_model_and_mode_go_with_the_next_turn() -> None:
     talk = Talk().ready()
-    assert talk.protocol.set_model("gpt-6") == b""
-    assert talk.protocol.set_permission_mode("plan") == b""
+    assert talk.protocol.set_model("gpt-6") == Sent(b"")
+    assert talk.protocol.set_permission_mode("plan") == Sent(b"")
     talk.turn()
     changed = {"model": "gpt-6", "approvalPolicy": "never", "sandboxPolicy": {"type": "readOnly"}}
     assert talk.last["params"].items() >= changed.items()
     talk.hear(completed()).turn(turn="t2")
     assert set(talk.last["params"]) == {"threadId", "input"}
+
+
+def test_a_turn_that_could_not_begin_took_no_change() -> None:
+    talk = Talk().ready()
+    talk.protocol.set_model("gpt-6")
+    talk.write(talk.protocol.prompt("go"))
+    talk.protocol.set_permission_mode("plan")
+    talk.answers(error={"message": "overloaded"}).turn()
+    assert talk.last["params"].items() >= {"model": "gpt-6", "approvalPolicy": "never"}.items()
 
 
 # What it asks ---------------------------------------------------------------------------------------------------
@@ -531,3 +555,116 @@ def test_what_it_reports_of_itself() -> None:
     assert talk.of("rate_limit") == [{"scope": "codex", "message": "primary: 45% used", "resetsAt": 1795328958000}]
     assert talk.of("compaction") == [{"trigger": "auto"}]
     assert [found.get("method") for found in talk.of("unknown")] == ["something/new", "item/completed"]
+
+
+def delta(item_id: str, words: str) -> dict[str, Any]:
+    return note("item/agentMessage/delta", itemId=item_id, delta=words)
+
+
+def status(kind: str, thread: str = "th") -> dict[str, Any]:
+    return {"method": "thread/status/changed", "params": {"threadId": thread, "status": {"type": kind}}}
+
+
+IDLE = "codex is idle and did not say that its turn is over"
+
+
+def test_a_thread_that_is_idle_in_a_turn_seems_over_until_the_turn_is() -> None:
+    talk = Talk().ready().hear(status("idle")).turn().hear(status("active"), status("idle", thread="other"))
+    assert not [event for event in talk.events if isinstance(event, TurnSeemsOver)]
+    talk.hear(status("idle"))
+    assert talk.events[-1] == TurnSeemsOver(IDLE)
+    talk.hear(completed())
+    assert [cost["isError"] for cost in talk.of("cost")] == [False]
+    talk.hear(status("idle"))
+    assert talk.events.count(TurnSeemsOver(IDLE)) == 1
+
+
+def test_a_turn_whose_end_never_comes_is_ended_once() -> None:
+    talk = (
+        Talk()
+        .ready()
+        .turn()
+        .hear(item("started", "commandExecution", "c"), usage((100, 20), (100, 20)), status("idle"))
+    )
+    ended = talk.protocol.end_turn(IDLE)
+    assert [draft.type for draft in ended] == ["status", "tool_result", "cost"]
+    cost = ended[-1].content
+    assert isinstance(cost, Cost)
+    assert (cost.is_error, cost.input_tokens) == (False, 100)
+    talk.hear(completed())  # after all
+    assert talk.of("cost") == []
+    talk.turn(turn="t2").hear(completed(turn="t2"))
+    assert len(talk.of("cost")) == 1
+
+
+def test_a_turn_that_a_system_error_cut_failed() -> None:
+    talk = Talk().ready().turn().hear(status("systemError"))
+    (seems,) = talk.events
+    assert isinstance(seems, TurnSeemsOver)
+    (_, cost) = talk.protocol.end_turn(seems.reason)
+    assert isinstance(cost.content, Cost)
+    assert (cost.content.is_error, cost.content.errors) == (True, [seems.reason])
+
+
+def test_a_turns_last_line_that_cannot_be_read_ends_the_turn() -> None:
+    talk = Talk().ready().turn()
+    cut = b'{"method":"turn/completed","params":{"threadId":"th","turn":{"id":"t1","status":"comp'
+    drafts = [said for said in talk.protocol.receive(cut) if isinstance(said, DraftMessage)]
+    assert [draft.type for draft in drafts] == ["error", "cost"]
+    assert talk.protocol.receive(cut)[1:] == []  # no turn is under way any more
+
+
+def test_codex_begins_a_turn_of_its_own() -> None:
+    begun = {"method": "turn/started", "params": {"threadId": "th", "turn": {"id": "t9", "status": "inProgress"}}}
+    talk = Talk().ready().turn().hear(completed())
+    assert talk.events == []
+    assert talk.hear(begun, begun).events == [TurnStarted()]
+    talk.hear(completed(turn="t9"))
+    assert talk.turn(turn="t2").events == [TurnStarted()]
+
+
+def test_sub_agents_that_work_are_background_work() -> None:
+    begun = {"method": "turn/started", "params": {"threadId": "sub", "turn": {"id": "s1", "status": "inProgress"}}}
+    over = {"method": "turn/completed", "params": {"threadId": "sub", "turn": {"id": "s1", "status": "completed"}}}
+    talk = Talk().ready().turn().hear(begun, completed(), over)
+    assert talk.events == [Background(("sub-agent sub",)), Background()]
+    assert len(talk.of("cost")) == 1
+    assert talk.hear(begun, status("idle", thread="sub")).events[2:] == [Background(("sub-agent sub",)), Background()]
+
+
+def test_the_calls_of_a_sub_agent_in_the_background_stay_open_over_turns() -> None:
+    call: dict[str, Any] = {"receiverThreadIds": ["sub"], "tool": "spawnAgent", "status": "completed"}
+    talk = Talk().ready().turn().hear(
+        item("started", "collabAgentToolCall", "s", **call), item("completed", "collabAgentToolCall", "s", **call),
+        item("started", "commandExecution", "c", thread="sub"),         completed(),
+    )  # fmt: skip
+    assert [result["toolUseId"] for result in talk.of("tool_result")] == ["s"]
+    assert [draft.parent_id for draft in talk.protocol.close("gone")] == ["s"]
+
+
+def test_a_retry_abandons_the_half_text() -> None:
+    retry = {"method": "error", "params": {"error": {"message": "stream lost"}, "willRetry": True}}
+    talk = (
+        Talk()
+        .ready()
+        .turn()
+        .hear(delta("m", "The ans"), retry, delta("m", "The"), item("completed", "agentMessage", "m", text="The"))
+    )
+    assert [(each["blockId"], each["offset"], each.get("abandoned", False)) for each in talk.of("text_delta")] == [
+        ("m", 0, False),
+        ("m", 7, True),
+        ("m~2", 0, False),
+    ]
+    assert talk.of("text")[-1] == {"text": "The", "blockId": "m~2"}
+
+
+def test_two_texts_by_one_id_are_two_texts() -> None:
+    talk = Talk().ready().turn()
+    for words in ("one", "two"):
+        talk.hear(
+            item("started", "agentMessage", "m", text=""),
+            delta("m", words),
+            item("completed", "agentMessage", "m", text=words),
+        )
+    assert [(each["text"], each["blockId"]) for each in talk.of("text")] == [("one", "m"), ("two", "m~2")]
+    assert [each["blockId"] for each in talk.of("text_delta")] == ["m", "m~2"]

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 from agentrq_worker.process.framing import LineFramer, LineTooLong
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, Log, Ready, Reply, Write, as_sent
+from agentrq_worker.providers.protocol import (
+    Background,
+    CommandRefused,
+    Ended,
+    Late,
+    Log,
+    Ready,
+    Reply,
+    TurnSeemsOver,
+    TurnStarted,
+    Write,
+    as_sent,
+)
 from tests.worker.parser_checks import check, contents
 from tests.worker.rpc_player import dialect_of
 from tests.worker.test_golden import RPC
@@ -35,7 +47,7 @@ def talk(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
             elif isinstance(said, Write):
                 written.append(said.data)
             else:
-                assert isinstance(said, Ended | Late | Log | Ready | Reply)
+                assert isinstance(said, Background | Ended | Late | Log | Ready | Reply | TurnSeemsOver | TurnStarted)
         for command in commands[at : at + 1]:
             with contextlib.suppress(CommandRefused):
                 written.append(as_sent(command(dialect)).data)

@@ -31,8 +31,8 @@ class IndentedObject:
         self._bytes += len(line)
         last = line.rstrip() == b"}"
         belongs = (last or line[:1].isspace()) and self._bytes <= MOST_BYTES
-        if belongs:
-            self._lines.append(line.strip())
+        if belongs and (words := line.strip()):
+            self._lines.append(words)
             self.is_whole = last
         return belongs
 

@@ -141,6 +141,14 @@ class OutputParser(ABC):
         """
         return self._give_up_indented() + self._end_span(reason, set(self._parents))
 
+    def _close_calls_of_turn(self, reason: str) -> list[DraftMessage]:
+        """As `close`, at a turn's end: the calls of a sub-agent whose own call was answered go on in the background."""
+        of_turn: set[str] = set()
+        for call, parent in self._parents.items():  # a call stands behind the one that made it
+            if parent is None or parent in of_turn:
+                of_turn.add(call)
+        return self._end_span(reason, of_turn)
+
     def _end_span(self, reason: str, calls: set[str]) -> list[DraftMessage]:
         """As `close` does it for these open ``calls`` (public ids); others stay open."""
         drafts = [

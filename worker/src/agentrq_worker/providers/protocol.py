@@ -34,6 +34,15 @@ class TurnStarted(NamedTuple):
     """
 
 
+class TurnSeemsOver(NamedTuple):
+    """The agent shows that it works no more, without the end of its turn that its format has.
+
+    That end may be just behind. The session waits a few seconds for it; then it takes `AgentProtocol.end_turn` for it.
+    """
+
+    reason: str
+
+
 class Ready(NamedTuple):
     """The handshake is over: `AgentProtocol.is_ready` has become true."""
 
@@ -78,7 +87,9 @@ class Late(NamedTuple):
     text: str
 
 
-ProtocolEvent: TypeAlias = DraftMessage | Alive | TurnStarted | Ready | Reply | Background | Ended | Late | Log | Write
+ProtocolEvent: TypeAlias = (
+    DraftMessage | Alive | TurnStarted | TurnSeemsOver | Ready | Reply | Background | Ended | Late | Log | Write
+)
 
 
 class Sent(NamedTuple):
@@ -182,6 +193,10 @@ class AgentProtocol(ABC):
     def receive_pieces(self, found: LineInPieces) -> list[ProtocolEvent]:
         """What a line means that holds several objects, or one among other bytes."""
         return [*found.before, *(event for piece in found.pieces for event in self.receive(piece))]
+
+    def end_turn(self, reason: str) -> list[DraftMessage]:
+        """The end of a turn that the agent did not tell, its `Cost` included; ``reason`` as in `TurnSeemsOver`."""
+        return []
 
     @abstractmethod
     def close(self, reason: str) -> list[DraftMessage]:

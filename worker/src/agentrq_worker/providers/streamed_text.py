@@ -40,6 +40,12 @@ class Block:
             )
         return DraftMessage("text_delta", TextDelta(text=text, block_id=self.block_id, offset=offset), self.parent)
 
+    def abandon(self) -> DraftMessage:
+        """The last delta of a block that the agent gave up: no whole follows."""
+        if self.thought:
+            return DraftMessage("thinking_delta", ThinkingDelta("", self.block_id, self.size, True), self.parent)
+        return DraftMessage("text_delta", TextDelta("", self.block_id, self.size, True), self.parent)
+
     def whole(self, text: Any = None) -> DraftMessage:
         """The whole: ``text`` (also as `msgspec.Raw`) where the agent says it itself, else all pieces."""
         words = "".join(self._pieces) if text is None else text

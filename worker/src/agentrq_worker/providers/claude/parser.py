@@ -55,6 +55,7 @@ from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
 from agentrq_worker.providers.span_ids import SpanIds
 
+_UNANSWERED = "Not known: the turn ended without a readable result of this call"
 _KNOWN_BLOCKS = frozenset({"text", "thinking", "tool_use", "server_tool_use", "tool_result"})
 
 
@@ -236,7 +237,7 @@ class ClaudeParser(OutputParser):
             return []
         self._last_result = event.uuid
         drafts = [draft for parent, voice in self._voices.items() for draft in voice.end_turn(parent)]
-        drafts += self._close_calls_of_turn()
+        drafts += self._close_calls_of_turn(_UNANSWERED)
         usage = json_line.mapping(event.usage)
         failed = event.is_error if isinstance(event.is_error, bool) else event.subtype != "success"
         errors = [str(error) for error in event.errors] if isinstance(event.errors, list) else []
@@ -254,14 +255,6 @@ class ClaudeParser(OutputParser):
             errors=errors or UNSET,
         )
         return [*drafts, cost]
-
-    def _close_calls_of_turn(self) -> list[DraftMessage]:
-        """The turn is over, so the results of its calls were lost. Sub-agents in the background go on with theirs."""
-        of_turn: set[str] = set()
-        for call, parent in self._parents.items():
-            if parent is None or parent in of_turn:
-                of_turn.add(call)
-        return self._end_span("Not known: the turn ended without a readable result of this call", of_turn)
 
     def _turn_cost(self, event: ResultLine) -> float:
         """One turn's part of the running sum ``total_cost_usd``.

@@ -9,12 +9,13 @@ threads of the same process are sub-agents; an item may begin without ever being
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msgspec import UNSET
 
-from agentrq.wire.messages import Compaction, Error, Init, RateLimit, SessionTotal, StatusReport, Text
+from agentrq.wire.messages import ApprovalRequest, Compaction, Error, Init, RateLimit, SessionTotal, StatusReport, Text
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.codex import app_approvals, app_items, app_notices
 from agentrq_worker.providers.codex.app_usage import Usage
@@ -22,9 +23,17 @@ from agentrq_worker.providers.codex.app_wire import Item, Params, Thread, decode
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, MethodReader, RpcLine, is_given, read_error
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
+from agentrq_worker.providers.span_ids import SpanIds
 from agentrq_worker.providers.streamed_text import Block
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
+_OVER: Final = {
+    "idle": "codex is idle and did not say that its turn is over",
+    "systemError": "codex reports a system error and did not say that its turn is over",
+    "notLoaded": "codex unloaded the thread and did not say that its turn is over",
+}
+"""The statuses of a thread in which no turn is under way."""
+_TURN_COMPLETED = re.compile(rb'"method"\s*:\s*"turn/completed"')
 
 
 class CodexAppParser(JsonRpcParser):
@@ -40,11 +49,21 @@ class CodexAppParser(JsonRpcParser):
         self.turn: str | None = None
         """The turn under way, of the session's own thread."""
         self._usage = Usage()
+        self.turns_ended = 0
+        self._ended_turn: str | None = None
         self._spawned: dict[str, str] = {}  # a sub-agent's thread → the call that made it
+        self._working: dict[str, str] = {}  # the sub-agents' threads that work now, and what they are called
         self._blocks: dict[str, Block] = {}
+        self._block_ids = SpanIds(epoch)
         self._said: set[str] = set()  # items of the turn that were said as a whole
+        self._said_lines: set[int] = set()  # hashes of their lines
         self._changes: dict[str, Any] = {}  # the changes of patches that are under way
         self._last: tuple[str, str] = ("", "")  # plan and rate limits as last said
+
+    @property
+    def background(self) -> tuple[str, ...]:
+        """The sub-agents that work now."""
+        return tuple(self._working.values())
 
     # -- results
 
@@ -88,7 +107,9 @@ class CodexAppParser(JsonRpcParser):
         return self._spawned.get(params.thread_id) if self._other(params) else None
 
     def _turn_started(self, params: Params, line: bytes) -> list[DraftMessage]:
-        if not self._other(params) and params.turn is not None and isinstance(params.turn.id, str):
+        if self._other(params):
+            self._working[params.thread_id] = f"sub-agent {params.thread_id}"
+        elif params.turn is not None and isinstance(params.turn.id, str):
             self.turn = params.turn.id
         return []
 
@@ -98,9 +119,13 @@ class CodexAppParser(JsonRpcParser):
             return [DraftMessage(*json_line.malformed("turn/completed", "it has no turn", line))]
         status = json_line.text(turn.status)
         if self._other(params):
+            self._working.pop(params.thread_id, None)
             return [
                 DraftMessage("status", StatusReport(subtype="sub_agent_turn", message=status), self._parent(params))
             ]
+        if turn.id is not None and turn.id == self._ended_turn:  # the same line once more, or an end that came late
+            return []
+        self.turn = json_line.text(turn.id) or self.turn
         error = json_line.text(json_line.mapping(turn.error).get("message"))
         if not error and status in ("failed", "interrupted"):
             error = f"The turn was {status}" if status == "interrupted" else "The turn failed"
@@ -110,10 +135,23 @@ class CodexAppParser(JsonRpcParser):
         """A turn that could not begin."""
         return [DraftMessage("error", Error(message=error)), *self._end_turn(error, 0)]
 
+    def seems_over(self, status: Any) -> str | None:
+        """Why a turn under way seems to be over, by the status of its thread; None where it does not."""
+        kind = json_line.text(json_line.mapping(status).get("type"))
+        return _OVER.get(kind) if self.turn is not None else None
+
+    def end_turn(self, reason: str) -> list[DraftMessage]:
+        """The end of the turn under way that codex did not tell: failed, unless its thread went idle as after any."""
+        told = DraftMessage("status", StatusReport(subtype="turn_end_missing", message=reason))
+        return [told, *self._end_turn("" if reason == _OVER["idle"] else reason, 0)]
+
     def _end_turn(self, error: str, duration_ms: int) -> list[DraftMessage]:
-        self.turn = None
-        drafts = self.close(_UNANSWERED)
+        self.turns_ended += 1
+        self._ended_turn, self.turn = self.turn, None
+        drafts = self._end_texts() + self._close_calls_of_turn(_UNANSWERED)
         self._said.clear()
+        self._said_lines.clear()
+        self._changes.clear()
         self._forget_requests()
         spent_in, spent_out = self._usage.take()
         errors = [error] if error else UNSET
@@ -126,11 +164,21 @@ class CodexAppParser(JsonRpcParser):
         return []
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; what has come of unfinished texts is said as they stand."""
+        """As `OutputParser.close`; unfinished texts are published as far as they came."""
+        self._changes.clear()
+        return self._end_texts() + super().close(reason)
+
+    def _end_texts(self) -> list[DraftMessage]:
         drafts = [block.whole() for block in self._blocks.values() if block.size]
         self._blocks.clear()
-        self._changes.clear()
-        return drafts + super().close(reason)
+        self._block_ids.close_all()
+        return drafts
+
+    def _abandon_texts(self) -> list[DraftMessage]:
+        drafts = [block.abandon() for block in self._blocks.values() if block.size]
+        self._blocks.clear()
+        self._block_ids.close_all()
+        return drafts
 
     # -- items
 
@@ -142,7 +190,7 @@ class CodexAppParser(JsonRpcParser):
             return []
         block = self._blocks.get(key)
         if block is None:
-            block = self._blocks[key] = Block(key, thought, self._parent(params))
+            block = self._blocks[key] = Block(self._block_ids.open(key, key), thought, self._parent(params))
         return [block.piece(params.delta)]
 
     def _text_delta(self, params: Params, line: bytes) -> list[DraftMessage]:
@@ -164,6 +212,7 @@ class CodexAppParser(JsonRpcParser):
             return [DraftMessage(*json_line.malformed("item/started", "it has no item", line))]
         if item.type in app_items.NAMES:
             return self._tool(item, params, line)
+        self._said -= {item.id or "", f"{item.id}:content"}  # another item by the id of an earlier one
         return [] if item.type in app_items.KNOWN else [DraftMessage(*json_line.unknown(line))]
 
     def _item_completed(self, params: Params, line: bytes) -> list[DraftMessage]:
@@ -176,15 +225,15 @@ class CodexAppParser(JsonRpcParser):
         if kind not in app_items.KNOWN:
             return [DraftMessage(*json_line.unknown(line))]
         key = item.id or ""
-        if key in self._said:  # the same line once more
+        if hash(line) in self._said_lines:  # the same line once more
             return []
         if key:
             self._said.add(key)
+            self._said_lines.add(hash(line))
         if kind == "agentMessage":
             if not json_line.is_text(item.text):
                 return [DraftMessage(*json_line.malformed("agentMessage item", "its text is missing", line))]
-            self._blocks.pop(key, None)
-            return [DraftMessage("text", Text(text=json_line.passed(item.text), block_id=key or UNSET), parent)]
+            return [DraftMessage("text", Text(json_line.passed(item.text), self._take_block(key) or UNSET), parent)]
         if kind == "reasoning":
             return self._reasoning(item, key, parent)
         if kind == "contextCompaction":
@@ -199,12 +248,21 @@ class CodexAppParser(JsonRpcParser):
     def _reasoning(self, item: Item, key: str, parent: str | None) -> list[DraftMessage]:
         drafts = []
         for parts, block_id in ((item.summary, key), (json_line.value(item.content), f"{key}:content")):
-            self._blocks.pop(block_id, None)
+            public = self._take_block(block_id)
             self._said.add(block_id)
             words = [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
             if any(words):
-                drafts.append(Block(block_id, thought=True, parent=parent).whole("\n\n".join(words)))
+                drafts.append(Block(public, thought=True, parent=parent).whole("\n\n".join(words)))
         return drafts
+
+    def _take_block(self, key: str) -> str:
+        """The public id of a block that has come whole."""
+        if not key:
+            return ""
+        self._blocks.pop(key, None)
+        public = self._block_ids.open(key, key)
+        self._block_ids.close(key)
+        return public
 
     def _tool(self, item: Item, params: Params, line: bytes, done: bool = False) -> list[DraftMessage]:
         call, parent = item.id, self._parent(params)
@@ -218,7 +276,7 @@ class CodexAppParser(JsonRpcParser):
             receivers = json_line.value(item.receiver_thread_ids)
             for thread in receivers if isinstance(receivers, list) else []:
                 if isinstance(thread, str):
-                    self._spawned.setdefault(thread, call)
+                    self._spawned.setdefault(thread, self._call_id(call))
         if done:
             self._changes.pop(call, None)
             self._result(call, app_items.output(item), app_items.failed(item), parent, drafts, line)
@@ -230,7 +288,8 @@ class CodexAppParser(JsonRpcParser):
         error = json_line.mapping(params.error)
         message = json_line.text(error.get("message")) or "unknown"
         if params.will_retry is True:
-            return [DraftMessage("status", StatusReport(subtype="retry", message=message))]
+            # What the model has said so far of this answer is dropped, and asked for again.
+            return [*self._abandon_texts(), DraftMessage("status", StatusReport(subtype="retry", message=message))]
         code = app_notices.error_code(error.get("codexErrorInfo"))
         drafts = [DraftMessage("error", Error(message=message, code=code or UNSET))]
         if code in app_notices.LIMITS:
@@ -257,6 +316,8 @@ class CodexAppParser(JsonRpcParser):
 
     def _notice(self, params: Params, line: bytes) -> list[DraftMessage]:
         method = json_line.text(self.event.method) if self.event is not None else ""
+        if method == "thread/closed" or json_line.mapping(params.status).get("type") in _OVER:
+            self._working.pop(params.thread_id, None)
         if method.startswith("thread/") and self._other(params):
             return []
         subtype = app_notices.NOTICES[method]
@@ -268,7 +329,16 @@ class CodexAppParser(JsonRpcParser):
     def _ask(self, params: Params, line: bytes) -> list[DraftMessage]:
         assert self.event is not None
         method, request_id = str(self.event.method), self.request_id(self.event.id)
-        return [app_approvals.asked(method, request_id, params, self._changes.get(params.item_id or ""))]
+        draft = app_approvals.asked(method, request_id, params, self._changes.get(params.item_id or ""))
+        if isinstance(draft.content, ApprovalRequest) and isinstance(draft.content.tool_use_id, str):
+            draft.content.tool_use_id = self._call_id(draft.content.tool_use_id)
+        return [draft]
+
+    def _after_unread(self, line: bytes, found: json_line.Unread) -> list[DraftMessage]:
+        """As `OutputParser._after_unread`; there is only this method that ends a turn."""
+        if found.type != "error" or self.turn is None or not _TURN_COMPLETED.search(line):
+            return []
+        return self._end_turn("The line that ends the turn could not be read", 0)
 
     def _silent(self, params: Params, line: bytes) -> list[DraftMessage]:
         return []

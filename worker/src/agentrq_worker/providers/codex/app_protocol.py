@@ -17,7 +17,17 @@ from agentrq_worker.providers.codex.app_wire import Params, params_decoder
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.jsonrpc.parser import PeerRequest, RpcError, RpcLine, is_given
 from agentrq_worker.providers.jsonrpc.protocol import CLIENT, JsonRpcProtocol, ends, nothing, told
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Late, ProtocolEvent, Sent, Write
+from agentrq_worker.providers.protocol import (
+    Background,
+    CommandRefused,
+    Ended,
+    Late,
+    ProtocolEvent,
+    Sent,
+    TurnSeemsOver,
+    TurnStarted,
+    Write,
+)
 
 MODES: Final = {
     "bypassPermissions": ("never", "danger-full-access"),
@@ -51,6 +61,9 @@ class CodexAppProtocol(JsonRpcProtocol):
         self._steers: list[str] = []  # those that came before the turn's id was known
         self._early_interrupts: list[str] = []  # confirmations of those that came before the turn's id was known
         self._next_turn: dict[str, Any] = {}  # what has been changed since the last turn
+        self._in_turn = False  # a prompt was handed over, or codex began a turn of its own
+        self._turns_ended = 0
+        self._background: tuple[str, ...] = ()
 
     # -- the handshake
 
@@ -102,9 +115,10 @@ class CodexAppProtocol(JsonRpcProtocol):
     # -- turns
 
     def _begin_turn(self, text: str) -> bytes:
-        params = {"threadId": self._parser.thread, "input": _input(text)} | self._next_turn
-        self._next_turn = {}
-        return self._request("turn/start", params, self._turn_began, self._turn_failed)
+        changed, self._next_turn = self._next_turn, {}
+        self._in_turn = True
+        params = {"threadId": self._parser.thread, "input": _input(text)} | changed
+        return self._request("turn/start", params, self._turn_began, lambda error: self._turn_failed(error, changed))
 
     def _turn_began(self, result: Raw) -> list[ProtocolEvent]:
         turn = self._parser.turn
@@ -115,14 +129,37 @@ class CodexAppProtocol(JsonRpcProtocol):
         interrupts, self._early_interrupts = self._early_interrupts, []
         return said + [Write(self._interrupt(turn, confirmation).data) for confirmation in interrupts]
 
-    def _turn_failed(self, error: RpcError) -> list[ProtocolEvent]:
+    def _turn_failed(self, error: RpcError, changed: dict[str, Any]) -> list[ProtocolEvent]:
+        self._in_turn = False
+        self._next_turn = changed | self._next_turn  # the turn that did not begin took none of it
         early, self._steers = self._steers, []
         return [*map(Late, early), *self._parser.failed_turn(error.text)]
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
-        if event.method == "turn/completed" and self._parser.turn is None:
+        parser = self._parser
+        events: list[ProtocolEvent] = []
+        if parser.turns_ended != self._turns_ended:
+            self._turns_ended = parser.turns_ended
+            self._in_turn = False
             self._early_interrupts.clear()
-        return self._turn_began(event.params) if event.method == "turn/started" else []
+        elif event.method == "turn/started" and parser.turn is not None:
+            if not self._in_turn:
+                self._in_turn = True
+                events.append(TurnStarted())
+            events += self._turn_began(event.params)
+        elif event.method == "thread/status/changed":
+            params = _decode_params(event.params)
+            reason = parser.seems_over(params.status) if params.thread_id == parser.thread else None
+            events += [] if reason is None else [TurnSeemsOver(reason)]
+        if parser.background != self._background:
+            self._background = parser.background
+            events.append(Background(self._background))
+        return events
+
+    def end_turn(self, reason: str) -> list[DraftMessage]:
+        """As `AgentProtocol.end_turn`."""
+        self._in_turn = False
+        return self._parser.end_turn(reason)
 
     def steer(self, text: str) -> bytes:
         """The request that joins a prompt to the running turn."""
@@ -157,16 +194,16 @@ class CodexAppProtocol(JsonRpcProtocol):
 
     # -- the rest
 
-    def set_model(self, model: str) -> bytes:
+    def set_model(self, model: str) -> Sent:
         """Goes with the next turn."""
         self._next_turn["model"] = model
-        return b""
+        return Sent(b"")
 
-    def set_permission_mode(self, mode: str) -> bytes:
+    def set_permission_mode(self, mode: str) -> Sent:
         """Goes with the next turn."""
         policy, sandbox = self._mode(mode)
         self._next_turn |= {"approvalPolicy": policy, "sandboxPolicy": {"type": _SANDBOXES[sandbox]}}
-        return b""
+        return Sent(b"")
 
     def _mode(self, mode: str) -> tuple[str, str]:
         """A mode's approval policy and sandbox. Raises `CommandRefused` for one that codex does not have."""
@@ -176,14 +213,17 @@ class CodexAppProtocol(JsonRpcProtocol):
         return MODES[mode if self._options.approvals is None or mode == "plan" else "untrusted"]
 
     def _result(self, request: PeerRequest, answer: Any) -> Any:
-        return app_approvals.reply(request.method, _params(request), answer)
+        return app_approvals.reply(request.method, _decode_params(request.params), answer)
 
     def _withdrawal(self, request: PeerRequest) -> Any:
-        return app_approvals.withdrawal(request.method, _params(request))
+        return app_approvals.withdrawal(request.method, _decode_params(request.params))
 
 
-def _params(request: PeerRequest) -> Params:
-    found: Params = params_decoder.decode(request.params if is_given(request.params) else b"{}")
+def _decode_params(raw: Raw) -> Params:
+    try:
+        found: Params = params_decoder.decode(raw if is_given(raw) else b"{}")
+    except (ValueError, RecursionError):  # told by the parser
+        return Params()
     return found
 
 

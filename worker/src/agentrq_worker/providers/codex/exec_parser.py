@@ -51,7 +51,7 @@ class CodexExecParser(OutputParser):
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
-        self._said: set[str] = set()  # items of the batch that are texts, thoughts, warnings
+        self._said: set[int] = set()  # items of the batch that are texts, thoughts, warnings
         self._todo = ""
         self._thread: Any = None
         # A recovered session resumes its thread, whose sum is what the session has had of it so far.
@@ -99,10 +99,9 @@ class CodexExecParser(OutputParser):
         words = item.message if kind == "error" else item.text
         if not json_line.is_text(words):
             return [DraftMessage(*json_line.malformed(f"{kind} item", "its text is missing", line))]
-        if item.id is not None:
-            if item.id in self._said:  # the same line once more
-                return []
-            self._said.add(item.id)
+        if hash(line) in self._said:  # the same line once more
+            return []
+        self._said.add(hash(line))
         said = json_line.passed(words)
         if kind == "agent_message":
             return [DraftMessage("text", Text(text=said))]
@@ -135,6 +134,9 @@ class CodexExecParser(OutputParser):
         drafts = self._end_batch()
         usage = json_line.mapping(event.usage)
         now = (json_line.whole(usage.get("input_tokens")), json_line.whole(usage.get("output_tokens")))
+        if now == (0, 0):  # it does not say: the sum is where it was
+            drafts.append(self._cost(0.0, 0, 0, num_turns=1, is_error=False))
+            return drafts
         before, self._usage = self._usage, now
         # No turn is free, so an unmoved or lower sum is that of another thread, or of one turn.
         goes_on = now != before and now[0] >= before[0] and now[1] >= before[1]
