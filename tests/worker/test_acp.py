@@ -40,8 +40,11 @@ class Talk:
         return self
 
     def hear(self, *lines: dict[str, Any]) -> Talk:
+        return self.hear_bytes(*[json.dumps({"jsonrpc": "2.0", **line}).encode() for line in lines])
+
+    def hear_bytes(self, *lines: bytes) -> Talk:
         for line in lines:
-            for said in self.protocol.receive(json.dumps({"jsonrpc": "2.0", **line}).encode()):
+            for said in self.protocol.receive(line):
                 if isinstance(said, DraftMessage):
                     check(said)
                     self.messages.append(as_json(said))
@@ -309,6 +312,29 @@ def test_responses_that_are_not_quite_json_rpc() -> None:
         {"message": "The agent reports an error: Parse error", "code": "-32700"},
         {"message": "The agent reports an error: late", "code": "1"},
     ]
+
+
+@pytest.mark.parametrize(
+    "lost", [b'{"jsonrpc":"2.0","id":%d,"result":{"stopReason":"end_tu', b'{"id":%d,"error":nothing}']
+)
+def test_a_turn_whose_response_cannot_be_read_has_failed(lost: bytes) -> None:
+    talk = Talk().ready().turn().hear(say("half")).hear_bytes(lost % 3)
+    assert talk.of("text")[0]["text"] == "half"
+    assert talk.of("cost")[0]["errors"] == ["The agent's response could not be read"]
+
+
+def test_a_request_that_cannot_be_read_is_answered() -> None:
+    talk = (
+        Talk().ready().turn().hear_bytes(b'{"jsonrpc":"2.0","id":"p","method":"session/request_permission","params":{')
+    )
+    assert (talk.last["id"], talk.last["error"]["code"]) == ("p", -32700)
+
+
+def test_objects_among_other_bytes_are_read() -> None:
+    talk = Talk().ready().turn()
+    end = json.dumps({"id": talk.last["id"], "result": {"stopReason": "end_turn"}}).encode()
+    both = b"\x1b]0;title\x07" + json.dumps(say("hi")).encode() + end
+    assert talk.hear_bytes(both).types() == ["init", "text_delta", "text", "cost"]
 
 
 def test_what_comes_after_the_turns_end_is_published_whole_at_once() -> None:

@@ -61,7 +61,8 @@ def test_opencode_sums_its_steps_and_says_each_part_once() -> None:
     failed = {"callID": "c", "tool": "bash", "state": {"status": "error", "input": {"command": "x"}, "error": "no"}}
     messages = told(
         "opencode",
-        opencode("reasoning", part={"id": "r", "text": "hm"}),
+        opencode("step_start", part={}),
+        opencode("reasoning", 1500, part={"id": "r", "text": "hm"}),
         *[opencode("text", part={"id": "p", "text": "hi"})] * 2,
         opencode("tool_use", part=failed),
         *[opencode("step_finish", part={"id": "f1", **step})] * 2,
@@ -71,6 +72,44 @@ def test_opencode_sums_its_steps_and_says_each_part_once() -> None:
     assert messages[4]["content"] == {"toolUseId": "c", "output": "no", "isError": True}
     cost = messages[5]["content"]
     assert (cost["totalCostUsd"], cost["inputTokens"], cost["outputTokens"], cost["durationMs"]) == (0.5, 20, 4, 2500)
+
+
+def test_opencode_says_how_its_model_ended() -> None:
+    ends = [opencode("step_finish", part={"id": reason, "reason": reason}) for reason in ("length", "error")]
+    messages = told("opencode", *ends)
+    assert [message["content"]["message"] for message in messages if message["type"] == "status"] == ["length", "error"]
+    assert [message["content"]["isError"] for message in messages if message["type"] == "cost"] == [False, True]
+
+
+BAD_ENDS: dict[str, tuple[list[Any], bytes]] = {
+    "gemini": ([gemini("message", role="assistant", content="half", delta=True)], b'{"type":"result","status":\n'),
+    "opencode": ([opencode("text", part={"id": "t", "text": "half"})], b'{"type":"step_finish","part":7}'),
+    "ollama": ([chunk(content="half")], b'{"model":"m","done":true,"total_duration":1e}'),
+    "aider": ([{"type": "line", "text": "half"}], b'{"type":"exit","code":0,}'),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BAD_ENDS))
+def test_a_turn_whose_last_line_cannot_be_read_has_failed(name: str) -> None:
+    lines, last = BAD_ENDS[name]
+    drafts = receive_all(make_parser(name), *lines, last)
+    assert [text["text"].strip() for text in contents(drafts, "text")] == ["half"]
+    assert [(cost["isError"], cost["errors"]) for cost in contents(drafts, "cost")] == [
+        (True, ["The line that ends the turn could not be read"])
+    ]
+
+
+def test_an_opencode_step_that_cannot_be_read_ends_no_turn_if_another_follows() -> None:
+    drafts = receive_all(make_parser("opencode"), b'{"type":"step_finish","part":{"reason":"tool-calls","x":}}')
+    assert [draft.type for draft in drafts] == ["error"]
+
+
+def test_what_gemini_says_after_its_result_is_published_whole_at_once() -> None:
+    piece = gemini("message", role="assistant", content="late", delta=True)
+    drafts = receive_all(
+        make_parser("gemini"), gemini("init", session_id="s"), gemini("result", status="success"), piece
+    )
+    assert [draft.type for draft in drafts] == ["init", "cost", "text"]
 
 
 def test_opencode_errors_end_the_turn() -> None:

@@ -69,6 +69,7 @@ class AiderParser(OutputParser):
     """Reads the aider runner."""
 
     _decoder = msgspec.json.Decoder(Line)
+    _turn_ends = frozenset({"exit"})
     _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:

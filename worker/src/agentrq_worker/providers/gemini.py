@@ -83,14 +83,17 @@ class GeminiParser(OutputParser):
     """Reads Gemini CLI's stream-json."""
 
     _decoder = msgspec.json.Decoder(Line)
+    _turn_ends = frozenset({"result"})
     _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
         self._session: Any = None
         self._text = CurrentText(epoch)
+        self._in_turn = True
 
     def _init(self, event: InitLine, line: bytes) -> list[DraftMessage]:
+        self._in_turn = True
         if self._session is not None and event.session_id == self._session:
             return self._text.end()
         self._session = event.session_id
@@ -99,10 +102,11 @@ class GeminiParser(OutputParser):
 
     def _message(self, event: MessageLine, line: bytes) -> list[DraftMessage]:
         if event.role == "user":  # the prompt, which the session has published
+            self._in_turn = True
             return self._text.end()
         if event.content is None:
             return [*self._text.end(), DraftMessage(*json_line.malformed("message", "its content is missing", line))]
-        if event.delta is True:
+        if event.delta is True and self._in_turn:
             return self._text.add(event.content)
         drafts = self._text.end()
         self._text.add(event.content)
@@ -137,6 +141,7 @@ class GeminiParser(OutputParser):
 
     def _result_line(self, event: ResultLine, line: bytes) -> list[DraftMessage]:
         drafts = self.close(_UNANSWERED)
+        self._in_turn = False
         stats = json_line.mapping(event.stats)
         error = json_line.text(json_line.mapping(event.error).get("message"))
         failed = event.status == "error" or bool(error)

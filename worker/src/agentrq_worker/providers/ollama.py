@@ -102,6 +102,11 @@ class OllamaParser(OutputParser):
             drafts.append(self._figures(event, ""))
         return drafts
 
+    def _after_unread(self, line: bytes, found: json_line.Unread) -> list[DraftMessage]:
+        # Its lines have no type: what ends an answer is known by one of these members.
+        is_end = found.type == "error" and (b'"done":true' in line or line.lstrip().startswith(b'{"error"'))
+        return self.lost_end("The line that ends the turn could not be read") if is_end else []
+
     def _init(self, event: Chunk) -> list[DraftMessage]:
         if self._began:
             return []

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias, get_args
 import msgspec
 from msgspec import UNSET, Raw
 
-from agentrq.wire.messages import Error, Init, SessionTotal, Text, Thinking
+from agentrq.wire.messages import Error, Init, SessionTotal, StatusReport, Text, Thinking
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import ABSENT
@@ -95,45 +95,45 @@ class OpencodeParser(OutputParser):
     """Reads `opencode run --format json`."""
 
     _decoder = msgspec.json.Decoder(Line)
+    _turn_ends = frozenset({"step_finish", "error"})
     _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
         self._session: str | None = None
-        self._said: set[str] = set()  # parts of the turn
+        self._parts: set[str] = set()  # ids of the turn's parts
         self._began: int | None = None
         self._spent = (0.0, 0, 0)
 
-    def _see(self, event: _Line) -> list[DraftMessage]:
-        """The session shows in every line; the turn begins with its first."""
-        if self._began is None:
-            self._began = json_line.whole(event.timestamp)
+    def _init(self, event: _Line) -> list[DraftMessage]:
+        """The session's `init`: every line carries its id."""
         if not isinstance(event.session, str) or event.session == self._session:
             return []
         self._session = event.session
         return [DraftMessage("init", Init(provider_session_id=event.session))]
 
-    def _again(self, part: Part) -> bool:
-        """True for the same part once more."""
+    def _is_repeated_part(self, part: Part) -> bool:
         if part.id is None:
             return False
-        seen = part.id in self._said
-        self._said.add(part.id)
+        seen = part.id in self._parts
+        self._parts.add(part.id)
         return seen
 
     def _step_start(self, event: StepStart, line: bytes) -> list[DraftMessage]:
-        return self._see(event)
+        if self._began is None:  # the turn's first step
+            self._began = json_line.whole(event.timestamp)
+        return self._init(event)
 
     def _text(self, event: TextLine, line: bytes) -> list[DraftMessage]:
-        return [*self._see(event), *self._words(event.part, "text", line)]
+        return [*self._init(event), *self._publish_text(event.part, "text", line)]
 
     def _reasoning(self, event: ReasoningLine, line: bytes) -> list[DraftMessage]:
-        return [*self._see(event), *self._words(event.part, "reasoning", line)]
+        return [*self._init(event), *self._publish_text(event.part, "reasoning", line)]
 
-    def _words(self, part: Part, kind: str, line: bytes) -> list[DraftMessage]:
+    def _publish_text(self, part: Part, kind: str, line: bytes) -> list[DraftMessage]:
         if not json_line.is_text(part.text):
             return [DraftMessage(*json_line.malformed(kind, "its text is missing", line))]
-        if self._again(part):
+        if self._is_repeated_part(part):
             return []
         words = json_line.passed(part.text)
         return [
@@ -141,7 +141,7 @@ class OpencodeParser(OutputParser):
         ]
 
     def _tool_use(self, event: ToolUse, line: bytes) -> list[DraftMessage]:
-        drafts = self._see(event)
+        drafts = self._init(event)
         part, state = event.part, event.part.state or State()
         if part.call is None:
             return [*drafts, DraftMessage(*json_line.malformed("tool_use", "it has no callID", line))]
@@ -153,9 +153,9 @@ class OpencodeParser(OutputParser):
         return drafts
 
     def _step_finish(self, event: StepFinish, line: bytes) -> list[DraftMessage]:
-        drafts = self._see(event)
+        drafts = self._init(event)
         part = event.part
-        if self._again(part):
+        if self._is_repeated_part(part):
             return drafts
         tokens = json_line.mapping(part.tokens)
         cost, tokens_in, tokens_out = self._spent
@@ -164,19 +164,33 @@ class OpencodeParser(OutputParser):
             tokens_in + json_line.whole(tokens.get("input")),
             tokens_out + json_line.whole(tokens.get("output")),
         )
-        return drafts if json_line.text(part.reason) in _GOES_ON else [*drafts, *self._end_turn(event, None)]
+        reason = json_line.text(part.reason)
+        if reason in _GOES_ON:
+            return drafts
+        if reason not in ("", "stop"):
+            drafts.append(DraftMessage("status", StatusReport(subtype="finish", message=reason)))
+        return [*drafts, *self._end_turn(event, "The model ended with an error" if reason == "error" else None)]
 
-    def _end_turn(self, event: _Line, error: str | None) -> list[DraftMessage]:
+    def _after_unread(self, line: bytes, found: json_line.Unread) -> list[DraftMessage]:
+        goes_on = any(f'"{reason}"'.encode() in line for reason in _GOES_ON)
+        return [] if goes_on else super()._after_unread(line, found)
+
+    def lost_end(self, reason: str) -> list[DraftMessage]:
+        """As `OutputParser.lost_end`, with what the turn's steps have cost."""
+        return self._end_turn(None, reason)
+
+    def _end_turn(self, event: _Line | None, error: str | None) -> list[DraftMessage]:
         (cost, tokens_in, tokens_out), self._spent = self._spent, (0.0, 0, 0)
-        duration = max(json_line.whole(event.timestamp) - (self._began or 0), 0)
+        began = self._began
+        duration = 0 if event is None or began is None else max(json_line.whole(event.timestamp) - began, 0)
         self._began = None
-        self._said.clear()
+        self._parts.clear()
         errors = [error] if error is not None else UNSET
         drafts = self.close("Interrupted: the turn ended before the tool answered")
         return [*drafts, self._cost(cost, tokens_in, tokens_out, 1, error is not None, duration, errors=errors)]
 
     def _error(self, event: ErrorLine, line: bytes) -> list[DraftMessage]:
-        drafts = self._see(event)
+        drafts = self._init(event)
         found = json_line.mapping(event.error)
         name = json_line.text(found.get("name"))
         message = json_line.text(json_line.mapping(found.get("data")).get("message")) or name or "The turn failed"

@@ -101,10 +101,10 @@ class JsonRpcParser(OutputParser):
         """The request that the agent withdrew last, for the protocol to respond to."""
         self._request_ids = SpanIds(epoch)  # the agent's own: an id's bytes, so that 1 and "1" are two
 
-    def receive(self, line: bytes) -> list[DraftMessage]:
-        """As `OutputParser.receive`."""
+    def read(self, line: bytes) -> list[DraftMessage]:
+        """As `OutputParser.read`."""
         self.event = None
-        return super().receive(line)
+        return super().read(line)
 
     def request_id(self, raw: Raw) -> str:
         """The id that clients see of the agent's open request ``raw``; empty if it is not open."""

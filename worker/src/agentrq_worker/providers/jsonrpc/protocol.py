@@ -7,6 +7,7 @@ mean (a `JsonRpcParser`).
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
@@ -27,6 +28,7 @@ from agentrq_worker.providers.jsonrpc.parser import (
     is_given,
     read_error,
 )
+from agentrq_worker.providers.parser import LineInPieces
 from agentrq_worker.providers.protocol import (
     AgentProtocol,
     CommandRefused,
@@ -41,6 +43,11 @@ from agentrq_worker.providers.protocol import (
 CLIENT: Final = {"name": "agentrq", "title": "agentrq", "version": "1"}
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
+PARSE_ERROR: Final = -32700
+_HEAD: Final = re.compile(
+    rb'[^{]*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*(-?\d{1,18}|"[\w.~-]{1,100}")\s*,\s*"(method|result|error)"'
+)
+"""How a request or a response begins: in a line that cannot be read this much may be known all the same."""
 
 OnResult: TypeAlias = Callable[[Raw], list[ProtocolEvent]]
 OnError: TypeAlias = Callable[[RpcError], list[ProtocolEvent]]
@@ -80,9 +87,14 @@ class JsonRpcProtocol(AgentProtocol):
 
     def receive(self, line: bytes) -> list[ProtocolEvent]:
         """The messages of one line, and what is written for it."""
-        events: list[ProtocolEvent] = [*self._parser.receive(line)]
+        try:
+            events: list[ProtocolEvent] = [*self._parser.read(line)]
+        except LineInPieces as found:
+            return self.receive_pieces(found)
         if self._parser.event is not None:
             events += self._handle(self._parser.event)
+        elif events:  # it could not be read
+            events += self._lost(line, "could not be read")
         return events
 
     def close(self, reason: str) -> list[DraftMessage]:
@@ -165,6 +177,17 @@ class JsonRpcProtocol(AgentProtocol):
             error = {"code": METHOD_NOT_FOUND, "message": f"Not supported by this client: {event.method}"}
         return [Write(self._line({"id": event.id, "error": error}))]
 
+    def _lost(self, line: bytes, why: str) -> list[ProtocolEvent]:
+        """What the loss of a line leads to: a response that never comes, or a request that nobody reads."""
+        found = _HEAD.match(line)
+        if found is None:
+            return []
+        if found[2] == b"method":
+            error = {"code": PARSE_ERROR, "message": f"The request {why}"}
+            return [Write(self._line({"id": Raw(found[1]), "error": error}))]
+        _, on_error = self._awaited.pop(_number(Raw(found[1])), (nothing, _ignore))
+        return on_error(RpcError(message=f"The agent's response {why}"))
+
     def _respond(self, request_id: str, result: Any) -> bytes:
         request = self._parser.close_request(request_id)
         assert request is not None
@@ -189,6 +212,10 @@ def _number(raw: Raw) -> int | None:
     if isinstance(found, str):
         return int(found) if found.isdecimal() and len(found) < 20 else None
     return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _ignore(error: RpcError) -> list[ProtocolEvent]:
+    return []
 
 
 def nothing(result: Raw) -> list[ProtocolEvent]:
