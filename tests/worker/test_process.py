@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import select
 import signal
 import sys
@@ -12,7 +13,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from agentrq_worker.process import pipes, procfs
+from agentrq_worker.process import open_files, pipes, procfs
 from agentrq_worker.process.pipes import STDERR_LINE
 from agentrq_worker.process.runner_process import RunnerProcess
 from tests.workers import alive
@@ -97,6 +98,25 @@ async def runner(*argv: str, cwd: str | None = None, env: dict[str, str] | None 
             yield made
     finally:
         await made.process.aclose()
+
+
+async def test_a_runner_gets_the_first_limit_of_open_files_however_many_are_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker itself may have more open than that limit allows."""
+    raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(open_files, "_first", (100, raised[1]))
+    told = (
+        "import resource, sys; sys.stdin.readline(); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], flush=True)"
+    )
+    with contextlib.ExitStack() as stack:
+        for held in (0, 200):
+            for _ in range(held):
+                stack.callback(os.close, os.dup(0))
+            async with runner(*PYTHON, told) as it:
+                it.process.write(b"\n")
+                assert await it.child() == 100
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == raised
 
 
 def is_gone(pid: int) -> bool:

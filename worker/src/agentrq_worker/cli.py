@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from agentrq.connection import BadUrl, connect, hide_arguments, masked
 from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
 from agentrq_worker.ownership.lease import NameTaken
+from agentrq_worker.process import open_files
 from agentrq_worker.session.program_lookup import check_settings
 from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
 from agentrq_worker.worker import Worker
@@ -82,12 +82,9 @@ def configure_logging(level: str) -> None:
 def allow_files(sessions: int) -> None:
     """Raise this process's soft limit of open files to what so many sessions take: three pipes and a pidfd each."""
     needed = 256 + 5 * sessions
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if most < needed:
-            log.warning("max_sessions %d needs some %d open files, the limit is %d (ulimit -n)", sessions, needed, most)
+    limit = open_files.raise_limit(needed)
+    if limit < needed:
+        log.warning("max_sessions %d needs some %d open files, the limit is %d (ulimit -n)", sessions, needed, limit)
 
 
 def serve(settings: Settings, url: str) -> None:

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from agentrq_worker.process import procfs
+from agentrq_worker.process import open_files, procfs
 from agentrq_worker.process.pipes import Stderr, Stdin, Stdout
 from agentrq_worker.process.tree import Tree
 
@@ -91,7 +91,7 @@ class RunnerProcess:
         mark = mark or procfs.make_mark("-")
         if procfs.parse_mark(mark) is None:
             raise ValueError(f"not a mark: {mark!r}")
-        with procfs.tagged(mark):
+        with procfs.tagged(mark), open_files.first_limit() as spawning:
             popen = subprocess.Popen(  # noqa: ASYNC220  (vfork: back within a millisecond, and no await to be cancelled in)
                 argv,
                 bufsize=0,
@@ -104,6 +104,7 @@ class RunnerProcess:
                 env={**env, procfs.MARK_VARIABLE: mark},
                 start_new_session=True,
             )
+        spawning.spawned(popen.pid)
         procfs.MANAGED.add(popen.pid)
         # Nothing is awaited from here on: a cancellation cannot come between the process and its owner.
         self = cls(popen, mark, on_chunk, on_stdout_end, on_stdin_broken, on_stderr_line, on_exit)
