@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrq_worker.process.environment import build_environment
+from agentrq_worker.start_policy import StartPolicy
+from tests.attacks import attack
 
 ALLOWED = [
     "PATH",
@@ -75,6 +77,52 @@ def test_what_the_settings_name_passes(name: str) -> None:
 def test_a_start_may_not_set_them(name: str) -> None:
     made = build_environment({}, extra_env={name: "evil", "MY": "own"}, settings_env={name: "good"})
     assert made == ({name: "good", "MY": "own"}, [name])
+
+
+TAKE_OVER = [
+    "LD_DEBUG_OUTPUT", "LD_ANYTHING", "GLIBC_TUNABLES", "DYLD_X", "MALLOC_TRACE", "GCONV_PATH", "OPENSSL_CONF",
+    "RES_OPTIONS",
+    "ENV", "BASH_ENV", "BASH_FUNC_ls%%", "SHELLOPTS", "PS4", "ZDOTDIR", "PYTHONSTARTUP", "PYTHONPATH",
+    "PYTHONWARNINGS",
+    "PYTHONANYTHING", "NODE_OPTIONS", "NODE_PATH", "npm_config_node_options", "npm_config_script_shell", "BUN_OPTIONS",
+    "PERL5OPT", "PERL5LIB", "RUBYOPT", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH", "PHPRC", "LUA_INIT_5_4",
+    "R_PROFILE_USER", "DOTNET_STARTUP_HOOKS", "GOFLAGS", "RUSTC_WRAPPER", "CARGO_TARGET_X_RUNNER", "ERL_FLAGS",
+]  # fmt: skip
+
+
+@attack(
+    "`extra_env` with a variable by which a loader, shell, interpreter or compiler runs other code: LD_*, "
+    "GLIBC_TUNABLES, BASH_ENV, PYTHON*, NODE_OPTIONS, PERL5OPT, RUBYOPT, JAVA_TOOL_OPTIONS, …",
+    "left out, with a log line; a loader's always, the others unless `[policy] extra_env` has them by their full names",
+)
+@pytest.mark.parametrize("name", TAKE_OVER)
+def test_a_start_sets_no_variable_by_which_other_code_runs(name: str) -> None:
+    assert build_environment({}, extra_env={name: "x", "MY_LD": "y"}) == ({"MY_LD": "y"}, [name])
+    assert build_environment({}, settings_env={name: "x"}).variables == {name: "x"}
+    everything = StartPolicy(extra_env=["*", "P*", "N*"])
+    assert build_environment({}, extra_env={name: "x"}, policy=everything).variables == {}
+
+
+def test_a_policy_names_an_interpreters_variable_in_full() -> None:
+    policy = StartPolicy(extra_env=["PYTHONPATH", "LD_PRELOAD"])
+    made = build_environment({}, extra_env={"PYTHONPATH": "x", "LD_PRELOAD": "x"}, policy=policy)
+    assert made == ({"PYTHONPATH": "x"}, ["LD_PRELOAD"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PYTHONUNBUFFERED",
+        "NODE_ENV",
+        "BASH_DEFAULT_TIMEOUT_MS",
+        "CARGO_HOME",
+        "GIT_AUTHOR_NAME",
+        "MY_LD_X",
+        "ENVIRONMENT",
+    ],
+)
+def test_a_start_sets_ordinary_variables(name: str) -> None:
+    assert build_environment({}, extra_env={name: "x"}) == ({name: "x"}, [])
 
 
 @pytest.mark.parametrize(("name", "value"), [("", "v"), ("A=B", "v"), ("A\0B", "v"), ("A", "v\0"), ("A", "\ud800")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -44,7 +44,7 @@ def check(policy: StartPolicy, provider: str = "demo", defaults: Options | None 
         (EVERYTHING, {"permission_mode": "--x"}, "begins with a dash"),
         (EVERYTHING, {"additional_directories": ["/tmp", "--mcp-config=/x"]}, "begins with a dash"),
         (EVERYTHING, {"cwd": "-"}, "begins with a dash"),
-        (EVERYTHING, {"worktree_name": "../../etc"}, "no plain name"),
+        (EVERYTHING, {"worktree_name": "../../etc"}, "is not a plain name"),
         (EVERYTHING, {"worktree_name": "--x"}, "begins with a dash"),
     ],
 )
@@ -53,6 +53,24 @@ def test_refused(policy: StartPolicy, given: dict[str, Any], says: str) -> None:
         check(policy, **given)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+TEXTS = {name for name, kind in get_type_hints(Options).items() if str in get_args(kind) or list[str] in get_args(kind)}
+ANY_TEXT = {"system_prompt", "approvals"}
+
+
+def test_a_text_option_of_any_name_is_held_to_what_an_argument_may_be() -> None:
+    """A new option is too, unless it is listed as one that never becomes an argument."""
+    assert {"model", "resume", "cwd", "additional_directories", "system_prompt"} <= TEXTS
+    for name in TEXTS:
+        for text in ("--x", "-", "a\0b", "a\nb", "a\x1b[2J", "a\x7f"):
+            value: Any = [text] if list[str] in get_args(get_type_hints(Options)[name]) else text
+            options = Options(**{name: value})
+            if name in ANY_TEXT:
+                admit(EVERYTHING, "demo", options, options)
+            else:
+                with pytest.raises(NotAllowed, match=name):
+                    admit(EVERYTHING, "demo", options, options)
 
 
 TAKING_OVER = [
@@ -247,7 +265,7 @@ def test_a_live_session_is_not_switched_to_more() -> None:
     [
         ("[policy]\nprovider = ['x']", "unknown field `provider`"),
         ("[policy]\nmax_turns = 0", "max_turns: Expected a number above 0"),
-        ("[policy]\nroots = ['work']", "'work' is no absolute path"),
+        ("[policy]\nroots = ['work']", "'work' is not an absolute path"),
         ("[policy]\nmodels = 'all'", "Expected `array | null`"),
         ("[providers.a.sandbox]\nkind = 'vm'", "Invalid enum value 'vm'"),
         ("[providers.a.sandbox]\numask = '8'", "not octal"),

@@ -21,13 +21,40 @@ from agentrq.wire.commands import Options
 DEFAULT_MODE: Final = "bypassPermissions"
 """The permission mode of a start that names none (docs/reference/start-options.md)."""
 _CEILINGS: Final = ("max_turns", "max_budget_usd", "timeout_s", "turn_timeout_s")
-_ARGUMENTS: Final = ("model", "permission_mode", "resume", "worktree_name", "cwd", "config_dir")
+_ANY_TEXT: Final = frozenset({"system_prompt", "approvals", "extra_env", "metadata"})
+"""Options whose texts never become an argument of a program. Every other text is held to `why_not_an_argument`."""
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
+LONGEST_ARGUMENT: Final = 128 * 1024 - 1
+"""Bytes of an argument, or of a variable with its name: Linux takes no more (MAX_ARG_STRLEN, with its NUL)."""
 _WORKTREE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 
 
+_LOADER: Final = (
+    "LD_*", "_RLD*", "DYLD_*", "LIBPATH", "SHLIB_PATH", "GLIBC_TUNABLES", "GCONV_PATH", "GETCONF_DIR", "LOCPATH",
+    "NLSPATH", "MALLOC_*", "LIBC_*", "HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS", "RESOLV_*", "OPENSSL_CONF",
+    "OPENSSL_MODULES", "OPENSSL_ENGINES", "SSLKEYLOGFILE", "AGENTRQ_*",
+)  # fmt: skip
+"""Variables that a loader or a basic library reads before a program's first line, and agentrq's own: never set."""
+_INTERPRETER: Final = (
+    "ENV", "BASH_ENV", "BASH_FUNC_*", "BASH_LOADABLES_PATH", "BASH_XTRACEFD", "BASHOPTS", "SHELLOPTS", "PS4", "IFS",
+    "PROMPT_COMMAND", "ZDOTDIR", "FPATH", "PYTHON*", "NODE_OPTIONS", "NODE_PATH", "NODE_REPL_*", "NODE_V8_COVERAGE",
+    "NODE_REDIRECT_WARNINGS", "NODE_COMPILE_CACHE", "TS_NODE_*", "NPM_CONFIG_NODE_OPTIONS", "NPM_CONFIG_*SHELL",
+    "NPM_CONFIG_*CONFIG", "NPM_CONFIG_PREFIX", "NPM_CONFIG_GIT", "ELECTRON_RUN_AS_NODE", "BUN_OPTIONS", "BUN_INSPECT*",
+    "DENO_V8_FLAGS", "PERL*", "RUBY*", "GEM_HOME", "GEM_PATH", "BUNDLE_GEMFILE", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS",
+    "JDK_JAVA_OPTIONS", "JAVA_OPTS", "CLASSPATH", "MAVEN_OPTS", "GRADLE_OPTS", "PHPRC", "PHP_INI_SCAN_DIR", "LUA_*",
+    "TCLLIBPATH", "TCL_LIBRARY", "R_PROFILE*", "R_ENVIRON*", "R_LIBS*", "JULIA_LOAD_PATH", "JULIA_DEPOT_PATH",
+    "DOTNET_STARTUP_HOOKS", "DOTNET_ADDITIONAL_DEPS", "DOTNET_SHARED_STORE", "CORECLR_*", "COR_*", "GOFLAGS", "GOENV",
+    "GOTOOLCHAIN", "RUSTC", "RUSTDOC", "RUSTC_*WRAPPER", "CARGO_BUILD_RUST*", "CARGO_TARGET_*_RUNNER",
+    "CARGO_TARGET_*_LINKER", "ERL_*", "ELIXIR_ERL_OPTIONS", "AWKPATH", "AWKLIBPATH", "GUILE_*",
+)  # fmt: skip
+"""Variables by which an interpreter, shell or compiler runs other code: no start sets those that no policy names."""
+_HARMLESS: Final = frozenset({
+    "PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED",
+    "PYTHONFAULTHANDLER", "PYTHONNODEBUGRANGES", "PERL_UNICODE",
+})  # fmt: skip
 _TAKES_OVER: Final = (
-    "PATH", "HOME", "SHELL", "ENV", "BASH_*", "PYTHON*", "NODE_*", "NPM_CONFIG_*", "PERL*", "RUBY*", "JAVA_*", "JDK_*",
-    "GIT_*", "SSH_*", "XDG_*", "LD_*", "DYLD_*", "GCONV_PATH", "LOCPATH", "TMPDIR", "EDITOR", "VISUAL", "PAGER",
+    *_LOADER, *_INTERPRETER, "PATH", "HOME", "SHELL", "BASH_*", "NODE_*", "NPM_CONFIG_*", "JAVA_*", "JDK_*",
+    "GIT_*", "SSH_*", "XDG_*", "TMPDIR", "EDITOR", "VISUAL", "PAGER", "PIP_*", "UV_*", "CARGO_*", "GOPROXY",
     "*_PROXY", "*_BASE_URL", "*_API_BASE", "*_HOST", "SSL_*", "*_CA_BUNDLE", "*_CAINFO",
 )  # fmt: skip
 """Variables that decide which code a program runs, or whom it talks to: more than a policy means to give by silence."""
@@ -68,7 +95,7 @@ class StartPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
                 raise ValueError(f"{name}: Expected a number above 0, got {value}")
         for root in self.roots or ():
             if not os.path.isabs(root):
-                raise ValueError(f"roots: {root!r} is no absolute path")
+                raise ValueError(f"roots: {root!r} is not an absolute path")
 
 
 EVERYTHING: Final = StartPolicy()
@@ -105,7 +132,7 @@ def admit(policy: StartPolicy, provider: str, given: Options, options: Options) 
         _one_of("extra_env", "extra_env key", key, policy.extra_env)
         if policy.extra_env is None and policy != EVERYTHING and _matches(key.upper(), _TAKES_OVER):
             raise NotAllowed(f"extra_env key {key[:80]!r} decides what runs: policy.extra_env has to name it")
-    _no_programs_options(options)
+    _check_texts(options)
     return options if policy.roots is None else _in_roots(policy.roots, given, options)
 
 
@@ -116,7 +143,22 @@ def may_switch(policy: StartPolicy, command: str, value: str) -> str | None:
         _one_of(rule, what, value, getattr(policy, rule))
     except NotAllowed as error:
         return str(error)
-    return f"{what} {value[:80]!r} begins with a dash" if value.startswith("-") else None
+    return why_not_an_argument(what, value)
+
+
+def may_set(policy: StartPolicy, variable: str) -> bool:
+    """Whether a start's ``extra_env`` may set a variable at all; what it may set under a policy, `admit` says."""
+    name = variable.upper()
+    if _matches(name, _LOADER):
+        return False
+    return name in _HARMLESS or not _matches(name, _INTERPRETER) or variable in (policy.extra_env or ())
+
+
+def why_not_an_argument(name: str, text: str) -> str | None:
+    """Why a text may not become an argument of an agent's program; None where it may."""
+    if text.startswith("-"):
+        return f"{name} {text[:80]!r} begins with a dash"
+    return f"{name} {text[:80]!r} has a control character" if _CONTROL_CHARACTER.search(text) else None
 
 
 @contextlib.contextmanager
@@ -154,18 +196,17 @@ def _one_of(rule: str, what: str, value: str, globs: Sequence[str] | None) -> No
         raise NotAllowed(f"{what} {value[:80]!r} is not allowed by policy.{rule} ({', '.join(globs) or 'none'})")
 
 
-def _no_programs_options(options: Options) -> None:
-    """Text that becomes an argument of a program must not be read as an option of it; no policy allows that."""
-    for name in _ARGUMENTS:
+def _check_texts(options: Options) -> None:
+    """Hold every text of the options to what an argument may be: what is added to them is held to it, too."""
+    for name in options.__struct_fields__:
         value = getattr(options, name)
-        if value is not None and value.startswith("-"):
-            raise NotAllowed(f"{name} {value[:80]!r} begins with a dash")
-    for directory in options.additional_directories or ():
-        if directory.startswith("-"):
-            raise NotAllowed(f"additional_directories {directory[:80]!r} begins with a dash")
+        texts = [value] if isinstance(value, str) else value if isinstance(value, list) else ()
+        for text in () if name in _ANY_TEXT else texts:
+            if (why := why_not_an_argument(name, text)) is not None:
+                raise NotAllowed(why)
     worktree = options.worktree_name
     if worktree is not None and (not _WORKTREE.fullmatch(worktree) or ".." in worktree):
-        raise NotAllowed(f"worktree_name {worktree[:80]!r} is no plain name")
+        raise NotAllowed(f"worktree_name {worktree[:80]!r} is not a plain name: letters, digits and . _ / -")
 
 
 def _in_roots(roots: Sequence[str], given: Options, options: Options) -> Options:

@@ -125,7 +125,7 @@ def _convert(name: str, field: str, value: Any) -> Any:
         raise InvalidOption(name, f"Expected a number above 0, got {value}")
     if value is not None and field in _AT_LEAST and not _AT_LEAST[field] <= value < 2**53:
         raise InvalidOption(name, f"Expected a whole number from {_AT_LEAST[field]}, got {value}")
-    if isinstance(value, str) and "\0" in value:
+    if field != "approvals" and any("\0" in text for text in _texts_in(value)):
         raise InvalidOption(name, "has a NUL character")
     if field == "approvals":
         try:
@@ -133,6 +133,13 @@ def _convert(name: str, field: str, value: Any) -> Any:
         except InvalidPolicy as error:
             raise InvalidOption(name, str(error)) from None
     return value
+
+
+def _texts_in(value: Any) -> Iterable[str]:
+    """The texts of an option that is a text, a list of them or a map of them."""
+    if isinstance(value, dict):
+        return (text for item in value.items() for text in item if isinstance(text, str))
+    return (value,) if isinstance(value, str) else value if isinstance(value, list) else ()
 
 
 def parse_option(name: str, text: str) -> Any:

@@ -1,10 +1,13 @@
-"""The environment of a runner. Owns: which variables a runner is given. Does NOT own: reading settings, spawning.
+"""Builds the environment of a runner, from an allow-list.
 
-An allow-list: a worker's secrets, and variables that would turn one agent into another (a nested CLAUDECODE), stay out.
+A worker's secrets, and variables that would turn one agent into another (a nested CLAUDECODE), stay out. Owns which
+variables a runner is given. Does not own what a start may set (start_policy.py), reading settings, nor spawning.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from agentrq_worker.start_policy import EVERYTHING, StartPolicy, may_set
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 _ALLOWED = frozenset(
@@ -16,9 +19,6 @@ _ALLOWED = frozenset(
 _EXPERIMENTAL = "CLAUDE_CODE_EXPERIMENTAL_"
 _ALLOWED_PREFIXES = ("LC_", "XDG_", _EXPERIMENTAL)
 _PROVIDERS_OWN = ("CLAUDE", "CODEX", "OLLAMA", "ANTHROPIC_", "AIDER")
-# Names that make the loader run code of the caller's choice, or speak to agentrq itself.
-_HIJACKING = frozenset({"LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT"})
-_HIJACKING_PREFIXES = ("DYLD_", "AGENTRQ_")
 
 
 class Environment(NamedTuple):
@@ -36,20 +36,21 @@ def build_environment(
     extra_env: Mapping[str, str] | None = None,
     pass_env: Sequence[str] = (),
     settings_env: Mapping[str, str] | None = None,
+    policy: StartPolicy = EVERYTHING,
 ) -> Environment:
     """Build a runner's environment; later sources win.
 
     1. of ``source`` (the worker's own) the allowed names; 2. of ``source`` the names in ``pass_env`` and 3. the values
     of ``settings_env``, whatever their names: the operator's word; 4. ``extra_env``, the start's word, but for
-    providers' own, loader-hijacking and invalid names; 5. ``config_dir`` as ``config_dir_variable``, where there is
-    one.
+    providers' own names, invalid ones and those that it may not set under ``policy``; 5. ``config_dir`` as
+    ``config_dir_variable``, where there is one.
     """
     variables = {name: value for name, value in source.items() if is_public(name)}
     variables |= {name: source[name] for name in pass_env if name in source}
     variables |= settings_env or {}
     refused: list[str] = []
     for name, value in (extra_env or {}).items():
-        if _is_valid(name, value) and not _is_refused(name):
+        if _is_valid(name, value) and not _is_providers_own(name) and may_set(policy, name):
             variables[name] = value
         else:
             refused.append(name)
@@ -63,14 +64,12 @@ def is_public(name: str) -> bool:
     return name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
 
 
-def _is_refused(name: str) -> bool:
-    if name in _HIJACKING or name.startswith(_HIJACKING_PREFIXES):
-        return True
+def _is_providers_own(name: str) -> bool:
     return name.startswith(_PROVIDERS_OWN) and not name.startswith(_EXPERIMENTAL)
 
 
 def _is_valid(name: str, value: str) -> bool:
-    """Whether the system takes them: execve(2) knows no "=" in names and no NUL; a lone surrogate has no bytes."""
+    """Whether the system takes them: execve(2) has no "=" in names and no NUL; a lone surrogate has no bytes."""
     try:
         text = (name + value).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -26,7 +26,7 @@ from agentrq_worker.providers.registry import RUNNER, make_protocol
 from agentrq_worker.sandbox.plan import OWN_HOME, CannotConfine, ConfinedCommand, Home, confine
 from agentrq_worker.session.program_lookup import Program, RunnerNotFound, resolve
 from agentrq_worker.settings import Settings
-from agentrq_worker.start_policy import NotAllowed, admit, bounded, entered
+from agentrq_worker.start_policy import LONGEST_ARGUMENT, NotAllowed, admit, bounded, entered
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +126,14 @@ def prepare(
         extra_env=options.extra_env or {},
         pass_env=program.settings.pass_env,
         settings_env=program.settings.env,
+        policy=settings.start_policy,
     )
     if environment.refused:
         log.warning("session %s: extra_env refused: %s", session_id, ", ".join(environment.refused))
+    argv = protocol.command(program.argv, options)
+    _check_lengths(argv, environment.variables)
     launch = Launch(
-        protocol.command(program.argv, options), environment.variables, options.cwd, protocol,
+        argv, environment.variables, options.cwd, protocol,
         Redactor(_secrets(program, settings)), roots=settings.start_policy.roots, held=_held(given, options),
     )  # fmt: skip
     try:
@@ -139,6 +142,17 @@ def prepare(
         raise CannotLaunch(str(error), Reason.REFUSED) from None
     except FileNotFoundError as error:
         raise CannotLaunch(why_not_spawned(launch, error)) from None
+
+
+def _check_lengths(argv: list[str], variables: Mapping[str, str]) -> None:
+    """Raises `CannotLaunch` for a text that the system cannot hand to a program."""
+    texts = {f"variable {name[:80]!r}": f"{name}={value}" for name, value in variables.items()}
+    texts |= {f"argument {place} of {argv[0][:80]!r}": text for place, text in enumerate(argv)}
+    for what, text in texts.items():
+        size = len(text.encode(errors="surrogatepass")) if len(text) > LONGEST_ARGUMENT // 4 else 0
+        if size > LONGEST_ARGUMENT:
+            error = f"The {what} has {size} bytes, over {LONGEST_ARGUMENT}: put it in a file of the workspace"
+            raise CannotLaunch(error, Reason.REFUSED)
 
 
 def _held(given: Options, options: Options) -> list[str]:
