@@ -16,8 +16,10 @@ from agentrq.wire.messages import Text
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.status import Status
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.stream import loss_check
 from agentrq_worker.stream import publisher as publishers
 from agentrq_worker.stream.event_log import EventLog
+from agentrq_worker.stream.loss_check import LossCheck
 from agentrq_worker.stream.publisher import Publisher
 from tests.faults.waiting import SETTINGS
 from tests.faults.writing import claimed, publishing
@@ -167,16 +169,16 @@ async def test_a_session_that_is_looked_after_is_in_no_call(
 ) -> None:
     """Redis comes back without a quiet session, which begins to say much while it is given back."""
     monkeypatch.setattr(publishers, "MUCH_BYTES", 1)
-    monkeypatch.setattr(publishers, "CHECK_S", 0.01)
+    monkeypatch.setattr(loss_check, "CHECK_S", 0.01)
     begun, go_on = asyncio.Event(), asyncio.Event()
-    give_back = Publisher._restore_session
+    give_back = LossCheck.restore
 
-    async def slowly(publisher: Publisher, lane: EventLog) -> Any:
+    async def slowly(check: LossCheck, lane: EventLog, *, missing: bool) -> Any:
         begun.set()
         await go_on.wait()
-        return await give_back(publisher, lane)
+        return await give_back(check, lane, missing=missing)
 
-    monkeypatch.setattr(Publisher, "_restore_session", slowly)
+    monkeypatch.setattr(LossCheck, "restore", slowly)
     async with lanes(redis_url) as (_, all_lanes):
         quiet, other = all_lanes[0], all_lanes[1]
         say(quiet, 0, 10, 100)
@@ -197,10 +199,10 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Between Redis' answer and its reading the session went on, further than what is kept here."""
-    monkeypatch.setattr(publishers, "CHECK_S", 0.01)
+    monkeypatch.setattr(loss_check, "CHECK_S", 0.01)
     answered, go_on, looked = asyncio.Event(), asyncio.Event(), asyncio.Event()
     async with lanes(redis_url) as (publisher, all_lanes):
-        lane, run = all_lanes[0], publisher._scripts.run
+        lane, run = all_lanes[0], publisher._losses._scripts.run
         say(lane, 0, 5, 100)
         await lane.flush()
         stood = raw.hmget(lane.keys[0], "epoch", "claim", "cursor", "status", "nonce")
@@ -213,7 +215,7 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
             await go_on.wait()
             return call.read([[list(call.keys).index(lane.keys[0]) + 1, *stood]])
 
-        monkeypatch.setattr(publisher._scripts, "run", late)
+        monkeypatch.setattr(publisher._losses._scripts, "run", late)
         await answered.wait()
         say(lane, 5, 500, 1000)
         await lane.flush()

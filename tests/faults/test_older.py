@@ -17,9 +17,9 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.stream import event_log as lanes
-from agentrq_worker.stream import publisher as publishers
+from agentrq_worker.stream import loss_check
 from agentrq_worker.stream.event_log import EventLog
-from agentrq_worker.stream.publisher import Publisher
+from agentrq_worker.stream.loss_check import LossCheck
 from tests.faults import waiting
 from tests.faults.restarts import Restartable
 from tests.faults.writing import Seen, claimed, publishing, seen
@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[Restartable]:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishers, "CHECK_S", 0.1)
+    monkeypatch.setattr(loss_check, "CHECK_S", 0.1)
 
 
 async def say(lane: EventLog, count: int) -> None:
@@ -207,7 +207,7 @@ async def test_a_removed_session_stays_removed(server: Restartable) -> None:
         await lane.flush()
         lane.close()
         await client.session("s").remove()
-        await publisher._check()
+        await publisher._losses.check_once()
         with redis.Redis.from_url(server.url) as raw:
             assert not raw.exists(STATE, EVENTS)
 
@@ -218,14 +218,14 @@ async def test_an_id_that_is_used_again_is_another_session(
 ) -> None:
     """The old one's owner does not take it for a Redis that came back older, and sends nothing again."""
     looks = 0
-    check = Publisher._check
+    check = LossCheck.check_once
 
-    async def counted(publisher: Publisher) -> None:
+    async def counted(publisher: LossCheck) -> None:
         nonlocal looks
         await check(publisher)
         looks += 1
 
-    monkeypatch.setattr(Publisher, "_check", counted)
+    monkeypatch.setattr(LossCheck, "check_once", counted)
     async with (
         AsyncAgentClient.from_url(server.url) as client,
         publishing(server.url, waiting.SETTINGS) as (publisher, ownership),

@@ -39,7 +39,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.settings import Settings
-from agentrq_worker.stream import publisher as publishers
+from agentrq_worker.stream import loss_check
 from agentrq_worker.stream.event_log import EventLog
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
@@ -163,7 +163,7 @@ async def test_many_sessions_over_one_connection(redis_url: str, raw: redis.Redi
 async def test_a_reader_that_leaves_closes_its_connection(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(publishers, "CHECK_S", 3600.0)  # it would take another connection
+    monkeypatch.setattr(loss_check, "CHECK_S", 3600.0)  # it would take another connection
     async with a_lane(redis_url) as (lane, _):
         say(lane, 5)
         await lane.flush()
@@ -206,7 +206,7 @@ async def test_a_reader_that_leaves_closes_its_connection(
 async def test_a_synchronous_reader_that_leaves_closes_its_connection(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(publishers, "CHECK_S", 3600.0)
+    monkeypatch.setattr(loss_check, "CHECK_S", 3600.0)
     async with a_lane(redis_url) as (lane, _):
         say(lane, 5)
         await lane.flush()

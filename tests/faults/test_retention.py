@@ -126,7 +126,7 @@ async def test_remove_leaves_nothing(redis_url: str, raw: redis.Redis) -> None:
         session = await client.start("demo", "hello", "s")
         await session.prompt("more")
         await session.remove()
-        assert set(raw.keys()) - before == {b"rq:queues", b"agentrq:removed"}
+        assert set(raw.keys()) - before == {b"rq:queues", b"agentrq:removed", b"agentrq:epochs"}
         assert not [name for name in raw.zrange("agentrq:removed", 0, -1) if name == b"s"]  # a nonce, no more
         with pytest.raises(SessionNotFound):
             await session.state()
@@ -251,7 +251,7 @@ async def _leak(url: str, sessions: int) -> tuple[Counter[str], int, int]:
         async with asyncio.TaskGroup() as group:
             for number in range(sessions):
                 group.create_task(one(number))
-        assert len(owner.inboxes._after) == 0
+        assert len(owner.inboxes._inboxes) == 0
         await waiting.true(lambda: not publisher._dirty)
         assert publisher.shares.memory == publisher.shares.disk == 0
     with redis.Redis.from_url(url) as raw:
@@ -267,7 +267,13 @@ async def _no_leak(url: str, sessions: int) -> None:
         lasting, keys, memory = await _leak(url, sessions)
         jobs = lasting.pop("rq:job", 0)
         assert jobs == sessions - sessions // 10  # queued here for ever, as no worker dequeues them in this test
-        assert set(lasting) <= {"agentrq:sessions", "rq:queues", "rq:queue:agentrq", "rq:canceled:agentrq"}
+        assert set(lasting) <= {
+            "agentrq:sessions",
+            "agentrq:epochs",
+            "rq:queues",
+            "rq:queue:agentrq",
+            "rq:canceled:agentrq",
+        }
         assert set(lasting.values()) == {1}
         print(f"{sessions} sessions: {keys} keys, {(memory - empty) / sessions:.0f} bytes of server memory each")
         # Time passes: what expires is made to.
@@ -280,7 +286,7 @@ async def _no_leak(url: str, sessions: int) -> None:
         raw.zadd(KEYS.sessions, {member: 1 for member, _ in raw.zscan_iter(KEYS.sessions)})
         async with AsyncAgentClient.from_url(url) as client:
             assert await client.sessions() == []
-        assert {key.decode() for key in raw.scan_iter()} <= {"rq:queues"}
+        assert {key.decode() for key in raw.scan_iter()} <= {"rq:queues", "agentrq:epochs"}
         raw.memory_purge()
         # The server's own tables shrink in its own time.
         await waiting.true(lambda: int(raw.info("memory")["used_memory"]) - empty < 200_000)

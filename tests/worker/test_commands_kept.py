@@ -12,6 +12,7 @@ from agentrq.connection import connect_async
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Command, Options, make_options
 from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
 from agentrq.wire.messages import (
     TYPE_OF,
     ApprovalRequest,
@@ -28,12 +29,14 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.interrupted_turn import read_interrupted_turn
 from agentrq_worker.ownership.ownership import Ownership
 from agentrq_worker.providers.protocol import Alive, Ended, Late
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, InterruptedRequest, Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.buffer import EventBuffer as Queue
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
+from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.publisher import Publisher
 from tests.worker.test_session_machine import Talk, asks, cost, cut
 
@@ -228,8 +231,16 @@ class Recorder:
     def deliver(self, waiting: InboxCommand) -> None:
         self.got.append(waiting.command.command_id)
 
+    def reject(self, entry: bytes, command_id: str, command: str, reason: str) -> None:
+        self.got.append(f"{command_id}: {reason}")
 
-async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(redis_url: str) -> None:
+
+def an_event_log(directory: Path) -> EventLog:
+    budget = BufferBudget(1 << 20, 0, directory)
+    return EventLog(Keys(), "s", Cursor(1, 0), {"claim": "mine"}, budget, lambda _: None, RedisClock())
+
+
+async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(redis_url: str, tmp_path: Path) -> None:
     async with connect_async(redis_url) as client:
         ownership = Ownership(client, client, Settings())
         assert (
@@ -239,11 +250,11 @@ async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(re
         assert await ownership.open_session("s", "demo", "x", Options(), "s", CREATED) == "created"
         await ownership.send_command("s", Command("a", "prompt", text="a"), "a")
         first, second = Recorder(), Recorder()
-        ownership.inboxes.add(first)  # type: ignore[arg-type]
+        ownership.inboxes.add(first, an_event_log(tmp_path))
         await ownership.inboxes._read(["s"])
-        ownership.inboxes.add(second)  # type: ignore[arg-type]
+        ownership.inboxes.add(second, an_event_log(tmp_path))
         await ownership.inboxes._read(["s"])
-        ownership.inboxes.drop(first)  # type: ignore[arg-type]
+        ownership.inboxes.drop(first)
         await ownership.send_command("s", Command("b", "prompt", text="b"), "b")
         await asyncio.gather(ownership.inboxes._read(["s"]))
         assert (first.got, second.got) == (["a"], ["a", "b"])

@@ -12,6 +12,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Text, TextDelta
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.event_log import EventLog
 
@@ -19,7 +20,13 @@ from agentrq_worker.stream.event_log import EventLog
 @pytest.fixture
 def lane(tmp_path: Path) -> EventLog:
     return EventLog(
-        Keys("agentrq"), "s", Cursor(3, 7), {"claim": "mine"}, BufferBudget(1 << 20, 0, tmp_path), lambda _: None
+        Keys("agentrq"),
+        "s",
+        Cursor(3, 7),
+        {"claim": "mine"},
+        BufferBudget(1 << 20, 0, tmp_path),
+        lambda _: None,
+        RedisClock(),
     )
 
 

@@ -9,6 +9,7 @@ import redis
 
 from agentrq.connection import connect_async
 from agentrq_worker.ownership.inbox_reader import InboxReader
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.settings import Settings
 from tests.faults.proxy import Proxy
 from tests.faults.waiting import true
@@ -24,7 +25,7 @@ async def test_a_silent_connection_is_made_anew(redis_url: str, raw: redis.Redis
         return bool(raw.publish(CHANNEL, "nobody"))
 
     async with Proxy.to(redis_url) as network, connect_async(network.url, blocking=True) as live:
-        inboxes = InboxReader(live, live, settings)
+        inboxes = InboxReader(live, live, settings, RedisClock())
         if frozen == "at connect":
             network.freeze()
         async with asyncio.TaskGroup() as group:

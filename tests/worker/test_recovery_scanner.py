@@ -13,7 +13,9 @@ from agentrq import AgentClient, AsyncAgentClient
 from agentrq.client import operations as operations_module
 from agentrq.client.operations import Context, OwnerWatch
 from agentrq.connection import connect_async
+from agentrq_worker.ownership import owner_leases
 from agentrq_worker.ownership import recovery_scanner as maintenance_module
+from agentrq_worker.ownership.owner_leases import CONFIRM_S
 from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.ownership.recovery_scanner import RecoveryScanner
 from agentrq_worker.settings import Settings
@@ -49,6 +51,7 @@ class JobHandler:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(maintenance_module, "time", clock)
+    monkeypatch.setattr(owner_leases, "time", clock)
     monkeypatch.setattr(operations_module, "time", clock)
     return clock
 
@@ -77,6 +80,9 @@ async def test_a_worker_gives_up_in_time_and_not_while_suspended(
     jobs = JobHandler()
     async with connect_async(redis_url) as connection:
         maintenance = RecoveryScanner(connection, ownership, SETTINGS, jobs)
+        await maintenance.scan_once()
+        assert jobs.enqueued == []  # a lease is lost at the second look
+        clock.ahead += CONFIRM_S
         await maintenance.scan_once()
         assert jobs.enqueued == ["lost"]
         suspend(raw)

@@ -7,6 +7,7 @@ Owns the task group, the signals, the order of start and end, and the live sessi
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 from collections import Counter
@@ -19,8 +20,9 @@ from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.metrics import serve
+from agentrq_worker.ownership.hosting_audit import HostingAudit
 from agentrq_worker.ownership.lease import NameTaken
-from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, SessionSnapshot
+from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, SessionEnd, SessionSnapshot
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs, RecoveryScanner
 from agentrq_worker.process import procfs
 from agentrq_worker.process.guardian import Guardian, sweep
@@ -46,9 +48,11 @@ class Host:
         self._client = connect_async(url)
         self._live = connect_async(url, blocking=True)
         self.ownership = Ownership(self._client, self._live, settings)
-        self.publisher = Publisher(self._client, settings)
+        self.publisher = Publisher(self._client, settings, self.ownership.clock)
         self._guardian: Guardian | None = None
         self._residents: list[asyncio.Task[None]] = []
+        self._repaired_ends: asyncio.Queue[str] = asyncio.Queue()
+        """Ids of sessions whose ends were written again in a Redis that had lost them."""
         self._draining = False
         self.sessions: dict[str, SessionShell] = {}
         """The hosted sessions, by id."""
@@ -63,15 +67,21 @@ class Host:
         if left:
             log.warning("%d processes of workers that are gone were ended", left)
         self._guardian = Guardian()
+        neighbors, scanner = (
+            self.ownership.lease.neighbors,
+            RecoveryScanner(self._client, self.ownership, self.settings, jobs),
+        )
+        neighbors.on_release = scanner.recover_released
         self._residents = [
             group.create_task(self.publisher.run(), name="publisher"),
             group.create_task(self.ownership.renew_lease(), name="lease"),
             group.create_task(self.ownership.inboxes.deliver(), name="inboxes"),
             group.create_task(self.ownership.inboxes.listen(), name="wakes"),
             group.create_task(self._watch(), name="watch"),
-            group.create_task(
-                RecoveryScanner(self._client, self.ownership, self.settings, jobs).run(), name="maintenance"
-            ),
+            group.create_task(self._conclude_repaired(jobs), name="repaired ends"),
+            group.create_task(scanner.run(), name="recovery scanner"),
+            group.create_task(neighbors.watch(), name="neighbors"),
+            group.create_task(HostingAudit(self._client, self.ownership, self.settings).run(), name="hosting audit"),
         ]
 
         if self.settings.metrics_port is not None:
@@ -99,13 +109,31 @@ class Host:
                     log.error("no guardian can be started: %s", error)
             await asyncio.sleep(WATCH_S)
 
+    def _follow_repair(self, session_id: str) -> None:
+        """A session's events were written again: its inbox, or where it has ended its job, is as old as Redis was."""
+        if session_id in self.sessions:
+            self.ownership.inboxes.reread(session_id)
+        else:
+            self._repaired_ends.put_nowait(session_id)
+
+    async def _conclude_repaired(self, jobs: OrphanedJobs) -> None:
+        while True:
+            session_id = await self._repaired_ends.get()
+            try:
+                snapshot = await self.ownership.fetch_session(session_id)
+                if snapshot is not None and snapshot.state.ended:
+                    await jobs.conclude(snapshot.inner.job_id or session_id, snapshot)
+            except redis.ResponseError as error:
+                log.error("session %s: its job cannot be closed: %s", session_id, error)
+
     async def run_session(self, claim: Claim) -> Outcome:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
         session = SessionShell(claimed, lane, self.settings, procfs.make_mark(claimed.session_id))
         self.sessions[session.id] = session
-        self.ownership.inboxes.add(session)
+        self.ownership.inboxes.add(session, lane)
+        lane.on_repaired = functools.partial(self._follow_repair, session.id)
         if self._draining:
             session.leave(at_once=True)
         try:
@@ -123,6 +151,9 @@ class Host:
             await self._abandon(session.id, f"{SPOILT}: {lane.lost}")
         if outcome.handed_over:
             await self._stop_if_asked(session.id)
+        if outcome.status is not None and outcome.reason is not None:
+            end = SessionEnd(outcome.status, outcome.reason, outcome.error or "")
+            self.ownership.remember_end(session.id, claim.state.get("nonce", ""), end)
         if outcome.status is not None:
             self.ended[outcome.status, outcome.reason or ""] += 1
             log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
@@ -234,7 +265,7 @@ class Worker:
         log.info("worker %s has ended", self._settings.worker_name)
 
     async def _start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
-        await self._host.ownership.lease.begin()
+        await self._host.ownership.take_lease()
         await self._rq.register()
         await self._host.begin(group, jobs)
         await self._rq.begin(group)

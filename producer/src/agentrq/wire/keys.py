@@ -67,6 +67,10 @@ class Keys:
         """Channel: ids of sessions of this worker that have commands waiting."""
         return f"{self.prefix}:worker:{name}:wake"
 
+    def machine(self, machine_id: str) -> str:
+        """Hash: the workers of one machine, by name: pid, start time and token of each."""
+        return f"{self.prefix}:machine:{machine_id}"
+
     def maintenance_lock(self) -> str:
         """String: held by the worker that looks for lost and forgotten sessions right now."""
         return f"{self.prefix}:maintenance"

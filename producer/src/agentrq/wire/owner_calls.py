@@ -162,6 +162,20 @@ def find_changed_sessions(places: Sequence[tuple[str, str, str]]) -> ScriptCall[
     )
 
 
+def find_owned_sessions(keys: Keys, session_ids: Sequence[str], token: str) -> ScriptCall[list[str]]:
+    """Find those of these sessions that the worker with this token owns and that have not ended."""
+
+    def read(answer: Any) -> list[str]:
+        return [session_ids[position - 1] for position in answer]
+
+    return ScriptCall("find_owned_sessions", [keys.state(sid) for sid in session_ids], (token,), read)
+
+
+def release_session(keys: Keys, session_id: str, epoch: int, token: str, nonce: str) -> ScriptCall[bool]:
+    """Take a session from an owner that does not host it, if epoch, token and start's nonce are those read."""
+    return ScriptCall("release_session", (keys.state(session_id),), (epoch, token, nonce), bool)
+
+
 class StreamPage(NamedTuple):
     """What was read of one stream."""
 

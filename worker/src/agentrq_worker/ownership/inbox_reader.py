@@ -1,6 +1,7 @@
 """Reads the inboxes of the sessions that this worker hosts, in order, and gives each session its commands.
 
-Owns where the next read of each inbox begins. Does not own what a command means (session/machine.py).
+Owns where the next read of each inbox begins, and that a command is delivered once though Redis came back older. Does
+not own what a command means (session/machine.py).
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire import owner_calls
 from agentrq.wire.commands import Command
 from agentrq_worker.ownership.command_decoder import LONGEST, read_command
+from agentrq_worker.ownership.owner_leases import RENEW_NOW
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.redis_retry import retry_delay, retry_outages
 from agentrq_worker.session_types import InboxCommand
 from agentrq_worker.settings import Settings
+from agentrq_worker.stream.event_log import EventLog
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,9 @@ INBOXES: Final = 500
 PAGE: Final = 100
 """Entries of one inbox that are read at once."""
 LONGEST_ID: Final = 64
+DELIVERED_KEPT: Final = 2000
+"""Ids of commands that each session remembers to have been given: twice what an inbox holds."""
+UNKNOWN_FATE: Final = "Redis came back older: an earlier owner may have carried this out"
 
 
 class CommandReceiver(Protocol):
@@ -44,10 +51,44 @@ class CommandReceiver(Protocol):
         """Write the receipt of an entry that is not a valid command, though its id can be read."""
 
 
+class _Inbox:
+    """One hosted session's inbox."""
+
+    __slots__ = ("after", "delivered", "event_log", "hosted_since_ms", "repaired", "resets", "session")
+
+    def __init__(self, session: CommandReceiver, event_log: EventLog, hosted_since_ms: int) -> None:
+        self.session = session
+        self.event_log = event_log
+        self.hosted_since_ms = hosted_since_ms
+        """By Redis's clock, as the ids of entries are."""
+        self.after = b"-"
+        """Where the next read begins."""
+        self.resets = 0
+        self.repaired = False
+        """Redis came back older, and the inbox is being read from its beginning again."""
+        self.delivered: dict[str, None] = {}
+        """Ids of the newest `DELIVERED_KEPT` commands that the session was given."""
+
+    def deliver(self, entry: bytes, command: Command) -> None:
+        """Give the session a command, unless it was carried out before Redis came back older."""
+        command_id = command.command_id
+        if self.event_log.repeat_receipt(command_id, entry) or command_id in self.delivered:
+            return
+        if self.repaired and int(entry.partition(b"-")[0]) < self.hosted_since_ms:
+            self.session.reject(entry, command_id, command.command, UNKNOWN_FATE)
+            return
+        self.delivered[command_id] = None
+        if len(self.delivered) > DELIVERED_KEPT:
+            del self.delivered[next(iter(self.delivered))]
+        self.session.deliver(InboxCommand(entry, command))
+
+
 class InboxReader:
     """Delivers what clients sent to the sessions of one worker."""
 
-    def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings, clock: RedisClock
+    ) -> None:
         self.sessions: dict[str, CommandReceiver] = {}
         """The hosted sessions, by id."""
         self._client = client
@@ -55,24 +96,34 @@ class InboxReader:
         self._settings = settings
         self._keys = settings.keys
         self._scripts = AsyncScriptRunner(client)
-        self._after: dict[str, bytes] = {}  # where the next read begins
+        self._clock = clock
+        self._inboxes: dict[str, _Inbox] = {}
         self._woken: set[str] = set()
         self._unreadable: set[str] = set()  # told once
         self._wake = asyncio.Event()
+        self.renew_asked = asyncio.Event()
+        """Set when another worker finds this one's lease missing, and asks to have it renewed."""
 
-    def add(self, session: CommandReceiver) -> None:
-        """Deliver this session's commands from now on, those that wait already first."""
+    def add(self, session: CommandReceiver, event_log: EventLog) -> None:
+        """Deliver this session's commands from now on, beginning with those that wait already."""
         self.sessions[session.id] = session
-        self._after.pop(session.id, None)  # of a claim before, whose session may still be ending here
+        self._inboxes[session.id] = _Inbox(session, event_log, self._clock.now_ms())
         self._woken.add(session.id)
         self._wake.set()
 
     def drop(self, session: CommandReceiver) -> None:
         """Deliver nothing more to this session."""
         if self.sessions.get(session.id) is session:
-            del self.sessions[session.id]
-            self._after.pop(session.id, None)
+            del self.sessions[session.id], self._inboxes[session.id]
         self._unreadable.discard(session.id)
+
+    def reread(self, session_id: str) -> None:
+        """Read an inbox from its beginning: Redis came back older, and the session's events were written again."""
+        if (inbox := self._inboxes.get(session_id)) is not None:
+            inbox.after, inbox.repaired = b"-", True
+            inbox.resets += 1
+            self._woken.add(session_id)
+            self._wake.set()
 
     def read_all(self) -> None:
         """Read every inbox again: wakes are hints, what one of them missed is found here."""
@@ -84,42 +135,50 @@ class InboxReader:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            woken, self._woken = [sid for sid in self._woken if sid in self.sessions], set()
+            woken, self._woken = [sid for sid in self._woken if sid in self._inboxes], set()
             for at in range(0, len(woken), INBOXES):
                 await retry_outages(functools.partial(self._read, woken[at : at + INBOXES]))
 
     async def _read(self, woken: list[str]) -> None:
-        readers = [self.sessions.get(sid) for sid in woken]
-        inboxes = [self._keys.inbox(sid) for sid in woken]
-        starts = [self._after.get(sid, b"-") for sid in woken]
-        call = owner_calls.read_streams(inboxes, starts, "command", most=PAGE, largest=LONGEST)
+        read = [(inbox, inbox.resets) for sid in woken if (inbox := self._inboxes.get(sid)) is not None]
+        call = owner_calls.read_streams(
+            [self._keys.inbox(inbox.session.id) for inbox, _ in read], [inbox.after for inbox, _ in read],
+            "command", most=PAGE, largest=LONGEST,
+        )  # fmt: skip
+        unfinished = set[str]()
         for page in await self._scripts.run(call):
-            sid, reader = woken[page.number], readers[page.number]
-            if reader is None or self.sessions.get(sid) is not reader:
-                continue  # it left, or was claimed anew: that one begins at the inbox's beginning
+            inbox, resets = read[page.number]
+            sid = inbox.session.id
+            if self._inboxes.get(sid) is not inbox or inbox.resets != resets:
+                unfinished.add(sid)  # it left, was claimed anew, or is to be read from the beginning
+                continue
             if page.error is not None:
                 if sid not in self._unreadable:
                     log.error("session %s: its inbox cannot be read: %s", sid, page.error)
                     self._unreadable.add(sid)
                 continue
             for entry, data in page.entries:
-                self._after[sid] = b"(" + entry
-                self._deliver_one(sid, entry, data)
+                inbox.after = b"(" + entry
+                self._deliver_one(inbox, entry, data)
             if page.more:
+                unfinished.add(sid)
                 self._woken.add(sid)
                 self._wake.set()
+        for inbox, resets in read:
+            if inbox.resets == resets and inbox.session.id not in unfinished:
+                inbox.repaired = False
 
-    def _deliver_one(self, sid: str, entry: bytes, data: bytes | int) -> None:
-        session = self.sessions.get(sid)
-        if session is None:
+    def _deliver_one(self, inbox: _Inbox, entry: bytes, data: bytes | int) -> None:
+        sid = inbox.session.id
+        if self._inboxes.get(sid) is not inbox:  # an earlier command of this page ended it
             return
         command = read_command(data)
         if isinstance(command, Command):
-            session.deliver(InboxCommand(entry, command))
+            inbox.deliver(entry, command)
             return
-        log.error("session %s: inbox entry %s is no command: %s", sid, entry.decode(), command.reason)
-        if command.command_id:  # else nobody could be told: it is passed over
-            session.reject(entry, *command)
+        log.error("session %s: inbox entry %s is not a valid command: %s", sid, entry.decode(), command.reason)
+        if command.command_id and not inbox.event_log.repeat_receipt(command.command_id, entry):
+            inbox.session.reject(entry, *command)
 
     async def listen(self) -> None:
         """Keep the subscription to this worker's wakes, until cancelled."""
@@ -134,7 +193,7 @@ class InboxReader:
                 await self._wakes(pubsub)
             except (redis.RedisError, OSError) as error:
                 if not failures:
-                    log.info("wakes: connection lost, made anew: %s", error)
+                    log.info("wakes: connection lost, connecting again: %s", error)
                 failures += 1
             finally:
                 await pubsub.aclose()
@@ -151,6 +210,8 @@ class InboxReader:
                 await pubsub.ping()
             elif message["type"] == "message":
                 sid = message["data"][:LONGEST_ID].decode("utf-8", "replace")
+                if sid == RENEW_NOW:
+                    self.renew_asked.set()
                 if sid in self.sessions:
                     self._woken.add(sid)
                     self._wake.set()

@@ -1,4 +1,7 @@
-"""The worker's lease: taken, renewed, given back. Owns its key and its token, not when it is renewed."""
+"""The worker's lease: taken, renewed, given back.
+
+Owns its key and its token. Does not own when it is renewed (ownership.py).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import redis.asyncio
 
 from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire import owner_calls
+from agentrq_worker.ownership.neighbors import Neighbors
 from agentrq_worker.redis_retry import retry_outages
 from agentrq_worker.settings import Settings
 
@@ -26,16 +30,21 @@ class Lease:
     def __init__(self, client: redis.asyncio.Redis, settings: Settings) -> None:
         self.name = settings.worker_name
         self.token = secrets.token_hex(16)
-        """New in each process, so that a name that is used again never passes for its predecessor."""
+        """New in each process: a worker with a name that was used before never passes for the earlier one."""
+        self.neighbors = Neighbors(client, settings.keys, self.name, self.token)
         self._client = client
         self._scripts = AsyncScriptRunner(client)
         self._settings = settings
         self._keys = settings.keys
-        self._turn = asyncio.Lock()
+        self._renewing = asyncio.Lock()
         self._ended = False
 
     async def begin(self) -> None:
-        """Take the lease, waiting for that of a dead worker of this name to run out; raises `NameTaken`."""
+        """Take the lease; raises `NameTaken`.
+
+        The lease of an earlier worker with this name is given back where its process has ended on this machine; else it
+        has to run out.
+        """
         key, lease = self._keys.worker(self.name), int(self._settings.lease_s * 1000)
         left: int | None = None
         while not await self._client.set(key, self.token, nx=True, px=lease):
@@ -45,19 +54,22 @@ class Lease:
             if left < 0 or (before is not None and left > before):
                 raise NameTaken(f"There is a live worker named {self.name!r} already: choose another --name")
             if before is None:
+                if await self.neighbors.release_if_ended(self.name):
+                    continue
                 log.info("the name %s is held for %.1f s more, perhaps by a worker that died", self.name, left / 1000)
             await asyncio.sleep(min(left / 1000 + 0.01, 0.5))
 
     async def end(self) -> None:
-        """Give it back, if it is still ours; a renewal that is under way or comes later takes it no more."""
-        async with self._turn:
+        """Give it back, if it is still ours; a renewal that is under way or comes later does not take it again."""
+        async with self._renewing:
             self._ended = True
             call = owner_calls.release_lease(self._keys, self.name, self.token)
             await retry_outages(lambda: self._scripts.run(call))
+            await retry_outages(self.neighbors.unregister)
 
     async def renew(self) -> None:
-        """Have it for as long again. Raises `NameTaken` where another process has taken the name meanwhile."""
-        async with self._turn:
+        """Extend it to its full length. Raises `NameTaken` where another process has taken the name meanwhile."""
+        async with self._renewing:
             if self._ended:
                 return
             call = owner_calls.renew_lease(self._keys, self.name, self.token, self._settings.lease_s)

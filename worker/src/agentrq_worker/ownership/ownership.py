@@ -7,6 +7,7 @@ The lease is lease.py's, what clients send to the sessions inbox_reader.py's. Do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -29,6 +30,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.inbox_reader import InboxReader
 from agentrq_worker.ownership.interrupted_turn import read_interrupted_turn, read_stored_answers
 from agentrq_worker.ownership.lease import Lease
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.redis_retry import LimitedRetry
 from agentrq_worker.session_types import ClaimedSession, InterruptedTurn
 from agentrq_worker.settings import Settings
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SPOILT: Final = "Its keys in Redis cannot be written"
+ENDS_KEPT: Final = 10_000
 LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; what a cut turn's event may have to be read back
 
 
@@ -47,6 +50,14 @@ def _read_options(data: str) -> tuple[Options, str | None]:
     except (ValueError, RecursionError) as error:
         return Options(), f"Its options cannot be read: {str(error)[:300]}"
     return options, None
+
+
+class SessionEnd(NamedTuple):
+    """How a session ended; ``error`` is empty where it ended well."""
+
+    status: Status
+    reason: Reason
+    error: str
 
 
 class SessionSnapshot(NamedTuple):
@@ -82,9 +93,14 @@ class Ownership:
 
     def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
         self.lease = Lease(client, settings)
-        self.inboxes = InboxReader(client, live, settings)
+        self.clock = RedisClock()
+        self.inboxes = InboxReader(client, live, settings, self.clock)
+        self.claiming: set[str] = set()
+        """Ids of sessions that are being claimed here."""
         self.sessions = self.inboxes.sessions
         self.beats = 0
+        self._ends: dict[tuple[str, str], SessionEnd] = {}
+        """The newest `ENDS_KEPT` ends of sessions here, by session id and start's nonce."""
         self._client = client
         self._settings = settings
         self._keys = settings.keys
@@ -98,8 +114,13 @@ class Ownership:
 
     # -- what is owned
 
+    async def take_lease(self) -> None:
+        """Take the lease, and read Redis's clock. Raises `NameTaken`, `redis.RedisError`, OSError."""
+        await self.lease.begin()
+        await self.clock.synchronize(self._client)
+
     async def renew_lease(self) -> None:
-        """Renew the lease on every beat. Raises `NameTaken` where another process has taken the name meanwhile.
+        """Renew the lease on every beat, and when asked to. Raises `NameTaken` where another process has the name.
 
         Which sessions others took over in a stall, the publisher finds.
         """
@@ -109,9 +130,14 @@ class Ownership:
             gap, beaten = time.monotonic() - beaten, time.monotonic()
             if gap > self._settings.lease_s / 2:
                 log.warning("stalled for %.1f s: others may have taken sessions over", gap)
+            with contextlib.suppress(redis.RedisError, OSError):  # the offset of the beat before holds on
+                await self.clock.synchronize(self._client)
             self.beats += 1
             self.inboxes.read_all()
-            await asyncio.sleep(self._settings.beat_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.beat_s):
+                    await self.inboxes.renew_asked.wait()
+            self.inboxes.renew_asked.clear()
 
     # -- claims
 
@@ -156,6 +182,13 @@ class Ownership:
 
     async def claim_session(self, look: SessionSnapshot) -> Claim | None:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
+        self.claiming.add(look.state.session_id)
+        try:
+            return await self._claim(look)
+        finally:
+            self.claiming.discard(look.state.session_id)
+
+    async def _claim(self, look: SessionSnapshot) -> Claim | None:
         state, inner = look.state, look.inner
         sid = state.session_id
         if inner.stop:
@@ -189,7 +222,7 @@ class Ownership:
             cut=cut if inner.turn else None,
             recoveries=inner.recoveries + bool(inner.token),
             total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
-            started_at=state.started_at or script_calls.now_ms(),
+            started_at=state.started_at or self.clock.now_ms(),
             asked=cut.asked if cut is not None and not inner.turn else (),
             fates=cut.fates if cut is not None and not inner.turn else {},
             last_turn=state.last_turn,
@@ -242,6 +275,22 @@ class Ownership:
                 owner_calls.end_unwritable_session(self._keys, sid, *seen, status, reason, error, retention_s)
             )
             return "unwritable"
+
+    def remember_end(self, session_id: str, nonce: str, end: SessionEnd) -> None:
+        """Keep how a session ended here, should Redis come back older than that."""
+        self._ends[session_id, nonce] = end
+        if len(self._ends) > ENDS_KEPT:
+            del self._ends[next(iter(self._ends))]
+
+    def remembered_end(self, snapshot: SessionSnapshot) -> SessionEnd | None:
+        """How this session ended here, if it did."""
+        return self._ends.get((snapshot.state.session_id, snapshot.inner.nonce))
+
+    async def release_session(self, snapshot: SessionSnapshot) -> bool:
+        """Leave a session that is not hosted here to whichever worker recovers it; False where another writer came."""
+        sid, inner = snapshot.state.session_id, snapshot.inner
+        call = owner_calls.release_session(self._keys, sid, snapshot.state.epoch, inner.token, inner.nonce)
+        return await self.run_script(call)
 
     async def send_command(self, session_id: str, command: Command, job_id: str) -> str:
         """Append the command of an RQ job to an inbox, as a client does; answers the script's outcome."""

@@ -18,6 +18,7 @@ from agentrq_worker.stream.spool_file import SpoolFile, SpoolFull
 
 RUN_EVENTS: Final = 64
 RUN_BYTES: Final = 64 * 1024
+SHORT: Final = 64
 
 
 class EventBuffer:
@@ -40,6 +41,10 @@ class EventBuffer:
     def __len__(self) -> int:
         """How many entries are in memory."""
         return len(self._memory)
+
+    def is_short(self) -> bool:
+        """Whether what waits is in memory, and has at most `SHORT` entries."""
+        return self._spool is None and len(self._memory) <= SHORT
 
     @property
     def full(self) -> bool:

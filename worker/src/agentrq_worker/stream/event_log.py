@@ -1,7 +1,7 @@
-"""The way of one owned session's events: given their place here, written in order by the publisher.
+"""Numbers one session's events and queues them for the publisher.
 
-Owns the events' places (epoch and sequence), their JSON, and the answer to a Redis that lost its tail. Does not own
-statuses (session/shell.py), what waits (stream/buffer.py) nor the writing (publisher.py).
+Owns the events' places (epoch and sequence), their JSON, and what is written again when Redis lost some of them. Does
+not own statuses (session/machine.py), what waits (stream/buffer.py) nor the writing (publisher.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgspec import UNSET, Raw
 
@@ -22,6 +22,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Receipt, StatusEvent, Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.stream.buffer import EventBuffer
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
@@ -32,6 +33,17 @@ log = logging.getLogger(__name__)
 KEPT_S: Final = 10.0
 KEPT_BYTES: Final = 256 * 1024
 """Written events stay here for a while, should Redis come back without them (AOF everysec may lose 1 to 2 s)."""
+ANSWERED_KEPT: Final = 2000
+"""Commands of one session whose receipts can be written again: twice what an inbox holds."""
+
+
+class Answered(NamedTuple):
+    """What the receipt of a command said, and its place."""
+
+    seq: int
+    command: str
+    outcome: str
+    reason: str | None
 
 
 class EventLog:
@@ -45,6 +57,7 @@ class EventLog:
         state: dict[str, Any],
         shares: BufferBudget,
         wake: Callable[[EventLog], None],
+        clock: RedisClock,
     ) -> None:
         self.session_id = session_id
         self.epoch = cursor.epoch
@@ -55,18 +68,25 @@ class EventLog:
         self.waiting = EventBuffer(shares)
         self.written = cursor.seq
         self.has_read: Callable[[], None] = lambda: None
-        """To be called when a read of the runner's stdout has been taken in."""
+        """Called when the lines of one read of the runner's stdout have been added."""
         self.lost: str | None = None
-        """Why nothing more can be written (``fenced``, ``closed``, …); None while all is well."""
+        """Why nothing more can be written (``fenced``, ``closed``, …); None while events are accepted."""
         self.on_lost: Callable[[str], None] = lambda _: None
         self.ended = False
         self._has_ended = False
         """Whether the end was in Redis once: if Redis lost it, the publisher writes it again."""
+        self.on_repaired: Callable[[], None] = lambda: None
+        """Called once all that a repair wrote again is in Redis: an older inbox may hold answered commands."""
+        self.answered: dict[str, Answered] = {}
+        """What this owner's receipts said, by command id: the newest `ANSWERED_KEPT`."""
         self.written_at = time.monotonic()
         self.unknown_to_redis = False
-        """Redis came back without this session, or with an older one: it is given back before the next write."""
+        """Redis came back without this session, or with an older one: it is restored before the next write."""
+        self.missing_in_redis = False
+        """Redis came back without its state, so that it may have been removed as well."""
         self.state = state
-        """What the state is to hold, as far as it is known here: for such a Redis."""
+        """The state's fields, as far as they are known here: a restored session gets them."""
+        self._clock = clock
         self.redactor: MessageRedactor | None = None
         """Takes secrets out of what the runner says; None where there are none."""
         self._commit_callbacks: list[tuple[int, Callable[[], None]]] = []
@@ -74,25 +94,35 @@ class EventLog:
         self._seq = cursor.seq
         self._deltas = 0
         self._open = True
-        """False once nothing is taken any more: the end has been added, or nothing can be written."""
-        self._drained: asyncio.Event | None = None  # made for who waits: an event takes 0.8 KiB
+        """False once nothing is accepted any more: the end has been added, or nothing can be written."""
+        self._drained: asyncio.Event | None = None  # made when somebody waits: an event takes 0.8 KiB
         self._recent: deque[tuple[float, Entry]] = deque()
         self._recent_bytes = 0
         self._last_status: Entry | None = None
+        self._end: Entry | None = None
         self._head = f'","sessionId":"{session_id}","id":"{self.epoch}-'.encode()
         self._cursor = f'{{"cursor":"{self.epoch}-'.encode()
         self._live = f'{{"sessionId":"{session_id}","id":"{self.epoch}-d'.encode()
 
     @property
     def on_full(self) -> Callable[[bool], None]:
-        """Told True when the runner should not be read for now, False when it may be again."""
+        """Called with True when the runner should not be read for now, with False when it may be again."""
         return self.waiting.on_full
 
     @on_full.setter
     def on_full(self, call: Callable[[bool], None]) -> None:
         self.waiting.on_full = call
 
-    # -- what the session says
+    @property
+    def ends_in_short(self) -> bool:
+        """Whether its end waits behind few events (4 MiB at most): written even when Redis's memory is full."""
+        return not self._open and self.lost is None and self.waiting.is_short()
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch by Redis's clock, which all workers compare times by."""
+        return self._clock.now_ms()
+
+    # -- the session's events
 
     def add_message(
         self,
@@ -110,7 +140,7 @@ class EventLog:
 
     def add_messages(self, drafts: Iterable[DraftMessage]) -> None:
         """Add messages of one moment that change nothing in the state; deltas are published, not kept."""
-        # The way of nearly all that a worker reads: what is looked up, is once for all of them.
+        # Nearly all that a worker reads comes through here: what can be computed once for all drafts is.
         if not self._open:
             return
         if self.redactor is not None:
@@ -121,7 +151,7 @@ class EventLog:
             kind, parent_id = draft.type, draft.parent_id
             middle = middles.get(kind) if parent_id is None else None
             if middle is None:
-                middle = _middle(kind, parent_id)
+                middle = _middle(kind, parent_id, self._clock.now_ms())
                 if parent_id is None:
                     middles[kind] = middle
             if (kind in LIVE_ONLY) is not live:
@@ -140,7 +170,7 @@ class EventLog:
                 content: Any = draft.content
                 text: Any = content.text if type(content) is Text else None
                 if type(text) is Raw and content.block_id is UNSET:
-                    # As encode would have it, without the copies that its growing buffer takes.
+                    # The same bytes as encode's, without the copies of its growing buffer.
                     jsons.append(join((self._cursor, place, self._head, place, middle, b'{"text":', text, b"}}")))
                 else:
                     jsons.append(join((self._cursor, place, self._head, place, middle, encode(content), b"}")))
@@ -153,8 +183,8 @@ class EventLog:
             self.waiting.add_messages(*(("d", first - 1) if live else ("m", first)), jsons)
 
     def add_status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
-        """Add a status that is no end."""
-        event = StatusEvent(f"{self.epoch}-{self._next()}", self.session_id, status, script_calls.now_ms())
+        """Add a status that does not end the session."""
+        event = StatusEvent(f"{self.epoch}-{self._next()}", self.session_id, status, self.now_ms())
         self._add("s", encode(event), fields={"status": status} | (fields or {}))
 
     def add_receipt(
@@ -167,15 +197,29 @@ class EventLog:
         fields: dict[str, Any] | None = None,
     ) -> None:
         """Add a receipt; the command leaves the inbox with it."""
-        cursor, timestamp = f"{self.epoch}-{self._next()}", script_calls.now_ms()
+        cursor, timestamp = f"{self.epoch}-{self._next()}", self.now_ms()
         event = Receipt(cursor, self.session_id, command_id, command, outcome, timestamp, reason)
         self._add("r", encode(event), fields, inbox_entry, command_id)
+        self.answered[command_id] = Answered(self._seq, command, outcome, reason)
+        if len(self.answered) > ANSWERED_KEPT:
+            del self.answered[next(iter(self.answered))]
+
+    def repeat_receipt(self, command_id: str, inbox_entry: bytes) -> bool:
+        """Add a command's receipt again if it is written: an older inbox has the command still.
+
+        False where this owner has not answered the command.
+        """
+        if (said := self.answered.get(command_id)) is None:
+            return False
+        if self._open and said.seq <= self.written:
+            self.add_receipt(command_id, said.command, said.outcome, said.reason, inbox_entry)
+        return True
 
     def add_end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
         """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
         if error is not None and self.redactor is not None:
             error = self.redactor.text(error)
-        event = StatusEvent("", self.session_id, status, script_calls.now_ms(), error, reason)
+        event = StatusEvent("", self.session_id, status, self.now_ms(), error, reason)
         state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
         if error is not None:
             state["error"] = error
@@ -184,14 +228,14 @@ class EventLog:
         self._open = False
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Call once all that was added so far is in Redis, now if it is; never, if it will not be."""
+        """Call once everything added so far is in Redis, at once if it is; never, if it cannot be written."""
         if self.lost is None and self.written >= self._seq:
             call()
         else:
             self._commit_callbacks.append((self._seq, call))
 
     async def flush(self) -> None:
-        """Wait until all that was added is in Redis, or can never be."""
+        """Wait until everything added is in Redis, or cannot be written any more."""
         while self.waiting and self.lost is None and not self.ended:
             self._drained = self._drained or asyncio.Event()
             self._drained.clear()
@@ -200,7 +244,7 @@ class EventLog:
     # -- what the publisher does
 
     def confirm(self, entries: list[Entry]) -> None:
-        """These entries, the first that waited, are in the stream."""
+        """Note that these entries, the first of the buffer, are in the stream."""
         self.written_at = time.monotonic()
         self.waiting.drop(len(entries))
         for entry in entries:
@@ -212,6 +256,7 @@ class EventLog:
                 self._last_status = entry
             if entry.kind == "e":
                 self.ended = self._has_ended = True
+                self._end = entry
             elif entry.fields:
                 self.state |= entry.fields
         while len(self._recent) > 1 and self._recent_bytes > KEPT_BYTES:
@@ -227,19 +272,21 @@ class EventLog:
             self._drained.set()
 
     def forget(self, before: float) -> None:
-        """Let go of what was written before a moment (monotonic)."""
+        """Drop the events that were written before a moment (monotonic)."""
         while self._recent and self._recent[0][0] < before:
             self._recent_bytes -= self._recent.popleft()[1].cost
 
     def repair(self, place: Cursor) -> None:
-        """Redis has nothing after ``place``: send again what is still here, declare what is not."""
+        """Redis has nothing after ``place``: write again what is still here, and declare the rest lost."""
         stands = place.seq if place.epoch == self.epoch else 0
-        # The first may be a run of which the stream has a part: the script leaves out what it has.
+        # The first may be a run of which the stream has a part: the script skips what the stream has.
         kept = [entry for _, entry in self._recent if entry.last > stands]
         waiting = self.waiting.first_seq() or self._seq + 1
         status = self._last_status  # which may wait again itself, if this is not the first time
         if status is not None and stands < status.seq < (kept[0].seq if kept else waiting):
             kept.insert(0, status)
+        if self.ended and self._end is not None and stands < self._end.seq and self._end not in kept:
+            kept.append(self._end)
         again: list[Entry] = []
         lost, expected, begin = 0, stands + 1, f"{place.epoch}-{place.seq + 1}"
         for seq, entry in [*((entry.seq, entry) for entry in kept), (waiting, None)]:
@@ -253,8 +300,10 @@ class EventLog:
         self._recent.clear()
         self._recent_bytes = 0
         self.ended = False
+        self.written = min(self.written, stands)
         self.waiting.put_back(again)
-        log.warning("session %s: Redis lost events after %s, %d sent again, %d declared lost",
+        self.after_commit(self.on_repaired)
+        log.warning("session %s: Redis lost events after %s, %d written again, %d declared lost",
                     self.session_id, place, sum(len(entry.jsons) for entry in kept), lost)  # fmt: skip
         self._wake(self)
 
@@ -266,7 +315,7 @@ class EventLog:
             self.on_lost(why)
 
     def close(self) -> None:
-        """Forget what waits; of an ended session, the publisher goes on looking after the end for a while."""
+        """Drop what waits; the publisher goes on checking for a while that Redis has the end of an ended session."""
         if self.lost is not None or not self._has_ended:
             self.lost = self.lost or "closed"
             self._open = False
@@ -279,10 +328,20 @@ class EventLog:
 
     def _json_at(self, seq: int, kind: str, content: Any, parent_id: str | None = None) -> bytes:
         place = b"%d" % seq
-        return b"".join((self._cursor, place, self._head, place, _middle(kind, parent_id), encode(content), b"}"))
+        return b"".join(
+            (
+                self._cursor,
+                place,
+                self._head,
+                place,
+                _middle(kind, parent_id, self._clock.now_ms()),
+                encode(content),
+                b"}",
+            )
+        )
 
     def _stand_in(self, begin: str, seq: int) -> Entry:
-        """A message in the place of the last event of a hole, for all of it; the state is set right with it."""
+        """A message at the place of a hole's last event that stands for the whole hole; it repairs the state, too."""
         end = f"{self.epoch}-{seq}"
         error = Error(f"Events {begin} to {end} were lost by Redis", "history_lost", from_=begin, to=end)
         json = self._json_at(seq, "error", error)
@@ -309,7 +368,7 @@ class EventLog:
             self._wake(self)
 
 
-def _middle(kind: str, parent_id: str | None) -> bytes:
-    """What stands between a message's id and its content."""
+def _middle(kind: str, parent_id: str | None, now_ms: int) -> bytes:
+    """The JSON between a message's id and its content."""
     parent = b"" if parent_id is None else b',"parentId":' + encode(parent_id)
-    return b'","type":"%b"%b,"timestamp":%d,"content":' % (kind.encode(), parent, script_calls.now_ms())
+    return b'","type":"%b"%b,"timestamp":%d,"content":' % (kind.encode(), parent, now_ms)

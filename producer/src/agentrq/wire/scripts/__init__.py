@@ -39,6 +39,8 @@ SOURCES: Final[dict[str, str]] = {
     "restore_session": _load("restore_session"),
     "fetch_session": _load("fetch_session"),
     "find_changed_sessions": _load("find_changed_sessions"),
+    "find_owned_sessions": _load("find_owned_sessions"),
+    "release_session": _load("release_session", allow_oom=True),
     "read_streams": _load("read_streams"),
     "write_events": _write_events(allow_oom=False),
     "write_ends": _write_events(allow_oom=True),

@@ -4,12 +4,16 @@
 -- Answers {outcome, cursor}:
 --   'restored'  the state is the owner's again
 --   'kept'      the state in Redis is of this epoch or a later one
---   'removed'   the session was removed, or its id belongs to another session now
+--   'removed'   the session was removed, or its id belongs to a later session now
 -- The cursor is the stream's last entry ('0-0': there is none): the owner writes again what it wrote after that.
 local seen = redis.call('HMGET', KEYS[1], 'epoch', 'nonce', 'cursor')
-if seen[1] and (seen[2] or '') ~= ARGV[2] then return {'removed', '0-0'} end
-if seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1]) then return {'kept', seen[3]} end
-if not seen[1] and type(redis.pcall('ZSCORE', KEYS[6], ARGV[2])) == 'string' then return {'removed', '0-0'} end
+local later = seen[1] and tonumber(seen[1]) >= tonumber(ARGV[1])
+local other = seen[1] and (seen[2] or '') ~= ARGV[2]
+if other and later then return {'removed', '0-0'} end
+if later then return {'kept', seen[3]} end
+if type(redis.pcall('ZSCORE', KEYS[6], ARGV[2])) == 'string' then return {'removed', '0-0'} end
+-- An earlier session had this id, and its end and removal were lost: epochs rise from one to the next.
+if other then redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4]) end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 local cursor = last[1] and last[1][1] or '0-0'
 redis.call('ZADD', KEYS[5], 'NX', ARGV[4], ARGV[3])
