@@ -23,10 +23,10 @@ _READ: Final = (
     "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard subscribe unsubscribe"
 )
 _WORK: Final = (
-    "multi exec discard watch unwatch evalsha eval script|load script|exists client|info info time type "
-    "exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists hincrby "
-    "hincrbyfloat hkeys hlen hstrlen blmove lmove llen lindex lpop lpush rpush rpop lpos lrange lrem publish subscribe "
-    "unsubscribe sadd srem scard smembers sismember xadd xdel xlen xrange xrevrange xtrim "
+    "multi exec discard watch unwatch evalsha eval script|load script|exists client|info client|id client|unblock "
+    "info time type exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists "
+    "hincrby hincrbyfloat hkeys hlen hstrlen blmove lmove llen lindex lpop lpush rpush rpop lpos lrange lrem publish "
+    "subscribe unsubscribe sadd srem scard smembers sismember xadd xdel xlen xrange xrevrange xtrim "
     "zadd zcard zcount zpopmin zrange zrangebyscore zrem zremrangebyscore zscore"
 )
 

@@ -1,67 +1,33 @@
-"""How jobs are taken: one queue a dequeue, each on a thread of its own, starts only while there is room.
+"""How many jobs a worker takes: starts only while there is room, shared out between workers; commands always.
 
-Owns the slots and the share between workers. Does not own what becomes of a job (job_handler.py).
+Owns the slots and the share between workers. Does not own how a queue is read (queue_reader.py) nor what becomes of a
+job (job_handler.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import hashlib
+import contextlib
 import logging
 import math
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Awaitable
+from typing import Final
 
 import redis
 from rq import Queue
-from rq.exceptions import DequeueTimeout
-from rq.suspension import WORKERS_SUSPENDED
-from rq.timeouts import TimerDeathPenalty
 
-from agentrq.rq_commands import SERIALIZER
-from agentrq.wire import script_calls, scripts
-from agentrq.wire.keys import Keys
-from agentrq.wire.script_calls import ScriptCall
 from agentrq_worker.rq.executor import RqThread
-from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_handler import JobHandler
-from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.queue_reader import DEQUEUE_S, Dequeued, DequeuedJob, QueueReader, put_back
 from agentrq_worker.rq.registry_maintenance import RegistryMaintenance
 from agentrq_worker.rq.worker_record import WorkerRecord
 
 log = logging.getLogger(__name__)
 
-DEQUEUE_S: Final = 1
-"""How long one BLMOVE waits: the longest that a worker which is to end goes on dequeueing."""
 YIELD_S: Final = 0.2
 """How long a start is left to workers that have more room than this one."""
 MOST_AT_ONCE: Final = 100
 """Starts that are taken by one dequeue: each takes a slot first, whether it comes or not."""
-_FETCH: Final = hashlib.sha1(scripts.SOURCES["fetch_session"].encode(), usedforsecurity=False).hexdigest()
-"""How Redis names a script that anybody has run before."""
-
-
-class DequeuedJob(NamedTuple):
-    """A job that was dequeued; ``seen`` is the state hash of a start's session, None if not known."""
-
-    job: SessionJob
-    queue: Queue
-    seen: dict[bytes, bytes] | None = None
-
-
-Taken: TypeAlias = tuple[list[DequeuedJob], Exception | None]
-"""What a dequeue brought, and what ended it."""
-
-
-def _read_state(call: ScriptCall[dict[bytes, bytes]], answer: Any) -> dict[bytes, bytes] | None:
-    """The state hash, None where it was refused or is too large: then it is read by itself (job_handler.py)."""
-    try:
-        return None if isinstance(answer, Exception) else call.read(answer)
-    except ValueError:
-        return None
 
 
 class JobFetcher:
@@ -69,79 +35,106 @@ class JobFetcher:
 
     def __init__(
         self,
+        starts: QueueReader,
+        commands: QueueReader,
         connection: redis.Redis,
         jobs: JobHandler,
-        records: JobRecords,
         record: WorkerRecord,
         maintenance: RegistryMaintenance,
         call: RqThread,
-        stopping: asyncio.Event,
-        keys: Keys,
         most: int,
     ) -> None:
-        """``connection`` is for blocking reads, ``most`` how many sessions may run at once."""
+        """``most``: how many sessions may run at once."""
         self.running: set[asyncio.Task[None]] = set()
+        self._starts = starts
+        self._commands = commands
         self._connection = connection
         self._jobs = jobs
-        self._records = records
         self._record = record
         self._maintenance = maintenance
         self._call = call
-        self._stopping = stopping
-        self._keys = keys
         self._most = most
         self._slots = asyncio.Semaphore(most)
+        self._stopping = asyncio.Event()
+        self._pumps: list[asyncio.Task[None]] = []
         self._troubled: set[str] = set()
         """Names of queues whose last dequeue failed; told once."""
-        self._threads = ThreadPoolExecutor(2, "dequeue")
 
     @property
     def free(self) -> int:
         """How many more sessions would be taken."""
         return 0 if self._stopping.is_set() else self._most - len(self.running)
 
-    def close(self) -> None:
-        """Wait for the dequeue that runs."""
-        self._threads.shutdown()
+    def begin(self, group: asyncio.TaskGroup) -> None:
+        """Take jobs from now on; their tasks are the group's."""
+        self._pumps = [
+            group.create_task(self._take_starts(group), name=f"queue {self._starts.queue.name}"),
+            group.create_task(self._take_commands(), name=f"queue {self._commands.queue.name}"),
+        ]
 
-    async def starts(self, queue: Queue, group: asyncio.TaskGroup) -> None:
+    def stop(self) -> None:
+        """Take no more jobs."""
+        self._stopping.set()
+
+    async def stopped(self) -> None:
+        """Wait, after `stop`, until no dequeue runs and what the last ones brought is back in its queue."""
+        readers = (self._starts, self._commands)
+        async with asyncio.TaskGroup() as group:
+            unblocking = [group.create_task(reader.end_wait(), name="unblock a dequeue") for reader in readers]
+            await asyncio.gather(*self._pumps)
+            for task in unblocking:
+                task.cancel()
+        for reader in readers:
+            reader.close()
+
+    async def _take_starts(self, group: asyncio.TaskGroup) -> None:
         """Take starts while there is room. Of several workers those with the most room are the first to take."""
         while not self._stopping.is_set():
-            if not await self._slot():
+            if not await self._acquire_slot():
                 continue
             slots = 1
             try:
                 # As many at once as leave this worker among those with the most room: a burst is shared out.
                 most = math.floor(self.free - (self._record.most_free * 0.9 - 1))
                 if most < 0:
-                    await asyncio.sleep(YIELD_S)
+                    await self._pause(YIELD_S)
                 while slots < min(most, MOST_AT_ONCE) and not self._slots.locked():
                     await self._slots.acquire()
                     slots += 1
-                for taken in await self._take(queue, functools.partial(self._take_starts, slots), most >= 0):
+                for taken in await self._take(self._starts.queue, self._starts.read_starts(slots, wait=most >= 0)):
                     task = group.create_task(self._handle(taken), name=f"job {taken.job.id}")
                     self.running.add(task)
-                    task.add_done_callback(self._done)
+                    task.add_done_callback(self._release_slot)
                     slots -= 1
             finally:
                 for _ in range(slots):
                     self._slots.release()
 
-    async def commands(self, queue: Queue) -> None:
+    async def _take_commands(self) -> None:
         """Take the other commands, full or not, one after the other: that keeps their order in one worker."""
         while not self._stopping.is_set():
-            for taken in await self._take(queue, self._take_one, True):
+            for taken in await self._take(self._commands.queue, self._commands.read_one()):
                 await self._handle(taken)
 
-    async def _slot(self) -> bool:
-        try:
-            async with asyncio.timeout(DEQUEUE_S):
-                await self._slots.acquire()
-        except TimeoutError:
-            return False
-        return True
+    async def _acquire_slot(self) -> bool:
+        """Wait for room for one more session; False: none came in time, or the worker is to end."""
+        if not self._slots.locked():
+            return await self._slots.acquire()
+        async with asyncio.TaskGroup() as group:
+            slot = group.create_task(self._slots.acquire(), name="slot")
+            stopping = group.create_task(self._stopping.wait(), name="stopping")
+            await asyncio.wait([slot, stopping], timeout=DEQUEUE_S, return_when=asyncio.FIRST_COMPLETED)
+            slot.cancel()
+            stopping.cancel()
+        return not slot.cancelled()
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, not longer than until the worker is to end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _release_slot(self, task: asyncio.Task[None]) -> None:
         self.running.discard(task)
         self._slots.release()
 
@@ -152,23 +145,23 @@ class JobFetcher:
         finally:
             self._maintenance.in_hand.discard(taken.job.id)
 
-    async def _take(self, queue: Queue, dequeue: Callable[[Queue, bool], Taken], wait: bool) -> list[DequeuedJob]:
-        """One dequeue; empty when nothing came or it was dealt with. An outage costs a log line."""
+    async def _take(self, queue: Queue, dequeue: Awaitable[Dequeued]) -> list[DequeuedJob]:
+        """What one dequeue brought; empty when nothing came or it was dealt with. An outage costs a log line."""
         try:
-            taken, error = await asyncio.get_running_loop().run_in_executor(self._threads, dequeue, queue, wait)
+            taken, error = await dequeue
         except Exception as failure:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
             taken, error = [], failure
         if error is not None:
-            await self._failed(queue, error)
+            await self._handle_failure(queue, error)
         else:
             self._troubled.discard(queue.name)
         if self._stopping.is_set():
-            for job, origin, _ in reversed(taken):
-                await self._call(self._records.put_back, job, origin)
+            for each in reversed(taken):
+                await self._call(put_back, self._connection, each.job.id, each.queue)
             return []
         return taken
 
-    async def _failed(self, queue: Queue, error: Exception) -> None:
+    async def _handle_failure(self, queue: Queue, error: Exception) -> None:
         job_id = getattr(error, "job_id", None)
         if job_id is not None and not isinstance(error, redis.ConnectionError | redis.TimeoutError):
             await self._jobs.fail_unreadable(queue, job_id, error)
@@ -176,62 +169,4 @@ class JobFetcher:
         if queue.name not in self._troubled:
             log.warning("dequeue on %s, until it succeeds: %s", queue.name, error)
         self._troubled.add(queue.name)
-        await asyncio.sleep(DEQUEUE_S)
-
-    def _take_starts(self, most: int, queue: Queue, wait: bool) -> Taken:
-        """``rq suspend`` holds starts, those too that come while a dequeue waits for one."""
-        held, _, _ = self._standing(queue, [])
-        if held:
-            time.sleep(DEQUEUE_S)
-            return [], None
-        taken, error = self._take_one(queue, wait)
-        if not taken:
-            return taken, error
-        held, more, taken = self._standing(queue, taken)
-        if more and not held and most > 1:
-            others: list[DequeuedJob] = []
-            while len(taken) + len(others) < most and error is None:
-                another, error = self._take_one(queue, False)
-                if not another:
-                    break
-                others += another
-            held, _, others = self._standing(queue, others)
-            taken += others
-        if held:
-            for job, origin, _ in reversed(taken):
-                self._records.put_back(job, origin)
-            return [], error
-        return taken, error
-
-    def _standing(self, queue: Queue, taken: list[DequeuedJob]) -> tuple[bool, bool, list[DequeuedJob]]:
-        """Whether `rq suspend` holds, whether more waits in the queue, and the sessions of the jobs, in one round trip.
-
-        A session that is not seen here, as one whose job has another id, is looked at by itself (job_handler.py).
-        """
-        calls = [script_calls.fetch_session(self._keys, each.job.id) for each in taken]
-        with self._connection.pipeline(transaction=False) as pipeline:
-            pipeline.exists(WORKERS_SUSPENDED)
-            pipeline.llen(queue.key)
-            for call in calls:
-                pipeline.evalsha(_FETCH, len(call.keys), *call.keys, *call.args)
-            held, waiting, *answers = pipeline.execute(raise_on_error=False)
-        for answer in (held, waiting):
-            if isinstance(answer, Exception):
-                raise answer
-        seen = [_read_state(call, answer) for call, answer in zip(calls, answers, strict=True)]
-        return held > 0, waiting > 0, [each._replace(seen=it) for each, it in zip(taken, seen, strict=True)]
-
-    def _take_one(self, queue: Queue, wait: bool) -> Taken:
-        try:
-            taken = self._dequeue(queue, wait)
-        except DequeueTimeout:
-            return [], None
-        except Exception as error:  # noqa: BLE001 - told on the loop, with what was taken before it
-            return [], error
-        return [] if taken is None else [DequeuedJob(*taken)], None
-
-    def _dequeue(self, queue: Queue, wait: bool) -> tuple[SessionJob, Queue] | None:
-        """On the queue's own thread. One queue means BLMOVE, which cannot lose a job."""
-        timeout = DEQUEUE_S if wait else None
-        taken: Any = Queue.dequeue_any([queue], timeout, self._connection, SessionJob, SERIALIZER, TimerDeathPenalty)
-        return taken  # type: ignore[no-any-return]
+        await self._pause(DEQUEUE_S)

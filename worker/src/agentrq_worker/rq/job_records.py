@@ -309,13 +309,6 @@ class JobRecords:
         step.add(("SADD", Queue.redis_queues_keys, queue.key))
         queue.push_job_id(job.id, pipeline=step.rq, at_front=at_front)
 
-    def put_back(self, job: SessionJob, queue: Queue) -> None:
-        """A job that is not to be handled now goes back to where it was."""
-        with self._connection.pipeline() as pipeline:
-            pipeline.lpush(queue.key, job.id)
-            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            pipeline.execute()
-
     def move_to_starts(self, run: JobRun) -> None:
         """A start in the queue of the other commands goes where starts are counted."""
         with self.fence(run, None, "move") as step:

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from agentrq.connection import connect
+from agentrq_worker.rq.connection import connect_rq
 from agentrq_worker.rq.executor import RqThread
 from agentrq_worker.rq.fetcher import JobFetcher
 from agentrq_worker.rq.job_handler import JobHandler, SessionHost
 from agentrq_worker.rq.job_records import JobRecords
 from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
+from agentrq_worker.rq.queue_reader import QueueReader
 from agentrq_worker.rq.redis_clock import RedisClock
 from agentrq_worker.rq.registry_maintenance import CLEAN_S, RegistryMaintenance
 from agentrq_worker.rq.worker import RqWorker
@@ -33,9 +34,6 @@ BEAT_S: Final = 30.0
 MAINTAIN_S: Final = 1.0
 FROZEN_S: Final = 15.0
 """After a gap as long as this, RQ is told what lives before anything else is done to its records."""
-_SERVER_VERSION: Final = "__rq_redis_server_version"
-"""Where RQ keeps the server's version on a connection. Set to 7 (agentrq needs it), RQ sends no INFO; where INFO is
-forbidden, RQ would otherwise dequeue by BLPOP, which loses jobs."""
 
 
 class RqService:
@@ -44,18 +42,13 @@ class RqService:
     def __init__(self, settings: Settings, url: str) -> None:
         """Connect. Raises `agentrq.connection.BadUrl`, `redis.RedisError`, OSError."""
         self._settings = settings
-        # No retries of redis-py's own: fetcher.py and executor.py try again, and no call may outlast the worker's end.
-        self._blocking, connection = connect(url, blocking=True, retries=0), connect(url, retries=0)
-        for client in (connection, self._blocking):
-            setattr(client, _SERVER_VERSION, (7, 0, 0))
-        self._worker = RqWorker(settings, connection, self._receive)
+        self._worker = RqWorker(settings, connect_rq(url), self._receive)
+        self._starts, self._commands = (QueueReader(url, queue, settings.keys) for queue in self._worker.queues)
         self._records = JobRecords(self._worker, self._worker.queues[0], settings.keys, RedisClock())
         self._record = WorkerRecord(self._worker, self._records, settings.keys.worker, settings.lease_s)
         self._maintenance = RegistryMaintenance(self._worker, self._records, settings.keys, settings.lease_s)
         self._call = RqThread()
-        self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._pumps: list[asyncio.Task[None]] = []
 
     def open(self, host: SessionHost, on_shutdown: Callable[[], None]) -> JobHandler:
         """Serve this host's sessions; ``on_shutdown`` is called where RQ tells the worker to end."""
@@ -64,8 +57,8 @@ class RqService:
         orphans = OrphanJobRecords(self._worker.connection, self._settings.keys, self._records)
         self._jobs = JobHandler(self._records, orphans, self._call, host, self._settings.queue)
         self._fetcher = JobFetcher(
-            self._blocking, self._jobs, self._records, self._record, self._maintenance, self._call,
-            self._stopping, self._settings.keys, self._settings.max_sessions,
+            self._starts, self._commands, self._worker.connection, self._jobs, self._record, self._maintenance,
+            self._call, self._settings.max_sessions,
         )  # fmt: skip
         return self._jobs
 
@@ -81,11 +74,7 @@ class RqService:
             group.create_task(self._beat(), name="rq heartbeats"),
             group.create_task(self._maintain(), name="rq maintenance"),
         ]
-        starts, commands = self._worker.queues
-        self._pumps = [
-            group.create_task(self._fetcher.starts(starts, group), name=f"queue {starts.name}"),
-            group.create_task(self._fetcher.commands(commands), name=f"queue {commands.name}"),
-        ]
+        self._fetcher.begin(group)
 
     @property
     def running(self) -> set[asyncio.Task[None]]:
@@ -94,12 +83,11 @@ class RqService:
 
     def stop_fetching(self) -> None:
         """Take no more jobs."""
-        self._stopping.set()
+        self._fetcher.stop()
 
     async def fetching_stopped(self) -> None:
-        """Wait for the dequeues that run, at most `fetcher.DEQUEUE_S`, and for what they brought."""
-        await asyncio.gather(*self._pumps)
-        self._fetcher.close()
+        """Wait for the dequeues that run, at most `queue_reader.DEQUEUE_S`."""
+        await self._fetcher.stopped()
 
     async def unregister(self) -> None:
         """End the beats and leave RQ's list. Waits for Redis: callers bound it."""

@@ -20,9 +20,9 @@ from rq.worker import BaseWorker
 
 from agentrq.rq_commands import SERIALIZER
 from agentrq.wire.keys import control_queue
-from agentrq_worker.rq.fetcher import DEQUEUE_S
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_records import EXECUTION_LEASE_S
+from agentrq_worker.rq.queue_reader import DEQUEUE_S
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,13 @@ class RqWorker(BaseWorker):
             self._on_command(msgspec.json.decode(message["data"], type=dict[str, Any]))
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread has to read the next command
             log.warning("malformed RQ command %.200r: %r", message, error)
+
+    def unsubscribe(self) -> None:
+        """End RQ's command thread; told to end before it hears of it, or it would wait for commands once more."""
+        thread: Any = self.pubsub_thread
+        if thread is not None:
+            thread.stop()
+        BaseWorker.unsubscribe(self)
 
     def _pubsub_exception_handler(self, exc: Exception, pubsub: Any, pubsub_thread: Any) -> None:
         """Let RQ's command thread connect again after any error; RQ ends it on all but `redis.ConnectionError`."""

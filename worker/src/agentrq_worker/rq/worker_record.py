@@ -28,6 +28,7 @@ WORKER_TTL_S: Final = 90
 FREE: Final = "agentrq_free"
 """Field of a worker's RQ record: how many more sessions it would take."""
 _BEAT_JOBS: Final = scripts.load("beat_jobs")
+_FIND_CANCELED: Final = scripts.load("find_canceled")
 
 
 class WorkerRecord:
@@ -101,10 +102,9 @@ class WorkerRecord:
             by_registry.setdefault(run.queue.canceled_job_registry.key, []).append(run)
         canceled: list[str] = []
         for registry, runs in by_registry.items():
-            scores: Any = self._connection.zmscore(registry, [run.job.id for run in runs])
-            for run in (run for run, score in zip(runs, scores, strict=True) if score is not None):
-                if self._connection.hget(run.job.key, "status") == JobStatus.CANCELED.value.encode():
-                    canceled.append(run.job.id)
+            keys, ids = (registry, *(run.job.key for run in runs)), [run.job.id for run in runs]
+            found: Any = self._connection.eval(_FIND_CANCELED, len(keys), *keys, *ids)
+            canceled += [job_id.decode() for job_id in found]
         return canceled
 
     def share(self, free: int) -> None:
