@@ -17,11 +17,11 @@ from agentrq.wire import owner_calls
 from agentrq.wire.keys import Keys
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_identity import identity_of
 from agentrq_worker.rq.job_records import JobRecords, JobRun
 from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
-from agentrq_worker.rq.redis_clock import RedisClock
 from agentrq_worker.rq.worker import RqWorker
 from agentrq_worker.settings import Settings
 from tests.rq_checks import backend_queue, eventually, fetch, result_of, stuck
@@ -41,9 +41,7 @@ def doomed(redis_url: str) -> RqWorker:
 
 @pytest.fixture
 def records(doomed: RqWorker) -> JobRecords:
-    clock = RedisClock()
-    clock.read(doomed.connection)
-    return JobRecords(doomed, doomed.queues[0], DOOMED.keys, clock)
+    return JobRecords(doomed, doomed.queues[0], DOOMED.keys, RedisClock())
 
 
 @pytest.fixture

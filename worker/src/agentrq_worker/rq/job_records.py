@@ -35,9 +35,9 @@ from agentrq.connection import is_outage
 from agentrq.rq_commands import RESULT_TTL_S, SERIALIZER, cancel_job, delete_job
 from agentrq.wire.keys import Keys
 from agentrq.wire.status import Status
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.rq.fenced_pipeline import FencedPipeline, SessionIdentity, Written
 from agentrq_worker.rq.job import SessionJob, read_data
-from agentrq_worker.rq.redis_clock import RedisClock
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,15 @@ class JobRecords:
     def __init__(self, worker: BaseWorker, starts: Queue, keys: Keys, clock: RedisClock) -> None:
         self.started: dict[str, JobRun] = {}
         """The runs that are marked started here, by id."""
-        self.clock = clock
+        self._clock = clock
         self._worker = worker
         self._connection: redis.Redis = worker.connection
         self._starts = starts
         self._keys = keys
+
+    def now(self) -> float:
+        """Seconds since the epoch by Redis's clock: workers whose clocks differ must agree on what has expired."""
+        return self._clock.now_ms() / 1000
 
     def queue(self, name: str | None) -> Queue:
         """The queue of that name; none: this worker's queue of starts."""
@@ -121,7 +125,7 @@ class JobRecords:
 
     def write_execution(self, run: JobRun, pipeline: Pipeline) -> None:
         """RQ's record of a run, whole: it may have expired while Redis was away. Scores are by Redis's clock."""
-        execution, expiry = run.execution(self._worker.name), self.clock.now() + EXECUTION_LEASE_S
+        execution, expiry = run.execution(self._worker.name), self.now() + EXECUTION_LEASE_S
         registry = ExecutionRegistry(run.job.id, self._connection).key
         if run.job.started_at is not None:
             execution.created_at = run.job.started_at
@@ -179,7 +183,7 @@ class JobRecords:
             interval = job.get_retry_interval()
             job.retries_left = (job.retries_left or 1) - 1
             if interval:
-                due = datetime.fromtimestamp(self.clock.now(), UTC) + timedelta(seconds=interval)
+                due = datetime.fromtimestamp(self.now(), UTC) + timedelta(seconds=interval)
                 run.queue.schedule_job(job, due, pipeline=step.rq)
             else:
                 self.write_queued(job, run.queue, step, at_front=bool(job.enqueue_at_front_on_retry))
@@ -251,7 +255,7 @@ class JobRecords:
         job.save(pipeline=step.rq, include_meta=False, include_result=False)
         for key in (job.key, job.dependents_key, job.dependencies_key):
             step.add(("EXPIRE", key, ttl) if ttl > 0 else ("PERSIST", key))
-        step.add(("ZADD", registry, self.clock.now() + ttl if ttl >= 0 else "+inf", job.id))
+        step.add(("ZADD", registry, self.now() + ttl if ttl >= 0 else "+inf", job.id))
 
     def _delete(self, run: JobRun, job: SessionJob, step: FencedPipeline) -> None:
         step.add(*delete_job(run.queue.name, job.id), ("DEL", job.dependents_key, job.dependencies_key))

@@ -91,7 +91,7 @@ class RegistryMaintenance:
 
     def enqueue_due(self) -> None:
         """Enqueue what ``enqueue_at`` and retries with an interval have due; several workers may do so at once."""
-        due = int(self._records.clock.now())
+        due = int(self._records.now())
         with self._connection.pipeline(transaction=False) as pipeline:
             for queue in self._queues:
                 pipeline.zcount(queue.scheduled_job_registry.key, 0, due)
@@ -132,7 +132,7 @@ class RegistryMaintenance:
         """RQ's own upkeep of its registries, by Redis's clock."""
         for queue in self._queues:
             if self._connection.set(queue.registry_cleaning_key, 1, nx=True, ex=CLEAN_S - 1):
-                now = self._records.clock.now()
+                now = self._records.now()
                 for registry in (queue.finished_job_registry, queue.started_job_registry, queue.failed_job_registry):
                     registry.cleanup(now)
                 queue.ready_job_registry.cleanup()

@@ -19,7 +19,6 @@ from agentrq_worker.rq.job_handler import JobHandler, SessionHost
 from agentrq_worker.rq.job_records import JobRecords
 from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
 from agentrq_worker.rq.queue_reader import QueueReader
-from agentrq_worker.rq.redis_clock import RedisClock
 from agentrq_worker.rq.registry_maintenance import CLEAN_S, RegistryMaintenance
 from agentrq_worker.rq.worker import RqWorker
 from agentrq_worker.rq.worker_record import WorkerRecord
@@ -44,9 +43,6 @@ class RqService:
         self._settings = settings
         self._worker = RqWorker(settings, connect_rq(url), self._receive)
         self._starts, self._commands = (QueueReader(url, queue, settings.keys) for queue in self._worker.queues)
-        self._records = JobRecords(self._worker, self._worker.queues[0], settings.keys, RedisClock())
-        self._record = WorkerRecord(self._worker, self._records, settings.keys.worker, settings.lease_s)
-        self._maintenance = RegistryMaintenance(self._worker, self._records, settings.keys, settings.lease_s)
         self._call = RqThread()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -54,11 +50,15 @@ class RqService:
         """Serve this host's sessions; ``on_shutdown`` is called where RQ tells the worker to end."""
         self._loop = asyncio.get_running_loop()
         self._on_shutdown = on_shutdown
-        orphans = OrphanJobRecords(self._worker.connection, self._settings.keys, self._records)
-        self._jobs = JobHandler(self._records, orphans, self._call, host, self._settings.queue)
+        settings, worker = self._settings, self._worker
+        records = JobRecords(worker, worker.queues[0], settings.keys, host.ownership.clock)
+        orphans = OrphanJobRecords(worker.connection, settings.keys, records)
+        self._record = WorkerRecord(worker, records, settings.keys.worker, settings.lease_s)
+        self._maintenance = RegistryMaintenance(worker, records, settings.keys, settings.lease_s)
+        self._jobs = JobHandler(records, orphans, self._call, host, settings.queue)
         self._fetcher = JobFetcher(
-            self._starts, self._commands, self._worker.connection, self._jobs, self._record, self._maintenance,
-            self._call, self._settings.max_sessions,
+            self._starts, self._commands, worker.connection, self._jobs, self._record, self._maintenance, self._call,
+            settings.max_sessions,
         )  # fmt: skip
         return self._jobs
 

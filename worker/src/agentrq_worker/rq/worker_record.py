@@ -49,7 +49,6 @@ class WorkerRecord:
 
     def register(self) -> None:
         """Enter RQ's list of workers, in place of a dead worker of this name: the lease says that it is dead."""
-        self._records.clock.read(self._connection)
         self._connection.delete(self._worker.key)
         self._worker.register_birth()
 
@@ -60,7 +59,6 @@ class WorkerRecord:
     def beat(self) -> None:
         """Tell RQ that the worker and its executions live; repair what others made of its jobs meanwhile."""
         worker, runs = self._worker, list(self._records.started.values())
-        self._records.clock.read(self._connection)
         with self._connection.pipeline() as pipeline:
             worker.last_heartbeat = now()
             pipeline.hset(worker.key, mapping=worker.serialize())
