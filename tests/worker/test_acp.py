@@ -549,7 +549,7 @@ def test_a_permission_request() -> None:
             {"title": "a tool", "kind": "edit", "path": "/a", "shownPaths": ["/b", "/c"]},
         ),
         ({"rawInput": {"path": "/a"}, "locations": [{"path": "/b"}]}, {"path": "/a", "shownPaths": ["/b"]}),
-        ({"rawInput": {"file": "/a"}, "locations": [{"path": "/a"}]}, {"file": "/a"}),
+        ({"rawInput": {"file": "/a"}, "locations": [{"path": "/a"}]}, {"file": "/a", "path": "/a"}),
         ({"kind": "execute", "title": "rm x", "rawInput": {"timeout": 5}}, {"timeout": 5, "command": "rm x"}),
         ({"kind": "execute", "title": "rm", "rawInput": {"cmd": "rm x"}}, {"cmd": "rm x"}),
         ({"rawInput": ["rm", "x"]}, {"title": "a tool", "kind": "edit", "input": ["rm", "x"]}),

@@ -72,7 +72,8 @@ class Call:
             found["kind"] = self._kind
         if self._kind == "execute":
             found["command"] = self._title
-        return found | _as_members(self._paths())
+        first, further = self._paths()[:1], self._paths()[1:]
+        return found | ({"path": first[0]} if first else {}) | ({"shownPaths": further} if further else {})
 
     def asked(self) -> dict[str, Any]:
         """The input as plain values, with what the agent shows of the call besides: policies are compared with it."""
@@ -84,9 +85,12 @@ class Call:
         found = dict(given)
         if self._kind == "execute" and not any(name in given for name in _COMMANDS):
             found["command"] = self._title
-        own = [member for member in given.values() if isinstance(member, str)]
-        further = [path for path in self._paths() if path not in own]
-        return found | _as_members(further, has_path=any(name in given for name in _PATHS))
+        shown = self._paths()
+        if shown and not any(name in given for name in _PATHS):
+            found["path"] = shown[0]
+        own = [member for member in found.values() if isinstance(member, str)]
+        further = [path for path in shown if path not in own]
+        return found | ({"shownPaths": further} if further else {})
 
     def output(self) -> Any:
         """What the tool answered: its own output, else the text of what the agent shows of it."""
@@ -104,13 +108,6 @@ class Call:
         shown = [json_line.value(self._locations), json_line.value(self._content)]
         places = [json_line.mapping(place) for found in shown if isinstance(found, list) for place in found]
         return list(dict.fromkeys(path for place in places if (path := json_line.text(place.get("path")))))
-
-
-def _as_members(paths: list[str], *, has_path: bool = False) -> dict[str, Any]:
-    """Shown paths as members of an input: the first as ``path``, unless the input has one."""
-    first = {"path": paths[0]} if paths and not has_path else {}
-    others = paths[len(first) :]
-    return first | ({"shownPaths": others} if others else {})
 
 
 class TurnCalls:
