@@ -19,10 +19,11 @@ import click
 import msgspec
 
 from agentrq import errors
-from agentrq.cli.command_table import COMMANDS, load
+from agentrq.cli import command_table
 from agentrq.wire.commands import Options
 from agentrq.wire.state import State
 from agentrq_worker import metrics
+from agentrq_worker.providers.registry import COMMANDS, OPTIONS, ProviderSpec, providers
 from agentrq_worker.settings import Provider, Sandbox, Settings
 from agentrq_worker.start_policy import StartPolicy
 
@@ -160,13 +161,27 @@ def metrics_table() -> str:
     return _table(("metric", "type", "labels", "meaning"), *rows)
 
 
+def support_table() -> str:
+    """Which start options and commands each built-in kind of agent supports."""
+    specs = [spec for spec in providers().specs.values() if spec.drive is not None or spec.module]
+    rows = [
+        (f"`{name}`", *("yes" if name in spec.supports and _reaches(spec, name) else "–" for spec in specs))
+        for name in (*OPTIONS, *COMMANDS)
+    ]
+    return _table(("option or command", *(f"`{spec.name}`" for spec in specs)), *rows)
+
+
+def _reaches(spec: ProviderSpec, name: str) -> bool:
+    return spec.drive is not None or name not in COMMANDS  # the runner protocol carries no commands
+
+
 def commands_text() -> str:
     """Every command: its usage, what it does, its arguments and options."""
-    return "\n".join(_command(name) for name in COMMANDS)
+    return "\n".join(_command(name) for name in command_table.COMMANDS)
 
 
 def _command(name: str) -> str:
-    command = load(name)
+    command = command_table.load(name)
     context = click.Context(command, info_name=f"agentrq {name}")
     usage = " ".join(piece for piece in command.collect_usage_pieces(context) if piece != "[OPTIONS]")
     options = [param for param in command.params if isinstance(param, click.Option)]
@@ -198,6 +213,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "errors": errors_table,
     "metrics": metrics_table,
     "commands": commands_text,
+    "support": support_table,
 }
 """What stands between ``<!-- generated: NAME -->`` and ``<!-- /generated -->``, by name."""
 
