@@ -46,7 +46,7 @@ $(DOCS_STAMP): requirements/docs.txt $(STAMP)
 docs: $(DOCS_STAMP)  ## the site of the documents, in docs/_build; warnings are errors
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
-reference: install  ## write the tables of docs/reference that are made from the code
+reference: install  ## write the tables of docs/reference and ARCHITECTURE.md that are made from the code
 	$(BIN)/python -m docs.reference_tables
 
 # By hand, once: where Python is told to write no bytecode, each of a thousand processes would compile all of it.

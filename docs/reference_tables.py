@@ -1,4 +1,4 @@
-"""The tables of docs/reference that are made from the code: ``python -m docs.reference_tables`` (`make reference`).
+"""Writes the tables of docs/reference and ARCHITECTURE.md that are made from the code (`make reference`).
 
 Owns how they look. What they say stands beside the thing itself: a docstring under the field of a struct, the docstring
 of an error, the help of a command or of a metric. tests/packaging/test_reference.py holds the pages to them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -27,7 +28,9 @@ from agentrq_worker.providers.registry import COMMANDS, OPTIONS, ProviderSpec, p
 from agentrq_worker.settings import Provider, Sandbox, Settings
 from agentrq_worker.start_policy import StartPolicy
 
-REFERENCE: Final = Path(__file__).parent / "reference"
+ROOT: Final = Path(__file__).parents[1]
+REFERENCE: Final = ROOT / "docs/reference"
+SOURCES: Final = (ROOT / "producer/src", ROOT / "worker/src")
 _PLAIN: Final[dict[Any, str]] = {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}
 
 
@@ -203,6 +206,27 @@ def _option(context: click.Context, option: click.Option) -> tuple[str, str]:
     return f"`{' '.join(option.opts)}{value}`", option.help + default
 
 
+def packages_table() -> str:
+    """Every package of both distributions with the first paragraph of its docstring."""
+    rows = []
+    for path in sorted(path for source in SOURCES for path in source.glob("*/**/__init__.py")):
+        package = path.parent.relative_to(ROOT)
+        if package.parent.name == "src":
+            continue
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        if not text:
+            raise NoText(f"{package} has no docstring")
+        rows.append((f"`{package}/`", _one_line(text.partition("\n\n")[0])))
+    return _table(("package", "holds"), *rows)
+
+
+def layers_text(package: str) -> str:
+    """The layers of a distribution, from the top, as its import contract has them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = (each["layers"] for each in contracts if each["type"] == "layers" and each["containers"] == [package])
+    return f"```\n{' > '.join(layers)}\n```\n"
+
+
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "settings": lambda: settings_table(Settings),
     "provider": lambda: settings_table(Provider),
@@ -214,6 +238,9 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "metrics": metrics_table,
     "commands": commands_text,
     "support": support_table,
+    "packages": packages_table,
+    "producer-layers": lambda: layers_text("agentrq"),
+    "worker-layers": lambda: layers_text("agentrq_worker"),
 }
 """What stands between ``<!-- generated: NAME -->`` and ``<!-- /generated -->``, by name."""
 
@@ -227,7 +254,11 @@ def generate(page: str) -> str:
 
 def pages() -> Iterator[Path]:
     """The pages that have generated parts."""
-    return (path for path in sorted(REFERENCE.glob("*.md")) if "<!-- generated: " in path.read_text())
+    return (
+        path
+        for path in (ROOT / "ARCHITECTURE.md", *sorted(REFERENCE.glob("*.md")))
+        if "<!-- generated: " in path.read_text()
+    )
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command ``agentrq``. Owns start and exit of the process; the commands are listed in command_table.py."""
+"""The command line ``agentrq``. Owns start and exit of the process; the commands are listed in command_table.py."""
 
 from __future__ import annotations
 
