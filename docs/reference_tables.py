@@ -24,7 +24,7 @@ from agentrq.cli import command_table
 from agentrq.wire.commands import Options
 from agentrq.wire.state import State
 from agentrq_worker import metrics
-from agentrq_worker.providers.registry import COMMANDS, OPTIONS, ProviderSpec, providers
+from agentrq_worker.providers.registry import COMMANDS, OPTIONS, providers
 from agentrq_worker.settings import Provider, Sandbox, Settings
 from agentrq_worker.start_policy import StartPolicy
 
@@ -168,14 +168,9 @@ def support_table() -> str:
     """Which start options and commands each built-in kind of agent supports."""
     specs = [spec for spec in providers().specs.values() if spec.drive is not None or spec.module]
     rows = [
-        (f"`{name}`", *("yes" if name in spec.supports and _reaches(spec, name) else "–" for spec in specs))
-        for name in (*OPTIONS, *COMMANDS)
+        (f"`{name}`", *("yes" if name in spec.supports else "–" for spec in specs)) for name in (*OPTIONS, *COMMANDS)
     ]
     return _table(("option or command", *(f"`{spec.name}`" for spec in specs)), *rows)
-
-
-def _reaches(spec: ProviderSpec, name: str) -> bool:
-    return spec.drive is not None or name not in COMMANDS  # the runner protocol carries no commands
 
 
 def commands_text() -> str:

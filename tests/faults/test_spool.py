@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentrq import AsyncAgentClient
-from agentrq_worker.builtin_runners.demo.words import line_text
+from agentrq_worker.builtin_runners.demo.prompt_commands import line_text
 from agentrq_worker.stream.buffer import EventBuffer
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import ENTRY_BYTES, Entry

@@ -42,7 +42,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
     registry.providers.cache_clear()
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", [name for name in SPECS if name in ("claude", "codex", "acp")])  # runners tell it
 def test_a_command_is_supported_where_the_protocol_implements_it(name: str) -> None:
     spec = registry.providers().specs[name]
     parser = name if spec.parser is not None else "claude"

@@ -51,7 +51,7 @@ def test_turns_of_one_conversation(place: dict[str, str], tmp_path: Path) -> Non
     asked = query("eins", model="gpt-5", permissionMode="plan", cwd=str(tmp_path)) + query("zwei “drei”")
     found = run_aider(asked, place, "--no-git")
     assert [line["type"] for line in found[:3]] == ["ready", "agent_started", "agent_event"]
-    assert found[1]["adapter"] == "aider"
+    assert found[1]["parser"] == "aider"
     assert events(found, "init") == [{"type": "init", "session_id": "s1", "model": "gpt-5", "cwd": str(tmp_path)}]
     text = printed(found)
     assert f"You said 'eins' after 0 others in {tmp_path.name}" in text

@@ -1,4 +1,4 @@
-"""The built-in demo, as a real process over real pipes: the protocol, the true figures, the small words."""
+"""The built-in demo, as a real process over real pipes: the protocol, the true figures, the prompt's commands."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq_worker.builtin_runners.demo import files as demo_files
-from agentrq_worker.builtin_runners.demo import words as demo_words
+from agentrq_worker.builtin_runners.demo import directory_tools, prompt_commands
 
 Line = dict[str, Any] | bytes
+READY = {"type": "ready", "accepts": ["answer", "interrupt"]}
 DEMO = "agentrq_worker.builtin_runners.demo"
 NOT_JSON = b"This line is not JSON, on purpose: a demonstration of an error the session survives."
 
@@ -60,8 +60,8 @@ class RunnerTalk:
         assert self.process.stdin is not None
         self.process.stdin.write(line)
 
-    def command(self, kind: str) -> None:
-        self.write(json.dumps({"type": kind, "sessionId": "s1"}).encode() + b"\n")
+    def command(self, kind: str, **members: Any) -> None:
+        self.write(json.dumps({"type": kind, "sessionId": "s1", **members}).encode() + b"\n")
 
     async def read(self) -> Line | None:
         assert self.process.stdout is not None
@@ -160,7 +160,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_the_first_turn_keeps_the_protocol_and_shows_every_type(tree: Path) -> None:
     lines = demo(query("look around", cwd=str(tree), model="m1"))
-    assert lines[:2] == [{"type": "ready"}, {"type": "agent_started"}]
+    assert lines[:2] == [READY, {"type": "agent_started"}]
     assert [line for line in lines if isinstance(line, bytes)] == [NOT_JSON]
     told = events(lines)
     assert (told[0]["type"], told[0]["subtype"], told[0]["model"], told[0]["cwd"]) == (
@@ -281,16 +281,16 @@ def test_counting_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in "abcd":
         (tmp_path / name).write_text("\n\n")
         (tmp_path / f"dir-{name}").mkdir()
-    assert demo_files.count(str(tmp_path)) == (4, 8, 8, [])
-    monkeypatch.setattr(demo_files, "MAX_FILES", 4)
-    assert demo_files.count(str(tmp_path)).bounds == []
-    monkeypatch.setattr(demo_files, "MAX_FILES", 3)
-    assert demo_files.count(str(tmp_path)) == (3, 6, 6, ["stopped after 3 files"])
-    monkeypatch.setattr(demo_files, "MAX_FILES", 9)
-    monkeypatch.setattr(demo_files, "MAX_DIRECTORIES", 4)
-    assert demo_files.count(str(tmp_path)).bounds == ["stopped after 4 directories"]
-    monkeypatch.setattr(demo_files, "MAX_COUNTED", 3)
-    assert demo_files.count(str(tmp_path))[:3] == (4, 3, 8)
+    assert directory_tools.count(str(tmp_path)) == (4, 8, 8, [])
+    monkeypatch.setattr(directory_tools, "MAX_FILES", 4)
+    assert directory_tools.count(str(tmp_path)).bounds == []
+    monkeypatch.setattr(directory_tools, "MAX_FILES", 3)
+    assert directory_tools.count(str(tmp_path)) == (3, 6, 6, ["stopped after 3 files"])
+    monkeypatch.setattr(directory_tools, "MAX_FILES", 9)
+    monkeypatch.setattr(directory_tools, "MAX_DIRECTORIES", 4)
+    assert directory_tools.count(str(tmp_path)).bounds == ["stopped after 4 directories"]
+    monkeypatch.setattr(directory_tools, "MAX_COUNTED", 3)
+    assert directory_tools.count(str(tmp_path))[:3] == (4, 3, 8)
 
 
 def test_prompts_queue_in_order_and_all_are_finished_at_the_end_of_stdin(tree: Path) -> None:
@@ -338,6 +338,51 @@ async def test_stop_and_ping_are_heard_in_mid_turn() -> None:
         assert await talk.process.wait() == 0
 
 
+def asked(lines: list[Line]) -> dict[str, Any]:
+    """The request asked last."""
+    return [event for event in events(lines) if event["type"] == "control_request"][-1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_error"), [("allow", False), ({"decision": "allow"}, False), ("deny", True), (None, True)]
+)
+async def test_the_demo_reads_a_file_only_if_it_is_allowed(tree: Path, answer: Any, is_error: bool) -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("look", cwd=str(tree), permissionMode="default"))
+        lines = await talk.until("control_request")
+        request = asked(lines)
+        assert (request["request"]["tool_name"], request["request"]["input"]["file_path"]) == (
+            "Read", str(tree / "README.md"),
+        )  # fmt: skip
+        if answer is None:
+            talk.command("withdraw", requestId=request["request_id"])
+        else:
+            talk.command("answer", requestId=request["request_id"], answer=answer)
+        lines += await talk.until("control_request")
+        assert tool_answers(lines)["Read"]["is_error"] is is_error
+        talk.command("answer", requestId=asked(lines)["request_id"], answer={"colour": "green"})
+        assert "You chose green." in results(await talk.until("result"))[0]["result"]
+
+
+async def test_an_interrupt_ends_the_demos_turn_while_it_waits_and_while_it_works(tree: Path) -> None:
+    async with talking_runner(DEMO) as talk:
+        for prompt, shown in (("look", "control_request"), ("/sleep 3600", "Working")):
+            talk.write(query(prompt, cwd=str(tree), permissionMode="default"))
+            await talk.until(shown)
+            talk.command("interrupt")
+            (result,) = results(await talk.until("result"))
+            assert result["errors"] == ["Interrupted by the user"]
+        talk.write(query("/echo on"))
+        assert texts(await talk.until("result")) == ["on"]
+
+
+def test_a_demo_that_is_not_asked_to_ask_and_one_without_anybody_to_answer_go_on(tree: Path) -> None:
+    for mode in ("bypassPermissions", "default"):
+        lines = demo(query("look", cwd=str(tree), permissionMode=mode))
+        assert results(lines)[0]["is_error"] is False
+        assert tool_answers(lines)["Read"]["is_error"] is (mode == "default")
+
+
 async def test_stop_ends_a_paced_turn() -> None:
     async with talking_runner(DEMO, AGENTRQ_DEMO_PACE="60") as talk:
         talk.write(query("slow"))
@@ -381,7 +426,7 @@ def test_malformed_stdin_is_a_log_line_and_no_more() -> None:
 
 
 def test_no_prompt_at_all_is_no_fault() -> None:
-    assert demo(b"") == [{"type": "ready"}]
+    assert demo(b"") == [READY]
 
 
 def test_resume_is_said() -> None:
@@ -413,7 +458,7 @@ def test_crash_ends_in_mid_turn(word: str, code: int) -> None:
 
 def test_lines_are_numbered_and_of_their_size() -> None:
     lines = demo(query("/lines 1500 200"))
-    assert texts(lines) == [demo_words.line_text(number, 1500, 200) for number in range(1, 1501)]
+    assert texts(lines) == [prompt_commands.line_text(number, 1500, 200) for number in range(1, 1501)]
     assert {len(text) for text in texts(lines)} == {200}
     assert len({event["message"]["id"] for event in events(lines) if event["type"] == "assistant"}) == 1500
     assert texts(demo(query("/lines 0"))) == []
@@ -472,6 +517,6 @@ async def test_spawn_leaves_a_child_in_a_session_of_its_own() -> None:
 
 @given(st.integers(1, 9999), st.integers(1, 9999), st.integers(0, 300))
 def test_a_numbered_text_has_its_size_or_just_its_numbers(number: int, count: int, size: int) -> None:
-    text = demo_words.line_text(number, count, size)
+    text = prompt_commands.line_text(number, count, size)
     assert text.startswith(f"{number}/{count} ")
-    assert len(text) == max(size, len(demo_words.line_text(number, count, 0)))
+    assert len(text) == max(size, len(prompt_commands.line_text(number, count, 0)))

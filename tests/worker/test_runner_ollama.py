@@ -37,7 +37,7 @@ def test_a_turn_goes_out_chunk_for_chunk() -> None:
     with ModelServer() as model:
         found = lines(query("[[think:hm]] [[text:yes]]", model="m", systemPrompt="be kind", cwd="/srv"), model.url)
     assert [line["type"] for line in found[:2]] == ["ready", "agent_started"]
-    assert found[1]["adapter"] == "ollama"
+    assert found[1]["parser"] == "ollama"
     assert events(found)[0] == {"type": "init", "session_id": "s1", "model": "m", "cwd": "/srv"}
     assert events(found)[-1]["done"] is True
     assert said(found, "thinking") == "hm"

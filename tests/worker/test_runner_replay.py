@@ -1,4 +1,4 @@
-"""The built-in replay, as a real process over real pipes: every byte of a recording, its adapter, its pace."""
+"""The built-in replay, as a real process over real pipes: every byte of a recording, its parser, its pace."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def wrapped(raw: bytes) -> bytes:
     return b'{"type":"agent_event","event":' + raw + b"}"
 
 
-def started(adapter: str) -> dict[str, str]:
-    return {"type": "agent_started", "adapter": adapter}
+def started(parser: str) -> dict[str, str]:
+    return {"type": "agent_started", "parser": parser}
 
 
 def test_there_are_recordings() -> None:
@@ -87,10 +87,10 @@ def test_what_is_no_object_goes_out_as_it_is(tmp_path: Path) -> None:
 def test_each_query_plays_the_whole_again_or_another(tmp_path: Path) -> None:
     (tmp_path / "a b.ndjson").write_text('{"jsonrpc":"2.0","id":1}\n')
     (tmp_path / "c.ndjson").write_text('{"type":"turn.started"}\n')
-    prompts = query("'a b.ndjson'", cwd=str(tmp_path)) + query("c.ndjson --repeat 2") + query("c.ndjson --adapter mine")
+    prompts = query("'a b.ndjson'", cwd=str(tmp_path)) + query("c.ndjson --repeat 2") + query("c.ndjson --parser mine")
     turn = wrapped(b'{"type":"turn.started"}')
     lines = replayed(prompts)
-    assert [json.loads(line).get("adapter") for line in lines] == ["acp", None, "codex", None, None, "mine", None]
+    assert [json.loads(line).get("parser") for line in lines] == ["acp", None, "codex", None, None, "mine", None]
     assert (lines[1], lines[3], lines[4], lines[6]) == (wrapped(b'{"jsonrpc":"2.0","id":1}'), turn, turn, turn)
 
 
@@ -146,14 +146,14 @@ async def test_stop_ends_it_between_two_lines(tmp_path: Path) -> None:
 
 def test_words_override_the_command_line() -> None:
     base = parse(["--speed", "4", "--adapter=claude"], Request())
-    assert base == Request(speed=4, adapter="claude")
-    assert parse(["f", "--speed=0"], base) == Request(file="f", speed=0, adapter="claude")
+    assert base == Request(speed=4, parser="claude")
+    assert parse(["f", "--speed=0"], base) == Request(file="f", speed=0, parser="claude")
     with pytest.raises(RunnerError):
         parse(["f", "--speed", "inf"], base)
 
 
 @pytest.mark.parametrize(
-    ("first", "adapter"),
+    ("first", "parser"),
     [
         ({"type": "error", "message": "Reconnecting"}, "claude"),
         ({"type": "thread.started"}, "codex"),
@@ -166,8 +166,8 @@ def test_words_override_the_command_line() -> None:
         ({"type": "control_response", "response": {}}, "claude"),
     ],
 )
-def test_the_first_telling_object_names_the_adapter(first: dict[str, Any], adapter: str) -> None:
-    assert guess([None, {}, {"type": 7}, first]) == adapter
+def test_the_first_telling_object_names_the_parser(first: dict[str, Any], parser: str) -> None:
+    assert guess([None, {}, {"type": 7}, first]) == parser
 
 
 def test_lines_are_due_as_recorded() -> None:

@@ -49,9 +49,10 @@ def run(directory: Path) -> int:
             _wait_ready(server.url, worker)
             click.echo(f"Worker runs as process {worker.pid}\n$ agentrq run demo {PROMPT!r}", nl=True)
             sys.stdout.flush()
-            shown = subprocess.run(
-                _agentrq("run", "demo", PROMPT, "--session-id", "demo", "--cwd", os.getcwd(), *url), check=False
-            )
+            options = ["--session-id", "demo", "--cwd", os.getcwd()]
+            if sys.stdin.isatty() and sys.stdout.isatty():  # somebody can answer what the agent asks
+                options += ["--option", "permission_mode=default"]
+            shown = subprocess.run(_agentrq("run", "demo", PROMPT, *options, *url), check=False)
             click.echo("$ agentrq stop demo && agentrq list")
             sys.stdout.flush()
             subprocess.run(_agentrq("stop", "demo", *url), check=False)

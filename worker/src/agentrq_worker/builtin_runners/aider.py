@@ -63,7 +63,7 @@ class Aider:
         """Answer one prompt. Raises `RunnerError` when aider is not there."""
         if not self._session:
             self._begin(runner, query)
-            runner.send("agent_started", adapter="aider")
+            runner.send("agent_started", parser="aider")
             init = {"session_id": self._session, "model": query.text("model") or "", "cwd": self._cwd}
             _event(runner, "init", **init)
         else:

@@ -1,7 +1,7 @@
 """The built-in Ollama runner: ``python -m agentrq_worker.builtin_runners.ollama``.
 
 Each prompt is one `POST /api/chat` with the whole conversation, streamed; the chunks go out as they come, in
-``agent_event`` (adapter ``ollama``). From the first query: ``model`` (needed), ``systemPrompt``, ``resume``. From the
+``agent_event`` (parser ``ollama``). From the first query: ``model`` (needed), ``systemPrompt``, ``resume``. From the
 environment: ``OLLAMA_HOST`` (default 127.0.0.1:11434), ``AGENTRQ_OLLAMA_OPTIONS`` (JSON: temperature, num_ctx, …) and
 ``AGENTRQ_OLLAMA_THINK`` (true, false, low, medium, high).
 
@@ -65,7 +65,7 @@ class Ollama:
             self._messages.append({"role": "system", "content": system})
         resume = query.text("resume")
         self._session = resume or query.session_id
-        runner.send("agent_started", adapter="ollama")
+        runner.send("agent_started", parser="ollama")
         init = {"session_id": self._session, "model": model, "cwd": os.path.abspath(query.text("cwd") or ".")}
         _event(runner, {"type": "init", **init})
         if resume is not None and not self._load():

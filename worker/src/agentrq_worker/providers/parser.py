@@ -196,6 +196,13 @@ class OutputParser(ABC):
             DraftMessage("tool_result", ToolResult(tool_use_id=public, output=output, is_error=is_error), parent)
         )
 
+    def take_request(self, request_id: str) -> str | None:
+        """Closes the agent's open request that clients know by this id; returns the agent's own id for it.
+
+        None if it is not open, and from parsers of agents that ask nothing.
+        """
+        return None
+
     def _call_id(self, own_id: str) -> str:
         """The public id of the call that the agent means by ``own_id``: the open one, else the one it made last."""
         return self._calls.latest(own_id) or own_id

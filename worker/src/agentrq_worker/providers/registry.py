@@ -83,7 +83,7 @@ class ProviderSpec:
     """The session's error where the program is not installed."""
     module: str = ""
     supports: frozenset[str] = frozenset(OPTIONS)
-    """Those of `OPTIONS` and `COMMANDS` that have an effect; the runner protocol carries no `COMMANDS`."""
+    """Those of `OPTIONS` and `COMMANDS` that have an effect; a runner says itself which `COMMANDS` it accepts."""
     config_dir_variable: str = ""
     """The environment variable that the option ``config_dir`` becomes."""
     own_home: bool = False
@@ -140,7 +140,12 @@ _BUILT_IN: Final = (
         module=f"{_RUNNERS}.aider",
         supports=frozenset({"model", "permission_mode", "resume"}),
     ),
-    ProviderSpec(name="demo", module=f"{_RUNNERS}.demo", supports=frozenset({"model", "resume"}), own_home=True),
+    ProviderSpec(
+        name="demo",
+        module=f"{_RUNNERS}.demo",
+        supports=frozenset({"model", "permission_mode", "resume", "answer", "interrupt"}),
+        own_home=True,
+    ),
     ProviderSpec(name="replay", module=f"{_RUNNERS}.replay", supports=frozenset(), own_home=True),
 )
 

@@ -13,18 +13,29 @@ import msgspec
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
+from agentrq_worker.providers.answers import summarize_answer
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import LineInPieces, OutputParser, UnknownParser
-from agentrq_worker.providers.protocol import AgentProtocol, Alive, Ended, Log, ProtocolEvent
+from agentrq_worker.providers.protocol import (
+    AgentProtocol,
+    Alive,
+    CommandRefused,
+    Ended,
+    Log,
+    ProtocolEvent,
+    Ready,
+    Sent,
+)
+from agentrq_worker.providers.refusals import unsupported
 
 _ALIVE: Final = Alive(by_itself=False)  # such a runner says so as it starts, to be resumed too
-_SWALLOWED: Final = frozenset({"ready", "pong"})
 
 
 class _Line(msgspec.Struct, gc=False):
     type: Any = None
     event: msgspec.Raw = msgspec.Raw()
     message: Any = None
+    accepts: Any = None
     parser: Any = None
     adapter: Any = None  # the older spelling of ``parser``
 
@@ -53,6 +64,8 @@ class RunnerProtocol(AgentProtocol):
         self._name = parser
         self._parser = make(parser, total)
         self._introduced = False
+        self._heard = False
+        self._accepts: list[Any] = []  # the commands that the runner accepts beside prompts and the stop
         self._foreign = b"\n"  # no line begins so
         """How the last line began that is an agent's own: most lines begin like the one before."""
 
@@ -70,9 +83,41 @@ class RunnerProtocol(AgentProtocol):
                 query["claudeConfigDir"] = self._options.config_dir
         return encode(query) + b"\n"
 
+    @property
+    def is_ready(self) -> bool:
+        """As `AgentProtocol.is_ready`: a runner that was prompted owes its first line."""
+        return self._heard or not self._introduced
+
+    def interrupt(self) -> Sent:
+        """The line that ends the running turn, for a runner that accepts it; its `cost` message confirms it."""
+        self._require("interrupt")
+        return Sent(self._command("interrupt"))
+
+    def answer(self, request_id: str, answer: Any) -> bytes:
+        """The line that answers an open request, for a runner that accepts answers."""
+        self._require("answer")
+        summarize_answer(answer)  # an answer to nothing is refused here
+        own_id = self._parser.take_request(request_id)
+        if own_id is None:
+            raise CommandRefused("no such request is open")
+        return self._command("answer", requestId=own_id, answer=answer)
+
+    def withdraw(self, request_id: str) -> bytes:
+        """As `AgentProtocol.withdraw`."""
+        own_id = self._parser.take_request(request_id)
+        accepted = own_id is not None and "answer" in self._accepts
+        return self._command("withdraw", requestId=own_id) if accepted else b""
+
     def stop(self) -> bytes:
         """The line that asks the runner to end."""
-        return encode({"type": "stop", "sessionId": self._session_id}) + b"\n"
+        return self._command("stop")
+
+    def _require(self, command: str) -> None:
+        if command not in self._accepts:
+            raise CommandRefused(unsupported(command))
+
+    def _command(self, kind: str, **members: Any) -> bytes:
+        return encode({"type": kind, "sessionId": self._session_id, **members}) + b"\n"
 
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line means."""
@@ -86,6 +131,9 @@ class RunnerProtocol(AgentProtocol):
         # nearly every line, it spares decoding an agent's line twice.
         if line.startswith(self._foreign):
             return self._parser.read(line)
+        if not self._heard:
+            self._heard = True
+            return [Ready(), *self._read(line)]
         head = line[:_HEAD]
         if len(head) == _HEAD and head.startswith(_TYPE) and not head.startswith(_OWN):
             self._foreign = head
@@ -99,7 +147,10 @@ class RunnerProtocol(AgentProtocol):
             return self._parser.read(line)
         if kind == "agent_event":
             return self._parser.read(bytes(said.event) or line)
-        if kind in _SWALLOWED:
+        if kind == "ready":
+            self._accepts = said.accepts if isinstance(said.accepts, list) else []
+            return []
+        if kind == "pong":
             return []
         if kind == "agent_started":
             return [*self._choose(said.parser or said.adapter), *self.tell_unsupported(), _ALIVE]

@@ -1,8 +1,9 @@
-"""The demo: an agent that needs no model, run as ``python -m agentrq_worker.builtin_runners.demo``.
+"""The demo: an agent without a model, run as ``python -m agentrq_worker.builtin_runners.demo``.
 
-It speaks as Claude Code does and truly looks at its ``cwd``. The first turn (`demo_tour`) shows every type of
-message; later ones are short; prompt lines such as ``/echo TEXT`` (`demo_words`) make it the tests' fake agent.
-``AGENTRQ_DEMO_PACE`` is the seconds a step takes (default 0.15; 0 is flat out).
+It prints what Claude Code prints and reads its ``cwd``. The first turn (tour.py) shows every type of message; later
+ones are short; prompt lines such as ``/echo TEXT`` (prompt_commands.py) make it the tests' fake agent. With the
+permission mode ``default``, or an approval policy, it asks before it reads a file and waits for the answer.
+``AGENTRQ_DEMO_PACE`` is the seconds a step takes (default 0.15; 0 for no pause).
 
 Owns the turns and their count.
 """
@@ -11,49 +12,65 @@ from __future__ import annotations
 
 import os
 
-from agentrq_worker.builtin_runners.demo import tour as demo_tour
-from agentrq_worker.builtin_runners.demo import words as demo_words
-from agentrq_worker.builtin_runners.demo.voice import Voice
-from agentrq_worker.builtin_runners.protocol import Query, Runner, displayable, run
+from agentrq_worker.builtin_runners.demo import prompt_commands, tour
+from agentrq_worker.builtin_runners.demo.claude_output import ClaudeOutput
+from agentrq_worker.builtin_runners.protocol import Query, Runner, TurnInterrupted, displayable, run
 
 _PACE_S = 0.15
 
 
 class Demo:
-    """One session: the voice is made at the first query, which brings the options."""
+    """One session; the first query brings its options."""
 
     def __init__(self) -> None:
-        self._voice: Voice | None = None
+        self._output: ClaudeOutput | None = None
         self._turns = 0
 
     def turn(self, runner: Runner, query: Query) -> None:
-        """Answer one prompt."""
-        resumed = query.text("resume") if self._voice is None else None
-        if self._voice is None:
-            cwd = os.path.abspath(query.text("cwd") or ".")
-            self._voice = Voice(runner, session=resumed, model=query.text("model"), cwd=cwd, pace=_pace(runner))
+        """Answers one prompt."""
+        resumed = query.text("resume") if self._output is None else None
+        if self._output is None:
+            self._output = ClaudeOutput(
+                runner,
+                session=resumed,
+                model=query.text("model"),
+                cwd=os.path.abspath(query.text("cwd") or "."),
+                pace=_pace(runner),
+                asks=_asks(query),
+            )
         self._turns += 1
         runner.send("agent_started")
-        self._voice.init()
-        if asked := demo_words.words(query.prompt):
-            demo_words.do(self._voice, asked)
-        elif self._turns == 1 and resumed is None:
-            self._voice.result(demo_tour.tour(self._voice, query.prompt))
-        else:
-            self._voice.result(self._short(self._voice, query.prompt, resumed))
+        self._output.init()
+        try:
+            self._answer(self._output, query.prompt, resumed)
+        except TurnInterrupted:
+            self._output.result("", errors=["Interrupted by the user"])
 
-    def _short(self, voice: Voice, prompt: str, resumed: str | None) -> str:
+    def _answer(self, output: ClaudeOutput, prompt: str, resumed: str | None) -> None:
+        if commands := prompt_commands.parse(prompt):
+            prompt_commands.run_all(output, commands)
+        elif self._turns == 1 and resumed is None:
+            output.result(tour.show(output, prompt))
+        else:
+            output.result(self._report(output, prompt, resumed))
+
+    def _report(self, output: ClaudeOutput, prompt: str, resumed: str | None) -> str:
         opening = f"Turn {self._turns} of the demo; still no model is asked."
         if resumed is not None:
             opening = f"I am the built-in demo: no language model is asked. I resumed session {resumed}."
-        voice.say(opening)
-        counted = demo_tour.count(voice)
+        output.text(opening)
+        counted = tour.count(output)
         report = (
-            f"Turn {self._turns}: your prompt was “{demo_tour.quote(prompt)}”. "
-            f"{displayable(voice.cwd)} now holds {counted}."
+            f"Turn {self._turns}: your prompt was “{tour.quote(prompt)}”. "
+            f"{displayable(output.cwd)} now holds {counted}."
         )
-        voice.say(report)
+        output.text(report)
         return report
+
+
+def _asks(query: Query) -> bool:
+    """Whether the start wants to be asked: as with any agent, not by default (``bypassPermissions``)."""
+    return query.text("permissionMode") in ("default", "plan") or query.options.get("approvals") is not None
 
 
 def _pace(runner: Runner) -> float:
@@ -64,9 +81,9 @@ def _pace(runner: Runner) -> float:
         pace = -1.0
     if 0 <= pace <= 60:
         return pace
-    runner.send("agent_log", message=f"AGENTRQ_DEMO_PACE is no number of seconds from 0 to 60: {displayable(given)}")
+    runner.send("agent_log", message=f"AGENTRQ_DEMO_PACE is not a number of seconds from 0 to 60: {displayable(given)}")
     return _PACE_S
 
 
 if __name__ == "__main__":
-    run(Demo().turn)
+    run(Demo().turn, accepts=("answer", "interrupt"))

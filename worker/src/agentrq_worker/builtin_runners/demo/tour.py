@@ -1,33 +1,36 @@
-"""The demo's first turn: one look at the working directory that shows every type of message there is.
+"""The demo's first turn: it reads the working directory, and shows every type of message.
 
-Owns its order and its words; the shapes are `demo_voice`'s, the findings `demo_files`'.
+Owns the turn's order and its texts. Does not own the shapes (claude_output.py), nor the findings (directory_tools.py).
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from agentrq_worker.builtin_runners.demo import files as demo_files
-from agentrq_worker.builtin_runners.demo.voice import Voice
+from agentrq_worker.builtin_runners.demo import directory_tools
+from agentrq_worker.builtin_runners.demo.claude_output import ClaudeOutput
 from agentrq_worker.builtin_runners.protocol import displayable
 
 _QUOTED = 500
 """Characters of a prompt that are quoted."""
+_NOT_ASKED = "A demonstration: I withdraw it myself. Start me with permission_mode=default, and I wait for your answer."
+_COLOURS = ("red", "green")
 
 
-def tour(voice: Voice, prompt: str) -> str:
-    """Give the first turn, all but its init and its result; returns the closing text."""
-    _opening(voice)
-    counted = _look(voice)
-    _sub_agent(voice, counted)
-    _housekeeping(voice)
-    _questions(voice)
-    _oddities(voice)
+def show(output: ClaudeOutput, prompt: str) -> str:
+    """Prints the first turn, all but its init and its result; returns the closing text."""
+    _open(output)
+    counted = _read_directory(output)
+    _show_sub_agent(output, counted)
+    output.system("compact_boundary", compact_metadata={"trigger": "manual", "pre_tokens": 0})
+    answers = _show_requests(output)
+    _show_oddities(output)
     report = (
         f"Your prompt was “{quote(prompt)}”. No model was asked, so here is only what I found: "
-        f"{displayable(voice.cwd)} holds {counted}. This cost nothing. Prompt me again, or stop me."
+        f"{displayable(output.cwd)} holds {counted}.{answers} This cost nothing. Prompt me again, or stop me."
     )
-    voice.say(report)
+    output.text(report)
     return report
 
 
@@ -36,74 +39,79 @@ def quote(prompt: str) -> str:
     return prompt if len(prompt) <= _QUOTED else prompt[:_QUOTED] + "…"
 
 
-def _opening(voice: Voice) -> None:
-    voice.system("status", status="requesting")
+def _open(output: ClaudeOutput) -> None:
+    output.system("status", status="requesting")
     info = {"status": "allowed", "rateLimitType": "five_hour"}
-    voice.emit(0.5, {"type": "rate_limit_event", "rate_limit_info": info, "session_id": voice.session})
-    voice.say(
+    output.emit(0.5, {"type": "rate_limit_event", "rate_limit_info": info, "session_id": output.session})
+    output.text(
         "Hello. I am the built-in demo: no language model is asked, every word here was written beforehand. "
-        f"What my tools find is real, though: I look at {displayable(voice.cwd)} now.",
+        f"What my tools find is real, though: I read {displayable(output.cwd)} now.",
         thinking="My plan: list the working directory, read one file of it, count it all, then show the other "
         "types of messages, and report.",
     )
 
 
-def _look(voice: Voice) -> demo_files.Count:
-    directory = displayable(voice.cwd)
-    call = voice.call("LS", {"path": directory})
-    voice.answer(call, demo_files.listing(voice.cwd))
-    path = demo_files.choose(voice.cwd) or os.path.join(voice.cwd, "README.md")
-    call = voice.call("Read", {"file_path": displayable(path), "limit_bytes": demo_files.MAX_READ})
-    voice.answer(call, demo_files.head(path))
-    return count(voice)
+def _read_directory(output: ClaudeOutput) -> directory_tools.Count:
+    call = output.call("LS", {"path": displayable(output.cwd)})
+    output.tool_result(call, directory_tools.list_names(output.cwd))
+    path = directory_tools.choose_file(output.cwd) or os.path.join(output.cwd, "README.md")
+    given = {"file_path": displayable(path), "limit_bytes": directory_tools.MAX_READ}
+    call = output.call("Read", given)
+    if output.asks and not _is_allowed(_ask_permission(output, "Read", given, call)):
+        output.tool_result(call, ("Not allowed: I did not read this file.", True))
+    else:
+        output.tool_result(call, directory_tools.read_start(path))
+    return count(output)
 
 
-def count(voice: Voice) -> demo_files.Count:
-    """Call the tool that counts what is in the working directory."""
-    call = voice.call("Count", {"path": displayable(voice.cwd), "skip": sorted(demo_files.SKIPPED)})
-    counted = demo_files.count(voice.cwd)
-    voice.answer(call, (str(counted), False))
+def count(output: ClaudeOutput) -> directory_tools.Count:
+    """Calls the tool that counts what is in the working directory."""
+    call = output.call("Count", {"path": displayable(output.cwd), "skip": sorted(directory_tools.SKIPPED)})
+    counted = directory_tools.count(output.cwd)
+    output.tool_result(call, (str(counted), False))
     return counted
 
 
-def _sub_agent(voice: Voice, counted: demo_files.Count) -> None:
+def _show_sub_agent(output: ClaudeOutput, counted: directory_tools.Count) -> None:
     task = {"description": "Check the count", "prompt": "Say the figures again.", "subagent_type": "demo"}
-    call = voice.call("Task", task)
-    said = f"I am a sub-agent of the demo. I was told: {counted}."
-    voice.sub_agent_says(call, said)
-    voice.answer(call, (said, False))
+    call = output.call("Task", task)
+    repeated = f"I am a sub-agent of the demo. I was given: {counted}."
+    output.sub_agent_text(call, repeated)
+    output.tool_result(call, (repeated, False))
 
 
-def _housekeeping(voice: Voice) -> None:
-    voice.system("compact_boundary", compact_metadata={"trigger": "manual", "pre_tokens": 0})
-
-
-def _questions(voice: Voice) -> None:
-    command = {"command": "true", "description": "Do nothing (a demonstration)"}
-    call = voice.call("Bash", command)
-    voice.ask_and_withdraw(
-        {
-            "subtype": "can_use_tool",
-            "tool_name": "Bash",
-            "input": command,
-            "tool_use_id": call,
-            "description": "A demonstration of an approval: I withdraw it myself, you need not answer.",
-        }
-    )
-    voice.answer(call, ("Withdrawn by the demo; nothing was run.", True))
-    colours = {"type": "string", "title": "Colour", "enum": ["red", "green"]}
-    voice.ask_and_withdraw(
+def _show_requests(output: ClaudeOutput) -> str:
+    """Shows an approval request and a question; returns what the report says of the answer."""
+    if not output.asks:
+        command = {"command": "true", "description": "Do nothing (a demonstration)"}
+        call = output.call("Bash", command)
+        _ask_permission(output, "Bash", command, call, description=_NOT_ASKED)
+        output.tool_result(call, ("Withdrawn by the demo; nothing was run.", True))
+    colour = {"type": "string", "title": "Colour", "enum": list(_COLOURS)}
+    answer = output.ask(
         {
             "subtype": "elicitation",
             "mcp_server_name": "demo",
-            "message": "Which colour? (A demonstration of a question: I withdraw it myself, you need not answer.)",
+            "message": "Which colour?" if output.asks else f"Which colour? ({_NOT_ASKED})",
             "mode": "form",
-            "requested_schema": {"type": "object", "properties": {"colour": colours}},
+            "requested_schema": {"type": "object", "properties": {"colour": colour}},
         }
     )
+    chosen = next((name for name in _COLOURS if name in str(answer)), None)
+    return "" if chosen is None else f" You chose {chosen}."
 
 
-def _oddities(voice: Voice) -> None:
-    voice.emit(0.5, {"type": "demo_novelty", "note": "A type nobody knows is passed on as it came."})
-    voice.runner.write(b"This line is not JSON, on purpose: a demonstration of an error the session survives.\n")
-    voice.pause(0.5)
+def _ask_permission(output: ClaudeOutput, tool: str, given: dict[str, Any], call: str, **members: Any) -> Any:
+    request = {"subtype": "can_use_tool", "tool_name": tool, "input": given, "tool_use_id": call}
+    return output.ask(request | members)
+
+
+def _is_allowed(answer: Any) -> bool:
+    decision = answer.get("decision", answer.get("behavior")) if isinstance(answer, dict) else answer
+    return bool(decision == "allow")
+
+
+def _show_oddities(output: ClaudeOutput) -> None:
+    output.emit(0.5, {"type": "demo_novelty", "note": "A type nobody knows is passed on as it came."})
+    output.runner.write(b"This line is not JSON, on purpose: a demonstration of an error the session survives.\n")
+    output.pause(0.5)

@@ -1,13 +1,13 @@
-"""Plays a recorded transcript.
+"""Plays a recorded transcript as if an agent printed it.
 
-``python -m agentrq_worker.builtin_runners.replay [FILE] [--speed N] [--adapter NAME] [--repeat N]``
+``python -m agentrq_worker.builtin_runners.replay [FILE] [--speed N] [--parser NAME] [--repeat N]``
 
 FILE holds what a real agent wrote to stdout, one JSON object a line. Without FILE each prompt names it, and may give
 the options, in the same words (relative to the query's ``cwd``). Each query plays the whole recording: at the pace of
-its timestamps (`replay_pace`), N times as fast with ``--speed N``, flat out with 0; N times over with ``--repeat``.
+its timestamps (pace.py), N times as fast with ``--speed N``, without a pause with 0; N times over with ``--repeat``.
 
-Owns the command's words and the way of a line: an object goes out as its very bytes in an ``agent_event``, any other
-line as it is. ``agent_started`` carries ``adapter``: whose transcript it is, as given or as `replay_guess` tells.
+Owns the command's options and what becomes of a line: an object goes out as its very bytes in an ``agent_event``, any
+other line as it is. ``agent_started`` carries ``parser``: whose transcript it is, as given or as format_guess.py tells.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from agentrq_worker.builtin_runners.replay.format_guess import guess
 from agentrq_worker.builtin_runners.replay.pace import due_times
 
 _BLOCK = 262144
-"""Bytes written at once when flat out."""
+"""Bytes written at once where there is no pause."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What to play: ``speed`` is a factor, 0 for flat out; ``adapter`` None is to be guessed."""
+    """What to play: ``speed`` is a factor, 0 for no pause; ``parser`` None is guessed."""
 
     file: str | None = None
     speed: float = 1.0
-    adapter: str | None = None
+    parser: str | None = None
     repeat: int = 1
 
 
 def parse(words: Sequence[str], defaults: Request) -> Request:
-    """The request that ``words`` make over ``defaults``. Raises `RunnerError` for words it does not know."""
+    """The request that ``words`` make over ``defaults``. Raises `RunnerError` for unknown options."""
     given: dict[str, Any] = {}
     rest = iter(words)
     for word in rest:
@@ -50,6 +50,7 @@ def parse(words: Sequence[str], defaults: Request) -> Request:
             continue
         name, equals, value = word[2:].partition("=")
         value = value if equals else next(rest, "")
+        name = _FORMER.get(name, name)
         try:
             given[name] = _OPTIONS[name](value)
         except (KeyError, ValueError):
@@ -70,7 +71,9 @@ def _repeat(text: str) -> int:
     return times
 
 
-_OPTIONS: dict[str, Callable[[str], Any]] = {"speed": _speed, "repeat": _repeat, "adapter": str}
+_OPTIONS: dict[str, Callable[[str], Any]] = {"speed": _speed, "repeat": _repeat, "parser": str}
+_FORMER = {"adapter": "parser"}
+"""Options by the names that they had before."""
 
 
 class Replay:
@@ -81,12 +84,12 @@ class Replay:
         self._cwd = ""
 
     def turn(self, runner: Runner, query: Query) -> None:
-        """Play the recording, whole."""
+        """Plays the whole recording."""
         self._cwd = query.text("cwd") or self._cwd
         request = self._request if self._request.file else self._asked(query.prompt)
         lines = _read(request.file or "")
         objects = [_parse(line) for line in lines]
-        runner.send("agent_started", adapter=request.adapter or guess(objects))
+        runner.send("agent_started", parser=request.parser or guess(objects))
         wrapped = [
             (b'{"type":"agent_event","event":%b}\n' if found is not None else b"%b\n") % line
             for line, found in zip(lines, objects, strict=True)
@@ -109,7 +112,7 @@ class Replay:
         except ValueError as error:
             raise RunnerError(f"The prompt does not parse: {error}") from None
         if not request.file:
-            raise RunnerError("No transcript named: the prompt is FILE [--speed N] [--adapter NAME] [--repeat N]")
+            raise RunnerError("No transcript named: the prompt is FILE [--speed N] [--parser NAME] [--repeat N]")
         return msgspec.structs.replace(request, file=os.path.join(self._cwd, request.file))
 
 
@@ -125,7 +128,7 @@ def _read(path: str) -> list[bytes]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The object that ``line`` is, None if it is none, or if it would break the object around it."""
+    """The object of a line; None for any other line, and for one that would break the object around it."""
     try:
         found = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Tells whose transcript a recording is by the shapes of its objects. Pure. Sources: docs/reference/providers.md."""
+"""Guesses which parser reads a recording by the shapes of its objects. Pure. Sources: docs/reference/providers.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CLAUDE = frozenset({"system", "assistant", "user", "stream_event", "control_req
 
 
 def guess(objects: Iterable[dict[str, Any] | None]) -> str:
-    """The adapter's name, by the first object that tells; claude when none does."""
+    """The parser's name, by the first object that tells; claude when none does."""
     for found in objects:
         if found is not None and (name := _tell(found)) is not None:
             return name

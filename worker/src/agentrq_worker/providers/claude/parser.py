@@ -295,6 +295,12 @@ class ClaudeParser(OutputParser):
         self.open_requests.pop(public, None)
         self._requests.close_public(public)
 
+    def take_request(self, request_id: str) -> str | None:
+        """As `OutputParser.take_request`."""
+        request = self.open_requests.get(request_id)
+        self.close_request(request_id)
+        return None if request is None else request.request_id
+
     def _control_cancel(self, event: ControlCancelLine, line: bytes) -> list[DraftMessage]:
         public = self._requests.public(event.request_id)
         if public is None:

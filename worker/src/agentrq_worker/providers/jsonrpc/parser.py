@@ -115,6 +115,11 @@ class JsonRpcParser(OutputParser):
         self._request_ids.close_public(request_id)
         return self.open_requests.pop(request_id, None)
 
+    def take_request(self, request_id: str) -> str | None:
+        """As `OutputParser.take_request`."""
+        request = self.close_request(request_id)
+        return None if request is None else _id_text(request.id)
+
     def handles(self, method: str) -> bool:
         """Whether clients are asked what the agent asks by this method."""
         return method in self._requests
@@ -168,8 +173,7 @@ class JsonRpcParser(OutputParser):
             before = self._withdraw(event.id)  # the agent waits for one answer by this id: the newer request's
             self.withdrawn = None
         own_id = bytes(event.id)
-        name = json_line.text(json_line.value(event.id)) or own_id.decode("utf-8", "replace")
-        public = self._request_ids.open(own_id, name)
+        public = self._request_ids.open(own_id, _id_text(event.id))
         drafts = reader(self, params, line)
         if drafts[-1].type in _ASKS:
             self.open_requests[public] = request
@@ -182,6 +186,11 @@ class JsonRpcParser(OutputParser):
         raise NotImplementedError
 
     _readers: ClassVar[Mapping[type, Reader]] = {RpcLine: _read}
+
+
+def _id_text(raw: Raw) -> str:
+    """An agent's request id as a text; never empty."""
+    return json_line.text(json_line.value(raw)) or bytes(raw).decode("utf-8", "replace")
 
 
 def error_code(error: RpcError) -> str | UnsetType:

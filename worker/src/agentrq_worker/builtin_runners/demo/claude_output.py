@@ -1,6 +1,6 @@
-"""The demo's voice: Claude Code's stream-json shapes (CLI 2.1.330), each line inside an ``agent_event``, paced.
+"""The demo's output: Claude Code's stream-json shapes (CLI 2.1.330), each line inside an ``agent_event``, paced.
 
-Owns the shapes and their ids. Does not own what is said, nor when.
+Owns the shapes and their ids, and the wait for an answer. Does not own the content, nor its order.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from agentrq_worker.builtin_runners.protocol import Runner, displayable
+from agentrq_worker.builtin_runners.protocol import NotAnswered, Runner, displayable
 
+_ANSWER_S = 600.0
 _BATCH = 65536
-"""Bytes of lines written at once where no pace is kept: a pipe's capacity."""
+"""Bytes of lines written at once where there is no pause: a pipe's capacity."""
 _NO_USAGE = {
     "input_tokens": 0,
     "cache_creation_input_tokens": 0,
@@ -23,19 +24,22 @@ _NO_USAGE = {
     "output_tokens": 0,
 }
 
-Answer = tuple[str, bool]
+ToolOutput = tuple[str, bool]
 """A tool's output, and whether it is an error."""
 
 
-class Voice:
-    """Speaks as one agent. ``pace`` is the seconds a step takes, 0 for flat out.
+class ClaudeOutput:
+    """Prints as one agent. ``pace`` is the seconds a step takes, 0 for no pause; ``asks``: it waits for answers.
 
     Ids carry a token of the process: a session's next runner does not repeat them.
     """
 
-    def __init__(self, runner: Runner, *, session: str | None, model: str | None, cwd: str, pace: float) -> None:
+    def __init__(
+        self, runner: Runner, *, session: str | None, model: str | None, cwd: str, pace: float, asks: bool
+    ) -> None:
         self.runner = runner
         self.cwd = cwd
+        self.asks = asks
         self._token = os.urandom(6).hex()
         self.session = session or f"demo-{self._token}"
         self._model = model or "demo"
@@ -49,21 +53,20 @@ class Voice:
         return f"{kind}_demo{self._token}{self._count:06d}"
 
     def pause(self, steps: float = 1.0) -> None:
-        """Let the reader's eye follow."""
-        if self._pace:
-            time.sleep(self._pace * steps)
+        """Waits so many steps. Raises `TurnInterrupted` when the user interrupts the turn."""
+        self.runner.pause(self._pace * steps)
 
     def emit(self, steps: float, event: dict[str, Any]) -> None:
-        """Say one object as it is, then pause for so many ``steps``."""
+        """Prints one object as it is, then pauses for so many ``steps``."""
         self.runner.write(self._line(event))
         self.pause(steps)
 
     def system(self, subtype: str, **members: Any) -> None:
-        """A ``system`` object."""
+        """Prints a ``system`` object."""
         self.emit(1, {"type": "system", "subtype": subtype, **members, **self._stamp()})
 
     def init(self) -> None:
-        """Begin a turn."""
+        """Begins a turn."""
         self._turn_began = time.monotonic()
         self.system(
             "init",
@@ -80,8 +83,8 @@ class Voice:
             plugins=[],
         )
 
-    def say(self, text: str, *, thinking: str | None = None) -> None:
-        """One message of a thought, if any, and a text, each in pieces first and then whole."""
+    def text(self, text: str, *, thinking: str | None = None) -> None:
+        """Prints a message of a thought, if any, and a text, each in pieces first and then whole."""
         message = self.new_id("msg")
         start = {**self._message(message, []), "stop_reason": None}
         self._stream({"type": "message_start", "message": start})
@@ -99,7 +102,7 @@ class Voice:
         self._stream({"type": "message_stop"})
 
     def texts(self, make: Callable[[int], str], count: int) -> None:
-        """Texts 1 to ``count``, each a message of its own, whole, and flat out."""
+        """Prints the texts 1 to ``count``, each a message of its own, whole, and without a pause."""
         lines: list[bytes] = []
         size = 0
         for number in range(1, count + 1):
@@ -110,32 +113,40 @@ class Voice:
                 lines.clear()
                 size = 0
 
-    def sub_agent_says(self, parent: str, text: str) -> None:
-        """A text of the sub-agent that the tool call ``parent`` started."""
+    def sub_agent_text(self, parent: str, text: str) -> None:
+        """Prints a text of the sub-agent that the tool call ``parent`` started."""
         self.emit(1, self._frame(self.new_id("msg"), {"type": "text", "text": text}, parent))
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
-        """Say that a tool is called; returns the call's id."""
+        """Prints that a tool is called; returns the call's id."""
         call = self.new_id("toolu")
         block = {"type": "tool_use", "id": call, "name": name, "input": arguments}
         self.emit(1, self._frame(self.new_id("msg"), block))
         return call
 
-    def answer(self, call: str, answer: Answer) -> None:
-        """Say what the tool answered."""
-        output, is_error = answer
-        block = {"tool_use_id": call, "type": "tool_result", "content": output, "is_error": is_error}
+    def tool_result(self, call: str, output: ToolOutput) -> None:
+        """Prints what the tool answered."""
+        content, is_error = output
+        block = {"tool_use_id": call, "type": "tool_result", "content": content, "is_error": is_error}
         message = {"role": "user", "content": [block]}
         self.emit(0.5, {"type": "user", "message": message, "parent_tool_use_id": None, **self._stamp()})
 
-    def ask_and_withdraw(self, request: dict[str, Any]) -> None:
-        """Ask the user something (a ``control_request``), and withdraw it a moment later: nobody need answer."""
-        number = self.new_id("req")
-        self.emit(1.5, {"type": "control_request", "request_id": number, "request": request})
-        self.emit(0.5, {"type": "control_cancel_request", "request_id": number})
+    def ask(self, request: dict[str, Any]) -> Any:
+        """Asks the user (a ``control_request``); returns the answer, None if nobody gives one.
+
+        A demo that was not started to ask withdraws the request after a moment; else it waits for ten minutes.
+        """
+        request_id = self.new_id("req")
+        bound_s = _ANSWER_S if self.asks else 1.5 * self._pace
+        self.emit(0, {"type": "control_request", "request_id": request_id, "request": request})
+        try:
+            return self.runner.wait_for_answer(request_id, bound_s)
+        except NotAnswered:
+            self.emit(0.5, {"type": "control_cancel_request", "request_id": request_id})
+            return None
 
     def result(self, text: str, *, errors: list[str] | None = None) -> None:
-        """End the turn: nothing was spent, the duration is true; with ``errors`` it ends badly."""
+        """Ends the turn: nothing was spent, the duration is true; with ``errors`` the turn has failed."""
         ending: dict[str, Any] = {"subtype": "success", "is_error": False, "result": text}
         if errors is not None:
             ending = {"subtype": "error_during_execution", "is_error": True, "errors": errors}

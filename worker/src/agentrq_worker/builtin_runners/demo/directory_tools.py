@@ -1,4 +1,4 @@
-"""The demo's tools: what it really finds in the working directory. Reads only, and only so much.
+"""The demo's tools: they read the working directory, and only so much of it.
 
 Follows no symlink and opens nothing but regular files, so that no device, pipe or place outside the directory is read.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from agentrq_worker.builtin_runners.demo.voice import Answer
+from agentrq_worker.builtin_runners.demo.claude_output import ToolOutput
 from agentrq_worker.builtin_runners.protocol import displayable
 
 SKIPPED = frozenset({".git", ".venv", "node_modules"})
@@ -39,7 +39,7 @@ class Count(NamedTuple):
         return f"{figures} ({'; '.join(self.bounds)})" if self.bounds else figures
 
 
-def listing(directory: str) -> Answer:
+def list_names(directory: str) -> ToolOutput:
     """The names in ``directory``, one a line, sorted; directories end with a slash."""
     try:
         entries = _entries(directory)
@@ -50,7 +50,7 @@ def listing(directory: str) -> Answer:
     return "\n".join(names[:MAX_LISTED] + more) or "(empty)", False
 
 
-def choose(directory: str) -> str | None:
+def choose_file(directory: str) -> str | None:
     """The path of the file to read: a README, else the first text, else the first file; None without any."""
     try:
         files = [entry.path for entry in _entries(directory) if _is_file(entry)]
@@ -60,12 +60,12 @@ def choose(directory: str) -> str | None:
         if os.path.basename(path).lower().startswith("readme"):
             return path
     for path in files[:_MAX_TRIED]:
-        if not head(path)[1]:
+        if not read_start(path)[1]:
             return path
     return files[0] if files else None
 
 
-def head(path: str) -> Answer:
+def read_start(path: str) -> ToolOutput:
     """The first `MAX_READ` bytes of a text file, as text; an error when it is binary or cannot be read."""
     try:
         with _open(path) as file:
