@@ -296,3 +296,34 @@ async def test_the_replay_runner_plays_recordings(client: AsyncAgentClient, star
     assert state.num_turns == {"codexapp-turns": 4, "claudeacp-turns": 5}.get(name, 1)
     await session.stop()
     await session.wait(20)
+
+
+# The demo, which asks like any agent ----------------------------------------------------------------------------
+
+
+async def test_the_demo_asks_for_real_and_does_what_was_answered(
+    client: AsyncAgentClient, start_worker: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "README.md").write_text("secret\n")
+    start_worker()
+    session = await client.start("demo", "look", cwd=str(tmp_path), permission_mode="default")
+    approval = (await first(session, "approval_request")).content
+    assert (approval.name, approval.input["file_path"]) == ("Read", str(tmp_path / "README.md"))
+    await session.answer(approval.request_id, "deny")
+    question = (await first(session, "question")).content
+    await session.answer(question.request_id, {"colour": "green"})
+    events = await story(session)
+    assert [(resolved.decision, resolved.by) for resolved in contents(events, "approval_resolved")] == [
+        ("deny", "client"), ("answer", "client"),
+    ]  # fmt: skip
+    assert "You chose green." in texts(events)[-1]
+    assert not any("secret" in str(result.output) for result in contents(events, "tool_result"))
+
+
+async def test_an_interrupt_reaches_a_runner_that_accepts_it(client: AsyncAgentClient, start_worker: Start) -> None:
+    start_worker()
+    session = await client.start("demo", "/sleep 600")
+    await first(session, "text")
+    await session.interrupt()
+    events = await story(session)
+    assert [cost.errors for cost in contents(events, "cost")] == [["Interrupted by the user"]]
