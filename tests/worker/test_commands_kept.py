@@ -38,7 +38,7 @@ from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
 from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.publisher import Publisher
-from tests.worker.test_session_machine import Talk, asks, cost, cut
+from tests.worker.machine_talk import Talk, asks, cost, cut
 
 # -- the conversation
 
@@ -59,14 +59,14 @@ def test_a_prompt_that_came_too_late_for_its_turn_has_the_next() -> None:
     talk = Talk().begin().say(Alive())
     talk.command("prompt", text="queued")
     talk.command("prompt", text="joins", mode="steer")
-    talk.talk.leaving = True
+    talk.leave()
     talk.say(Late("joins"))
     assert talk.written[-1] == "steer joins"
     talk.say(cost())
     assert talk.written[-1] == "prompt joins"
-    assert (talk.statuses, talk.outcomes) == (["running", "idle", "running"], [])
+    assert (talk.statuses, talk.outcome) == (["running", "idle", "running"], None)
     talk.say(cost(2))
-    assert talk.outcomes == [Outcome(None, handed_over=True)]
+    assert talk.outcome == Outcome(None, handed_over=True)
     assert "prompt queued" not in talk.written  # the next owner's
     assert [prompt["text"] for prompt in talk.of_type("prompt")] == ["first", "joins"]
 
@@ -97,43 +97,45 @@ def test_the_last_allowed_turn_hands_nothing_over() -> None:
 
 def test_all_open_requests_are_counted() -> None:
     talk = Talk().begin().say(Alive(), asks("r1"), asks("r2"))
-    assert talk.lane.state["pendingApprovals"] == 2
+    assert talk.state["pendingApprovals"] == 2
     talk.command("answer", request_id="r1", answer="allow")
-    assert talk.lane.state["pendingApprovals"] == 1
+    assert talk.state["pendingApprovals"] == 1
     assert talk.statuses == ["running", "waiting"]
     talk.command("answer", request_id="r2", answer="allow")
-    assert talk.lane.state["pendingApprovals"] == 0
+    assert talk.state["pendingApprovals"] == 0
     assert talk.statuses == ["running", "waiting", "running"]
 
 
 def test_a_request_after_the_turn_is_waited_for() -> None:
-    """A sub-agent that works on behind the turn's end asks: the session says so, and is not idle meanwhile."""
+    """A sub-agent that works on behind the turn's end asks: the session says so, and is idle again once answered."""
     talk = Talk().begin().say(Alive(), cost()).say(asks())
     assert talk.statuses == ["running", "idle", "running", "waiting"]
+    talk.command("answer", request_id="r1", answer="allow")
+    assert talk.statuses[-1] == "idle"
 
 
 def test_what_a_resumed_agent_does_not_ask_again_is_withdrawn() -> None:
     talk = Talk(cut=cut(InterruptedRequest("old", "Bash", {})), recovering=True).begin()
-    assert talk.lane.state["pendingApprovals"] == 1
+    assert talk.state["pendingApprovals"] == 1
     talk.command("prompt", text="go on")
     talk.say(Alive(), cost())
     late = talk.command("answer", request_id="old", answer="allow")
     assert talk.of_type("approval_resolved") == [{"requestId": "old", "decision": "withdrawn", "by": "agent"}]
-    assert talk.lane.state["pendingApprovals"] == 0
+    assert talk.state["pendingApprovals"] == 0
     assert talk.receipts()[-1] == (late, "rejected", "answered already: withdrawn by agent")
 
 
 def test_a_setting_becomes_an_option() -> None:
     talk = Talk(model="old", metadata={"a": "b"}).begin()
-    talk.dialect.set_model = lambda model: b"model"  # type: ignore[method-assign]
     talk.command("set_model", text="new")
-    assert talk.lane.state["options"] == encode(Options(model="new", metadata={"a": "b"}))
+    assert talk.state["options"] == encode(Options(model="new", metadata={"a": "b"}))
 
 
 def test_a_setting_that_is_refused_becomes_none() -> None:
     talk = Talk().begin()
+    talk.agent.can = False
     talk.command("set_model", text="new")
-    assert "options" not in talk.lane.state
+    assert "options" not in talk.state
 
 
 def test_a_bug_in_a_command_costs_its_session_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,10 +146,10 @@ def test_a_bug_in_a_command_costs_its_session_only(monkeypatch: pytest.MonkeyPat
         ClaimedSession("s", "x", "p", make_options({}), False, None, 0, SessionTotal(), 0), lane, settings, ""
     )
 
-    def bug(_: InboxCommand) -> None:
+    def bug(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(session._talk, "deliver", bug)
+    monkeypatch.setattr(session._machine._commands, "receive", bug)
     session.deliver(InboxCommand(b"1-0", Command("c", "interrupt")))
     assert session.outcome is not None
     assert (session.outcome.status, session.outcome.reason) == (Status.ERROR, Reason.FAILED)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from agentrq.wire.commands import Command
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq_worker.ownership.interrupted_turn import read_stored_answers
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import Alive
-from agentrq_worker.session_types import InboxCommand, InterruptedRequest, InterruptedTurn
+from agentrq_worker.session import inputs
+from agentrq_worker.session.effects import PublishMessage, PublishReceipt
+from agentrq_worker.session_types import InterruptedRequest, InterruptedTurn
+from tests.worker.machine_talk import REDIS_MS, Talk, asks, cost
 from tests.worker.test_commands_kept import read_back
-from tests.worker.test_session_machine import Talk, asks, cost
 
 LS = {"command": "ls"}
 
 
 def ms_ago(seconds: float) -> int:
-    return int((time.time() - seconds) * 1000)
+    return REDIS_MS - int(seconds * 1000)
 
 
 def recovered(*asked: InterruptedRequest, fates: dict[str, str] | None = None, **options: Any) -> Talk:
@@ -33,8 +33,7 @@ def test_a_deadline_counts_from_the_first_asking() -> None:
     """It passed while the session had no owner: the agent that asks again is not given the time anew."""
     talk = recovered(InterruptedRequest("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50})
     talk.say(Alive(), asks("new"))
-    talk.talk.pass_deadlines()
-    talk.flush()
+    talk.wait(0)
     assert talk.of_type("approval_resolved") == [{"requestId": "old", "decision": "deny", "by": "deadline"}]
     assert talk.written[-1] == 'answer new "deny"'
 
@@ -42,8 +41,7 @@ def test_a_deadline_counts_from_the_first_asking() -> None:
 def test_a_deadline_that_has_not_passed_goes_on() -> None:
     talk = recovered(InterruptedRequest("old", "Bash", LS, ms_ago(10)), approvals={"deadlineS": 50})
     talk.say(Alive(), asks("new"))
-    talk.talk.pass_deadlines()
-    talk.flush()
+    talk.wait(0)
     assert talk.of_type("approval_resolved") == []
     assert talk.statuses[-1] == "waiting"
 
@@ -53,8 +51,7 @@ def test_a_deadline_decides_what_nobody_has_asked_again() -> None:
     talk = recovered(
         InterruptedRequest("old", "Bash", LS, ms_ago(100)), approvals={"deadlineS": 50, "onDeadline": "allow"}
     )
-    talk.talk.pass_deadlines()
-    talk.flush()
+    talk.wait(0)
     told = [{"requestId": "old", "decision": "allow", "by": "deadline"}]
     assert talk.of_type("approval_resolved") == told
     late = talk.command("answer", request_id="old", answer="deny")
@@ -90,20 +87,16 @@ async def test_an_answer_outlives_a_second_worker() -> None:
     """Given before the agent asked again, applied, and then its worker died: the next one has it still."""
     talk = recovered(InterruptedRequest("old", "Bash", LS))
     changed = {"decision": "allow", "input": {"command": "ls -l"}, "by": "alice"}
-    waiting = InboxCommand(b"1-0", Command("c1", "answer", request_id="old", answer=changed))
-    talk.talk.deliver(waiting)
-    (receipt,) = [entry for entry in talk.lane.waiting.peek(10, 1 << 20) if entry.kind == "r"]
-    assert receipt.fields  # in the same step: an answer that is applied is kept
-    kept = read_stored_answers(receipt.fields["kept"].decode())
-    found = await read_back(
-        ApprovalRequest("old", "Bash", LS), ApprovalResolved("old", "allow", "alice"), kept=kept
-    )  # fmt: skip
+    talk.command("answer", request_id="old", answer=changed)
+    receipt = next(effect for effect in talk.effects if isinstance(effect, PublishReceipt))
+    kept = read_stored_answers(receipt.fields["kept"].decode())  # in the same step: an answer that is applied is kept
+    found = await read_back(ApprovalRequest("old", "Bash", LS), ApprovalResolved("old", "allow", "alice"), kept=kept)
     assert [(one.request_id, one.answer, one.by) for one in found.asked] == [("old", changed, "alice")]
     assert found.fates == {"old": "allow by alice"}
     next_owner = recovered(*found.asked, fates=found.fates).say(Alive(), asks("new"))
     assert next_owner.written[-1].startswith('answer new {"decision": "allow", "input": {"command": "ls -l"}')
     next_owner.say(cost())
-    assert next_owner.talk.requests.kept == b""
+    assert next_owner.state["kept"] == b""
 
 
 async def test_a_request_asked_twice_is_read_back_once() -> None:
@@ -128,6 +121,8 @@ def test_no_depth_of_an_input_is_too_deep() -> None:
     for depth in range(900, 1100):
         deep = Raw(b'{"a":' * depth + b"1" + b"}" * depth)
         talk = recovered(InterruptedRequest("old", "Bash", deep), approvals=policy)
-        talk.dialect.says = [Alive(), DraftMessage("approval_request", ApprovalRequest("new", "Bash", deep))]
-        talk.talk.lines([b"{}"])
-        assert talk.talk.requests.pending in (1, 2)
+        request = DraftMessage("approval_request", ApprovalRequest("new", "Bash", deep))
+        talk.agent.says = [Alive(), request]
+        published = talk.machine.handle(inputs.LinesRead([b"{}"]), talk.now)
+        counts = [effect.fields.get("pendingApprovals") for effect in published if isinstance(effect, PublishMessage)]
+        assert counts in ([1], [2], [None])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,137 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrq.connection import connect_async
-from agentrq.wire.approval_policy import Policy, read_policy
-from agentrq.wire.commands import Command, Options, make_options
-from agentrq.wire.ids import Cursor
-from agentrq.wire.messages import (
-    ApprovalRequest,
-    ApprovalResolved,
-    Cost,
-    Init,
-    Question,
-    SessionTotal,
-    Text,
-    ToolCall,
-    ToolResult,
-)
+from agentrq.wire.messages import ApprovalResolved, Init, Question, Text, ToolCall, ToolResult
 from agentrq.wire.status import MOVES, Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import AgentProtocol, Alive, CommandRefused, Ended, ProtocolEvent, Write
-from agentrq_worker.session.machine import SessionMachine
-from agentrq_worker.session_types import ClaimedSession, InboxCommand, InterruptedRequest, InterruptedTurn, Outcome
-from agentrq_worker.settings import Settings
-from agentrq_worker.stream.event_log import EventLog
-from agentrq_worker.stream.publisher import Publisher
-
-
-class Scripted(AgentProtocol):
-    """A dialect that says what a test puts into `says` and writes the name of what it was asked for."""
-
-    def __init__(self) -> None:
-        self.says: list[ProtocolEvent] = []
-        self.can = True
-
-    def command(self, program: list[str], options: Options) -> list[str]:
-        return program
-
-    def prompt(self, text: str) -> bytes:
-        return f"prompt {text}".encode()
-
-    def _if_it_can(self, words: str) -> bytes:
-        if not self.can:
-            raise CommandRefused("it cannot")
-        return words.encode()
-
-    def steer(self, text: str) -> bytes:
-        return self._if_it_can(f"steer {text}")
-
-    def interrupt(self) -> bytes:
-        return self._if_it_can("interrupt")
-
-    def answer(self, request_id: str, answer: Any) -> bytes:
-        return self._if_it_can(f"answer {request_id} {json.dumps(answer)}")
-
-    def receive(self, line: bytes) -> list[ProtocolEvent]:
-        return self.says
-
-    def close(self, reason: str) -> list[DraftMessage]:
-        return []
-
-
-class Talk:
-    """A conversation with everything around it that a test looks at."""
-
-    def __init__(
-        self,
-        *,
-        cut: InterruptedTurn | None = None,
-        recovering: bool = False,
-        worker: Policy | None = None,
-        **options: Any,
-    ) -> None:
-        self.written: list[str] = []
-        self.outcomes: list[Outcome] = []
-        self.seen: list[dict[str, Any]] = []
-        publisher = Publisher(connect_async("redis://127.0.0.1:1"), Settings())
-        self.lane: EventLog = publisher.open_log("s", Cursor(1, 0), {"claim": "mine"})
-        chosen = make_options(options)
-        claimed = ClaimedSession("s", "x", "first", chosen, recovering, cut, 0, SessionTotal(), 0)
-        self.talk = SessionMachine(
-            claimed, chosen, self.lane, worker or read_policy(None),
-            lambda data: self.written.append(data.decode()), self.outcomes.append,
-        )  # fmt: skip
-        self.dialect = Scripted()
-        self._entries = 0
-
-    def begin(self) -> Talk:
-        self.talk.begin(self.dialect, 7)
-        self.flush()
-        return self
-
-    def say(self, *said: ProtocolEvent) -> Talk:
-        self.dialect.says = list(said)
-        self.talk.lines([b"{}"])
-        self.flush()
-        return self
-
-    def command(self, kind: Any, **members: Any) -> str:
-        self._entries += 1
-        command_id = f"c{self._entries}"
-        self.talk.deliver(InboxCommand(b"%d-0" % self._entries, Command(command_id, kind, **members)))
-        self.flush()
-        return command_id
-
-    def flush(self) -> None:
-        """What Redis would confirm."""
-        while entries := self.lane.waiting.peek(1000, 1 << 30):
-            # The script gives the end its cursor: its JSON begins behind it.
-            self.seen += [json.loads(b"{" * (entry.kind == "e") + text) for entry in entries for text in entry.jsons]
-            self.lane.confirm(entries)
-
-    @property
-    def statuses(self) -> list[str]:
-        return [event["status"] for event in self.seen if "status" in event]
-
-    def receipts(self) -> list[tuple[str, str, str | None]]:
-        return [(e["commandId"], e["outcome"], e.get("reason")) for e in self.seen if "outcome" in e]
-
-    def of_type(self, kind: str) -> list[dict[str, Any]]:
-        return [event["content"] for event in self.seen if event.get("type") == kind]
-
-
-def cost(turns: int = 1) -> DraftMessage:
-    return DraftMessage("cost", Cost(0.0, 1, 0, 0, 1, False, session_total=SessionTotal(0.0, 0, 0, turns)))
-
-
-def asks(request_id: str = "r1", command: str = "ls") -> DraftMessage:
-    return DraftMessage("approval_request", ApprovalRequest(request_id, "Bash", {"command": command}, "t1"))
+from agentrq_worker.providers.protocol import Alive, Ended, ProtocolEvent, TurnStarted, Write
+from agentrq_worker.session import inputs
+from agentrq_worker.session.effects import PublishMessage, WriteStdinAfterCommit
+from agentrq_worker.session_types import InterruptedRequest, Outcome
+from tests.worker.machine_talk import Talk, asks, cost, cut
 
 
 def test_a_turn() -> None:
     talk = Talk().begin()
-    assert talk.written == ["", "prompt first"]
+    assert talk.written == ["prompt first"]
     talk.say(Alive(), DraftMessage("text", Text("hi"))).say(cost())
     assert talk.statuses == ["running", "idle"]
     assert [event.get("type", "status") for event in talk.seen] == ["prompt", "status", "text", "cost", "status"]
@@ -168,22 +49,25 @@ def test_a_resumed_runner_that_says_that_it_is_there_has_begun_no_turn(said: Pro
     talk.say(said, DraftMessage("text", Text("hi"))).say(cost())
     assert talk.statuses == ["idle", "running", "idle"]
     talk.say(DraftMessage("text", Text("of a task in the background")))
+    assert talk.statuses[-1] == "idle"
+    talk.say(TurnStarted())
     assert talk.statuses[-1] == "running"
 
 
 def test_nothing_reaches_the_runner_before_redis_has_it() -> None:
-    talk = Talk()
-    talk.talk.begin(talk.dialect, 7)
-    assert talk.written == [""]
-    talk.flush()
-    assert talk.written == ["", "prompt first"]
+    talk = Talk().begin()
+    prompt, write = (
+        next(at for at, effect in enumerate(talk.effects) if isinstance(effect, kind))
+        for kind in (PublishMessage, WriteStdinAfterCommit)
+    )
+    assert prompt < write
 
 
 @pytest.mark.parametrize("can", [True, False])
 @pytest.mark.parametrize("mode", ["steer", "interrupt"])
 def test_modes_of_a_prompt_in_a_turn(mode: str, can: bool) -> None:
     talk = Talk().begin().say(Alive())
-    talk.dialect.can = can
+    talk.agent.can = can
     sid = talk.command("prompt", text="now", mode=mode)
     if not can:
         assert talk.receipts() == [(sid, "rejected", "it cannot")]
@@ -197,21 +81,27 @@ def test_modes_of_a_prompt_in_a_turn(mode: str, can: bool) -> None:
         assert talk.written[-1] == "prompt now"
 
 
-def test_a_runner_that_hears_nothing_gets_no_more() -> None:
+def test_a_runner_that_does_not_read_is_given_no_more() -> None:
     talk = Talk().begin().say(Alive())
-    talk.talk.deaf = lambda: "it is deaf"
     written = list(talk.written)
-    commands = [talk.command("prompt", text="now", mode=mode) for mode in ("queue", "steer", "interrupt")]
-    commands += [talk.command("set_model", text="large"), talk.command("interrupt")]
-    assert talk.receipts() == [(command, "rejected", "it is deaf") for command in commands]
+    commands = [
+        talk.command("prompt", text="now", mode=mode, unsent=1 << 30) for mode in ("queue", "steer", "interrupt")
+    ]
+    commands += [talk.command("set_model", text="large", unsent=1 << 30), talk.command("interrupt", unsent=1 << 30)]
+    assert talk.receipts() == [(command, "rejected", "the runner does not read its stdin") for command in commands]
     assert talk.written == written
     assert len(talk.of_type("prompt")) == 1
 
 
-def test_what_comes_when_the_runner_has_gone_is_not_applied() -> None:
+def test_a_command_to_a_runner_that_closed_its_stdin_is_rejected() -> None:
+    talk = Talk().begin().say(Alive()).feed(inputs.PipeClosed("stdin"))
+    sid = talk.command("interrupt")
+    assert talk.receipts() == [(sid, "rejected", "the runner has closed its stdin")]
+
+
+def test_a_command_after_the_runners_exit_has_no_receipt_here() -> None:
     """It has its receipt by the end of the session (``expired``), or by the next owner."""
-    talk = Talk().begin().say(Alive())
-    talk.talk.ending = True
+    talk = Talk().begin().say(Alive()).feed(inputs.RunnerExited())
     written = list(talk.written)
     for kind, members in (
         ("prompt", {"text": "now", "mode": "steer"}),
@@ -258,9 +148,9 @@ def test_an_approval_is_asked_answered_once_and_told() -> None:
 
 def test_an_answer_the_runner_cannot_take_leaves_the_request_open() -> None:
     talk = Talk().begin().say(Alive(), asks())
-    talk.dialect.can = False
+    talk.agent.can = False
     bad = talk.command("answer", request_id="r1", answer={"decision": "maybe"})
-    talk.dialect.can = True
+    talk.agent.can = True
     good = talk.command("answer", request_id="r1", answer="deny")
     assert talk.receipts() == [(bad, "rejected", "it cannot"), (good, "applied", None)]
 
@@ -289,24 +179,20 @@ def test_a_question_is_never_answered_by_policy() -> None:
 
 
 def test_a_deadline_decides() -> None:
-    talk = Talk(approvals={"deadlineS": 0.000001}).begin().say(Alive(), asks())
-    talk.talk.pass_deadlines()
-    talk.flush()
+    talk = Talk(approvals={"deadlineS": 5}).begin().say(Alive(), asks()).wait(4.9)
+    assert talk.of_type("approval_resolved") == []
+    talk.wait(0.2)
     assert talk.of_type("approval_resolved") == [{"requestId": "r1", "decision": "deny", "by": "deadline"}]
+    assert talk.statuses == ["running", "waiting", "running"]
 
 
-def cut(*asked: InterruptedRequest) -> InterruptedTurn:
-    return InterruptedTurn("first", [("t9", None)], list(asked), {})
-
-
-def test_recovery_marks_the_cut_turn_and_is_idle() -> None:
-    talk = Talk(cut=cut(), recovering=True)
-    talk.talk.close_cut_turn(cut())
-    talk.begin()
+def test_a_recovered_session_marks_its_cut_turn_and_is_idle() -> None:
+    talk = Talk(cut=cut(), recovering=True).begin()
     assert talk.of_type("tool_result")[0]["toolUseId"] == "t9"
     assert talk.of_type("error")[0]["code"] == "turn_interrupted"
     assert talk.statuses == ["idle"]
-    assert talk.written == [""]
+    assert talk.written == []
+    assert (talk.state["turn"], talk.state["lastTurn"]) == (0, "cut")
 
 
 @pytest.mark.parametrize("resume", ["provider-session", None])
@@ -332,17 +218,15 @@ def test_a_request_survives_its_worker(answered: str) -> None:
 
 def test_max_turns_ends_the_session() -> None:
     talk = Talk(max_turns=2).begin().say(Alive(), cost(1))
-    assert talk.outcomes == []
+    assert talk.outcome is None
     talk.command("prompt", text="again")
     talk.say(cost(2))
-    assert talk.outcomes == [Outcome(Status.DONE, Reason.MAX_TURNS)]
+    assert talk.outcome == Outcome(Status.DONE, Reason.MAX_TURNS)
 
 
 def test_max_turns_ends_a_session_that_is_to_leave() -> None:
-    talk = Talk(max_turns=1).begin().say(Alive())
-    talk.talk.leaving = True
-    talk.say(cost(1))
-    assert talk.outcomes[0] == Outcome(Status.DONE, Reason.MAX_TURNS)
+    talk = Talk(max_turns=1).begin().say(Alive()).leave().say(cost(1))
+    assert talk.outcome == Outcome(Status.DONE, Reason.MAX_TURNS)
 
 
 EVENTS: dict[str, Callable[[Talk], Any]] = {
@@ -363,7 +247,7 @@ EVENTS: dict[str, Callable[[Talk], Any]] = {
     "interrupt": lambda talk: talk.command("interrupt"),
     "answer": lambda talk: talk.command("answer", request_id="r1", answer="allow"),
     "wrong answer": lambda talk: talk.command("answer", request_id="zz", answer="allow"),
-    "cannot": lambda talk: setattr(talk.dialect, "can", not talk.dialect.can),
+    "cannot": lambda talk: setattr(talk.agent, "can", not talk.agent.can),
     "model": lambda talk: talk.command("set_model", text="m"),
 }
 
@@ -377,13 +261,10 @@ def test_every_walk_is_legal(walk: list[str], recovering: bool) -> None:
     talk.begin()
     for name in walk:
         EVENTS[name](talk)
-        assert (talk.talk.status is Status.IDLE) <= (not talk.talk.busy)
     before = [Status.STARTING, *map(Status, talk.statuses)]
     for current, following in itertools.pairwise(before):
         assert following in MOVES[current]
     known = [receipt[0] for receipt in talk.receipts()]
     assert len(known) == len(set(known))
-    talk.talk.end(Outcome(Status.DONE, Reason.STOPPED), 0)
-    talk.flush()
-    cursors = [int(event["cursor"].partition("-")[2]) for event in talk.seen if "cursor" in event]
-    assert cursors == list(range(1, len(cursors) + 1))
+    talk.gone()
+    assert talk.end[0] in ("done", "error")

@@ -10,7 +10,7 @@ import pytest
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.process import procfs
-from agentrq_worker.session import shell as sessions
+from agentrq_worker.session import command_handler, shell, timers
 from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import ClaimedSession, Outcome
 from agentrq_worker.settings import Provider, Settings
@@ -20,7 +20,8 @@ from tests.faults.waiting import a_lane
 async def end_of(redis_url: str, program: str, prompt: str, monkeypatch: pytest.MonkeyPatch, **limits: Any) -> Outcome:
     """How a session ends whose runner is a shell's program."""
     for name, value in limits.items():
-        monkeypatch.setattr(sessions, name, value)
+        for module in (shell, command_handler, timers):
+            monkeypatch.setattr(module, name, value, raising=False)
     settings = Settings(providers={"x": Provider(command=["/bin/sh", "-c", program])}, stop_grace_s=0.1)
     now = int(time.time() * 1000)
     async with a_lane(redis_url) as (lane, _):

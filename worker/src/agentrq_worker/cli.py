@@ -37,6 +37,7 @@ _HELP = {
     "beat_s": "Seconds between heartbeats.",
     "drain_s": "Seconds that turns have to finish when the worker is told to end.",
     "stop_grace_s": "Seconds a runner has to obey the protocol's stop.",
+    "handshake_s": "Seconds an agent has to be ready, and to end an interrupted turn.",
     "recovery_timeout_s": "Seconds after which a lost session that nobody takes ends.",
     "retention_s": "Seconds an ended session is kept.",
     "max_events": "Events kept of one session.",

@@ -60,6 +60,8 @@ class ClaimedSession(NamedTuple):
     """Owners lost in a row since the last whole turn, or since it was last resumed where no turn was cut."""
     total: SessionTotal
     started_at: int
+    ran_s: float = 0.0
+    """Seconds from the first start to this claim, by Redis's clock."""
     asked: Sequence[InterruptedRequest] = ()
     """What was asked in a turn that an owner before the last one did not finish, and is not answered yet."""
     fates: Mapping[str, str] = {}

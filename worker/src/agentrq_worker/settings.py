@@ -154,6 +154,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     """Time that turns have to finish when the worker is told to end."""
     stop_grace_s: float = 3.0
     """Time that a runner has to obey a stop, before SIGTERM to its process group."""
+    handshake_s: float = 60.0
+    """Time that an agent has to be ready for its first prompt, and to end a turn that was interrupted; then the session
+    ends in error.
+    """
     recovery_timeout_s: float = DEFAULT_RECOVERY_TIMEOUT_S
     """A lost or handed-over session that no worker takes for that long ends in error (`lost`). Clients need the same
     `AGENTRQ_RECOVERY_TIMEOUT_S`.

@@ -69,7 +69,10 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     Default: no limit.
     """
     idle_timeout_s: float | None = None
-    """Seconds after which an idle session ends (`done`, `idle_timeout`). Default: no limit."""
+    """Seconds after which an idle session ends (`done`, `idle_timeout`; `error` where its last turn was cut). While
+    background work of the agent runs, the session is not idle; work that reports nothing counts for an hour. Default:
+    no limit.
+    """
     on_interrupt: Literal["idle", "continue", "fail"] | None = None
     """What follows when the loss of a worker cut a turn: `idle` (the default) waits for a prompt, `continue` asks the
     agent to go on, `fail` ends the session.

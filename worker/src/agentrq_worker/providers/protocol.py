@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import StatusReport
@@ -120,6 +120,9 @@ class AgentProtocol(ABC):
     somebody sends one, so whatever `open` does must leave the runner idle.
     """
 
+    tells_turn_end: ClassVar[bool] = True
+    """Whether every turn ends with a `Cost`: then exit code 0 before it means that the turn was cut."""
+
     unsupported: Sequence[str] = ()
     """Options of the start that have no effect on this agent; told once, when it has begun."""
 
@@ -196,6 +199,10 @@ class AgentProtocol(ABC):
 
     def end_turn(self, reason: str) -> list[DraftMessage]:
         """The end of a turn that the agent did not tell, its `Cost` included; ``reason`` as in `TurnSeemsOver`."""
+        return []
+
+    def finish_texts(self) -> list[DraftMessage]:
+        """What has come of unfinished texts, as they stand: asked for once the agent is silent between turns."""
         return []
 
     @abstractmethod

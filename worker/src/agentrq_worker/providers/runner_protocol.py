@@ -49,6 +49,8 @@ _decode = msgspec.json.Decoder(_Line).decode
 class RunnerProtocol(AgentProtocol):
     """One runner's side of the conversation. `receive` never raises, whatever the line."""
 
+    tells_turn_end = False  # a simple runner just exits when it has answered
+
     def __init__(
         self,
         session_id: str,

@@ -1,82 +1,128 @@
-"""The agent asks, and is answered: by the policy, by an answer that came before, by a deadline, or not at all.
+"""The agent asks and is answered: by policy, by a stored answer, by a deadline, by people, or not at all.
 
-Owns what open requests do to status and stream. Which are open and who decides is open_requests.py's; a client's answer
-comes by prompt_queue.py.
+Owns what requests mean for the stream and the agent. Which are open and who decides is session/open_requests.py's; the
+statuses that follow are session/machine.py's.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-
-from agentrq.wire.approval_policy import Policy, read_policy
-from agentrq.wire.commands import Options
+from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from agentrq.wire.status import Status
-from agentrq_worker.providers.answers import summarize_answer
+from agentrq_worker.providers.answers import decision, summarize_answer
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused
+from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused
+from agentrq_worker.session.effects import Output, WriteLog
 from agentrq_worker.session.open_requests import AutomaticAnswer, OpenRequests
-from agentrq_worker.session.turn import TurnState
-from agentrq_worker.session_types import ClaimedSession, InterruptedTurn, Outcome
-from agentrq_worker.stream.event_log import EventLog
-
-log = logging.getLogger(__name__)
+from agentrq_worker.session_types import InboxCommand
 
 
-class ApprovalFlow(TurnState):
-    """A session's standing, with its approvals and questions."""
+class ApprovalFlow:
+    """The requests of one owner of a session, asked, answered and told."""
 
-    def __init__(
+    def __init__(self, requests: OpenRequests, output: Output) -> None:
+        self.requests = requests
+        self._output = output
+
+    def set_fields(self) -> None:
+        """The state says which requests are open, and which answers are stored."""
+        ids = self.requests.ids
+        self._output.set_field("pendingApprovals", len(ids))
+        self._output.set_field("openRequests", encode(ids))
+        self._output.set_field("kept", self.requests.kept)
+
+    def ask(
         self,
-        claimed: ClaimedSession,
-        options: Options,
-        lane: EventLog,
-        worker_policy: Policy,
-        write: Callable[[bytes], None],
-        over: Callable[[Outcome], None],
+        protocol: AgentProtocol,
+        draft: DraftMessage,
+        content: ApprovalRequest | Question,
+        now: float,
+        *,
+        heard: bool,
     ) -> None:
-        super().__init__(lane, write, over)
-        self._id = claimed.session_id
-        left: InterruptedTurn | ClaimedSession = claimed.cut or claimed
-        self.requests = OpenRequests(worker_policy, read_policy(options.approvals), left.asked, left.fates)
-
-    def _asked(self, draft: DraftMessage, content: ApprovalRequest | Question) -> None:
-        """The agent asks: policy, an answer that came before, or a person decides."""
-        public, decided = self.requests.ask(content)
+        """The agent asks. ``heard`` False: its turn is being interrupted, so nobody will answer."""
+        own_id = content.request_id
+        public, decided = self.requests.ask(content, now, nested=draft.parent_id is not None)
         content.request_id = public
-        self._lane.add_message(draft.type, content, draft.parent_id, {"pendingApprovals": self.requests.pending})
-        if decided is not None:
-            self._decide(public, decided)
-        elif self.status is Status.RUNNING:
-            self._move(Status.WAITING)
+        self.set_fields()
+        self._output.message(draft)
+        if not heard:
+            self._resolve(public, "withdrawn", "client")
+            self._output.write_after_commit(protocol.withdraw(own_id))
+        elif decided is not None:
+            self._decide(protocol, public, decided)
 
-    def pass_deadlines(self) -> None:
-        """Decide what has waited too long, as the policy says."""
-        for request_id, decided in self.requests.expired():
-            self._decide(request_id, decided)
+    def expire(self, protocol: AgentProtocol, now: float) -> bool:
+        """Decide what has waited too long, as the policy says; True if that is of an interrupted turn."""
+        due = self.requests.expire(now)
+        resumes = any(self.requests.own_id(request_id) is None for request_id, _ in due)
+        for request_id, decided in due:
+            self._decide(protocol, request_id, decided)
+        return resumes
 
-    def _decide(self, request_id: str, decided: AutomaticAnswer) -> None:
+    def _decide(self, protocol: AgentProtocol, request_id: str, decided: AutomaticAnswer) -> None:
         """Answer the agent without a client's command; one that has not asked again yet has its answer when it does."""
         own_id = self.requests.own_id(request_id)
         try:
-            data = b"" if own_id is None else self._speaker().answer(own_id, decided.answer)
+            data = b"" if own_id is None else protocol.answer(own_id, decided.answer)
         except CommandRefused as refused:
-            log.warning("session %s: request %s stays open: %s", self._id, request_id, refused)
-            if self.status is Status.RUNNING:
-                self._move(Status.WAITING)
+            self._output.add(WriteLog(f"request {request_id} stays open: {refused}"))
             return
         self._resolve(request_id, summarize_answer(decided.answer).decision, decided.by)
-        self._send(data)
+        self._output.write_after_commit(data)
 
-    def _withdrawn(self, content: ApprovalResolved) -> None:
-        public = self.requests.of_runner(content.request_id)
+    def answer(self, protocol: AgentProtocol, waiting: InboxCommand) -> bool:
+        """Somebody answers; True if that is of an interrupted turn, whose agent has to ask again.
+
+        Raises `CommandRefused` for what cannot be, or was, answered.
+        """
+        command = waiting.command
+        request_id, answer = command.request_id or "", command.answer
+        own_id, carried = self.requests.own_id(request_id), self.requests.carried(request_id)
+        if own_id is None and carried is None:
+            fate = self.requests.fate(request_id)
+            raise CommandRefused(f"answered already: {fate}" if fate else "no such request is open")
+        data = b"" if own_id is None else protocol.answer(own_id, answer)
+        said, by = summarize_answer(answer)
+        if carried is not None:
+            if carried.name:
+                decision(answer)
+            self.requests.keep_answer(request_id, answer, by)
+            self.set_fields()
+        self._output.receipt(waiting, "applied")
+        self._resolve(request_id, said, by)
+        self._output.write_after_commit(data)
+        return carried is not None
+
+    def close(self, own_id: str, decision: str, by: str) -> None:
+        """The agent says that one of its requests is closed."""
+        public = self.requests.public_id(own_id)
         if public is not None:
-            self._resolve(public, content.decision, content.by)
+            self._resolve(public, decision, by)
+
+    def close_of_tool(self, tool_use_id: str) -> None:
+        """A tool call has its result, so it needs no approval any more."""
+        for request_id in self.requests.of_tool(tool_use_id):
+            self._resolve(request_id, "withdrawn", "agent")
+
+    def withdraw(self, protocol: AgentProtocol | None, by: str, *, but_nested: bool = False) -> bytes:
+        """Nobody will answer what is open: it is told, and the agent is, by the bytes that come back.
+
+        ``but_nested``: leave open what sub-agents have asked.
+        """
+        ids = [one for one in self.requests.ids if not (but_nested and self.requests.is_nested(one))]
+        data = b"" if protocol is None else self.withdrawals(protocol, ids)
+        self.requests.forget_carried()
+        for request_id in ids:
+            self._resolve(request_id, "withdrawn", by)
+        self.set_fields()
+        return data
+
+    def withdrawals(self, protocol: AgentProtocol, ids: list[str]) -> bytes:
+        """What tells the agent that nobody will answer these requests."""
+        own_ids = (self.requests.own_id(request_id) for request_id in ids)
+        return b"".join(protocol.withdraw(own_id) for own_id in own_ids if own_id is not None)
 
     def _resolve(self, request_id: str, decision: str, by: str) -> None:
         self.requests.close(request_id, decision, by)
-        fields = {"pendingApprovals": self.requests.pending, "kept": self.requests.kept}
-        self._lane.add_message("approval_resolved", ApprovalResolved(request_id, decision, by), None, fields)
-        if not self.requests and self.status is Status.WAITING:
-            self._move(Status.RUNNING)
+        self.set_fields()
+        self._output.message(DraftMessage("approval_resolved", ApprovalResolved(request_id, decision, by)))

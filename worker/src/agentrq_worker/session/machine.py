@@ -1,236 +1,258 @@
-"""What is said between a session and its runner, and what it means, from the first line to the end.
+"""One owner's part of a session as a pure state machine: an input and the time come in, effects go out.
 
-Owns the meaning of the agent's messages, the beginning and the end. Its rooms: session/turn.py (status),
-session/approvals.py (approvals), prompt_queue.py (commands). Reads no pipe and starts nothing: lines come in, bytes go
-out by ``write``, the end is told by ``over`` (session/shell.py does both).
+Owns which part answers which input, and the session's beginning and end. Reads no pipe, starts nothing and knows no
+clock: session/shell.py performs the effects. Its parts: session/lifecycle.py (status, turns), session/agent_events.py,
+session/command_handler.py, session/timers.py.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
 
-from agentrq.wire.approval_policy import Policy
-from agentrq.wire.call_targets import NO_DIRECTORIES, Directories
+from agentrq.wire.approval_policy import Policy, read_policy
 from agentrq.wire.commands import Options
-from agentrq.wire.messages import (
-    LIVE_ONLY,
-    ApprovalRequest,
-    ApprovalResolved,
-    Cost,
-    Error,
-    Init,
-    Question,
-    SessionTotal,
-    ToolResult,
-)
+from agentrq.wire.messages import Error, ToolResult
 from agentrq.wire.status import Reason, Status, check_move
-from agentrq_worker.process.framing import LineTooLong
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import (
-    AgentProtocol,
-    Alive,
-    Ended,
-    Late,
-    Log,
-    ProtocolEvent,
-    TurnStarted,
-    Write,
-)
-from agentrq_worker.session.prompt_queue import PromptQueue
+from agentrq_worker.session import inputs
+from agentrq_worker.session.agent_events import AgentEvents
+from agentrq_worker.session.approvals import ApprovalFlow
+from agentrq_worker.session.command_handler import CommandHandler
+from agentrq_worker.session.effects import Effect, EndRunner, Output
+from agentrq_worker.session.lifecycle import Lifecycle, Phase
+from agentrq_worker.session.open_requests import OpenRequests
+from agentrq_worker.session.time_limits import TimeLimits
+from agentrq_worker.session.timers import Timers
+from agentrq_worker.session.turn import CUT, INTERRUPTED, WHOLE
 from agentrq_worker.session_types import ClaimedSession, InterruptedTurn, Outcome
 from agentrq_worker.start_policy import EVERYTHING, StartPolicy
-from agentrq_worker.stream.event_log import EventLog
 
-log = logging.getLogger(__name__)
-
-CONTINUE: Final = "You were interrupted in the middle of your work. Continue where you left off."
-_BEGINS_TURN: Final = frozenset(
-    {"text", "thinking", "text_delta", "thinking_delta", "tool_call", "approval_request", "question"}
-)
-_PLAIN: Final = LIVE_ONLY | {
-    "text", "thinking", "tool_call", "status", "compaction", "rate_limit", "error", "unknown"
-}  # fmt: skip
-"""Types that mean nothing to a session that is ``running`` already."""
+DEFAULT_MAX_RECOVERIES: Final = 3
+DEFAULT_HANDSHAKE_S: Final = 60.0
 
 
-class SessionMachine(PromptQueue):
-    """One writer's part of a session's talk, from its runner's first line to the end."""
+class SessionMachine:
+    """One owner's part of a session, from the claim to the last event."""
 
     def __init__(
         self,
         claimed: ClaimedSession,
         options: Options,
-        lane: EventLog,
+        epoch: int,
+        *,
         worker_policy: Policy,
-        write: Callable[[bytes], None],
-        over: Callable[[Outcome], None],
         start_policy: StartPolicy = EVERYTHING,
+        handshake_s: float = DEFAULT_HANDSHAKE_S,
+        now: float,
+        redis_ms: int,
     ) -> None:
-        super().__init__(claimed, options, lane, worker_policy, write, over, start_policy)
-        self.said_over = False
-        self._options = options
+        """``options``: the start's with the worker's defaults. ``now`` (monotonic) is ``redis_ms`` on Redis's clock."""
+        left: InterruptedTurn | ClaimedSession = claimed.cut or claimed
+        carried = [(request, now - max(0, redis_ms - request.asked_at) / 1000) for request in left.asked]
+        session_policy = read_policy(options.approvals)
+        requests = OpenRequests(worker_policy, session_policy, carried, left.fates)
+        self._output = Output()
+        limits = TimeLimits(options, handshake_s, claimed.ran_s, now)
+        self._life = Lifecycle(claimed, options, epoch, ApprovalFlow(requests, self._output), limits, self._output)
+        self._commands = CommandHandler(self._life, start_policy)
+        self._agent = AgentEvents(self._life, self._commands)
+        self._timers = Timers(self._life, self._commands, self._agent)
+
+    @property
+    def status(self) -> Status:
+        """Where the session stands."""
+        return self._life.status
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the session ends; None while it goes on."""
+        return self._life.outcome
+
+    def handle(self, given: inputs.Input, now: float) -> list[Effect]:
+        """What one input means, ``now`` being the time in monotonic seconds."""
+        life = self._life
+        if life.phase is Phase.CLOSED:
+            return []
+        life.now = now
+        if self._handlers[type(given)](self, given):
+            self._timers.set_next()
+        return self._output.take()
 
     # -- the beginning
 
-    def begin(
-        self, dialect: AgentProtocol, pid: int, enforced: str = "", directories: Directories = NO_DIRECTORIES
-    ) -> None:
-        """The runner runs: hand over the first prompt, or resume. ``enforced``: what its sandbox holds it to.
+    def _opened(self, _: inputs.Opened) -> bool:
+        """Close what an earlier owner left, and end what is not to be resumed any more."""
+        life, claimed, options = self._life, self._life.claimed, self._life.options
+        if life.phase is not Phase.OPEN:
+            return False
+        if claimed.unreadable is not None:
+            life.fail(claimed.unreadable, Reason.REFUSED)
+            return False
+        if claimed.cut is not None:
+            self._close_interrupted_turn(claimed.cut)
+            if options.on_interrupt == "fail":
+                life.fail("Interrupted: its worker was lost in a turn")
+                return False
+        most = DEFAULT_MAX_RECOVERIES if options.max_recoveries is None else options.max_recoveries
+        turns = options.max_turns
+        if claimed.recoveries > most:
+            lost = f"Its worker was lost {claimed.recoveries} times in a row (max_recoveries {most})"
+            life.fail(lost, Reason.LOST)
+        elif claimed.recovering and turns is not None and claimed.total.num_turns >= turns:
+            life.finish(Outcome(Status.DONE, Reason.MAX_TURNS))  # its worker was lost before it could say so
+        return False
 
-        ``directories``: what the paths of its calls are read against.
-        """
-        self._dialect = dialect
-        self.requests.directories = directories
-        claimed, cut = self._claimed, self._claimed.cut
-        fields: dict[str, Any] = {"pid": pid}
-        if enforced or claimed.recovering:  # the last owner may have held it to something else
-            fields["enforced"] = enforced
-        if claimed.recovering:
-            fields["pendingApprovals"] = self.requests.pending
-        self._write(dialect.open())
-        if not claimed.recovering:
-            self._hand_over(claimed.prompt, self._id, None, fields | {"prompted": 1})
-        elif cut is not None and self._options.on_interrupt == "continue":
-            text = CONTINUE if self._options.resume is not None else cut.prompt or claimed.prompt
-            self._hand_over(text, f"{self._id}-continue-{self._lane.epoch}", None, fields)
-        else:
-            if cut is None:  # it was idle and is again: the loss was not its doing
-                fields["recoveries"] = 0
-            self._move(Status.IDLE, fields)
-            self._next_turn()
-        early, self._early = self._early, []
-        for waiting in early:
-            self.deliver(waiting)
-
-    def close_cut_turn(self, cut: InterruptedTurn) -> None:
-        """Say that the last owner's turn was cut; no tool call stays without an answer."""
+    def _close_interrupted_turn(self, cut: InterruptedTurn) -> None:
+        """Say that the last owner's turn was cut; no tool call stays without a result."""
         for call, parent in cut.open_calls:
-            answer = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
-            self._lane.add_message("tool_result", answer, parent)
-        interrupted = Error("The turn was interrupted: its worker ended", "turn_interrupted")
-        self._lane.add_message("error", interrupted, None, {"turn": 0})
+            result = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
+            self._output.message(DraftMessage("tool_result", result, parent))
+        self._life.cut_turn(Error("The turn was interrupted: its worker ended", "turn_interrupted"), CUT)
 
-    # -- what the runner says
+    def _runner_started(self, given: inputs.RunnerStarted) -> bool:
+        self._output.set_field("pid", given.pid)
+        if given.enforced or self._life.claimed.recovering:  # the last owner may have had another sandbox
+            self._output.set_field("enforced", given.enforced)
+        self._life.approvals.requests.directories = given.directories
+        self._life.begin(given.protocol)
+        self._commands.receive_early()
+        return True
 
-    def lines(self, lines: Iterable[bytes | LineTooLong]) -> None:
-        """Lines of the runner's stdout that came together."""
-        assert self._dialect is not None
-        receive = self._dialect.receive
-        plain: list[DraftMessage] = []
-        for line in lines:
-            for said in receive(line) if isinstance(line, bytes) else _too_long(line):
-                if type(said) is DraftMessage and said.type in _PLAIN and self.status is Status.RUNNING:
-                    plain.append(said)
-                    continue
-                if plain:
-                    self._lane.add_messages(plain)
-                    plain.clear()
-                if type(said) is DraftMessage:
-                    self._publish(said)
-                else:
-                    self._heed(said)
-        if plain:
-            self._lane.add_messages(plain)
+    # -- in between
 
-    def _heed(self, said: ProtocolEvent) -> None:
-        """What a line means beside messages."""
-        if isinstance(said, TurnStarted):
-            self._alive()
-        elif isinstance(said, Alive):
-            if said.by_itself or self.busy or self.status is not Status.IDLE:
-                self._alive()
-        elif isinstance(said, Write):
-            self._write(said.data)
-        elif isinstance(said, Late):
-            self._came_late(said.text)
-        elif isinstance(said, Log):
-            log.info("session %s: runner: %s", self._id, said.text)
-        elif isinstance(said, Ended):
-            self.said_over = True
-            if said.error is not None:
-                self._finish(Outcome(Status.ERROR, Reason.FAILED, said.error))
-            else:
-                self._finish(Outcome(Status.DONE, Reason.COMPLETED))
+    def _lines_read(self, given: inputs.LinesRead) -> bool:
+        return self._agent.lines(given.lines)
 
-    def _publish(self, draft: DraftMessage) -> None:
-        """One message of the agent, and what it means for the session."""
-        kind, content = draft.type, draft.content
-        if self.status is Status.STARTING or (self.status is Status.IDLE and kind in _BEGINS_TURN):
-            self._alive()
-        if kind in LIVE_ONLY:
-            self._lane.add_messages((draft,))
-        elif isinstance(content, ApprovalRequest | Question):
-            self._asked(draft, content)
-        elif isinstance(content, ApprovalResolved):
-            self._withdrawn(content)
-        elif isinstance(content, Cost):
-            self._turn_over(content)
-        else:
-            fields = None
-            if isinstance(content, Init):
-                fields = _texts(providerSessionId=content.provider_session_id, model=content.model, cwd=content.cwd)
-            self._lane.add_message(kind, content, draft.parent_id, fields)
-            if isinstance(content, ToolResult) and self.requests:
-                for request_id in self.requests.of_tool(content.tool_use_id):  # it needs no approval any more
-                    self._resolve(request_id, "withdrawn", "agent")
+    def _command_received(self, given: inputs.CommandReceived) -> bool:
+        self._commands.receive(given.waiting, given.unsent)
+        return True
 
-    def _turn_over(self, cost: Cost) -> None:
-        fields: dict[str, Any] = {"turn": 0, "recoveries": 0}
-        if self.requests.kept:
-            fields["kept"] = ""
-        for request_id in [*self.requests.all_open(), *self.requests.forget_carried()]:
-            self._resolve(request_id, "withdrawn", "agent")
-        total = cost.session_total
-        if isinstance(total, SessionTotal):
-            fields |= {"costUsd": total.cost_usd, "inputTokens": total.input_tokens,
-                       "outputTokens": total.output_tokens, "numTurns": total.num_turns}  # fmt: skip
-        self._lane.add_message("cost", cost, None, fields)
-        self.busy = False
-        self.turn_began = None
-        most = self._options.max_turns
-        if most is not None and isinstance(total, SessionTotal) and total.num_turns >= most:
-            self._finish(Outcome(Status.DONE, Reason.MAX_TURNS))
-        if self.leaving and not self._late:
-            self._finish(Outcome(None, handed_over=True))
-        if not self._next_turn() and self.status is not Status.IDLE:
-            self.idle_since = time.monotonic()
-            self._move(Status.IDLE)
+    def _entry_unreadable(self, given: inputs.EntryUnreadable) -> bool:
+        if self._life.phase is Phase.OPEN:
+            self._output.entry_receipt(given.entry, given.command_id, given.command, "rejected", given.reason)
+        return False
+
+    def _timer_fired(self, given: inputs.TimerFired) -> bool:
+        self._timers.fire(given.reading_paused)
+        return True
+
+    def _pipe_closed(self, given: inputs.PipeClosed) -> bool:
+        if given.pipe == "stdin":
+            self._commands.stdin_closed = True
+        self._timers.close_pipe(given.pipe)
+        return True
 
     # -- the end
 
-    def farewell(self) -> bytes:
-        """What asks the runner to end."""
-        return b"" if self._dialect is None else self._dialect.stop()
+    def _stop_requested(self, _: inputs.StopRequested) -> bool:
+        self._life.finish(Outcome(Status.DONE, Reason.STOPPED))
+        return True
 
-    def close_calls(self, reason: str) -> None:
-        """No tool call stays without an answer."""
-        if self._dialect is not None:
-            for draft in self._dialect.close(reason):
-                self._lane.add_message(draft.type, draft.content, draft.parent_id)
+    def _leave_requested(self, given: inputs.LeaveRequested) -> bool:
+        self._life.leaving = True
+        if given.at_once:
+            self._life.finish(Outcome(None, handed_over=True))
+        self._life.leave_if_free()
+        return True
 
-    def end(self, outcome: Outcome, exit_code: int | None) -> None:
-        """Write the end, or that the session moves on."""
-        if outcome.status is None:
-            self.close_calls("Interrupted: the session moves to another worker")
+    def _failed(self, given: inputs.Failed) -> bool:
+        self._life.finish(given.outcome)
+        return True
+
+    def _stdin_overfull(self, _: inputs.StdinOverfull) -> bool:
+        self._life.fail("The runner does not read its stdin")
+        return True
+
+    def _runner_exited(self, _: inputs.RunnerExited) -> bool:
+        """What it said last may still end a turn, but it reads no further prompt."""
+        self._life.phase = Phase.ENDING
+        return True
+
+    def _ownership_lost(self, _: inputs.OwnershipLost) -> bool:
+        self._life.phase = Phase.CLOSED
+        self._output.add(EndRunner(b""))
+        return False
+
+    def _runner_gone(self, given: inputs.RunnerGone) -> bool:
+        """Close and tell all that is open, then write the end, or that the session moves on."""
+        life, output = self._life, self._output
+        moves = life.outcome is not None and life.outcome.handed_over
+        why = "moves to another worker" if moves else "ended before the tool answered"
+        calls_open = False
+        for draft in life.protocol.close(f"Interrupted: the session {why}") if life.protocol is not None else ():
+            calls_open = calls_open or draft.type == "tool_result"
+            output.message(draft)
+        if life.background:
+            text = f"Background work of the agent was ended: {', '.join(life.background)}"
+            output.message(DraftMessage("error", Error(text, "background_ended")))
+        if moves:
             # Without token and claim the state knows no owner: this is the last that is written from here.
-            self._move(
-                Status.RECOVERING, {"worker": "", "token": "", "claim": "", "pendingApprovals": self.requests.pending}
-            )
-            return
+            for name in ("worker", "token", "claim"):
+                output.set_field(name, "")
+            life.approvals.set_fields()
+            life.move(Status.RECOVERING)
+        else:
+            self._end(given, calls_open)
+        life.phase = Phase.CLOSED
+        return False
+
+    def _end(self, given: inputs.RunnerGone, calls_open: bool) -> None:
+        life, output = self._life, self._output
+        outcome = life.outcome or given.explained or self._outcome_of_exit(given.exit_code, calls_open)
+        if life.turn.is_open and life.protocol is not None:
+            whole = outcome.reason is Reason.COMPLETED
+            life.end_turn_with_session(INTERRUPTED if outcome.reason is Reason.STOPPED else WHOLE if whole else CUT)
+        life.approvals.withdraw(None, "client" if outcome.reason is Reason.STOPPED else "agent")
+        if life.turn.last == CUT and outcome.status is Status.DONE and outcome.reason is not Reason.STOPPED:
+            outcome = Outcome(Status.ERROR, Reason.FAILED, f"Its last turn was cut, then: {_words(outcome)}")
+        assert outcome.status is not None
         assert outcome.reason is not None
-        self.close_calls("Interrupted: the session ended before the tool answered")
-        check_move(self.status, outcome.status, outcome.reason)
-        fields = {} if exit_code is None else {"exitCode": exit_code}
-        self._lane.add_end(outcome.status, outcome.reason, outcome.error, fields)
+        check_move(life.status, outcome.status, outcome.reason)
+        if given.exit_code is not None:
+            output.set_field("exitCode", given.exit_code)
+        output.end(outcome.status, outcome.reason, outcome.error)
+        life.outcome = outcome
+
+    def _outcome_of_exit(self, code: int | None, calls_open: bool) -> Outcome:
+        """What it means that the runner ended by itself."""
+        if code is None:
+            return Outcome(Status.ERROR, Reason.FAILED, "The runner was not started")
+        if code < 0:
+            return Outcome(Status.ERROR, Reason.FAILED, f"Killed by {_signal_name(-code)}")
+        if code > 0:
+            return Outcome(Status.ERROR, Reason.FAILED, f"Exit code: {code}")
+        tells = self._agent.told_turn_end or calls_open or self._life.agent.tells_turn_end
+        if self._life.turn.is_open and tells:
+            return Outcome(Status.ERROR, Reason.FAILED, "The runner ended in the middle of a turn (exit code 0)")
+        return Outcome(Status.DONE, Reason.COMPLETED)
+
+    _handlers: ClassVar[dict[type, Callable[[Any, Any], bool]]] = {
+        inputs.Opened: _opened,
+        inputs.RunnerStarted: _runner_started,
+        inputs.LinesRead: _lines_read,
+        inputs.CommandReceived: _command_received,
+        inputs.EntryUnreadable: _entry_unreadable,
+        inputs.TimerFired: _timer_fired,
+        inputs.PipeClosed: _pipe_closed,
+        inputs.StopRequested: _stop_requested,
+        inputs.LeaveRequested: _leave_requested,
+        inputs.Failed: _failed,
+        inputs.StdinOverfull: _stdin_overfull,
+        inputs.RunnerExited: _runner_exited,
+        inputs.OwnershipLost: _ownership_lost,
+        inputs.RunnerGone: _runner_gone,
+    }
+    """The method of each input; True where a time limit may have changed."""
 
 
-def _too_long(line: LineTooLong) -> tuple[DraftMessage]:
-    text = f"A line of {line.bytes} bytes is over the limit"
-    return (DraftMessage("error", Error(text, "line_too_long", bytes=line.bytes)),)
+def _words(outcome: Outcome) -> str:
+    return str(outcome.reason or "").replace("_", " ")
 
 
-def _texts(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
+def _signal_name(number: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"

@@ -1,12 +1,11 @@
-"""What an agent has asked and nobody has answered yet, who decided the rest, and what a cut turn left open. Pure.
+"""What an agent has asked and nobody has answered yet, who decided the rest, and what an interrupted turn left. Pure.
 
-Owns the requests' ids and fates, and what policy and deadlines say of them (approval_policy.py). Does not own statuses,
-messages or the runner's language: session/approvals.py tells those.
+Owns the requests' ids and fates, and what policy and deadlines say of them (session/approval_policy.py). Does not own
+statuses, messages or the agent's language: session/approvals.py tells those. Times are monotonic, in seconds.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -24,119 +23,159 @@ REMEMBERED: Final = 1000
 class _Open:
     """An approval request or question that waits for its answer."""
 
-    def __init__(self, own_id: str, tool_use_id: str | None, deadline: float | None) -> None:
+    def __init__(self, own_id: str, tool_use_id: str | None, deadline: float | None, nested: bool) -> None:
         self.own_id = own_id
-        """The runner's id for it."""
+        """The agent's id for it."""
         self.tool_use_id = tool_use_id
         self.deadline = deadline
-        """In seconds since the epoch, as it outlives workers."""
+        self.nested = nested
+        """A sub-agent asks."""
+
+
+class _Carried(NamedTuple):
+    """A request of an interrupted turn that the resumed agent has not asked again, and since when it is open."""
+
+    request: InterruptedRequest
+    since: float
 
 
 class AutomaticAnswer(NamedTuple):
-    """An answer that needs nobody: of the policy, a deadline, or one that came before the question."""
+    """An automatic answer: from policy, a deadline, or one stored before the agent asked again."""
 
     answer: Any
     by: str
 
 
 class OpenRequests:
-    """The requests of one writer of a session, by the ids that clients know."""
+    """The requests of one owner of a session, by the ids that clients know. True while the agent waits for one."""
 
     def __init__(
         self,
         worker: Policy,
         session: Policy,
-        carried: Iterable[InterruptedRequest] = (),
+        carried: Iterable[tuple[InterruptedRequest, float]] = (),
         fates: Mapping[str, str] | None = None,
     ) -> None:
-        """``carried`` and ``fates`` are what earlier owners left."""
+        """``carried`` and ``fates`` are what earlier owners left, with since when each request is open."""
         self._worker = worker
         self._session = session
         self.directories = NO_DIRECTORIES
-        """What the paths of the agent's calls are read against."""
+        """What the paths of calls are read against; the runner's launch knows them."""
         self._timed = session if session.deadline_s is not None else worker
         self._open: dict[str, _Open] = {}
         self._closed: dict[str, str] = dict(fates or {})
-        self._carried = list(carried)
+        self._carried = [_Carried(request, since) for request, since in carried]
 
     def __bool__(self) -> bool:
         return bool(self._open)
 
     @property
-    def may_expire(self) -> bool:
-        """Requests may be decided by time."""
-        return self._timed.deadline_s is not None
+    def ids(self) -> list[str]:
+        """The requests that an answer may still be given to, those of an interrupted turn included."""
+        return [*self._open, *(one.request.request_id for one in self._carried if one.request.answer is None)]
 
     @property
-    def pending(self) -> int:
-        """How many requests an answer may still be given to."""
-        return len(self._open) + sum(carried.answer is None for carried in self._carried)
+    def waits_for_people(self) -> bool:
+        """A request of an interrupted turn has no answer yet."""
+        return any(one.request.answer is None for one in self._carried)
 
     @property
     def kept(self) -> bytes:
-        """The answers stored for the resumed agent to ask again, as the state has them (see interrupted_turn.py)."""
-        kept = {one.request_id: [one.answer, one.by] for one in self._carried if one.answer is not None}
+        """The answers stored for the resumed agent to ask again, as the state has them."""
+        kept = {one.request_id: [one.answer, one.by] for one, _ in self._carried if one.answer is not None}
         return encode(kept) if kept else b""
 
-    def ask(self, content: ApprovalRequest | Question) -> tuple[str, AutomaticAnswer | None]:
-        """The agent asks: the id that clients know it by, and the answer where one is there already."""
+    @property
+    def deadline(self) -> float | None:
+        """When the next request is decided by time."""
+        if self._timed.deadline_s is None:
+            return None
+        due = [opened.deadline for opened in self._open.values() if opened.deadline is not None]
+        due += [one.since + self._timed.deadline_s for one in self._carried if one.request.answer is None]
+        return min(due, default=None)
+
+    def ask(
+        self, content: ApprovalRequest | Question, now: float, *, nested: bool = False
+    ) -> tuple[str, AutomaticAnswer | None]:
+        """The agent asks: the id that clients know it by, and the answer where there is one already.
+
+        ``nested``: one of its sub-agents does.
+        """
         is_approval = isinstance(content, ApprovalRequest)
         name = content.name if isinstance(content, ApprovalRequest) else ""
         given = approval_policy.plain(content.input if isinstance(content, ApprovalRequest) else content.questions)
         tool = content.tool_use_id if isinstance(content, ApprovalRequest) else None
         earlier = next(
-            (one for one in self._carried if approval_policy.same_call(name, given, one.name, one.input)), None
+            (
+                one
+                for one in self._carried
+                if approval_policy.same_call(name, given, one.request.name, one.request.input)
+            ),
+            None,
         )
-        public, since = content.request_id, time.time()
+        since, public = now, content.request_id
         if earlier is not None:
             self._carried.remove(earlier)
-            if earlier.answer is None:
+            if earlier.request.answer is None:
                 # The same request, asked again: who was shown it may still answer it, and no later than before.
-                public, since = earlier.request_id, earlier.asked_at / 1000
-        self._open[public] = _Open(content.request_id, tool if isinstance(tool, str) else None, self._deadline(since))
-        if earlier is not None and earlier.answer is not None:
-            return public, AutomaticAnswer(earlier.answer, earlier.by)
-        decision = (
-            approval_policy.decide(self._worker, self._session, name, given, self.directories) if is_approval else "ask"
-        )
+                public, since = earlier.request.request_id, earlier.since
+        if earlier is None or earlier.request.answer is not None:
+            public = self._unused(public)
+        tool = tool if isinstance(tool, str) else None
+        self._open[public] = _Open(content.request_id, tool, self._deadline(since), nested)
+        if earlier is not None and earlier.request.answer is not None:
+            return public, AutomaticAnswer(earlier.request.answer, earlier.request.by)
+        if not is_approval:
+            return public, None
+        decision = approval_policy.decide(self._worker, self._session, name, given, self.directories)
         return public, None if decision == "ask" else AutomaticAnswer(decision, "policy")
+
+    def _unused(self, request_id: str) -> str:
+        """The id itself, or one made of it where the session has given it before."""
+        known = {*self._open, *self._closed, *(one.request.request_id for one in self._carried)}
+        public, count = request_id, 1
+        while public in known:
+            count += 1
+            public = f"{request_id}~{count}"
+        return public
 
     def _deadline(self, since: float) -> float | None:
         return None if self._timed.deadline_s is None else since + self._timed.deadline_s
 
-    def expired(self) -> list[tuple[str, AutomaticAnswer]]:
+    def expire(self, now: float) -> list[tuple[str, AutomaticAnswer]]:
         """The requests whose deadline has passed, each named once, and what is decided then.
 
-        Those of a cut turn, which nobody has asked again yet, are answered by it when they are.
+        Those of an interrupted turn, which nobody has asked again yet, are answered by it when they are.
         """
-        now, decided = time.time(), AutomaticAnswer(self._timed.on_deadline, "deadline")
+        decided = AutomaticAnswer(self._timed.on_deadline, "deadline")
         due: list[tuple[str, AutomaticAnswer]] = []
         for request_id, opened in self._open.items():
             if opened.deadline is not None and opened.deadline <= now:
                 opened.deadline = None
                 due.append((request_id, decided))
-        for carried in list(self._carried):
-            deadline = self._deadline(carried.asked_at / 1000)
-            if deadline is not None and deadline <= now and self.keep_answer(carried.request_id, *decided):
-                due.append((carried.request_id, decided))
+        for request, since in list(self._carried):
+            deadline = self._deadline(since)
+            if deadline is not None and deadline <= now and self.keep_answer(request.request_id, *decided):
+                due.append((request.request_id, decided))
         return due
 
     def own_id(self, request_id: str) -> str | None:
-        """The runner's id for an open request; None for one that is not open."""
+        """The agent's id for an open request; None for one that is not open."""
         opened = self._open.get(request_id)
         return None if opened is None else opened.own_id
 
-    def of_runner(self, own_id: str) -> str | None:
-        """The id that clients know for a request of the runner's."""
+    def is_nested(self, request_id: str) -> bool:
+        """Whether an open request is a sub-agent's."""
+        opened = self._open.get(request_id)
+        return opened is not None and opened.nested
+
+    def public_id(self, own_id: str) -> str | None:
+        """The id that clients know for an open request of the agent."""
         return next((key for key, opened in self._open.items() if opened.own_id == own_id), None)
 
     def of_tool(self, tool_use_id: str) -> list[str]:
         """The open requests about one tool call."""
         return [key for key, opened in self._open.items() if opened.tool_use_id == tool_use_id]
-
-    def all_open(self) -> list[str]:
-        """Every open request."""
-        return list(self._open)
 
     def close(self, request_id: str, decision: str, by: str) -> None:
         """A request has its fate."""
@@ -150,19 +189,20 @@ class OpenRequests:
         return self._closed.get(request_id)
 
     def keep_answer(self, request_id: str, answer: Any, by: str) -> bool:
-        """An answer to a request of a cut turn: should the resumed agent ask the same again it has it at once."""
-        for at, carried in enumerate(self._carried):
-            if carried.request_id == request_id and carried.answer is None:
-                self._carried[at] = carried._replace(answer=answer, by=by)
+        """An answer to a request of an interrupted turn: the resumed agent has it at once if it asks the same again."""
+        for at, (request, since) in enumerate(self._carried):
+            if request.request_id == request_id and request.answer is None:
+                self._carried[at] = _Carried(request._replace(answer=answer, by=by), since)
                 return True
         return False
 
-    def waits_to_be_asked(self, request_id: str) -> InterruptedRequest | None:
-        """A request of a cut turn that has no answer yet."""
-        return next((one for one in self._carried if one.request_id == request_id and one.answer is None), None)
+    def carried(self, request_id: str) -> InterruptedRequest | None:
+        """A request of an interrupted turn that has no answer yet."""
+        return next(
+            (one for one, _ in self._carried if one.request_id == request_id and one.answer is None),
+            None,
+        )
 
-    def forget_carried(self) -> list[str]:
-        """The turn is over: what the resumed agent did not ask again, and nobody answered."""
-        unasked = [carried.request_id for carried in self._carried if carried.answer is None]
+    def forget_carried(self) -> None:
+        """The turn is over: what the resumed agent did not ask again is not asked any more."""
         self._carried.clear()
-        return unasked

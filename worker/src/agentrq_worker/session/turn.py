@@ -1,69 +1,88 @@
-"""Where a session stands with its runner: status, the turn under way, bytes that go out after what was said of them.
+"""The turn under way: since when, whether somebody interrupts it, and how the last one ended. Pure.
 
-Owns the status and its moves. Does not own what is said (session/machine.py), asked (session/approvals.py) or ordered
-(prompt_queue.py).
+Owns a turn's beginning, end and times. Does not own statuses or events (session/machine.py).
 """
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable
-from typing import Any
+from typing import Final
 
-from agentrq.wire.status import Status, check_move
-from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused, as_sent
-from agentrq_worker.session_types import Outcome
-from agentrq_worker.stream.event_log import EventLog
+WHOLE: Final = "whole"
+INTERRUPTED: Final = "interrupted"
+FAILED: Final = "failed"
+CUT: Final = "cut"
+"""The process, the worker or the time ended before the turn did: the work is not done."""
 
 
-class TurnState:
-    """The status, the turn and the runner's ear of one writer of a session."""
+class Turn:
+    """The turns of one owner of a session, one after the other. Times are monotonic, in seconds."""
 
-    def __init__(self, lane: EventLog, write: Callable[[bytes], None], over: Callable[[Outcome], None]) -> None:
-        self.status = Status.STARTING
-        self.busy = False
+    def __init__(self, *, is_open: bool, last: str | None, timeout_s: float | None) -> None:
+        """``is_open``: an earlier owner's turn was under way; ``last``: how the one before that ended."""
+        self.is_open = is_open
         """A turn is under way, or a prompt for it has been handed over."""
-        self.turn_began: float | None = None
-        self.idle_since = time.monotonic()
-        self.leaving = False
-        self.ending = False
-        """No further prompt is handed over: the session is over, or its runner has gone."""
-        self._lane = lane
-        self._write = write
-        self._over = over
-        self._dialect: AgentProtocol | None = None
+        self.last = last
+        self.began: float | None = None
+        self.obey_by: float | None = None
+        """When an interrupted turn must have ended."""
+        self._interrupted_as: str | None = None
+        self._timeout_s = timeout_s
+        self._ran_over = False
 
-    def interrupt(self) -> bool:
-        """End the turn under way by the worker's own will; False where the provider cannot."""
-        try:
-            self._send(as_sent(self._speaker().interrupt()).data)
-        except CommandRefused:
-            return False
-        return True
+    @property
+    def interrupted(self) -> bool:
+        """Somebody interrupts the turn under way, and it has not ended yet."""
+        return self._interrupted_as is not None
 
-    def _speaker(self) -> AgentProtocol:
-        assert self._dialect is not None
-        return self._dialect
+    @property
+    def ran_over(self) -> bool:
+        """The turn's time is over, and it was interrupted for that."""
+        return self._ran_over
 
-    def _send(self, data: bytes) -> None:
-        """Write once what was said of it is in Redis: a worker that dies here doubles nothing."""
-        self._lane.after_commit(functools.partial(self._write, data))
+    @property
+    def deadline(self) -> float | None:
+        """When the turn's time is over; None where there is no limit, or it has been acted on."""
+        if self._timeout_s is None or self.began is None or self._ran_over:
+            return None
+        return self.began + self._timeout_s
 
-    def _alive(self) -> None:
-        """The runner works: whatever it was before, the turn is under way now."""
-        if not self.busy:
-            self.busy = True
-            self.turn_began = time.monotonic()
-        if self.status in (Status.STARTING, Status.IDLE):
-            self._move(Status.RUNNING, {"turn": 1})
+    def begin(self, now: float) -> None:
+        """A turn begins."""
+        self.is_open = True
+        self.began = now
+        self._calm()
 
-    def _move(self, status: Status, fields: dict[str, Any] | None = None) -> None:
-        if status is not self.status:
-            check_move(self.status, status)
-            self.status = status
-            self._lane.add_status(status, fields)
+    def interrupt(self, obey_by: float) -> None:
+        """A user ends the turn; it has until ``obey_by``."""
+        self._interrupted_as = self._interrupted_as or INTERRUPTED
+        self.obey_by = min(obey_by, self.obey_by or obey_by)
 
-    def _finish(self, outcome: Outcome) -> None:
-        self.ending = True
-        self._over(outcome)
+    def run_over(self, obey_by: float) -> None:
+        """The turn's time is over: it is interrupted, and has until ``obey_by``."""
+        self._ran_over = True
+        self._interrupted_as = CUT
+        self.obey_by = obey_by
+
+    def interrupt_refused(self) -> None:
+        """The agent does not end its turn for a user."""
+        if not self._ran_over:
+            self._calm()
+
+    def end(self, *, is_error: bool) -> None:
+        """The agent has ended its turn; one that ran to its end in spite of an interrupt is whole."""
+        self.last = (self._interrupted_as or FAILED) if is_error else WHOLE
+        self._close()
+
+    def end_as(self, last: str) -> None:
+        """The turn ends, but not by the agent's word."""
+        self.last = last
+        self._close()
+
+    def _close(self) -> None:
+        self.is_open = False
+        self.began = None
+        self._calm()
+
+    def _calm(self) -> None:
+        self.obey_by = self._interrupted_as = None
+        self._ran_over = False

@@ -1,0 +1,117 @@
+"""What the session machine is told: one class an input. Owns shapes only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from agentrq.wire.call_targets import NO_DIRECTORIES, Directories
+from agentrq_worker.process.framing import LineTooLong
+from agentrq_worker.providers.protocol import AgentProtocol
+from agentrq_worker.session_types import InboxCommand, Outcome
+
+
+class Opened(NamedTuple):
+    """The session's life begins here; nothing has been spawned yet."""
+
+
+class RunnerStarted(NamedTuple):
+    """The runner runs and can be spoken with.
+
+    ``enforced``: what its sandbox holds it to, for people. ``directories``: what the paths of calls are read against.
+    """
+
+    protocol: AgentProtocol
+    pid: int
+    enforced: str = ""
+    directories: Directories = NO_DIRECTORIES
+
+
+class LinesRead(NamedTuple):
+    """All lines of one read of the runner's stdout."""
+
+    lines: Sequence[bytes | LineTooLong]
+
+
+class CommandReceived(NamedTuple):
+    """A command from the inbox. ``unsent``: bytes that wait for the runner to read its stdin."""
+
+    waiting: InboxCommand
+    unsent: int = 0
+
+
+class EntryUnreadable(NamedTuple):
+    """An inbox entry that is not a command, although its id can be read."""
+
+    entry: bytes
+    command_id: str
+    command: str
+    reason: str
+
+
+class StopRequested(NamedTuple):
+    """Somebody asks for the session's end."""
+
+
+class LeaveRequested(NamedTuple):
+    """The worker ends: hand the session over once nothing is under way, or ``at_once``."""
+
+    at_once: bool
+
+
+class TimerFired(NamedTuple):
+    """The time that `SetTimer` named has come. ``reading_paused``: the runner's stdout is not read for now."""
+
+    reading_paused: bool = False
+
+
+class PipeClosed(NamedTuple):
+    """The runner has closed its ``stdin`` or its ``stdout`` and has not ended yet."""
+
+    pipe: str
+
+
+class StdinOverfull(NamedTuple):
+    """More waits for the runner's stdin than the worker may hold."""
+
+
+class RunnerExited(NamedTuple):
+    """The runner's process has ended; what it wrote last may still come."""
+
+
+class RunnerGone(NamedTuple):
+    """Nothing more comes: the last input of a session. ``exit_code`` None where nothing was spawned.
+
+    ``explained``: the end that an exit means which came before the agent itself, as of a sandbox that failed.
+    """
+
+    exit_code: int | None = None
+    explained: Outcome | None = None
+
+
+class OwnershipLost(NamedTuple):
+    """Another owner has the session, or nobody: nothing more can be written."""
+
+
+class Failed(NamedTuple):
+    """The session cannot go on: its runner cannot be started, or the worker has a fault."""
+
+    outcome: Outcome
+
+
+Input: TypeAlias = (
+    Opened
+    | RunnerStarted
+    | LinesRead
+    | CommandReceived
+    | EntryUnreadable
+    | StopRequested
+    | LeaveRequested
+    | TimerFired
+    | PipeClosed
+    | StdinOverfull
+    | RunnerExited
+    | RunnerGone
+    | OwnershipLost
+    | Failed
+)
