@@ -534,8 +534,8 @@ def test_a_signal_never_hits_a_later_process_of_the_same_pid() -> None:
     assert me
     assert procfs.send(me._replace(starttime=me.starttime - 1), signal.SIGKILL) is False
     assert procfs.send(me, 0) is True
-    assert procfs.is_running(me.ident)
-    assert not procfs.is_running((me.pid, me.starttime - 1))
+    assert not procfs.is_gone(me.ident)
+    assert procfs.is_gone((me.pid, me.starttime - 1))
 
 
 def test_the_stat_of_a_process_with_an_odd_name(tmp_path: os.PathLike[str]) -> None:

@@ -7,6 +7,7 @@ found. It needs no list of runners: a mark names the worker by pid and start tim
 beginning. While it waits it looks now and then for what other workers left that ended together with their guardians.
 """
 
+import functools
 import os
 import select
 import signal
@@ -131,11 +132,11 @@ def sweep() -> int:
 
 
 def _leftovers(known: Signs | None = None) -> list[procfs.Stat]:
-    """What is left of workers that are gone.
+    """What is left of workers that have certainly ended.
 
     Known by their marks or tags and the owners' start times, never by names; only this user's processes, and only those
-    of this pid namespace: to a host, the owner's pid in a container's mark is another process, or none. ``known`` is
-    for who looks again and again: the signs of processes that were there before are not read a second time.
+    of this PID namespace: to a host, the owner's pid in a container's mark is another process, or none. An owner that
+    cannot be seen may live. ``known`` keeps the signs of processes between calls, so that they are read once.
     """
     here = _pid_namespace("self")
     table = procfs.snapshot()
@@ -144,14 +145,18 @@ def _leftovers(known: Signs | None = None) -> list[procfs.Stat]:
     signs: Signs = {} if known is None else known
     signs.clear()
 
+    @functools.cache
+    def all_seen() -> bool:
+        return procfs.sees_all(table)
+
     def is_leftover(process: procfs.Stat) -> bool:
         seen = before.get(process.ident)
         if seen is None:
             seen = procfs.parse_mark(procfs.read_mark(process.pid)), procfs.read_tag(process.pid) >> 32
         mark, tag = signs[process.ident] = seen
-        # Without a mark its environment was cleaned: the tag says as much.
-        gone = not procfs.is_running(mark.worker) if mark is not None else tag != 0 and tag not in living
-        return gone and _pid_namespace(str(process.pid)) == here
+        # Without a mark its environment was cleaned. The tag names its worker too, but only among those that are seen.
+        unowned = tag != 0 and tag not in living and all_seen() if mark is None else procfs.is_gone(mark.worker)
+        return unowned and here != "" and _pid_namespace(str(process.pid)) == here
 
     return procfs.kin(table, is_leftover)
 

@@ -19,8 +19,16 @@ from typing import NamedTuple
 
 MARK_VARIABLE = "AGENTRQ_RUNNER_MARK"
 
-AVAILABLE = os.path.exists("/proc/self/stat")
-"""Whether there is a Linux /proc."""
+
+def _is_ours_to_read() -> bool:
+    try:
+        return os.path.exists("/proc/self/stat") and os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
+
+
+AVAILABLE = _is_ours_to_read()
+"""Whether there is a Linux /proc of this process's own PID namespace."""
 
 MANAGED: set[int] = set()
 """Children of this process in sessions of their own that somebody here waits for; `reap_strays` leaves them alone."""
@@ -28,6 +36,7 @@ MANAGED: set[int] = set()
 _LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # CONFIG_PROC_CHILDREN
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36  # linux/prctl.h
 _MANY = 32
+_HIDE_NOTHING = (b"hidepid=0", b"hidepid=off")
 _TAGGED = 1 << 60  # microseconds: far above any real limit
 _subreaper = False
 
@@ -78,10 +87,40 @@ def read_stat(pid: int) -> Stat | None:
     return Stat(pid, int(fields[1]), int(fields[3]), int(fields[19]), fields[0].decode(), int(fields[17]))
 
 
-def is_running(ident: tuple[int, int]) -> bool:
-    """Whether the process (pid, starttime) is there and no zombie."""
+def is_gone(ident: tuple[int, int]) -> bool:
+    """Whether the process (pid, starttime) of this PID namespace has certainly ended.
+
+    One that cannot be seen may live: /proc can be mounted so that it hides processes (hidepid=, ProtectProc=), also
+    those of the same user that have closed their memory to others.
+    """
     stat = read_stat(ident[0])
-    return stat is not None and stat.ident == ident and stat.alive
+    if stat is not None:
+        return stat.ident != ident or not stat.alive
+    return AVAILABLE and not exists(ident[0])
+
+
+def exists(pid: int) -> bool:
+    """Whether there is a process ``pid``, seen in /proc or not; a zombie is one."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sees_all(table: Mapping[int, Stat]) -> bool:
+    """Whether ``table``, a `snapshot` just taken, has every process of this PID namespace."""
+    if not AVAILABLE:
+        return False
+    # The last mount at /proc is the one in use; its own options stand behind the dash (proc_pid_mountinfo(5)).
+    mounts = [line.partition(b" - ") for line in _read("/proc/self/mountinfo").splitlines()]
+    options = [behind.split()[-1].split(b",") for before, _, behind in mounts if before.split()[4:5] == [b"/proc"]]
+    if not options or any(option.startswith(b"hidepid=") and option not in _HIDE_NOTHING for option in options[-1]):
+        return False
+    listed = {int(name) for name in os.listdir("/proc") if name.isdigit()}
+    return not any(read_stat(pid) is None and exists(pid) for pid in listed - table.keys())
 
 
 def starttime(pid: int) -> int:
