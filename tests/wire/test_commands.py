@@ -14,7 +14,10 @@ from agentrq.wire.commands import MAX_DEPTH, MAX_PROMPT_BYTES, Command, make_com
     ("options", "says"),
     [
         ({"system_prompt": "x" * MAX_PROMPT_BYTES}, "over 8388608"),
-        ({"metadata": {"a": "x" * (MAX_PROMPT_BYTES // 2)}, "model": "y" * (MAX_PROMPT_BYTES // 2)}, "over 8388608"),
+        (
+            {"metadata": {"a": "x" * (MAX_PROMPT_BYTES // 2)}, "system_prompt": "y" * (MAX_PROMPT_BYTES // 2)},
+            "over 8388608",
+        ),
         ({"cwd": "/tmp/\udcff"}, "cwd.*lone surrogate"),
         ({"metadata": {"\ud800": ""}}, "metadata.*lone surrogate"),
     ],
@@ -42,3 +45,21 @@ def test_a_nested_answer_is_taken(levels: int) -> None:
 def test_an_answer_nested_too_deeply_is_refused(levels: int) -> None:
     with pytest.raises(InvalidOption, match="answer"):
         make_command(Command("c", "answer", request_id="r", answer=nested(levels)))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"model": "m" * 130_001},
+        {"extra_env": {"A": "1", "NAME": "v" * 129_997}},
+        {"additional_directories": ["/a", "/" + "\u00fc" * 65_000]},
+    ],
+)
+def test_an_option_that_no_program_can_be_given_is_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=rf"{next(iter(option))}.*has 13000\d bytes, over 130000"):
+        make_options(option)
+
+
+def test_a_system_prompt_of_any_size_is_taken() -> None:
+    options = make_options({"system_prompt": "x" * 1_000_000, "extra_env": {}, "additional_directories": []})
+    assert len(options.system_prompt or "") == 1_000_000

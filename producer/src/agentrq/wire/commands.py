@@ -37,7 +37,9 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     model: str | None = None
     """The model, by the provider's own name for it. Default: the agent's own."""
     system_prompt: str | None = None
-    """A text that is added to the agent's system prompt, where the provider supports it."""
+    """A text that is added to the agent's system prompt, where the provider supports it. It may be long: it reaches the
+    agent by its standard input and shows in no list of processes.
+    """
     max_turns: int | None = None
     """The session ends (`done`, `max_turns`) when it has had this many turns. Default: no limit."""
     permission_mode: str | None = None
@@ -48,7 +50,9 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     """The agent's configuration directory: it becomes the provider's own variable (`CLAUDE_CONFIG_DIR`, `CODEX_HOME`).
     """
     extra_env: dict[str, str] | None = None
-    """Further environment variables of the agent. Not for secrets: options stand in Redis and are shown."""
+    """Further environment variables of the agent, each of at most 130 000 bytes. Not for secrets: options stand in
+    Redis and are shown.
+    """
     additional_directories: list[str] | None = None
     """Further directories that the agent may work in, where the provider supports it."""
     worktree_name: str | None = None
@@ -86,6 +90,13 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     metadata: dict[str, str] | None = None
     """Texts by name, shown in the state. Not for secrets."""
 
+
+MAX_ARGUMENT_BYTES: Final = 130_000
+"""A longer option that becomes an argument or a variable of the agent is refused: Linux takes less than 128 KiB."""
+_ARGUMENTS: Final = frozenset(
+    {"cwd", "model", "permission_mode", "config_dir", "extra_env", "additional_directories", "worktree_name", "resume"}
+)
+"""The options that become arguments or variables of the agent. A system prompt reaches it by its standard input."""
 
 _ANNOTATIONS = typing.get_type_hints(Options)
 _AT_LEAST = {"max_turns": 1, "max_recoveries": 0}
@@ -130,6 +141,8 @@ def _convert(name: str, field: str, value: Any) -> Any:
         raise InvalidOption(name, f"Expected a whole number from {_AT_LEAST[field]}, got {value}")
     if field != "approvals" and any("\0" in text for text in _texts_in(value)):
         raise InvalidOption(name, "has a NUL character")
+    if field in _ARGUMENTS and (longest := _longest(value)) > MAX_ARGUMENT_BYTES:
+        raise InvalidOption(name, f"has {longest} bytes, over {MAX_ARGUMENT_BYTES}: the system takes no longer one")
     if field == "approvals":
         try:
             read_policy(value)
@@ -143,6 +156,12 @@ def _texts_in(value: Any) -> Iterable[str]:
     if isinstance(value, dict):
         return (text for item in value.items() for text in item if isinstance(text, str))
     return (value,) if isinstance(value, str) else value if isinstance(value, list) else ()
+
+
+def _longest(value: Any) -> int:
+    """Bytes of the longest text: of a text, a list of texts, or variables with their names."""
+    texts = [name + text for name, text in value.items()] if isinstance(value, dict) else _texts_in(value)
+    return max((len(text.encode("utf-8", "surrogatepass")) for text in texts), default=0)
 
 
 def parse_option(name: str, text: str) -> Any:

@@ -66,7 +66,7 @@ Line: TypeAlias = InitLine | PrintedLine | AnalyticsLine | ExitLine
 
 
 class AiderParser(OutputParser):
-    """Reads the aider runner."""
+    """Reads what the built-in aider runner reports."""
 
     _decoder = msgspec.json.Decoder(Line)
     _turn_ends = frozenset({"exit"})

@@ -80,7 +80,7 @@ Line: TypeAlias = InitLine | MessageLine | ToolUse | ToolResultLine | ErrorLine 
 
 
 class GeminiParser(OutputParser):
-    """Reads Gemini CLI's stream-json."""
+    """Reads Gemini CLI's `stream-json`."""
 
     _decoder = msgspec.json.Decoder(Line)
     _turn_ends = frozenset({"result"})

@@ -65,7 +65,7 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 class OllamaParser(OutputParser):
-    """Reads Ollama's chat stream."""
+    """Reads the chunks of Ollama's `POST /api/chat`."""
 
     _decoder = msgspec.json.Decoder(Chunk)
     _tags = None

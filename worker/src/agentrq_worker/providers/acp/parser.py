@@ -44,7 +44,7 @@ _ASIDE: Final = frozenset(
 
 
 class AcpParser(JsonRpcParser):
-    """Reads an ACP agent."""
+    """Reads the Agent Client Protocol (schema v1)."""
 
     _params = params_decoder
 

@@ -60,7 +60,7 @@ _KNOWN_BLOCKS = frozenset({"text", "thinking", "tool_use", "server_tool_use", "t
 
 
 class ClaudeParser(OutputParser):
-    """Reads Claude Code's stream-json."""
+    """Reads Claude Code's `stream-json`."""
 
     _decoder = decoder
     _tags = tags

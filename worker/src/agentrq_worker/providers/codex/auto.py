@@ -28,7 +28,7 @@ _probe = msgspec.json.Decoder(_Probe).decode
 
 
 class CodexAutoParser(CodexExecParser):
-    """Reads `codex exec --json`; hands what `codex app-server` wrote to its own reader."""
+    """Reads `codex exec --json`, and recordings of `codex app-server`."""
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
