@@ -219,7 +219,7 @@ def layers_text(package: str) -> str:
     """The layers of a distribution, from the top, as its import contract has them."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (each["layers"] for each in contracts if each["type"] == "layers" and each["containers"] == [package])
-    return f"```\n{' > '.join(layers)}\n```\n"
+    return "```\n" + "".join(f"{layer}\n" for layer in layers) + "```\n"
 
 
 GENERATED: Final[dict[str, Callable[[], str]]] = {
