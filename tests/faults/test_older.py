@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.ownership.inbox_reader import InboxReader
+from agentrq_worker.redis_clock import RedisClock
+from agentrq_worker.session_types import InboxCommand
 from agentrq_worker.stream import event_log as lanes
 from agentrq_worker.stream import loss_check
 from agentrq_worker.stream.event_log import EventLog
@@ -248,3 +252,154 @@ async def test_an_id_that_is_used_again_is_another_session(
             entries: Any = raw.xrange(EVENTS)
         assert [place.decode() for place, _ in entries] == expected
         assert (await session.state()).cursor == expected[-1]
+
+
+# -- whole sessions, and commands
+
+
+async def test_a_session_that_began_and_ended_in_the_lost_seconds_is_given_back(server: Restartable) -> None:
+    server.remember()
+    async with waiting.a_lane(server.url) as (lane, _):
+        await say(lane, 5)
+        lane.add_end(Status.DONE, Reason.COMPLETED, None)
+        await lane.flush()
+        lane.close()  # as the host does
+        before = await history(server)
+        go_back(server)
+        await stands(server, "1-7")
+        async with AsyncAgentClient.from_url(server.url) as client:
+            assert [session.id for session in await client.sessions()] == ["s"]
+    lost, *events = await history(server)
+    assert events == before[2:]
+    assert (lost[2].code, lost[2].from_, lost[2].to) == ("history_lost", "0-1", "1-1")  # what the claim wrote
+
+
+async def test_an_end_whose_events_are_forgotten_here_is_given_back(
+    server: Restartable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with waiting.a_lane(server.url) as (lane, _):
+        await say(lane, 5)
+        server.remember()
+        await say(lane, 5)
+        lane.add_end(Status.ERROR, Reason.FAILED, "Exit code: 3")
+        await lane.flush()
+        lane.close()
+        lane.forget(float("inf"))  # as time does
+        go_back(server)
+        await stands(server, "1-12")
+        async with AsyncAgentClient.from_url(server.url) as client:
+            state = await client.session("s").state()
+            assert (state.status, state.reason, state.error) == ("error", "failed", "Exit code: 3")
+    events = await history(server)
+    assert [(content.from_, content.to) for _, kind, content in events if kind == "error"] == [("1-7", "1-11")]
+
+
+async def test_a_later_session_is_not_given_up_for_an_earlier_one_by_its_id(server: Restartable) -> None:
+    async with AsyncAgentClient.from_url(server.url) as client:
+        earlier = await client.start("demo", "earlier", "s")
+        server.remember()
+        await earlier.stop()
+        await earlier.remove()
+        later = await client.start("demo", "later", "s")
+        async with publishing(server.url, waiting.SETTINGS) as (publisher, ownership):
+            lane = await claimed(publisher, ownership, "s")
+            await say(lane, 5)
+            last = f"{lane.epoch}-{lane.written}"
+            go_back(server)
+            await stands(server, last)
+            with redis.Redis.from_url(server.url) as raw:
+                assert raw.hget(STATE, "prompt") == b"later"
+                entries: Any = raw.xrange(EVENTS)
+            assert all(place.startswith(b"%d-" % lane.epoch) for place, _ in entries)
+            assert lane.lost is None
+            assert (await later.state()).worker == "w"
+            lane.add_end(Status.DONE, Reason.COMPLETED, None)
+            await lane.flush()
+
+
+class Answering:
+    """In a session's place: answers each command at once, and keeps what it was given."""
+
+    id = "s"
+
+    def __init__(self, lane: EventLog) -> None:
+        self.lane = lane
+        self.got: list[str] = []
+
+    def deliver(self, waiting: InboxCommand) -> None:
+        command = waiting.command
+        self.got.append(command.command_id)
+        if command.command_id != "queued":
+            self.lane.add_receipt(command.command_id, command.command, "applied", None, waiting.entry)
+
+    def reject(self, entry: bytes, command_id: str, command: str, reason: str) -> None:
+        self.got.append(f"{command_id} rejected")
+        self.lane.add_receipt(command_id, command, "rejected", reason, entry)
+
+
+def inbox_of(server: Restartable) -> list[str]:
+    with redis.Redis.from_url(server.url) as raw:
+        entries: Any = raw.xrange(Keys().inbox("s"))
+    return [json.loads(fields[b"command"])["commandId"] for _, fields in entries]
+
+
+async def test_no_command_is_given_twice_where_redis_has_it_again(
+    server: Restartable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "KEPT_BYTES", 0)  # receipts are written again by themselves, not among the events
+    async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
+        session, connection = client.session("s"), redis.asyncio.Redis.from_url(server.url)
+        inboxes = InboxReader(connection, connection, waiting.SETTINGS, RedisClock())
+        answering = Answering(lane)
+        inboxes.add(answering, lane)
+        lane.on_repaired = lambda: inboxes.reread("s")
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(inboxes.deliver())
+            for command_id in ("queued", "answered"):
+                await session.prompt("x", command_id=command_id)
+            server.remember()
+            inboxes.read_all()
+            await waiting.true(lambda: answering.got == ["queued", "answered"])
+            await lane.flush()
+            await say(lane, 20)
+            go_back(server)
+            await stands(server, "1-23")  # "answered" has its receipt again, behind what was lost
+            assert inbox_of(server) == ["queued"]
+            await session.prompt("x", command_id="new")
+            inboxes.read_all()
+            await waiting.true(lambda: answering.got == ["queued", "answered", "new"])
+            await lane.flush()
+            reading.cancel()
+        await connection.aclose()
+        receipt = await session.prompt("x", command_id="answered", wait=True)
+        assert receipt is not None
+        assert receipt.outcome == "applied"
+
+
+async def test_a_command_that_an_earlier_owner_may_have_carried_out_is_rejected(server: Restartable) -> None:
+    async with AsyncAgentClient.from_url(server.url) as client:
+        session = await client.start("demo", "hello", "s")
+        await session.prompt("x", command_id="carried out")
+        server.remember()
+        async with publishing(server.url, waiting.SETTINGS) as (publisher, first):
+            earlier = await claimed(publisher, first, "s")
+            with redis.Redis.from_url(server.url) as raw:
+                ((entry, _),) = raw.xrange(Keys().inbox("s"))
+            earlier.add_receipt("carried out", "prompt", "applied", None, entry)
+            earlier.add_status(Status.RECOVERING, {"worker": "", "token": "", "claim": ""})
+            await earlier.flush()
+        async with publishing(server.url, waiting.SETTINGS) as (publisher, second):
+            lane = await claimed(publisher, second, "s")
+            answering = Answering(lane)
+            second.inboxes.add(answering, lane)
+            lane.on_repaired = lambda: second.inboxes.reread("s")
+            await say(lane, 3)
+            await second.inboxes._read(["s"])  # the inbox is empty
+            async with asyncio.TaskGroup() as group:
+                reading = group.create_task(second.inboxes.deliver())
+                go_back(server)
+                second.inboxes.read_all()  # before the loss is found
+                await waiting.true(lambda: answering.got == ["carried out rejected"])
+                await lane.flush()
+                reading.cancel()
+            assert inbox_of(server) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from typing import Any, Final, Protocol
 
 import redis
@@ -34,6 +35,8 @@ PAGE: Final = 100
 LONGEST_ID: Final = 64
 DELIVERED_KEPT: Final = 2000
 """Ids of commands that each session remembers to have been given: twice what an inbox holds."""
+UNEXPECTED_S: Final = 6.0
+"""A command from before the claim that was not there at first waits this long: two comparisons of what Redis lost."""
 UNKNOWN_FATE: Final = "Redis came back older: an earlier owner may have carried this out"
 
 
@@ -54,7 +57,10 @@ class CommandReceiver(Protocol):
 class _Inbox:
     """One hosted session's inbox."""
 
-    __slots__ = ("after", "delivered", "event_log", "hosted_since_ms", "repaired", "resets", "session")
+    __slots__ = (
+        "after", "delivered", "event_log", "hosted_since_ms", "repaired", "resets", "seen_whole", "session",
+        "unexpected_since",
+    )  # fmt: skip
 
     def __init__(self, session: CommandReceiver, event_log: EventLog, hosted_since_ms: int) -> None:
         self.session = session
@@ -66,15 +72,31 @@ class _Inbox:
         self.resets = 0
         self.repaired = False
         """Redis came back older, and the inbox is being read from its beginning again."""
+        self.seen_whole = False
+        """It was read to its end once."""
+        self.unexpected_since: float | None = None
+        """Since when (monotonic) it has a command that it should have had before."""
         self.delivered: dict[str, None] = {}
         """Ids of the newest `DELIVERED_KEPT` commands that the session was given."""
+
+    def is_from_before(self, entry: bytes) -> bool:
+        """Whether an entry is older than the hosting of its session."""
+        return int(entry.partition(b"-")[0]) < self.hosted_since_ms
+
+    def should_hold(self, entry: bytes) -> bool:
+        """Whether an entry is not to be delivered yet: it may be there because Redis came back older."""
+        if not self.seen_whole or self.repaired or not self.is_from_before(entry):
+            return False
+        if self.unexpected_since is None:
+            self.unexpected_since = time.monotonic()
+        return time.monotonic() - self.unexpected_since < UNEXPECTED_S
 
     def deliver(self, entry: bytes, command: Command) -> None:
         """Give the session a command, unless it was carried out before Redis came back older."""
         command_id = command.command_id
         if self.event_log.repeat_receipt(command_id, entry) or command_id in self.delivered:
             return
-        if self.repaired and int(entry.partition(b"-")[0]) < self.hosted_since_ms:
+        if self.repaired and self.is_from_before(entry):
             self.session.reject(entry, command_id, command.command, UNKNOWN_FATE)
             return
         self.delivered[command_id] = None
@@ -120,7 +142,7 @@ class InboxReader:
     def reread(self, session_id: str) -> None:
         """Read an inbox from its beginning: Redis came back older, and the session's events were written again."""
         if (inbox := self._inboxes.get(session_id)) is not None:
-            inbox.after, inbox.repaired = b"-", True
+            inbox.after, inbox.repaired, inbox.unexpected_since = b"-", True, None
             inbox.resets += 1
             self._woken.add(session_id)
             self._wake.set()
@@ -158,15 +180,18 @@ class InboxReader:
                     self._unreadable.add(sid)
                 continue
             for entry, data in page.entries:
+                if inbox.should_hold(entry):
+                    unfinished.add(sid)
+                    break
                 inbox.after = b"(" + entry
                 self._deliver_one(inbox, entry, data)
-            if page.more:
+            if page.more and sid not in unfinished:
                 unfinished.add(sid)
                 self._woken.add(sid)
                 self._wake.set()
         for inbox, resets in read:
             if inbox.resets == resets and inbox.session.id not in unfinished:
-                inbox.repaired = False
+                inbox.repaired, inbox.seen_whole, inbox.unexpected_since = False, True, None
 
     def _deliver_one(self, inbox: _Inbox, entry: bytes, data: bytes | int) -> None:
         sid = inbox.session.id

@@ -61,7 +61,9 @@ class Neighbors:
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys, name: str, token: str) -> None:
         self.on_release: Callable[[str], Awaitable[None]] | None = None
-        """Awaited with the token of each lease that was given back here."""
+        """Awaited by `watch` with the token of each lease that was given back here."""
+        self._released: list[str] = []
+        """Tokens that `on_release` has not been told yet."""
         self._client = client
         self._keys = keys
         self._name = name
@@ -83,6 +85,9 @@ class Neighbors:
                     for name in [name for name, record in self._others.items() if has_ended(record.process)]:
                         await self._release_ended(name, self._others[name])
                         self._others.pop(name, None)
+                    while self._released and self.on_release is not None:
+                        await self.on_release(self._released[0])
+                        del self._released[0]
                     await asyncio.sleep(WATCH_S)
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
@@ -129,7 +134,7 @@ class Neighbors:
             released = await self._scripts.run(owner_calls.release_lease(self._keys, name, record.token))
             if await self._client.hget(self._key, name) == record.to_text().encode():
                 await self._client.hdel(self._key, name)  # of a successor in between: it writes its own again
-        if released and self.on_release is not None:
+        if released:
             log.warning("worker %s (process %d) has ended: its lease is given back", name, record.process.pid)
-            await self.on_release(record.token)
+            self._released.append(record.token)
         return released

@@ -50,6 +50,10 @@ class OwnerLeases:
         """The worker with this token has certainly ended: one look is enough."""
         self._released[token.encode()] = time.monotonic()
 
+    def was_released(self, token: str) -> bool:
+        """Whether the worker with this token was found to have ended, lately."""
+        return token.encode() in self._released
+
     async def fetch(self, workers: Iterable[bytes]) -> None:
         """Read the leases of these workers, unless they were read in this round. Raises `redis.RedisError`."""
         names = list({name for name in workers if name not in self._tokens})
@@ -74,7 +78,10 @@ class OwnerLeases:
         """Whether an owner whose lease is not live has had the time to renew it."""
         now = time.monotonic()
         self._seen.add(token)
-        if token in self._released or self._tokens.get(worker) is not None:  # its name has a later process now
+        if token in self._released:
+            return True
+        if self._tokens.get(worker) is not None:  # its name has a later process
+            self._released[token] = now
             return True
         if token not in self._overdue:
             self._overdue[token] = now

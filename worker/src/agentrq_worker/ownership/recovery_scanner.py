@@ -130,6 +130,9 @@ class RecoveryScanner:
     async def recover_released(self, token: str) -> None:
         """Scan at once: the worker with this token has ended, and its lease was given back."""
         self._leases.note_release(token)
+        lock = self._keys.maintenance_lock()
+        if await self._client.get(lock) == token.encode():
+            await self._client.delete(lock)
         await self.scan_once()
 
     async def _take_scan_lock(self) -> bool:
@@ -261,7 +264,8 @@ class RecoveryScanner:
         if orphan is None or (self._suspended and state.status is not Status.QUEUED):
             orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
         waited = now - orphan.since
-        if snapshot.inner.token and now - self._back < RETURN_S:
+        token = snapshot.inner.token
+        if token and now - self._back < RETURN_S and not self._leases.was_released(token):
             return
         if snapshot.inner.stop:
             await self._ownership.end_session(snapshot, Status.DONE, Reason.STOPPED, "")
