@@ -112,3 +112,16 @@ def test_every_byte_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert framer.feed(b"x" * 4096) == []
     assert framer.feed(b"\n") == [b"x" * (256 * 4096) + b"\n"]
     assert sum(looked_at) == 256 * 4096 + 1
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [30], [45], [10, 44, 46], list(range(1, 60))])
+def test_a_line_over_the_limit_keeps_its_head(cuts: list[int]) -> None:
+    whole = b'{"type":"result","text":"' + b"x" * 40 + b'"}\n'
+    framer = LineFramer(32)
+    found: list[bytes | LineTooLong] = []
+    for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        found += framer.feed(whole[begin:end])
+    (line,) = found
+    assert isinstance(line, LineTooLong)
+    assert line.head.startswith(b'{"type":"result"')
+    assert whole.startswith(line.head)

@@ -40,7 +40,7 @@ def test_prompts_wait_for_the_turn_and_keep_their_order() -> None:
     assert talk.statuses == ["running", "idle"]
 
 
-@pytest.mark.parametrize("said", [Alive(by_itself=False), DraftMessage("init", Init(model="m"))])
+@pytest.mark.parametrize("said", [Alive(), DraftMessage("init", Init(model="m"))])
 def test_a_resumed_runner_that_says_that_it_is_there_has_begun_no_turn(said: ProtocolEvent) -> None:
     talk = Talk(recovering=True).begin().say(said)
     assert talk.statuses == ["idle"]

@@ -4,8 +4,12 @@ A line ends at ``\\n`` and nowhere else: agents put raw U+2028, U+2029 and U+008
 ``\\r`` is white space to JSON. Cost is linear in the bytes fed, whatever the length of the lines and the chunks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
+from typing import Final, TypeAlias
+
+HEAD_BYTES: Final = 4096
+_Head: TypeAlias = bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,16 +17,18 @@ class LineTooLong:
     """Stands in the place of a line over the limit; ``bytes`` is the line's full length without its newline."""
 
     bytes: int
+    head: _Head = field(default=b"", compare=False)
+    """How the line begins: at most `HEAD_BYTES`."""
 
 
 class LineFramer:
     """Cuts one byte stream into lines of at most ``max_line`` bytes, newline not counted.
 
     Retained between calls: at most 1.13 x ``max_line``, for any chunking; of a line already over the limit, nothing
-    but its length.
+    but its length and its head.
     """
 
-    __slots__ = ("_line", "_max_line", "_size")
+    __slots__ = ("_head", "_line", "_max_line", "_size")
 
     def __init__(self, max_line: int) -> None:
         if max_line < 1:
@@ -30,6 +36,7 @@ class LineFramer:
         self._max_line = max_line
         self._line = BytesIO()  # the unfinished line, which it gives away without a copy; empty once over the limit
         self._size = 0  # bytes of the unfinished line, kept or not
+        self._head = b""  # of the unfinished line, once it is over the limit
 
     def feed(self, chunk: bytes) -> list[bytes | LineTooLong]:
         """The lines that ``chunk`` completes, in order, each with its newline; those of white space are left out."""
@@ -64,23 +71,30 @@ class LineFramer:
 
     def _measured(self, line: bytes) -> bytes | LineTooLong:
         size = len(line) - line.endswith(b"\n")
-        return line if size <= self._max_line else LineTooLong(size)
+        return line if size <= self._max_line else LineTooLong(size, line[:HEAD_BYTES])
 
     def _keep(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size <= self._max_line:
             self._line.write(piece)
-        else:
+        elif not self._head:
+            self._head = self._begun(piece)
             self._line = BytesIO()
+
+    def _begun(self, piece: bytes) -> bytes:
+        """The head of the unfinished line, ``piece`` being what follows what is kept."""
+        kept = self._line.getbuffer()[:HEAD_BYTES].tobytes()
+        return kept + piece[: HEAD_BYTES - len(kept)]
 
     def _take(self, end: bytes) -> bytes | LineTooLong:
         size = self._size + len(end) - end.endswith(b"\n")
         line: bytes | LineTooLong
         if size > self._max_line:
-            line = LineTooLong(size)
+            line = LineTooLong(size, self._head or self._begun(end))
         else:
             self._line.write(end)
             line = self._line.getvalue()
         self._line = BytesIO()
         self._size = 0
+        self._head = b""
         return line

@@ -11,19 +11,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
-from agentrq.wire.messages import StatusReport
+from agentrq.wire.messages import Error, StatusReport
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import LineInPieces
 from agentrq_worker.providers.refusals import unsupported
 
 
 class Alive(NamedTuple):
-    """The agent shows that it works on the prompt it was given. Begins no turn of its own: see `TurnStarted`.
-
-    ``by_itself`` is on its way out: events of an agent that works without a prompt are `TurnStarted`.
-    """
-
-    by_itself: bool = True
+    """The agent shows that it works: a session that is starting is running. Begins no turn (see `TurnStarted`)."""
 
 
 class TurnStarted(NamedTuple):
@@ -192,6 +187,13 @@ class AgentProtocol(ABC):
     @abstractmethod
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
         """What one line of the runner's stdout means, with its newline or without. Never raises."""
+
+    def receive_lost(self, head: bytes, size: int) -> Sequence[ProtocolEvent]:
+        """What a line of ``size`` bytes means that is over the limit: ``head`` is how it begins, the rest is lost.
+
+        Never raises. What the line did is drawn from its head where that can be: the end of a turn, above all.
+        """
+        return [DraftMessage("error", Error(f"A line of {size} bytes is over the limit", "line_too_long", bytes=size))]
 
     def receive_pieces(self, found: LineInPieces) -> list[ProtocolEvent]:
         """What a line means that holds several objects, or one among other bytes."""

@@ -28,7 +28,7 @@ from agentrq_worker.providers.protocol import (
 )
 from agentrq_worker.providers.refusals import unsupported
 
-_ALIVE: Final = Alive(by_itself=False)  # such a runner says so as it starts, to be resumed too
+_ALIVE: Final = Alive()  # such a runner says so as it starts, to be resumed too
 
 
 class _Line(msgspec.Struct, gc=False):

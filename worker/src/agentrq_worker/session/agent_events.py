@@ -70,7 +70,7 @@ class AgentEvents:
         plain_types = self._plain_types()
         plain: list[DraftMessage] = []
         for line in lines:
-            for said in receive(line) if isinstance(line, bytes) else _too_long(line):
+            for said in receive(line) if isinstance(line, bytes) else life.agent.receive_lost(line.head, line.bytes):
                 if type(said) is DraftMessage and said.type in plain_types:
                     plain.append(said)
                     continue
@@ -138,9 +138,8 @@ class AgentEvents:
         if isinstance(said, Write):
             life.output.write(said.data)
         elif isinstance(said, Alive | TurnStarted):
-            begins = isinstance(said, TurnStarted) or said.by_itself
             life.limits.seems_over_by = None
-            if begins and not life.turn.is_open and life.phase is Phase.OPEN:
+            if isinstance(said, TurnStarted) and not life.turn.is_open and life.phase is Phase.OPEN:
                 life.open_turn()
             life.show_alive()
         elif isinstance(said, TurnSeemsOver):
@@ -177,11 +176,6 @@ class AgentEvents:
         life = self._life
         waits = self._lost is not None and self._lost is lines[-1] and life.turn.is_open
         life.limits.unread_by = life.now + life.limits.handshake_s if waits else None
-
-
-def _too_long(line: LineTooLong) -> tuple[DraftMessage]:
-    text = f"A line of {line.bytes} bytes is over the limit"
-    return (DraftMessage("error", Error(text, "line_too_long", bytes=line.bytes)),)
 
 
 def _may_have_ended_turn(error: Any) -> bool:
