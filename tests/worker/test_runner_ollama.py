@@ -71,7 +71,7 @@ def test_options_and_thinking_come_from_the_environment() -> None:
             for line in lines(query("x", model="m"), model.url, 1, AGENTRQ_OLLAMA_OPTIONS="{")
             if "error" in line["type"]
         )
-    assert "AGENTRQ_OLLAMA_OPTIONS is no JSON object" in error["message"]
+    assert "AGENTRQ_OLLAMA_OPTIONS is not a JSON object" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_an_answer_that_breaks_off(body: bytes, message: str) -> None:
 def test_a_server_that_is_no_ollama() -> None:
     with raw_server(b"") as host:
         (error,) = (line for line in lines(query("hi"), host, 1) if line["type"] == "agent_error")
-    assert "is no Ollama server" in error["message"]
+    assert "is not an Ollama server" in error["message"]
 
 
 async def test_a_stop_in_mid_turn_ends_it_at_once() -> None:
@@ -187,5 +187,5 @@ def test_addresses(address: str, url: str) -> None:
 
 
 def test_no_address() -> None:
-    with pytest.raises(OllamaError, match="OLLAMA_HOST is no address"):
+    with pytest.raises(OllamaError, match="OLLAMA_HOST is not a valid address"):
         Server("host:port")

@@ -112,6 +112,17 @@ def test_what_gemini_says_after_its_result_is_published_whole_at_once() -> None:
     assert [draft.type for draft in drafts] == ["init", "cost", "text"]
 
 
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("gemini", gemini("result", status="success", stats={"input_tokens": 5})),
+        ("opencode", opencode("step_finish", part={"id": "f", "reason": "stop", "cost": 0.5})),
+    ],
+)
+def test_a_turns_end_that_is_read_twice_is_counted_once(name: str, end: dict[str, Any]) -> None:
+    assert len(contents(receive_all(make_parser(name), end, end), "cost")) == 1
+
+
 def test_opencode_errors_end_the_turn() -> None:
     error = {"name": "ProviderAuthError", "data": {"message": "no key"}}
     messages = told("opencode", opencode("error", error=error), opencode("error", error=None))

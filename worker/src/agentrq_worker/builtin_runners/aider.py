@@ -60,7 +60,7 @@ class Aider:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def turn(self, runner: Runner, query: Query) -> None:
-        """Answer one prompt. Raises `RunnerError` when aider is not there."""
+        """Answers one prompt. Raises `RunnerError` when aider is not installed."""
         if not self._session:
             self._begin(runner, query)
             runner.send("agent_started", parser="aider")

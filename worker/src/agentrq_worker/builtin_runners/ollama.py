@@ -23,7 +23,7 @@ _THINK = {"true": True, "false": False}
 
 
 class Ollama:
-    """One session: the model is the first query's, the conversation is kept over turns and, on disk, processes."""
+    """One session: the first query brings the model; the conversation is kept over turns and, on disk, processes."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -34,7 +34,7 @@ class Ollama:
         self._extra = _extra()
 
     def turn(self, runner: Runner, query: Query) -> None:
-        """Answer one prompt. Raises `RunnerError` when there is no server or no model."""
+        """Answers one prompt. Raises `RunnerError` when there is no server or no model."""
         if not self._model:
             self._begin(runner, query)
         else:
@@ -73,7 +73,7 @@ class Ollama:
             _event(runner, {"type": "notice", "code": "not_resumed", "message": message})
 
     def _stream(self, runner: Runner, body: dict[str, Any]) -> str:
-        """Ask, and hand on what comes; answers the whole text. Raises `OllamaError` for what was not handed on."""
+        """Asks the model and passes on its lines; returns the whole text. Raises `OllamaError`."""
         text: list[str] = []
         for line in self._server.chat(body):
             try:
@@ -121,14 +121,14 @@ def _extra() -> dict[str, Any]:
         try:
             extra["options"] = msgspec.json.decode(given, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
-            raise RunnerError(f"AGENTRQ_OLLAMA_OPTIONS is no JSON object: {error}") from None
+            raise RunnerError(f"AGENTRQ_OLLAMA_OPTIONS is not a JSON object: {error}") from None
     if given := os.environ.get("AGENTRQ_OLLAMA_THINK"):
         extra["think"] = _THINK.get(given, given)
     return extra
 
 
 class _Session:
-    """Made at the first query, so that a bad environment is told as any error is."""
+    """Made at the first query, so that a bad environment is reported as any error is."""
 
     def __init__(self) -> None:
         self._ollama: Ollama | None = None

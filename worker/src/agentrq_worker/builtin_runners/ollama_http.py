@@ -1,6 +1,6 @@
 """Ollama's HTTP API, as far as the runner needs it: the list of models and the chat stream. Standard library only.
 
-Owns the address, the connection and the wording of what can go wrong. Does not own a conversation.
+Owns the address, the connection and the error texts. Does not own a conversation (ollama.py).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _ALL = "0.0.0.0"  # noqa: S104 - what a server may be told, not bound to here
 
 
 class OllamaError(Exception):
-    """What went wrong, in words for whoever started the session."""
+    """A request failed; the text is for the person who started the session."""
 
 
 class Server:
     """One server, by what ``OLLAMA_HOST`` may hold: ``HOST``, ``HOST:PORT`` or a URL; empty for this machine."""
 
     def __init__(self, address: str) -> None:
-        """Raises `OllamaError` for an address that is none."""
+        """Raises `OllamaError` for an address that is not valid."""
         address = address.strip() or "127.0.0.1"
         try:
             url = urlsplit(address if "://" in address else f"http://{address}")
             self._port = url.port or {"https": 443}.get(url.scheme, 80 if "://" in address else PORT)
         except ValueError as error:
-            raise OllamaError(f"OLLAMA_HOST is no address: {error}") from None
+            raise OllamaError(f"OLLAMA_HOST is not a valid address: {error}") from None
         self._https = url.scheme == "https"
         # A server that listens on all addresses is reached on this machine's own.
         self._host = "127.0.0.1" if url.hostname in (_ALL, None) else str(url.hostname)
@@ -40,16 +40,16 @@ class Server:
         self.url = f"{url.scheme}://{shown}:{self._port}{self._path}"
 
     def models(self) -> list[str]:
-        """The names of the models that are there. Raises `OllamaError`."""
+        """The names of the models that the server has. Raises `OllamaError`."""
         with self._ask("GET", "/api/tags") as answer:
             try:
                 found = json.loads(answer.read())["models"]
                 return sorted(str(model["name"]) for model in found)
             except (ValueError, KeyError, TypeError, http.client.HTTPException, OSError):
-                raise OllamaError(f"{self.url} is no Ollama server: its list of models cannot be read") from None
+                raise OllamaError(f"{self.url} is not an Ollama server: its list of models cannot be read") from None
 
     def chat(self, body: dict[str, Any]) -> Iterator[bytes]:
-        """The lines of one answer, without their newlines. Raises `OllamaError`, also in its middle."""
+        """The lines of one answer, without their newlines. Raises `OllamaError`, also between lines."""
         with self._ask("POST", "/api/chat", body) as answer:
             try:
                 while line := answer.readline():

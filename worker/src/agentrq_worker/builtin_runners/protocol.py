@@ -196,5 +196,5 @@ def run(turn: Callable[[Runner, Query], None], accepts: Sequence[str] = ()) -> N
 
 
 def displayable(text: str) -> str:
-    """``text`` as JSON can carry it: what is no UTF-8 in a file name becomes question marks."""
+    """``text`` as JSON can carry it: bytes of a file name that are not UTF-8 become question marks."""
     return text.encode("utf-8", "replace").decode()

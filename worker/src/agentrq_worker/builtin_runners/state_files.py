@@ -1,7 +1,7 @@
-"""Where built-in runners keep what a session needs to go on in another process, on this machine.
+"""Files in which built-in runners keep what a session needs to go on in another process on this machine.
 
-Owns the place and its upkeep: ``$XDG_STATE_HOME`` (else ``~/.local/state``) ``/agentrq/KIND``, readable by its owner
-only; what has not been touched for `KEPT_DAYS` is removed. Does not own what is in the files.
+Owns the directory and its upkeep: ``$XDG_STATE_HOME`` (else ``~/.local/state``) ``/agentrq/KIND``, readable by its
+owner only; files that were not written for `KEPT_DAYS` are removed. Does not own the files' content.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def state_file(kind: str, session_id: str, suffix: str) -> Path | None:
-    """The file of one session; None where there is no place for it, or the id is none."""
+    """The file of one session; None where there is no directory for it, or the id is not a valid one."""
     base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.environ.get("HOME", ""), ".local", "state")
     if not os.path.isabs(base) or not _NAME.fullmatch(session_id):
         return None
@@ -32,7 +32,7 @@ def state_file(kind: str, session_id: str, suffix: str) -> Path | None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file at once: whoever reads it has the old or the new. Raises OSError."""
+    """Replaces a file in one step: a reader sees the old or the new one. Raises OSError."""
     number, name = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(number, "wb") as file:

@@ -1,10 +1,10 @@
-"""Gemini CLI's `--output-format stream-json` (0.61) as typed messages.
+"""The output of Gemini CLI's `--output-format stream-json` (0.61) as typed messages. Pure.
 
 Owns the mapping of its output lines. Does not own how gemini is started; `gemini --acp` (acp/protocol.py) can do more:
 permissions, several turns in one process.
 
-What the format asks of a reader: an assistant's text comes in pieces without an end of their own or an id; there is no
-cost in USD; one process is one turn.
+What the format asks of a reader: an assistant's text comes in pieces without an end or an id; there is no cost in USD;
+one process is one turn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNANSWERED = "Interrupted: the turn ended before the tool answered"
 
 
 class _Line(msgspec.Struct, gc=False):
-    """What all lines share."""
+    """Any line."""
 
 
 class InitLine(_Line, tag="init"):
@@ -37,7 +37,7 @@ class InitLine(_Line, tag="init"):
 
 
 class MessageLine(_Line, tag="message"):
-    """Something said: the prompt, or a text of the agent, a piece of it when ``delta`` is true."""
+    """The prompt, or a text of the agent: a piece of it when ``delta`` is true."""
 
     role: Any = None
     content: str | None = None
@@ -45,7 +45,7 @@ class MessageLine(_Line, tag="message"):
 
 
 class ToolUse(_Line, tag="tool_use"):
-    """A call."""
+    """A tool call."""
 
     tool_id: str
     tool_name: Any = None
@@ -53,7 +53,7 @@ class ToolUse(_Line, tag="tool_use"):
 
 
 class ToolResultLine(_Line, tag="tool_result"):
-    """What a tool answered."""
+    """The result of a tool call."""
 
     tool_id: str
     status: Any = None
@@ -62,7 +62,7 @@ class ToolResultLine(_Line, tag="tool_result"):
 
 
 class ErrorLine(_Line, tag="error"):
-    """A fault that gemini goes on after."""
+    """A fault that does not end the turn."""
 
     severity: Any = None
     message: Any = None
@@ -91,6 +91,7 @@ class GeminiParser(OutputParser):
         self._session: Any = None
         self._text = CurrentText(epoch)
         self._in_turn = True
+        self._last_end = b""
 
     def _init(self, event: InitLine, line: bytes) -> list[DraftMessage]:
         self._in_turn = True
@@ -140,6 +141,9 @@ class GeminiParser(OutputParser):
         return [*self._text.end(), DraftMessage("error", Error(message=message))]
 
     def _result_line(self, event: ResultLine, line: bytes) -> list[DraftMessage]:
+        if line == self._last_end:  # lines carry their time: this one was repeated
+            return []
+        self._last_end = line
         drafts = self.close(_UNANSWERED)
         self._in_turn = False
         stats = json_line.mapping(event.stats)

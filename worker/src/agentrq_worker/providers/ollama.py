@@ -1,4 +1,4 @@
-"""The lines of Ollama's `POST /api/chat` (stream) as typed messages.
+"""The lines of Ollama's `POST /api/chat` (stream) as typed messages. Pure.
 
 Owns the mapping of its chunks, and of the two lines that the built-in runner adds (``init``, ``notice``). Does not own
 the requests (builtin_runners/ollama.py).
@@ -26,21 +26,21 @@ _NO_TOOLS = "Not run: nothing here runs a model's tools"
 
 
 class Function(msgspec.Struct, gc=False):
-    """What a call asks for."""
+    """The tool and its arguments."""
 
     name: Any = None
     arguments: Raw = ABSENT
 
 
 class Call(msgspec.Struct, gc=False):
-    """One call of a tool."""
+    """One tool call."""
 
     id: Any = None
     function: Function | None = None
 
 
 class Message(msgspec.Struct, gc=False):
-    """A piece of what the model says."""
+    """A piece of the model's answer."""
 
     content: str | None = None
     thinking: str | None = None

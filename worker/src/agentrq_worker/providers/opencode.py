@@ -1,10 +1,10 @@
-"""`opencode run --format json` (1.18) as typed messages.
+"""The output of `opencode run --format json` (1.18) as typed messages. Pure.
 
 Owns the mapping of its output lines. Does not own how opencode is started; `opencode acp` (acp/protocol.py) can do
 more.
 
 What the format asks of a reader: texts and calls come whole, a call together with its result; a turn is several
-steps, each with its own figures, and the last is told by its reason.
+steps, each with its own cost and tokens, and the last is known by its reason.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from agentrq_worker.providers.json_line import ABSENT
 from agentrq_worker.providers.parser import NO_TURNS, OutputParser, Reader
 
 _GOES_ON = frozenset({"tool-calls", "unknown"})
-"""The reasons of steps that another step follows (opencode, session/prompt.ts)."""
+"""The reasons for which another step follows (opencode, session/prompt.ts)."""
 
 
 class State(msgspec.Struct, gc=False):
-    """How a call stands."""
+    """The state of a tool call."""
 
     status: Any = None
     input: Raw = ABSENT
@@ -35,7 +35,7 @@ class State(msgspec.Struct, gc=False):
 
 
 class Part(msgspec.Struct, gc=False):
-    """What a line is about."""
+    """The part of a message that a line tells."""
 
     id: str | None = None
     text: Raw = ABSENT
@@ -48,14 +48,14 @@ class Part(msgspec.Struct, gc=False):
 
 
 class _Line(msgspec.Struct, gc=False, kw_only=True):
-    """What all lines share."""
+    """Any line."""
 
     session: Any = msgspec.field(default=None, name="sessionID")
     timestamp: Any = None
 
 
 class StepStart(_Line, tag="step_start"):
-    """The model is asked."""
+    """A request to the model begins."""
 
 
 class TextLine(_Line, tag="text"):
@@ -71,13 +71,13 @@ class ReasoningLine(_Line, tag="reasoning"):
 
 
 class ToolUse(_Line, tag="tool_use"):
-    """A call that has ended."""
+    """A tool call that has ended."""
 
     part: Part
 
 
 class StepFinish(_Line, tag="step_finish"):
-    """The model has answered."""
+    """A request to the model has ended."""
 
     part: Part
 
@@ -102,6 +102,7 @@ class OpencodeParser(OutputParser):
         super().__init__(total, epoch)
         self._session: str | None = None
         self._parts: set[str] = set()  # ids of the turn's parts
+        self._last_end = b""
         self._began: int | None = None
         self._spent = (0.0, 0, 0)
 
@@ -155,7 +156,7 @@ class OpencodeParser(OutputParser):
     def _step_finish(self, event: StepFinish, line: bytes) -> list[DraftMessage]:
         drafts = self._init(event)
         part = event.part
-        if self._is_repeated_part(part):
+        if self._is_repeated_part(part) or line == self._last_end:
             return drafts
         tokens = json_line.mapping(part.tokens)
         cost, tokens_in, tokens_out = self._spent
@@ -167,6 +168,7 @@ class OpencodeParser(OutputParser):
         reason = json_line.text(part.reason)
         if reason in _GOES_ON:
             return drafts
+        self._last_end = line
         if reason not in ("", "stop"):
             drafts.append(DraftMessage("status", StatusReport(subtype="finish", message=reason)))
         return [*drafts, *self._end_turn(event, "The model ended with an error" if reason == "error" else None)]

@@ -1,6 +1,7 @@
-"""The runner protocol (docs/reference/runner-protocol.md): any program that reads and writes JSON lines. Pure, no IO.
+"""Drives a runner by the runner protocol (docs/reference/runner-protocol.md): JSON lines both ways. Pure.
 
-Owns what is written to such a runner and what its lines mean; what an agent's own events mean is its parser's.
+Owns what is written to a runner and the meaning of its own lines. Does not own the meaning of an agent's events (a
+parser).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class RunnerProtocol(AgentProtocol):
-    """One runner's side of the conversation. `receive` never raises, whatever the line."""
+    """One session with one runner; `receive` never raises."""
 
     tells_turn_end = False  # a simple runner just exits when it has answered
 
@@ -69,14 +70,14 @@ class RunnerProtocol(AgentProtocol):
         self._heard = False
         self._accepts: list[Any] = []  # the commands that the runner accepts beside prompts and the stop
         self._foreign = b"\n"  # no line begins so
-        """How the last line began that is an agent's own: most lines begin like the one before."""
+        """How the last line of the agent itself began: most lines begin like the one before."""
 
     def command(self, program: list[str], options: Options) -> list[str]:
-        """The program as it is: it is told its options in the first query."""
+        """The program as it is: the first query tells it its options."""
         return program
 
     def prompt(self, text: str) -> bytes:
-        """The lines that hand over a prompt; the first one carries the start options."""
+        """The line that hands over a prompt; the first one carries the start options."""
         query: dict[str, Any] = {"type": "query", "sessionId": self._session_id, "prompt": text}
         if not self._introduced:
             self._introduced = True
@@ -122,15 +123,15 @@ class RunnerProtocol(AgentProtocol):
         return encode({"type": kind, "sessionId": self._session_id, **members}) + b"\n"
 
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
-        """What one line means."""
+        """The events of one line."""
         try:
             return self._read(line)
         except LineInPieces as found:
             return self.receive_pieces(found)
 
     def _read(self, line: bytes) -> Sequence[ProtocolEvent]:
-        # A runner's own objects are told by their type. It may stand anywhere in them; where it stands first, as in
-        # nearly every line, it spares decoding an agent's line twice.
+        # The type tells a runner's own objects from its agent's. It may be any member; where it is the first, as in
+        # nearly every line, an agent's line need not be decoded twice.
         if line.startswith(self._foreign):
             return self._parser.read(line)
         if not self._heard:
@@ -145,7 +146,7 @@ class RunnerProtocol(AgentProtocol):
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return self._parser.read(line)
         kind = said.type
-        if not isinstance(kind, str):  # no object of a runner's own
+        if not isinstance(kind, str):  # not an object of the runner itself
             return self._parser.read(line)
         if kind == "agent_event":
             return self._parser.read(bytes(said.event) or line)
@@ -166,11 +167,11 @@ class RunnerProtocol(AgentProtocol):
         return self._parser.read(line)
 
     def close(self, reason: str) -> list[DraftMessage]:
-        """What is left to say when the runner is gone: answers for the tool calls that will get none."""
+        """As `AgentProtocol.close`."""
         return self._parser.close(reason)
 
     def _choose(self, name: Any) -> list[DraftMessage]:
-        """A runner that plays another agent's part says whose (`replay`); what the one before left open is closed."""
+        """Reads on with the parser that the runner names (`replay` does); closes what the former one left open."""
         if not isinstance(name, str) or name == self._name:
             return []
         before = self._parser

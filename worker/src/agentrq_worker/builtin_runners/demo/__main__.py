@@ -40,8 +40,8 @@ class Demo:
             )
         self._turns += 1
         runner.send("agent_started")
-        self._output.init()
         try:
+            self._output.init()
             self._answer(self._output, query.prompt, resumed)
         except TurnInterrupted:
             self._output.result("", errors=["Interrupted by the user"])

@@ -162,7 +162,7 @@ class ClaudeOutput:
             "modelUsage": {},
             "permission_denials": [],
         }
-        self.emit(0, {**event, **self._stamp()})
+        self.runner.write(self._line({**event, **self._stamp()}))  # no pause: an interrupt is too late for this turn
 
     def _line(self, event: dict[str, Any]) -> bytes:
         return msgspec.json.encode({"type": "agent_event", "event": event}) + b"\n"

@@ -37,5 +37,5 @@ def _seconds(stamp: Any) -> float | None:
             return datetime.fromisoformat(stamp).timestamp()
         except (ValueError, OverflowError):
             return None
-    # Past the year 5000 it is no time in ms.
+    # Beyond the year 5000 it is not a time in ms.
     return stamp / 1000 if isinstance(stamp, int | float) and 0 < stamp < 1e14 else None

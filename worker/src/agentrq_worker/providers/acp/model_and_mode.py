@@ -1,6 +1,6 @@
 """How an ACP agent's model and mode are chosen: config options, modes, models; agents offer one or another. Pure.
 
-Owns the requests that choose and what permission modes are called where.
+Owns the requests that choose, and what agents call the permission modes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from agentrq_worker.providers.refusals import unsupported
 Change = tuple[str, dict[str, Any]]
 """A method and its params, without the session's id."""
 
-_ALSO: Final = {
+_OTHER_NAMES: Final = {
     "bypassPermissions": ("yolo", "full-access"),
     "acceptEdits": ("autoEdit", "auto_edit", "auto"),
     "plan": ("read-only", "architect"),
 }
-"""What agents call a permission mode that do not call it by its name."""
+"""Names of permission modes at agents that do not use ours, the best first."""
 
 
 class Setup:
-    """What one session of an agent can be set to, from the result that began it."""
+    """The models and modes that one session of an agent offers, from the result that began it."""
 
     def __init__(self, result: Result) -> None:
         options = result.config_options if isinstance(result.config_options, list) else []
@@ -38,7 +38,7 @@ class Setup:
         self._models = bool(mapping(result.models))
 
     def model(self, model: str) -> Change:
-        """What chooses a model. Raises `CommandRefused` where the agent has none to choose."""
+        """The request that chooses a model. Raises `CommandRefused` where the agent offers no choice."""
         option = self._option("model")
         if option is not None:
             return "session/set_config_option", {"configId": option.get("id"), "value": model}
@@ -47,9 +47,9 @@ class Setup:
         raise CommandRefused(f"{unsupported('model')}; set it in the agent's own settings or command")
 
     def first_mode(self, mode: str) -> Change | None:
-        """What a session begins with; None where nothing is to be changed.
+        """The request that sets the mode of a new session; None where it needs no change.
 
-        An agent that cannot bypass permissions asks for them, which policy or a person answers.
+        An agent that cannot bypass permissions asks for them; policy or a person answers.
         """
         found = self._find(mode)
         if found is None and mode in ("bypassPermissions", "default"):
@@ -57,7 +57,7 @@ class Setup:
         return None if found is not None and found == self._current() else self.mode(mode)
 
     def mode(self, mode: str) -> Change:
-        """What chooses a permission mode. Raises `CommandRefused` where the agent has none like it."""
+        """The request that chooses a permission mode. Raises `CommandRefused` where the agent does not offer it."""
         found = self._find(mode)
         if found is None:
             offered = ", ".join(self._modes or self._values(self._option("mode")))
@@ -75,7 +75,7 @@ class Setup:
 
     def _find(self, mode: str) -> str | None:
         offered = self._modes or self._values(self._option("mode"))
-        return next((name for name in (mode, *_ALSO.get(mode, ())) if name in offered), None)
+        return next((name for name in (mode, *_OTHER_NAMES.get(mode, ())) if name in offered), None)
 
     def _values(self, option: dict[str, Any] | None) -> list[str]:
         found = (option or {}).get("options")

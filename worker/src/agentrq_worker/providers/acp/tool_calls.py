@@ -21,7 +21,7 @@ _COMMANDS: Final = ("command", "commands", "cmd", "script", "argv")
 
 
 class Call:
-    """What is known of one call; ``own_id`` is the agent's id for it, ``parent`` a sub-agent's call (public id)."""
+    """The known facts of one call; ``own_id`` is the agent's id for it, ``parent`` a sub-agent's call (public id)."""
 
     def __init__(self, own_id: str = "", parent: str | None = None) -> None:
         self.own_id = own_id

@@ -1,7 +1,7 @@
 """The messages of the Agent Client Protocol (schema v1), typed: only the members that are used.
 
-Owns shapes and their decoders, not meaning (acp/parser.py). Sources: agentclientprotocol.com, schema v1, and the
-recordings in tests/transcripts.
+Owns shapes and their decoders. Does not own their meaning (acp/parser.py). Sources: agentclientprotocol.com, schema v1,
+and the recordings in tests/transcripts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agentrq_worker.providers.json_line import ABSENT
 
 
 class _Shape(msgspec.Struct, rename="camel", gc=False):
-    """What all share."""
+    """Any object of the protocol."""
 
 
 class ToolCallUpdate(_Shape):
