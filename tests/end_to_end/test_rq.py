@@ -314,6 +314,30 @@ async def test_a_job_canceled_in_rq_ends_its_session(
         assert 0 < raw.ttl(f"rq:job:{it.id}") <= 86_400
 
 
+async def test_a_start_canceled_in_rq_never_runs_however_close_the_race(start_worker: Start, raw: redis.Redis) -> None:
+    start_worker(*FAST)
+    queue, canceled = backend_queue(raw), []
+    for number in range(60):
+        job = queue.enqueue("agentrq.start", None, "demo", "/sleep 60")
+        for _ in range(number % 20):  # the worker is elsewhere with it each time
+            raw.ping()
+        if fetch(raw, job.id).get_status() == "queued":
+            job.cancel()
+            if fetch(raw, job.id).get_status() == "canceled":
+                canceled.append(job.id)
+        else:
+            send_stop_job_command(raw, job.id, serializer=JSONSerializer)
+    assert canceled
+
+    def live() -> list[str]:
+        states = {sid: raw.hget(Keys().state(sid), "status") for sid in canceled}
+        return [sid for sid, status in states.items() if status not in (None, b"done")]
+
+    await eventually(lambda: not live() and not stuck(raw))
+    assert {fetch(raw, job_id).get_status().value for job_id in canceled} == {"canceled"}
+    assert set(canceled) <= set(queue.canceled_job_registry.get_job_ids())
+
+
 @pytest.fixture
 def endpoint() -> Iterator[tuple[str, list[dict[str, object]]]]:
     """An HTTP server that notes what is posted to it; the path /slow never answers while the test runs."""

@@ -91,6 +91,23 @@ async def test_redis_dies_while_a_worker_drains(server: Restartable, light: Path
             second.close()
 
 
+@pytest.mark.parametrize("away", [False, pytest.param(True, marks=pytest.mark.long)])
+async def test_a_worker_that_is_told_to_end_while_it_starts_ends(server: Restartable, light: Path, away: bool) -> None:
+    """It waits for its name, which another process holds, or for a Redis that has gone away meanwhile."""
+    with redis.Redis.from_url(server.url) as raw:
+        raw.set(Keys().worker("w"), "of another process", px=600_000)
+    worker = Worker(server.url, light, (*FAST, "--name", "w"), os.environ)
+    try:
+        worker.wait_log("the name w is held")
+        if away:
+            server.kill()
+        worker.process.terminate()
+        assert await asyncio.to_thread(worker.process.wait, ENDS_S) == 0, "".join(worker.log)
+        assert not [line for line in worker.log if "is ready" in line or "Traceback" in line]
+    finally:
+        worker.close()
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["dead", "frozen"])

@@ -191,17 +191,6 @@ def prune_index(keys: Keys, session_ids: Sequence[str]) -> ScriptCall[int]:
     return ScriptCall("prune_index", [keys.sessions, *map(keys.state, session_ids)], session_ids, int)
 
 
-def run_if_same_session(
-    keys: Keys, session_id: str, nonce: str | None, status: Status | None, commands: Iterable[RedisCommand]
-) -> ScriptCall[bool]:
-    """Run commands only if the session is still the one that was read; answers whether it was.
-
-    ``nonce``: its start's; None where there was no session. ``status`` None: whichever it has now.
-    """
-    seen = ("gone", "") if nonce is None else (status or "", nonce)
-    return ScriptCall("run_if_same_session", (keys.state(session_id),), (*seen, *counted(commands)), bool)
-
-
 def word(answer: Any) -> Any:
     """One of a script's own words; its type is what the caller declares."""
     return text(answer)

@@ -159,12 +159,6 @@ class Ownership:
         found: SessionSnapshot | None = await self._retry_outages(read)
         return found
 
-    async def check_session(self, session_id: str) -> tuple[bool, SessionSnapshot | None]:
-        """Whether there is no such session at all (any more), and `look`, which is None for one it cannot read too."""
-        look = await self.fetch_session(session_id)
-        key = self._keys.state(session_id)
-        return look is None and not await self._retry_outages(lambda: self._client.exists(key)), look
-
     def read_unowned(self, session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
         """The session by its state hash; None where that does not say all, as of one that has an owner."""
         look = _read_snapshot(session_id, raw)

@@ -30,11 +30,11 @@ cases nothing was written."""
 class SessionIdentity(NamedTuple):
     """The session that a job starts; its id may be given again, its nonce never is.
 
-    ``nonce`` None: there is no session of this id. ``status`` and ``claim`` None: any.
+    ``status`` and ``claim`` None: any.
     """
 
     session_id: str
-    nonce: str | None
+    nonce: str
     status: Status | None = None
     claim: str | None = None
 
@@ -59,11 +59,10 @@ class FencedPipeline:
         self.rq: Pipeline = connection.pipeline()
         """What RQ's methods write their commands into. In between `watch` and `multi` it reads at once."""
         self._keys = [job_key]
-        self._args: list[Any] = ["same", "", "", ""]
+        self._args: list[Any] = ["", "", ""]
         if identity is not None:
             self._keys.append(keys.state(identity.session_id))
-            self._args[0] = "gone" if identity.nonce is None else "same"
-            self._args[1:] = [identity.nonce or "", identity.status or "", identity.claim or ""]
+            self._args = [identity.nonce, identity.status or "", identity.claim or ""]
         self._args += [job_status, step]
 
     def __enter__(self) -> Self:

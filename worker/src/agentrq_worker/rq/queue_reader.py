@@ -57,7 +57,9 @@ class QueueReader:
         self._client.connection_pool.connection_kwargs["redis_connect_func"] = self._connect
         self._others = connect_rq(url)
         self._client_id: int | None = None
-        """Redis's id of the connection that waits; None: not known, or its user may not ask."""
+        """Redis's id of the connection that waits; None until it is made."""
+        self._may_unblock = True
+        """False where Redis's ACL forbids it: waits run out by themselves."""
         self._ended = threading.Event()
         self._thread = ThreadPoolExecutor(1, f"dequeue {queue.name}")
 
@@ -97,18 +99,17 @@ class QueueReader:
         try:
             connection.send_command("CLIENT", "ID")
             self._client_id = connection.read_response()
-        except redis.ResponseError:  # the user may not ask: waits run out by themselves
-            self._client_id = None
+        except redis.ResponseError:
+            self._may_unblock = False
 
     def _unblock(self) -> bool:
         """Whether trying again may help."""
-        if self._client_id is None:
-            return False
-        try:
-            self._others.client_unblock(self._client_id)
-        except (redis.RedisError, OSError):
-            return False
-        return True
+        if self._client_id is not None and self._may_unblock:
+            try:
+                self._others.client_unblock(self._client_id)
+            except (redis.RedisError, OSError):  # away, or forbidden
+                return False
+        return self._may_unblock
 
     def _read_starts(self, most: int, wait: bool) -> Dequeued:
         """``rq suspend`` holds starts, those too that come while a dequeue waits for one."""
