@@ -127,7 +127,7 @@ async def test_a_foreign_job_fails_with_one_line(
     await eventually(lambda: not stuck(raw))
 
 
-@attack("a scheduled RQ job that cannot be read", "failed; it keeps no other waiting")
+@attack("a scheduled RQ job that cannot be read", "failed; it delays no other")
 async def test_a_bad_scheduled_job_does_not_delay_others(start_worker: Start, raw: redis.Redis) -> None:
     queue = backend_queue(raw)
     bad = queue.enqueue_at(datetime.now(UTC), "agentrq.start", None, "demo", "/crash 0")

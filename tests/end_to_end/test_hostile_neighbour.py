@@ -200,8 +200,8 @@ say(repr([tried(socket.create_connection, ("127.0.0.1", port)) for port in ({ove
 
 
 @attack(
-    "a runner looks for what it was not meant to have: descriptors, environment, privileges, limits, umask, home",
-    "the allow-list, its own home, 0 1 2, `no_new_privs`, no capability, hard limits; the state says which of it holds",
+    "a runner looks for what it should not have: descriptors, environment, privileges, limits, umask, home",
+    "the allow-list, its own home, 0 1 2, `no_new_privs`, no capability, hard limits; the state says which apply",
 )
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_sandboxed_agent_sees_only_its_directories(

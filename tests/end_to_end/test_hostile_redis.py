@@ -54,8 +54,8 @@ def worker(start_worker: Start) -> Worker:
 
 
 @attack(
-    "garbage in an inbox: no JSON, other types, too deep, too long",
-    "passed over, one log line each; the session goes on",
+    "garbage in an inbox: not JSON, other types, too deep, too long",
+    "skipped, one log line each; the session goes on",
 )
 async def test_garbage_in_an_inbox_harms_no_session(client: AsyncAgentClient, worker: Worker, raw: Any) -> None:
     neighbour = await client.start("demo", "/echo neighbour")
@@ -161,7 +161,7 @@ RIGHT = {"state": "hash", "events": "stream", "inbox": "stream", "commands": "ha
 
 
 @attack(
-    "a session's keys of every other type, while it runs and when it is to be recovered",
+    "a session's keys with every other type, while it runs and before it is recovered",
     "its session is lost, its neighbours are served and recovered",
 )
 async def test_a_sessions_key_of_another_type_ends_only_its_session(
@@ -194,7 +194,7 @@ async def test_a_sessions_key_of_another_type_ends_only_its_session(
 
 
 @attack(
-    "the keys that all workers share, each of every wrong type", "no worker ends; work goes on once they are mended"
+    "the keys that all workers share, each with every wrong type", "no worker ends; work goes on once they are mended"
 )
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_a_shared_key_of_another_type_is_survived(
@@ -222,7 +222,7 @@ async def test_a_shared_key_of_another_type_is_survived(
     assert not [line for line in worker.log if "Traceback" in line]
 
 
-@attack("names that are no session ids in the index", "dropped, one line for all of them")
+@attack("names in the index that are not session ids", "dropped, one line for all of them")
 async def test_names_in_the_index_that_are_not_ids_are_dropped(
     client: AsyncAgentClient, worker: Worker, raw: Any
 ) -> None:
@@ -234,9 +234,7 @@ async def test_names_in_the_index_that_are_not_ids_are_dropped(
     await serves(client, await client.start("demo", "/echo late"))
 
 
-@attack(
-    "a client lists sessions of which one's state is no hash, follows one whose stream is forged", "sees the others"
-)
+@attack("a client lists sessions with one broken state, and follows one with a forged stream", "it sees the others")
 async def test_a_client_reads_spoilt_keys_without_a_traceback(client: AsyncAgentClient, raw: Any) -> None:
     good, bad = await client.start("demo", "hi"), await client.start("demo", "hi")
     raw.delete(KEYS.state(bad.id))
@@ -255,7 +253,7 @@ async def test_a_client_reads_spoilt_keys_without_a_traceback(client: AsyncAgent
 
 @attack(
     "epochs and cursors at and over the end of what a stream holds, the stream's last id taken",
-    "the session ends, told once; other sessions recovered",
+    "the session ends, reported once; other sessions are recovered",
 )
 async def test_numbers_at_their_limits_are_survived(
     client: AsyncAgentClient, worker: Worker, raw: Any, start_worker: Start
@@ -290,8 +288,8 @@ async def test_numbers_at_their_limits_are_survived(
 
 
 @attack(
-    "a stream that takes no event any more, under a session that runs",
-    "the session ends, told once, in its state if not in its stream; its runner with it",
+    "the stream of a running session accepts no more events",
+    "the session ends, reported once, in its state if not in its stream; its runner with it",
 )
 @pytest.mark.parametrize("how", ["full", "no stream"])
 async def test_a_stream_spoilt_under_a_session_ends_only_that_session(
@@ -387,7 +385,7 @@ async def test_options_that_cannot_be_read_do_not_become_defaults(
     assert contents([event async for event in session.events()], "text") == []
 
 
-@attack("forged entries in the part of a stream that a recovery reads back", "passed over; neighbours go on")
+@attack("forged entries in the part of a stream that a recovery reads back", "skipped; neighbours go on")
 async def test_a_forged_stream_costs_its_own_session(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     """Entries that no worker wrote, in the part that a recovery reads back."""
     first = start_worker("--lease-s", "2", "--beat-s", "0.5")

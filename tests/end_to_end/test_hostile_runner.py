@@ -44,7 +44,7 @@ def tree(pid: int) -> set[int]:
 @attack(
     "a runner floods stderr, forks (and forks on), opens sockets, prints 1 GiB without a newline, nests without end, "
     "ignores signals",
-    "bounded, and ended with every process of its tree; neighbours served on, the worker's memory as before",
+    "bounded, and ended with every process of its tree; neighbours are still served, the worker's memory is as before",
 )
 @pytest.mark.parametrize(
     ("program", "says"),
@@ -105,7 +105,7 @@ async def test_a_runner_that_does_not_read_its_stdin_is_ended(
     await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
-@attack("a runner closes its stdout and lives on", "ended after 10 s with the cause: it could not say when it is done")
+@attack("a runner closes its stdout and lives on", "ended after 10 s with the cause: it could not report its end")
 async def test_a_runner_that_closed_its_stdout_is_ended(
     client: AsyncAgentClient, start_worker: Start, config: Path
 ) -> None:
@@ -137,7 +137,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @attack(
     "a runner fills its disk, the one that homes and spool are on too",
-    "neighbours are served on, new sessions start",
+    "neighbours are still served, new sessions start",
 )
 async def test_a_full_disk_pauses_the_runner_and_loses_nothing(
     client: AsyncAgentClient, start_worker: Start, config: Path, small_disk: Path
@@ -164,7 +164,7 @@ spool_dir = "{small_disk}/spool"
     assert worker.process.poll() is None
 
 
-@attack("a runner writes a file of any size, or many", "`file_size` ends each; the sum is for a quota")
+@attack("a runner writes a file of any size, or many", "`file_size` ends each; bound the sum by a quota")
 async def test_a_runner_at_its_file_size_limit_ends_only_its_session(
     client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path
 ) -> None:

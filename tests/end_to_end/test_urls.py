@@ -83,7 +83,8 @@ def tls_port(guarded: ServerProcess, certificate: Path) -> Iterator[int]:
 
 
 @attack(
-    "Redis by TLS: somebody between with a certificate of his own", "no connection, one line, no password sent or shown"
+    "Redis by TLS: an attacker in between with another certificate",
+    "no connection, one line, no password sent or shown",
 )
 @pytest.mark.both_loops
 async def test_a_session_runs_over_tls(tls_port: int, certificate: Path, config: Path, guarded: ServerProcess) -> None:

@@ -28,7 +28,7 @@ NEIGHBOURS = 10
 PAUSE_S = 0.02
 ATTACKS = {
     "floods stderr": (STDERR, "flooding"),
-    "60 deaf processes in sessions of their own": (FORKS, "forked"),
+    "60 processes that ignore signals, in sessions of their own": (FORKS, "forked"),
     "forks on and on": (FORK_LOOP, "forking"),
     "fills its disk (file_size, 64 MiB files)": (DISK, None),
     "500 sockets": (SOCKETS, "open"),

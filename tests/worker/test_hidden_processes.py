@@ -107,7 +107,7 @@ def sweep_beside_a_worker(nobodys: list[str], options: str, *arguments: str) -> 
 
 @attack(
     "a host whose /proc hides processes (`hidepid=`, `ProtectProc=`): guardians and sweeps look for leftovers",
-    "a worker that cannot be seen is not taken for ended; what one leaves that has ended is ended as far as it is seen",
+    "a worker that cannot be seen counts as alive; what an ended one has left behind is ended as far as it can be seen",
 )
 def test_runners_of_a_hidden_worker_live_as_long_as_it_does(nobodys: list[str]) -> None:
     found = sweep_beside_a_worker(nobodys, "hidepid=2")

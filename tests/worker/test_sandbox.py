@@ -156,7 +156,7 @@ def test_out_of_the_workspace(tmp_path: Path) -> None:
     assert confined.enforced.startswith(f"landlock {landlock.version()}, no_new_privs, no capabilities")
 
 
-@attack("the same by a child in a session of its own", "denied: what holds is inherited")
+@attack("the same by a child in a session of its own", "denied: restrictions are inherited")
 @needs_landlock
 def test_children_are_held_too_and_cannot_let_go(tmp_path: Path) -> None:
     (tmp_path / "ws").mkdir()
@@ -166,7 +166,9 @@ def test_children_are_held_too_and_cannot_let_go(tmp_path: Path) -> None:
     assert done.stdout == "end\n"
 
 
-@attack("a link put in the place of a directory after the worker's check", "`refused`: looked at once more where it is")
+@attack(
+    "a link put in the place of a directory after the worker's check", "`refused`: checked again where it really is"
+)
 @needs_landlock
 def test_further_directories_are_held_to_the_roots_where_they_really_are(tmp_path: Path) -> None:
     """The link came after the worker's check."""
@@ -209,7 +211,7 @@ print(tried(plain, allowed), tried(lambda _: os.system("true"), 0))
 
 @attack(
     "connecting by TCP without connect(2), which is all that landlock sees: Fast Open, multipath TCP, SMC, io_uring",
-    "no such thing here: a filter (seccomp) answers as a kernel without them would",
+    "a seccomp filter answers as a kernel without them would",
 )
 @needs_landlock
 def test_no_way_around_connect(tmp_path: Path) -> None:
@@ -271,7 +273,9 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     assert complaint(done.returncode, done.stderr) == expected
 
 
-@attack("variables against the interpreter that confines (PYTHONPATH, LD_PRELOAD)", "without effect: it gets none")
+@attack(
+    "variables against the interpreter that applies the sandbox (PYTHONPATH, LD_PRELOAD)", "no effect: it gets none"
+)
 def test_no_start_reaches_the_interpreter_that_confines(tmp_path: Path) -> None:
     """Python's, the loader's and the C library's variables are the runner's business only."""
     (tmp_path / "sitecustomize.py").write_text("open('sprung', 'w')")
