@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import http.client
+import http.server
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -20,6 +26,7 @@ import redis
 from agentrq import AgentClient, StatusEvent
 from agentrq.wire.keys import Keys
 from tests.end_to_end.test_commands import fake_claude
+from tests.sessions import contents
 from tests.workers import Worker, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -172,3 +179,61 @@ def test_the_approver_example_answers_requests(redis_url: str, start_worker: Sta
     assert "May the agent use Bash with {'command': 'rm -r build'}? (yes/no)" in shown
     assert "The session has ended: done (stopped)" in shown
     assert [(one.decision, one.by) for one in resolved] == [("allow", "chat"), ("deny", "chat")]  # type: ignore[union-attr]
+
+
+@contextmanager
+def chat(posted: SimpleQueue[Any]) -> Iterator[str]:
+    """A chat's webhook: what is posted to it comes out of the queue."""
+
+    class Webhook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", free_port()), Webhook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hook"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def press(port: int, button: dict[str, Any], secret: str) -> tuple[int, Any]:
+    """A press of a button as Slack reports it, signed with a secret."""
+    payload = {"user": {"username": "alice"}, "actions": [button]}
+    body, stamp = urllib.parse.urlencode({"payload": json.dumps(payload)}), str(int(time.time()))
+    signed = hmac.new(secret.encode(), f"v0:{stamp}:{body}".encode(), hashlib.sha256).hexdigest()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {"X-Slack-Request-Timestamp": stamp, "X-Slack-Signature": f"v0={signed}"}
+    connection.request("POST", "/slack", body, headers)
+    response = connection.getresponse()
+    try:
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+@pytest.mark.usefixtures("fake_claude")
+def test_a_press_of_a_button_in_slack_answers_a_request(redis_url: str, start_worker: Start) -> None:
+    start_worker()
+    port, posted = free_port(), SimpleQueue[Any]()
+    app = ("-m", "uvicorn", "--app-dir", str(EXAMPLES), "slack_approver:app", "--port", str(port))
+    with AgentClient.from_url(redis_url) as client, chat(posted) as hook:
+        session = client.start("fake-claude", "ask rm -r build", permission_mode="default")
+        env = {"AGENTRQ_REDIS_URL": redis_url, "SLACK_WEBHOOK_URL": hook, "SLACK_SIGNING_SECRET": "s"}
+        with running(*app, port=port, SESSION=session.id, **env):
+            message = posted.get(timeout=30)
+            allow, deny = message["blocks"][1]["elements"]
+            assert press(port, deny, "another secret")[0] == 403
+            assert press(port, allow, "s") == (200, {"text": "allow by alice"})
+            assert "answered already: allow by alice" in press(port, deny, "s")[1]["text"]
+            session.stop()
+        resolved = contents(session.events(), "approval_resolved")
+    assert "rm -r build" in message["text"]
+    assert [(one.decision, one.by) for one in resolved] == [("allow", "alice")]
