@@ -136,7 +136,7 @@ def test_a_process_is_gone_only_if_it_certainly_is(monkeypatch: pytest.MonkeyPat
     assert not procfs.is_gone(me)
     assert procfs.is_gone((me[0], me[1] - 1))  # the pid is another's by now
     assert procfs.is_gone((ended.pid, 1))
-    assert procfs.is_gone((1 << 70, 1))
+    assert not procfs.is_gone((1 << 70, 1))  # not a pid
     monkeypatch.setattr(procfs, "read_stat", lambda pid: None)
     assert not procfs.is_gone(me)
     assert procfs.is_gone((ended.pid, 1))

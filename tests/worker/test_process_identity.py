@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from agentrq_worker.process import procfs
-from agentrq_worker.process.identity import ProcessId, has_ended, machine_id, own_process
+from agentrq_worker.process.identity import ProcessId, machine_id, own_process
 
 pytestmark = pytest.mark.skipif(not procfs.AVAILABLE, reason="there is no /proc")
 
@@ -24,19 +24,19 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_process_has_ended_once_it_is_a_zombie_and_once_it_is_reaped(child: subprocess.Popen[bytes]) -> None:
     process = ProcessId(child.pid, procfs.starttime(child.pid))
-    assert not has_ended(process)
+    assert not procfs.is_gone(process)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and nobody has asked for its exit code
-    assert has_ended(process)
+    assert procfs.is_gone(process)
     child.wait()
-    assert has_ended(process)
+    assert procfs.is_gone(process)
 
 
 def test_a_later_process_with_the_same_pid_is_another() -> None:
     own = own_process()
     assert own is not None
-    assert not has_ended(own)
-    assert has_ended(own._replace(starttime=own.starttime - 1))
+    assert not procfs.is_gone(own)
+    assert procfs.is_gone(own._replace(starttime=own.starttime - 1))
 
 
 @pytest.mark.parametrize("error", [None, PermissionError])
@@ -50,11 +50,11 @@ def test_a_process_that_proc_hides_counts_as_running(
 
     monkeypatch.setattr(procfs, "read_stat", lambda pid: None)
     monkeypatch.setattr(os, "kill", kill)
-    assert not has_ended(ProcessId(4242, 1))
+    assert not procfs.is_gone(ProcessId(4242, 1))
 
 
 def test_a_pid_that_cannot_be_one_is_not_dead() -> None:
-    assert not has_ended(ProcessId(10**17, 1))
+    assert not procfs.is_gone(ProcessId(10**17, 1))
 
 
 def test_a_machine_is_unknown_where_proc_is_of_another_pid_namespace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ _ANY_TEXT: Final = frozenset({"system_prompt", "approvals", "extra_env", "metada
 """Options whose texts never become an argument of a program. Every other text is held to `why_not_an_argument`."""
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 LONGEST_ARGUMENT: Final = 128 * 1024 - 1
-"""Bytes of an argument, or of a variable with its name: Linux takes no more (MAX_ARG_STRLEN, with its NUL)."""
+"""Bytes of an argument, or of a variable with its name: Linux takes no more (MAX_ARG_STRLEN, with its NUL). Clients
+refuse options before that (`agentrq.wire.commands`); this is for what settings and protocols add to them."""
 _WORKTREE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 
 

@@ -19,8 +19,9 @@ from agentrq.connection import is_outage
 from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire import owner_calls
 from agentrq.wire.keys import Keys
+from agentrq_worker.process import procfs
 from agentrq_worker.process.guardian import end_worker
-from agentrq_worker.process.identity import ProcessId, has_ended, machine_id, own_process
+from agentrq_worker.process.identity import ProcessId, machine_id, own_process
 from agentrq_worker.redis_retry import CALL_TIMEOUT_S
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Neighbors:
             try:
                 await self._refresh()
                 for _ in range(int(REFRESH_S / WATCH_S)):
-                    for name in [name for name, record in self._others.items() if has_ended(record.process)]:
+                    for name in [name for name, record in self._others.items() if procfs.is_gone(record.process)]:
                         await self._release_ended(name, self._others[name])
                         self._others.pop(name, None)
                     while self._released and self.on_release is not None:
@@ -100,7 +101,7 @@ class Neighbors:
             return False
         data: Any = await self._client.hget(self._key, name)
         record = read_record(data) if data is not None else None
-        if record is None or not has_ended(record.process):
+        if record is None or not procfs.is_gone(record.process):
             return False
         return await self._release_ended(name, record)
 

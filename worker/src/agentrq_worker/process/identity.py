@@ -1,6 +1,6 @@
-"""Which machine this process runs on, and whether another process of the same machine has ended.
+"""Which machine this process runs on, and its own pid and start time.
 
-Owns both answers; a process that cannot be seen counts as running. Does not own signals or process trees (procfs.py).
+Owns both answers. Does not own the other processes of the machine (procfs.py).
 """
 
 from __future__ import annotations
@@ -43,20 +43,3 @@ def machine_id() -> str | None:
     except OSError:  # a kernel before 5.6 has none
         times = ""
     return hashlib.sha256(f"{boot}\n{pids}\n{times}".encode()).hexdigest()[:16]
-
-
-def has_ended(process: ProcessId) -> bool:
-    """Whether this process of the same machine has certainly ended: nothing has its pid, or a later process has it.
-
-    A /proc that hides other users' processes (hidepid) does not make them look ended.
-    """
-    stat = procfs.read_stat(process.pid)
-    if stat is not None:
-        return stat.starttime != process.starttime or not stat.alive
-    try:
-        os.kill(process.pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False

@@ -103,9 +103,9 @@ def exists(pid: int) -> bool:
     """Whether there is a process ``pid``, seen in /proc or not; a zombie is one."""
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+    except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # another user's; not a pid at all
         return True
     return True
 
