@@ -337,13 +337,39 @@ def test_objects_among_other_bytes_are_read() -> None:
     assert talk.hear_bytes(both).types() == ["init", "text_delta", "text", "cost"]
 
 
-def test_what_comes_after_the_turns_end_is_published_whole_at_once() -> None:
-    talk = Talk().ready().turn().hear(say("The answer ")).over().hear(say("is 42."))
+def test_what_comes_after_the_turns_end_is_published_once_the_agent_is_silent() -> None:
+    talk = Talk().ready().turn().hear(say("The answer ")).over().hear(say("is "), say("42."))
+    call = update("tool_call", toolCallId="t", title="ls", rawInput={"path": "/"})
+    talk.hear(call)
+    late = [as_json(draft) for draft in talk.protocol.finish_texts()]
     assert [found["text"] for found in talk.of("text")] == ["The answer ", "is 42."]
-    talk.hear(update("tool_call", toolCallId="t", title="ls", rawInput={"path": "/"}))
-    assert talk.types()[-1] == "tool_call"
+    assert [message["type"] for message in late] == ["tool_call"]
+    assert talk.protocol.finish_texts() == []
     talk.turn().over()
     assert talk.types()[-2:] == ["tool_result", "cost"]
+
+
+def test_a_late_text_does_not_go_on_in_the_next_turn() -> None:
+    talk = Talk().ready().turn().over().hear(say("late")).turn().hear(say("new")).over()
+    assert [found["text"] for found in talk.of("text")] == ["late", "new"]
+
+
+def test_a_response_over_the_size_limit_ends_its_turn() -> None:
+    talk = Talk().ready().turn()
+    head = b'{"jsonrpc":"2.0","id":3,"result":{"stopReason":"end_turn","_meta":{"x":"'
+    told = [event for event in talk.protocol.receive_lost(head, 20_000_000) if isinstance(event, DraftMessage)]
+    assert [draft.type for draft in told] == ["error", "error", "cost"]
+    assert as_json(told[0])["content"]["code"] == "line_too_long"
+    assert talk.turn().methods[-1] == "session/prompt"
+
+
+def test_a_turn_that_the_session_ends_is_not_ended_again_by_a_late_response() -> None:
+    talk = Talk().ready().turn()
+    prompt = talk.last["id"]
+    assert [draft.type for draft in talk.protocol.end_turn("silence")] == ["error", "cost"]
+    assert talk.protocol.end_turn("silence") == []
+    talk.hear({"id": prompt, "result": {"stopReason": "end_turn"}})
+    assert talk.of("cost") == []
 
 
 @pytest.mark.parametrize("words", ["[MODE_UPDATE] yolo", "Error: no such file", '{"error": {"code": 1}}'])

@@ -103,3 +103,14 @@ def test_a_runner_that_accepts_nothing_is_only_prompted_and_stopped() -> None:
     with pytest.raises(CommandRefused, match="does not support interrupting"):
         talk.protocol.interrupt()
     assert talk.protocol.withdraw(public) == b""
+
+
+@pytest.mark.parametrize(
+    "head", [b'{"type":"result","stats":{"x":"', b'{"type":"agent_event","event":{"type":"result","x":"']
+)
+def test_a_last_line_over_the_size_limit_ends_its_turn(head: bytes) -> None:
+    protocol = RunnerProtocol("s", Options(), "gemini", partial(make_parser, epoch=1), SessionTotal())
+    told = [event.type for event in protocol.receive_lost(head, 20_000_000) if isinstance(event, DraftMessage)]
+    assert told == ["error", "cost"]
+    assert len(protocol.receive_lost(b'{"type":"tool_result","output":"', 20_000_000)) == 1
+    assert [draft.type for draft in protocol.end_turn("silence")] == ["cost"]

@@ -104,12 +104,13 @@ def test_an_opencode_step_that_cannot_be_read_ends_no_turn_if_another_follows() 
     assert [draft.type for draft in drafts] == ["error"]
 
 
-def test_what_gemini_says_after_its_result_is_published_whole_at_once() -> None:
-    piece = gemini("message", role="assistant", content="late", delta=True)
-    drafts = receive_all(
-        make_parser("gemini"), gemini("init", session_id="s"), gemini("result", status="success"), piece
-    )
-    assert [draft.type for draft in drafts] == ["init", "cost", "text"]
+def test_what_gemini_says_after_its_result_is_published_once_it_is_silent() -> None:
+    reader = make_parser("gemini")
+    piece = gemini("message", role="assistant", content="late ", delta=True)
+    drafts = receive_all(reader, gemini("init", session_id="s"), gemini("result", status="success"), piece, piece)
+    assert [draft.type for draft in drafts] == ["init", "cost", "text_delta", "text_delta"]
+    assert [text["text"] for text in contents(reader.finish_texts(), "text")] == ["late late "]
+    assert reader.finish_texts() == []
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,10 @@ class AiderParser(OutputParser):
             return self._failure
         return (self._failure or "The model did not answer") if self._unanswered else ""
 
+    def finish_texts(self) -> list[DraftMessage]:
+        """As `OutputParser.finish_texts`."""
+        return self._text.end()
+
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; an unfinished text is published as it stands."""
         return [*self._text.end(), *super().close(reason)]

@@ -90,11 +90,9 @@ class GeminiParser(OutputParser):
         super().__init__(total, epoch)
         self._session: Any = None
         self._text = CurrentText(epoch)
-        self._in_turn = True
         self._last_end = b""
 
     def _init(self, event: InitLine, line: bytes) -> list[DraftMessage]:
-        self._in_turn = True
         if self._session is not None and event.session_id == self._session:
             return self._text.end()
         self._session = event.session_id
@@ -103,11 +101,10 @@ class GeminiParser(OutputParser):
 
     def _message(self, event: MessageLine, line: bytes) -> list[DraftMessage]:
         if event.role == "user":  # the prompt, which the session has published
-            self._in_turn = True
             return self._text.end()
         if event.content is None:
             return [*self._text.end(), DraftMessage(*json_line.malformed("message", "its content is missing", line))]
-        if event.delta is True and self._in_turn:
+        if event.delta is True:
             return self._text.add(event.content)
         drafts = self._text.end()
         self._text.add(event.content)
@@ -145,7 +142,6 @@ class GeminiParser(OutputParser):
             return []
         self._last_end = line
         drafts = self.close(_UNANSWERED)
-        self._in_turn = False
         stats = json_line.mapping(event.stats)
         error = json_line.text(json_line.mapping(event.error).get("message"))
         failed = event.status == "error" or bool(error)
@@ -161,6 +157,10 @@ class GeminiParser(OutputParser):
             )
         )
         return drafts
+
+    def finish_texts(self) -> list[DraftMessage]:
+        """As `OutputParser.finish_texts`."""
+        return self._text.end()
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; an unfinished text is published as it stands."""

@@ -140,6 +140,10 @@ class OllamaParser(OutputParser):
             errors=[error] if error else UNSET,
         )
 
+    def finish_texts(self) -> list[DraftMessage]:
+        """As `OutputParser.finish_texts`."""
+        return self._text.end()
+
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; an unfinished text is published as it stands."""
         return [*self._text.end(), *super().close(reason)]

@@ -112,6 +112,15 @@ class OutputParser(ABC):
             raise LineInPieces([line[:at], line[at:]])
         return self.lost_end("The line that ends the turn could not be read")
 
+    def read_lost(self, head: bytes) -> list[DraftMessage]:
+        """What a line beyond the size limit leads to, of which only the ``head`` is known: the end of its turn."""
+        ends = json_line.first_type(head) in self._turn_ends
+        return self.lost_end("The line that ends the turn is over the size limit") if ends else []
+
+    def finish_texts(self) -> list[DraftMessage]:
+        """The whole of each text whose pieces have come so far: the agent is silent between turns."""
+        return []
+
     def _collect(self, line: bytes) -> list[DraftMessage]:
         """A line of an object that is printed over several lines, or the one that shows that it is none."""
         if self._indented is None:

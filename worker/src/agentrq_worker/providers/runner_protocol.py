@@ -44,6 +44,7 @@ class _Line(msgspec.Struct, gc=False):
 _TYPE: Final = b'{"type":"'
 _OWN: Final = (b'{"type":"agent_', b'{"type":"ready"', b'{"type":"pong"')
 _HEAD: Final = max(map(len, _OWN))
+_EVENT: Final = b'{"type":"agent_event","event":'
 _decode = msgspec.json.Decoder(_Line).decode
 
 
@@ -165,6 +166,18 @@ class RunnerProtocol(AgentProtocol):
             whole = line.removesuffix(b"\n")
             return [Log(said.message if isinstance(said.message, str) else whole.decode("utf-8", "replace"))]
         return self._parser.read(line)
+
+    def receive_lost(self, head: bytes, size: int) -> list[ProtocolEvent]:
+        """As `AgentProtocol.receive_lost`: a turn whose last line is lost ends all the same."""
+        return [*super().receive_lost(head, size), *self._parser.read_lost(head.removeprefix(_EVENT))]
+
+    def end_turn(self, reason: str) -> list[DraftMessage]:
+        """As `AgentProtocol.end_turn`."""
+        return self._parser.lost_end(reason)
+
+    def finish_texts(self) -> list[DraftMessage]:
+        """As `AgentProtocol.finish_texts`."""
+        return self._parser.finish_texts()
 
     def close(self, reason: str) -> list[DraftMessage]:
         """As `AgentProtocol.close`."""

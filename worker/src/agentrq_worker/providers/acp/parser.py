@@ -54,8 +54,8 @@ class AcpParser(JsonRpcParser):
         """The agent repeats the session's history: nothing of it is published."""
         self.history_seen = False
         """A piece of the history came since this was last cleared."""
-        self.in_turn = True
-        """False between turns, where a protocol knows it: a text that comes then is published at once."""
+        self.turn = 0
+        """Number of the turn under way, or over: no text goes on from one turn into the next."""
         self.cwd: str | None = None
         self.model: str | None = None
         """The start's working directory and model, for the `init` message."""
@@ -128,9 +128,13 @@ class AcpParser(JsonRpcParser):
             errors=errors,
         )
 
+    def finish_texts(self) -> list[DraftMessage]:
+        """As `OutputParser.finish_texts`; calls whose input might still have come are published, too."""
+        return [*self._text.end(), *self._publish_calls()]
+
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; an unfinished text is published as it stands."""
-        return [*self._text.end(), *self._publish_calls(), *super().close(reason)]
+        return [*self.finish_texts(), *super().close(reason)]
 
     # -- updates
 
@@ -168,8 +172,8 @@ class AcpParser(JsonRpcParser):
             return [*self._text.end(), DraftMessage(*json_line.unknown(line))]
         if chunk.text is None:
             return [DraftMessage(*json_line.malformed(str(update.session_update), "its text is missing", line))]
-        drafts = self._text.add(chunk.text, thought, self._parent(update), json_line.text(update.message_id))
-        return drafts if self.in_turn else [*drafts, *self._text.end()]
+        message = (self.turn, json_line.text(update.message_id))
+        return self._text.add(chunk.text, thought, self._parent(update), message)
 
     def _tool(self, update: Update, line: bytes) -> list[DraftMessage]:
         own_id, kind = update.tool_call_id, str(update.session_update)
@@ -182,7 +186,7 @@ class AcpParser(JsonRpcParser):
         call.update(update)
         status = json_line.text(update.status)
         drafts: list[DraftMessage] = []
-        if status in ENDED or status == "in_progress" or not self.in_turn:
+        if status in ENDED or status == "in_progress":
             drafts += self._publish_call(call)
         elif not call.published and call not in self._unpublished:
             self._unpublished.append(call)

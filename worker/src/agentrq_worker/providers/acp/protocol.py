@@ -47,7 +47,7 @@ class AcpProtocol(JsonRpcProtocol):
     def __init__(self, options: Options, total: SessionTotal, epoch: int) -> None:
         """``options.cwd`` is absolute here: the protocol has to be told."""
         super().__init__(options, AcpParser(total, epoch))
-        self._parser.cwd, self._parser.model, self._parser.in_turn = options.cwd, options.model, False
+        self._parser.cwd, self._parser.model = options.cwd, options.model
         self._recovered = epoch > 1
         self._agent: dict[str, Any] = {}  # agentCapabilities
         self._auth: list[dict[str, Any]] = []
@@ -55,6 +55,8 @@ class AcpProtocol(JsonRpcProtocol):
         self._repeats_late = False
         self._setup = Setup(Result())
         self._steps: list[tuple[Change, str, bool]] = []  # what is still to be set, and whether it has to be
+        self._prompt_id: int | None = None
+        """The request of the turn under way."""
         self._cancel_next = False  # an interrupt came before the turn's prompt could be written
         self._cancels: list[str] = []  # confirmations of the turn's interrupts
 
@@ -192,7 +194,8 @@ agent's own program on this machine, or pass its API key by env or pass_env"
     # -- turns
 
     def _begin_turn(self, text: str) -> bytes:
-        self._parser.in_turn = True
+        self._parser.turn += 1
+        self._prompt_id = self._next_id
         prompt = self._of_session({"prompt": [{"type": "text", "text": text}]})
         request = self._request("session/prompt", prompt, self._turn_over, self._turn_failed)
         cancelled, self._cancel_next = self._cancel_next, False
@@ -208,13 +211,13 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         return self._after_turn(self._parser.fail_turn(error))
 
     def _after_turn(self, drafts: list[DraftMessage]) -> list[ProtocolEvent]:
-        self._parser.in_turn = False
+        self._prompt_id = None
         confirmed, self._cancels = self._cancels, []
         return [*drafts, *map(Reply, confirmed)]
 
     def interrupt(self) -> Sent:
         """Cancels the turn. The response to the prompt confirms it: ``session/cancel`` itself has none."""
-        if not self._parser.in_turn:
+        if self._prompt_id is None:
             self._cancel_next = not self.is_ready  # the prompt waits for the handshake: its turn ends as it begins
             return Sent(b"")
         confirmation = self._new_confirmation()
@@ -226,7 +229,15 @@ agent's own program on this machine, or pass its API key by env or pass_env"
 
     def stop(self) -> bytes:
         """Cancels a turn under way, so that its tools end; the end of stdin ends the agent."""
-        return self._cancel() if self._parser.in_turn else b""
+        return b"" if self._prompt_id is None else self._cancel()
+
+    def end_turn(self, reason: str) -> list[DraftMessage]:
+        """As `AgentProtocol.end_turn`; a response that comes after all ends nothing any more."""
+        if self._awaited.pop(self._prompt_id, None) is None:
+            return []
+        self._prompt_id = None
+        self._cancels.clear()
+        return self._parser.fail_turn(RpcError(message=reason))
 
     # -- the rest
 

@@ -97,6 +97,14 @@ class JsonRpcProtocol(AgentProtocol):
             events += self._lost(line, "could not be read")
         return events
 
+    def receive_lost(self, head: bytes, size: int) -> list[ProtocolEvent]:
+        """As `AgentProtocol.receive_lost`: what waits for a lost response fails, a lost request is answered."""
+        return [*super().receive_lost(head, size), *self._lost(head, f"is over the size limit ({size} bytes)")]
+
+    def finish_texts(self) -> list[DraftMessage]:
+        """As `AgentProtocol.finish_texts`."""
+        return self._parser.finish_texts()
+
     def close(self, reason: str) -> list[DraftMessage]:
         """As `AgentProtocol.close`."""
         return self._parser.close(reason)
