@@ -131,7 +131,7 @@ async def test_a_reader_keeps_following_with_read_rights_only(
     """A reader that finds a session lost may not write its end: it waits for who may."""
     monkeypatch.setenv("AGENTRQ_RECOVERY_TIMEOUT_S", "0.1")
     for client in (asyncio_client, sync_client):
-        monkeypatch.setattr(client, "LOOK_AGAIN_S", 0.2)
+        monkeypatch.setattr(client, "CHECK_AGAIN_S", 0.2)
     async with (
         AsyncAgentClient.from_url(guarded.url("reader")) as reader,
         AsyncAgentClient.from_url(guarded.url("producer")) as producer,

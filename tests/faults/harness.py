@@ -39,7 +39,7 @@ from tests.faults.writing import Seen, Writer, claimed, publishing, seen
 
 RUN_S = 110.0
 """The longest a run may take; nearly all take one or two, on a machine that has nothing else to do."""
-LOOK_AGAIN_S = 600.0
+CHECK_AGAIN_S = 600.0
 """Readers have to hear of everything: their look at the stream after a silence must not save them."""
 
 
@@ -255,8 +255,8 @@ async def run_seeds(
 
     with (
         tempfile.TemporaryDirectory() as spool,
-        mock.patch.object(asyncio_client, "LOOK_AGAIN_S", LOOK_AGAIN_S),
-        mock.patch.object(sync_client, "LOOK_AGAIN_S", LOOK_AGAIN_S),
+        mock.patch.object(asyncio_client, "CHECK_AGAIN_S", CHECK_AGAIN_S),
+        mock.patch.object(sync_client, "CHECK_AGAIN_S", CHECK_AGAIN_S),
     ):
         try:
             async with asyncio.TaskGroup() as group:

@@ -243,7 +243,7 @@ async def test_a_stop_overtakes_everything(
     when: str,
 ) -> None:
     """In every status, with prompts waiting and nobody else there: the session ends, and no prompt follows."""
-    monkeypatch.setattr("agentrq.client.asyncio_client.LOOK_AGAIN_S", 0.3)
+    monkeypatch.setattr("agentrq.client.asyncio_client.CHECK_AGAIN_S", 0.3)
     worker = start_worker(*FAST, "--name", "w") if when != "queued" else None
     session = await client.start("diary", "mute" if when == "starting" else "first 60")
     if worker is not None:

@@ -297,8 +297,8 @@ async def test_a_waiter_does_not_mind_trimmed_events(
                 asyncio.run_coroutine_threadsafe(flood(), loop).result(15)
             return found
 
-        gone = subscriptions.Reader._gone
-        monkeypatch.setattr(subscriptions.Reader, "_gone", skip)
+        gone = subscriptions.Reader._skip
+        monkeypatch.setattr(subscriptions.Reader, "_skip", skip)
         monkeypatch.setattr(AsyncSession, "state", look)
         monkeypatch.setattr(Session, "state", look_sync)
         with AgentClient.from_url(redis_url) as other:
@@ -340,7 +340,7 @@ async def test_a_waiter_finds_a_receipt_that_was_trimmed(
             if kept:
                 assert (await waits).outcome == "applied"
             else:
-                with pytest.raises(AgentRQError, match="keeps the receipt of c no more"):
+                with pytest.raises(AgentRQError, match="receipt of command c of session s is no longer kept"):
                     await waits
 
 
@@ -348,8 +348,8 @@ async def test_a_waiter_finds_a_receipt_that_was_trimmed(
 async def test_a_reader_of_a_removed_session_is_told(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    monkeypatch.setattr(asyncio_client, "LOOK_AGAIN_S", 0.1)
-    monkeypatch.setattr(sync_client, "LOOK_AGAIN_S", 0.1)
+    monkeypatch.setattr(asyncio_client, "CHECK_AGAIN_S", 0.1)
+    monkeypatch.setattr(sync_client, "CHECK_AGAIN_S", 0.1)
     async with AsyncAgentClient.from_url(redis_url) as client:
         await client.start("demo", "hello", "s")
         sequence: list[Seen] = []
@@ -449,7 +449,7 @@ async def following(how: str, redis_url: str, live_url: str, sequence: list[Seen
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.both_loops
 async def test_a_silent_subscription_is_made_anew(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(sync_client, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(sync_client, "CHECK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
@@ -476,8 +476,8 @@ async def test_a_network_that_stalls_at_connect_is_survived(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """The connection is made and never greeted: hints cannot be had, the stream is read all the same."""
-    monkeypatch.setattr(sync_client, "LOOK_AGAIN_S", 0.2)
-    monkeypatch.setattr(asyncio_client, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(sync_client, "CHECK_AGAIN_S", 0.2)
+    monkeypatch.setattr(asyncio_client, "CHECK_AGAIN_S", 0.2)
     monkeypatch.setattr(lives, "PING_S", 0.2)
     monkeypatch.setattr(connections, "CONNECT_TIMEOUT_S", 1.0)
     sequence: list[Seen] = []
@@ -659,7 +659,7 @@ def test_pieces_of_a_text_that_came_whole_are_left_out() -> None:
     content = b'{"text":"Hello","blockId":"b1"}'
     head = b'{"cursor":"1-1","sessionId":"s","id":"1-1","type":"text","timestamp":1,"content":' + content + b"}"
     reader = subscriptions.Reader(Keys(), "s", None, deltas=True)
-    found = reader.from_stream([[(b"1-1", {b"message": head})], (b"running", b"1-1", None)])
+    found = reader.from_stream([[(b"1-1", {b"message": head})], (b"running", b"1-1", None, b"nonce")])
     assert len(found) == 1
     for block, expected in (("b1", 0), ("b2", 1)):
         delta = {"text": "Hel", "blockId": block, "offset": 0}

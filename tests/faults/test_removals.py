@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ import psutil
 import pytest
 import redis
 
-from agentrq import AgentClient, AsyncAgentClient, AsyncSession
+from agentrq import AgentClient, AsyncAgentClient, AsyncSession, SessionNotFound
 from agentrq.wire.keys import Keys
 from tests.faults.proxy import Proxy
 from tests.rq_checks import eventually, fetch
@@ -227,3 +228,68 @@ async def test_a_kept_epoch_is_forgotten_in_the_end(client: AsyncAgentClient, ra
     raw.set(KEYS.epochs, "of another type")
     await session.remove()
     assert (await (await client.start("demo", "hello", "again")).state()).cursor == "0-1"
+
+
+@pytest.mark.parametrize("how", ["async", "sync"])
+async def test_a_removal_whose_answer_is_lost_has_removed(redis_url: str, raw: redis.Redis, how: str) -> None:
+    """Whichever answer is lost: it is asked again, and what it has done itself is no error."""
+    for lost in range(6):
+        session_id = f"s-{lost}"
+        async with AsyncAgentClient.from_url(redis_url) as client:
+            await (await client.start("demo", "hello", session_id)).stop()
+        async with LosesOneAnswer(redis_url, lost) as proxy:
+            if how == "async":
+                async with AsyncAgentClient.from_url(proxy.url) as client:
+                    await client.session(session_id).remove()
+            else:
+                await asyncio.to_thread(_remove, proxy.url, session_id)
+        assert left(raw, [session_id]) == []
+        async with AsyncAgentClient.from_url(redis_url) as client:
+            with pytest.raises(SessionNotFound):
+                await client.session(session_id).remove()
+
+
+def _remove(url: str, session_id: str) -> None:
+    with AgentClient.from_url(url) as client:
+        client.session(session_id).remove()
+
+
+class LosesOneAnswer:
+    """A proxy that cuts the connection in the place of one answer (counted from 0, the handshakes' left out)."""
+
+    def __init__(self, url: str, number: int) -> None:
+        self._path = url.removeprefix("unix://").partition("?")[0]
+        self._left = number
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> LosesOneAnswer:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self._stack.enter_async_context(server)
+        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, asks = await asyncio.open_unix_connection(self._path)
+
+        async def upward() -> None:
+            while data := await reader.read(1 << 16):
+                self._asked = data
+                asks.write(data)
+            asks.close()
+
+        async def downward() -> None:
+            while data := await answers.read(1 << 16):
+                if any(name in self._asked for name in (b"EVAL", b"HMGET", b"MULTI")):
+                    self._left -= 1
+                    if self._left == -1:
+                        break
+                writer.write(data)
+            writer.close()
+
+        with contextlib.suppress(OSError):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(upward())
+                group.create_task(downward())

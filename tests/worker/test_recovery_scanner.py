@@ -11,7 +11,8 @@ from rq.suspension import resume, suspend
 
 from agentrq import AgentClient, AsyncAgentClient
 from agentrq.client import operations as operations_module
-from agentrq.client.operations import Context, OwnerWatch
+from agentrq.client.operations import Context
+from agentrq.client.owner_watch import OwnerWatch
 from agentrq.connection import connect_async
 from agentrq_worker.ownership import owner_leases
 from agentrq_worker.ownership import recovery_scanner as maintenance_module

@@ -20,7 +20,8 @@ _SEND: Final = (
     "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zrange zrem zremrangebyscore zscore"
 )
 _READ: Final = (
-    "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard subscribe unsubscribe"
+    "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard zscore "
+    "subscribe unsubscribe"
 )
 _WORK: Final = (
     "multi exec discard watch unwatch evalsha eval script|load script|exists client|info client|id client|unblock "
@@ -65,7 +66,8 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
 
 
 def _reading(keys: Keys) -> Iterator[str]:
-    yield from (f"%R~{_session(keys)}", f"%R~{keys.sessions}", f"%R~{keys.worker('*')}", "%R~rq:workers")
+    yield from (f"%R~{_session(keys)}", f"%R~{keys.sessions}", f"%R~{keys.removed}")
+    yield from (f"%R~{keys.worker('*')}", "%R~rq:workers")
     yield "%R~rq:suspended"
     yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")
 

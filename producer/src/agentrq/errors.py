@@ -11,6 +11,9 @@
     ├── StreamTrimmed         the cursor asked for is older than what is kept
     ├── CommandRejected       a waited-for receipt said no
     ├── InboxFull             too many commands wait for the session's owner
+    ├── RedisUnavailable      Redis cannot be reached, or is not ready
+    ├── RedisRefused          Redis answered with an error: no permission, no writes, …
+    │   └── RedisOutOfMemory  Redis has reached its maxmemory
     ├── EmbeddedServerError   no private server could be started
     └── WorkerNotInstalled    a command that needs the distribution agentrq-worker
 """
@@ -95,6 +98,24 @@ class InboxFull(AgentRQError):
         super().__init__(f"Session {session_id} has {limit} commands waiting already: try again later")
         self.session_id = session_id
         self.limit = limit
+
+
+class RedisUnavailable(AgentRQError):
+    """Redis cannot be reached, did not answer in time, or is loading or failing over. Trying later may help.
+
+    It is redis-py's ConnectionError or TimeoutError as well; ``__cause__`` is the error that redis-py raised.
+    """
+
+
+class RedisRefused(AgentRQError):
+    """Redis answered with an error: no permission, a wrong password, no writes taken, a key of another type.
+
+    It is redis-py's ResponseError (or a narrower one) as well; ``__cause__`` is the error that redis-py raised.
+    """
+
+
+class RedisOutOfMemory(RedisRefused):
+    """Redis has reached its maxmemory and takes no more data. Stopping and removing sessions works all the same."""
 
 
 class EmbeddedServerError(AgentRQError):

@@ -18,10 +18,11 @@ from agentrq.cli.exit_codes import FAILED, OK, UNREACHABLE
 from agentrq.cli.output import put, put_json
 from agentrq.cli.redis_checks import Finding, check_redis
 from agentrq.cli.sanitize import one_line
-from agentrq.cli.shared_options import redis_trouble, redis_url, shared_options
+from agentrq.cli.shared_options import redis_url, shared_options
 from agentrq.connection import BadUrl, connect, masked
 from agentrq.embedded.server_process import find_server
 from agentrq.errors import EmbeddedServerError
+from agentrq.redis_errors import from_redis
 
 _AGENTS: Final = ("claude", "codex")
 
@@ -84,6 +85,6 @@ def _check_server(given: str | None) -> Iterator[Finding]:
             except BadUrl as error:
                 raise click.UsageError(str(error)) from None
             except (redis.RedisError, OSError) as error:
-                yield Finding("redis", "fail", redis_trouble(url, error))
+                yield Finding("redis", "fail", str(from_redis(error, url)))
     except EmbeddedServerError as error:
         yield Finding("redis", "fail", str(error))

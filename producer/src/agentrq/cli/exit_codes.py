@@ -15,6 +15,8 @@ from agentrq.errors import (
     EmbeddedServerError,
     InvalidOption,
     InvalidSessionId,
+    RedisRefused,
+    RedisUnavailable,
     SessionNotFound,
     WorkerNotInstalled,
 )
@@ -48,6 +50,8 @@ _CODES: Final[dict[type[AgentRQError], int]] = {
     WorkerNotInstalled: USAGE,
     SessionNotFound: NOT_FOUND,
     EmbeddedServerError: UNREACHABLE,
+    RedisUnavailable: UNREACHABLE,
+    RedisRefused: UNREACHABLE,
 }
 """Exit codes by error; every other error of agentrq is a refusal (5)."""
 
@@ -68,7 +72,7 @@ def explain(error: Exception) -> tuple[int, str] | None:
     ):  # click printing a help text
         return FAILED, f"Cannot write to stdout: {error.strerror}"
     if isinstance(error, AgentRQError):
-        return _CODES.get(type(error), REFUSED), str(error)
+        return next((code for kind, code in _CODES.items() if isinstance(error, kind)), REFUSED), str(error)
     return None
 
 

@@ -68,7 +68,7 @@ def remove(sid: str, url: str | None, as_json: bool) -> int:
 def _row(state: State) -> tuple[str, ...]:
     row = (
         state.session_id,
-        state.status + (f" ({state.reason})" if state.reason else ""),
+        state.status + (f" ({state.reason})" if state.reason else " (worker lost)" if state.worker_lost else ""),
         state.provider,
         state.model or "-",
         state.worker or "-",

@@ -20,13 +20,11 @@ from collections.abc import Generator, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any, Final
 
-import redis
-
 from agentrq.cli.output import put
 from agentrq.cli.prompt_form import Form
 from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import Session
-from agentrq.client.pending_requests import PendingRequests, Request
+from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.errors import AgentRQError
 from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import ApprovalResolved, Event, Message, Receipt
@@ -132,8 +130,8 @@ class RequestPrompter:
         self._session = session
         self._view = view
         self._requests = PendingRequests(session.state().cursor)
-        self._waiting: list[Request] = []
-        self._sent: dict[str, Request] = {}
+        self._waiting: list[OpenRequest] = []
+        self._sent: dict[str, OpenRequest] = {}
         """Requests answered here whose receipt has not come yet, by command id."""
         self._form: Form | None = None
         self._line = False
@@ -233,7 +231,7 @@ class RequestPrompter:
     def _send(self, form: Form) -> None:
         try:
             command_id = str(self._session.answer(form.request.request_id, form.answer))
-        except (AgentRQError, redis.RedisError, OSError) as error:
+        except AgentRQError as error:
             self._view.note(f"Not sent: {error}")
             self._waiting.insert(0, form.request)
         else:

@@ -10,7 +10,7 @@ import contextlib
 from typing import Any, Final
 
 from agentrq.cli.terminal_renderer import cells
-from agentrq.client.pending_requests import Request
+from agentrq.client.pending_requests import OpenRequest
 from agentrq.wire.messages import ApprovalRequest
 
 ENTER: Final = frozenset("\r\n")
@@ -24,7 +24,7 @@ FORM: Final = "0"
 class Form:
     """``answer`` is set once the form is complete; ``left`` is true once the person leaves the request to others."""
 
-    def __init__(self, request: Request, by: str) -> None:
+    def __init__(self, request: OpenRequest, by: str) -> None:
         self.request = request
         self.answer: Any = None
         self.left = False

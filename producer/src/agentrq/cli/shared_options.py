@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
-import redis
 
-from agentrq.cli.exit_codes import REFUSED, UNREACHABLE, CommandFailed
+from agentrq.cli.exit_codes import REFUSED, CommandFailed
 from agentrq.client import AgentClient
-from agentrq.connection import BadUrl, connect, hide_arguments, is_outage, masked
+from agentrq.connection import BadUrl, connect, hide_arguments
 from agentrq.wire.ids import check_session_id
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,22 +57,13 @@ def redis_url(given: str | None) -> Iterator[str]:
 
 @contextlib.contextmanager
 def connected(given: str | None) -> Iterator[AgentClient]:
-    """A client for the block. Errors of Redis in the block become `CommandFailed` or a usage error."""
+    """A client for the block. A bad URL becomes a usage error, the end of a bounded wait `CommandFailed`."""
     with redis_url(given) as url:
         try:
             # No retries: a person waits. A reader that has begun retries by itself.
-            with AgentClient(connect(url, retries=0), connect(url, blocking=True, retries=0)) as client:
+            with AgentClient(connect(url, retries=0), connect(url, blocking=True, retries=0), url=url) as client:
                 yield client
         except BadUrl as error:
             raise click.UsageError(str(error)) from None
         except TimeoutError as error:  # the client's own, of a bounded wait
             raise CommandFailed(REFUSED, str(error)) from None
-        except redis.RedisError as error:
-            raise CommandFailed(UNREACHABLE, redis_trouble(url, error)) from None
-
-
-def redis_trouble(url: str, error: Exception) -> str:
-    """One line that names the Redis, password masked, and what is wrong."""
-    what = "is not reachable" if is_outage(error) else "refuses"
-    said = str(error).partition(" : <redis.")[0]  # a Sentinel's error goes on with the repr of each client
-    return f"Redis at {masked(url)} {what}: {said}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
@@ -13,20 +14,24 @@ import redis
 import redis.asyncio
 
 from agentrq.client import operations
-from agentrq.client.operations import Batch, Context, Operation, OwnerWatch, T
-from agentrq.client.outages import REMOVE_AGAIN_S, OutagePatience, applied, closed, timed_out
-from agentrq.client.pending_requests import PendingRequests, Request
+from agentrq.client.operations import Context, Operation, Pause, Request, T, check_applied
+from agentrq.client.outages import OutagePatience, closed, timed_out
+from agentrq.client.owner_watch import OwnerWatch, check_absent
+from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.pubsub_hub import PubSubHub
 from agentrq.client.session_commands import Commands
-from agentrq.client.subscription import LOOK_AGAIN_S, Reader
+from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Reader
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
-from agentrq.errors import AgentRQError, SessionEnded
+from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
+from agentrq.redis_errors import from_redis
 from agentrq.script_runner import AsyncScriptRunner
-from agentrq.wire.commands import Command
+from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
+
+log = logging.getLogger("agentrq.client")
 
 
 @contextlib.asynccontextmanager
@@ -55,7 +60,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         """As `Session.state`."""
         return await self._client.run(operations.state(self._client.context, self.id))
 
-    async def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
+    async def ask_for_approval(self, callback: Callable[[OpenRequest], Any]) -> State:
         """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
         requests = PendingRequests((await self.state()).cursor)
         async for event in self._follow(None, skips=True):
@@ -64,7 +69,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
                 if inspect.isawaitable(answer):
                     answer = await answer
                 if answer is not None:
-                    with contextlib.suppress(SessionEnded):
+                    with contextlib.suppress(SessionEnded, CommandRejected):
                         await self.answer(request.request_id, answer)
         return await self.state()
 
@@ -72,18 +77,13 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         """As `Session.stop`."""
         return await self._client.run(operations.stop(self._client.context, self.id))
 
-    async def remove(self, timeout: float = 30.0) -> None:
+    async def remove(self, timeout: float | None = 30.0) -> None:
         """As `Session.remove`."""
-        if not await self._client.run(operations.remove(self._client.context, self.id)):
-            await self.stop()
-            pause = REMOVE_AGAIN_S
-            async with _bounded(f"Session {self.id}", timeout):
-                while not await self._client.run(operations.remove(self._client.context, self.id)):
-                    await asyncio.sleep(pause)
-                    pause = min(2 * pause, LOOK_AGAIN_S)
+        await self._client.run(operations.remove(self._client.context, self.id, check_timeout(timeout)))
 
     async def wait(self, timeout: float | None = None) -> State:
         """As `Session.wait`."""
+        timeout = check_timeout(timeout)
         if timeout is not None and timeout <= 0 and (state := await self.state()).ended:
             return state
         async with _bounded(f"Session {self.id}", timeout):
@@ -112,16 +112,16 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         async with _bounded(f"The receipt of {command.command_id}", timeout):
             before, known = await self._client.run(operations.send_awaited(context, self.id, command))
             if known is not None:
-                return applied(known)
+                return check_applied(known)
             reader = Reader(context.keys, self.id, before, skips=True)
             async for event in self._client.follow(reader):
                 if isinstance(event, Receipt) and event.command_id == command.command_id:
-                    return applied(event)
+                    return check_applied(event)
                 if reader.skipped:
                     reader.skipped = False
                     known = await self._client.run(operations.receipt(context, self.id, command.command_id))
                     if known is not None:
-                        return applied(known)
+                        return check_applied(known)
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
 
     def _follow(
@@ -131,9 +131,21 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
 
 class AsyncAgentClient:
-    """The asyncio client, for one event loop; close it or use it as an asynchronous context manager."""
+    """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.
 
-    def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, context: Context | None = None) -> None:
+    Its methods are those of `AgentClient`, awaited. One connection carries the subscriptions of all its readers.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        live: redis.asyncio.Redis,
+        context: Context | None = None,
+        *,
+        url: str | None = None,
+    ) -> None:
+        """``client`` runs commands, ``live`` subscriptions; ``url`` is named in errors, its password masked."""
+        self._url = url
         self.context = context or Context.from_environment()
         self._redis = client
         self._live = live
@@ -143,7 +155,7 @@ class AsyncAgentClient:
     @classmethod
     def from_url(cls, url: str) -> Self:
         """As `AgentClient.from_url`."""
-        return cls(connect_async(url), connect_async(url, blocking=True))
+        return cls(connect_async(url), connect_async(url, blocking=True), url=url)
 
     async def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> AsyncSession:
         """As `AgentClient.start`."""
@@ -163,7 +175,7 @@ class AsyncAgentClient:
         return await self.run(operations.states(self.context))
 
     async def aclose(self) -> None:
-        """Close the connections; who still follows a session gets an `AgentRQError`."""
+        """Close the connections. Whoever still follows a session gets an `AgentRQError`."""
         await self._hub.aclose()
         await self._redis.aclose()
         await self._live.aclose()
@@ -177,7 +189,7 @@ class AsyncAgentClient:
         await self.aclose()
 
     async def run(self, operation: Operation[T]) -> T:
-        """Run one operation to its end."""
+        """Run one operation to its end. Raises `RedisUnavailable`, `RedisRefused`, and what the operation does."""
         answer: Any = None
         while True:
             try:
@@ -185,9 +197,15 @@ class AsyncAgentClient:
             except StopIteration as finished:
                 result: T = finished.value
                 return result
-            answer = await self._perform(request)
+            try:
+                answer = await self._perform(request)
+            except (redis.RedisError, OSError) as error:
+                raise from_redis(error, self._url) from error
 
-    async def _perform(self, request: ScriptCall[Any] | Batch) -> Any:
+    async def _perform(self, request: Request) -> Any:
+        if isinstance(request, Pause):
+            await asyncio.sleep(request.seconds)
+            return None
         # On Python 3.11 the sockets have no timeout of their own (see connection.py).
         limit = asyncio.timeout(ANSWER_TIMEOUT_S)
         try:
@@ -205,7 +223,7 @@ class AsyncAgentClient:
 
     async def follow(self, reader: Reader) -> AsyncGenerator[Event, None]:
         """Run a reader: replay, then live."""
-        away, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
+        patience, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
         inbox, silent = None, False
         async with contextlib.AsyncExitStack() as subscription:
             while not reader.ended:
@@ -215,19 +233,33 @@ class AsyncAgentClient:
                 events: list[Event] = []
                 try:
                     if reader.behind:
-                        if silent:
-                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
-                                await self.run(watch.check())
-                        events = reader.from_stream(await self._perform(reader.page()))
+                        events = await self._read_stream(reader, watch if silent else None)
                         silent = False
-                        away.over()
+                        patience.over()
+                        if reader.absent_since is not None:
+                            await self.run(check_absent(self.context, reader))
+                            await asyncio.sleep(ABSENT_PAUSE_S)
                     elif inbox is None:
                         inbox = await subscription.enter_async_context(self._hub.subscribed(reader.session_id))
                     else:
-                        silent = not await inbox.wait(LOOK_AGAIN_S)
+                        silent = not await inbox.wait(CHECK_AGAIN_S)
                         reader.behind = silent
                         events = inbox.take(reader)
-                except (redis.RedisError, OSError) as error:
-                    await asyncio.sleep(away.wait(error))
+                except (redis.RedisError, OSError, AgentRQError) as error:
+                    cause = error.__cause__ if isinstance(error, AgentRQError) else error
+                    if not isinstance(cause, redis.RedisError | OSError):
+                        raise
+                    delay = patience.delay(cause)
+                    if delay is None:
+                        raise from_redis(cause, self._url) from cause
+                    await asyncio.sleep(delay)
                 for event in events:
                     yield event
+
+    async def _read_stream(self, reader: Reader, watch: OwnerWatch | None) -> list[Event]:
+        if watch is not None:
+            try:
+                await self.run(watch.check())
+            except RedisRefused as error:  # of a user who may only read, or Redis takes no writes: see OwnerWatch
+                log.debug("session %s: whether it has an owner is not known: %s", reader.session_id, error)
+        return reader.from_stream(await self._perform(reader.page()))

@@ -1,29 +1,45 @@
 """What a client does, as plain generators: each yields the Redis work it needs and is sent the answers.
 
-sync_client.py and asyncio_client.py only run these: no rule of the product stands in both. Owns no connection.
+The two clients only run these, so that no rule of the product stands in both. Owns no connection. Who owns a followed
+session is owner_watch.py's matter, the reading of its events subscription.py's.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import to_builtins
 
 from agentrq import rq_commands
-from agentrq.errors import AgentRQError, InboxFull, InvalidOption, SessionEnded, SessionExists, SessionNotFound
+from agentrq.errors import (
+    AgentRQError,
+    CommandRejected,
+    InboxFull,
+    InvalidOption,
+    SessionEnded,
+    SessionExists,
+    SessionNotFound,
+)
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import MAX_INBOX, Command, Options, check_text, make_command, make_options
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
 from agentrq.wire.messages import Receipt
-from agentrq.wire.script_calls import EndOutcome, ScriptCall
-from agentrq.wire.state import Inner, State, read_inner, read_state
+from agentrq.wire.script_calls import EndOutcome, ScriptCall, text
+from agentrq.wire.state import STATE_FIELDS, State, read_state
 from agentrq.wire.status import Reason, Status
+
+STATES_PAGE: Final = 500
+ANSWER_CHECK_S: Final = 5.0
+"""How long an answer to a request that is not open waits for the receipt that says so, in seconds."""
+FIRST_PAUSE_S: Final = 0.05
+LONGEST_PAUSE_S: Final = 5.0
 
 
 class Batch(NamedTuple):
@@ -34,8 +50,15 @@ class Batch(NamedTuple):
     apart: bool = False
 
 
+class Pause(NamedTuple):
+    """A wait of so many seconds."""
+
+    seconds: float
+
+
 T = TypeVar("T")
-Operation: TypeAlias = Generator[ScriptCall[Any] | Batch, Any, T]
+Request: TypeAlias = ScriptCall[Any] | Batch | Pause
+Operation: TypeAlias = Generator[Request, Any, T]
 """What it yields is answered by the client: a `ScriptCall` by what its ``read`` gives, a `Batch` by a list."""
 
 
@@ -43,6 +66,14 @@ def run_script(call: ScriptCall[T]) -> Operation[T]:
     """One script call, with its answer's type."""
     answer: T = yield call
     return answer
+
+
+def pauses(timeout: float | None) -> Iterator[Pause]:
+    """Pauses between tries, each twice as long as the one before, for ``timeout`` seconds in all (None: no end)."""
+    pause, deadline = FIRST_PAUSE_S, math.inf if timeout is None else time.monotonic() + timeout
+    while time.monotonic() + pause <= deadline:
+        yield Pause(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 class Context(NamedTuple):
@@ -79,6 +110,9 @@ def _seconds(variable: str, default: float) -> float:
     return seconds
 
 
+# -- starts
+
+
 def start(
     context: Context, provider: str, prompt: str, session_id: str | None, given: dict[str, Any]
 ) -> Operation[str]:
@@ -107,73 +141,119 @@ def enqueue(
     return rq_commands.start_job(queue, session_id, arguments, created_at)
 
 
-class SessionSnapshot(NamedTuple):
-    """A state with its bookkeeping and whether its owner's lease lives."""
-
-    state: State
-    inner: Inner
-    owned: bool
-
-
-def look(context: Context, session_id: str) -> Operation[SessionSnapshot]:
-    """The state as it is, and whether a live worker owns the session."""
-    check_session_id(session_id)
-    (raw,) = yield Batch([("HGETALL", context.keys.state(session_id))])
-    state, inner = read_state(session_id, raw), read_inner(raw)
-    if state is None:
-        raise SessionNotFound(session_id)
-    owned = False
-    if inner.token and state.worker:
-        (token,) = yield Batch([("GET", context.keys.worker(state.worker))])
-        owned = token is not None and script_calls.text(token) == inner.token
-    return SessionSnapshot(state, inner, owned)
+# -- states
 
 
 def state(context: Context, session_id: str) -> Operation[State]:
     """The session's state; raises `SessionNotFound`."""
     check_session_id(session_id)
-    (raw,) = yield Batch([("HGETALL", context.keys.state(session_id))])
-    found = read_state(session_id, raw)
+    (values,) = yield Batch([("HMGET", context.keys.state(session_id), *_FIELDS)])
+    found, token = _read_state(session_id, values)
     if found is None:
         raise SessionNotFound(session_id)
-    return found
+    (checked,) = yield from _check_leases(context, [(found, token)])
+    return checked
 
 
 def states(context: Context) -> Operation[list[State]]:
-    """The states of all sessions, the oldest start first; forgets ids whose state is gone, passes over what is none."""
-    (members,) = yield Batch([("ZRANGE", context.keys.sessions, 0, -1, "WITHSCORES")])
-    ids = [(script_calls.text(member), float(score)) for member, score in _pairs(members) if is_session_id(member)]
+    """The states of all sessions, the oldest start first. Ids without a state are forgotten; see `_read_state`."""
+    (members,) = yield Batch([("ZRANGE", context.keys.sessions, 0, -1)])
+    ids = [text(member) for member in members if is_session_id(member)]
     found: list[State] = []
     gone: list[str] = []
-    for at in range(0, len(ids), 500):
-        part = ids[at : at + 500]
-        answers = yield Batch([("HGETALL", context.keys.state(sid)) for sid, _ in part], apart=True)
-        for (sid, started), raw in zip(part, answers, strict=True):
-            if isinstance(raw, Exception):
-                if "WRONGTYPE" not in str(raw):
-                    raise raw
+    for at in range(0, len(ids), STATES_PAGE):
+        page = ids[at : at + STATES_PAGE]
+        answers = yield Batch([("HMGET", context.keys.state(sid), *_FIELDS) for sid in page], apart=True)
+        known: list[tuple[State, str]] = []
+        for sid, values in zip(page, answers, strict=True):
+            if isinstance(values, Exception):
+                if "WRONGTYPE" not in str(values):
+                    raise values
                 continue
-            known = read_state(sid, raw)
-            if known is not None:
-                found.append(known)
-            elif not raw and started < script_calls.now_ms() - 60_000:  # it may be just beginning
+            state, token = _read_state(sid, values)
+            if state is not None:
+                known.append((state, token))
+            elif not any(value is not None for value in values):
                 gone.append(sid)
+        found += yield from _check_leases(context, known)
     if gone:
         call = script_calls.prune_index(context.keys, gone)
         command = ("EVAL", scripts.SOURCES[call.script], len(call.keys), *call.keys, *call.args)
-        yield Batch([command], apart=True)  # who may only read leaves it to others
+        yield Batch([command], apart=True)  # a user who may only read leaves it to others
     return found
 
 
-def _pairs(members: list[Any]) -> list[tuple[Any, Any]]:
-    """ZRANGE WITHSCORES as pairs: RESP2 answers a flat list, RESP3 (and redis-py's parsing) pairs."""
-    if members and not isinstance(members[0], list | tuple):
-        return list(zip(members[::2], members[1::2], strict=True))
-    return [(member, score) for member, score in members]
+_FIELDS: Final = (*STATE_FIELDS, "token")
+
+
+def _read_state(session_id: str, values: list[bytes | None]) -> tuple[State | None, str]:
+    """The state by the values of `_FIELDS`, None where it is unreadable; and its owner's token."""
+    raw = {name.encode(): value for name, value in zip(_FIELDS, values, strict=True) if value is not None}
+    token = raw.pop(b"token", b"")
+    return read_state(session_id, raw), text(token)
+
+
+def _check_leases(context: Context, found: list[tuple[State, str]]) -> Operation[list[State]]:
+    """The states, those without their owner's lease marked ``worker_lost``."""
+    owners = {state.worker for state, token in found if _has_owner(state, token)}
+    leases: dict[str | None, Any] = {}
+    if owners:
+        answers = yield Batch([("GET", context.keys.worker(name or "")) for name in owners], apart=True)
+        leases = dict(zip(owners, answers, strict=True))
+    return [
+        state.without_worker() if _has_owner(state, token) and _is_lost(leases[state.worker], token) else state
+        for state, token in found
+    ]
+
+
+def _has_owner(state: State, token: str) -> bool:
+    return bool(token and state.worker) and not state.ended
+
+
+def _is_lost(lease: Any, token: str) -> bool:
+    """Whether a lease is not that of the owner who has this token; one that may not be read is taken for it."""
+    return not isinstance(lease, Exception) and (lease is None or text(lease) != token)
+
+
+class SessionOwner(NamedTuple):
+    """Who owns a session, as it was read: little of its state, which may hold megabytes of prompt and metadata."""
+
+    session_id: str
+    status: Status
+    epoch: str
+    token: str
+    nonce: str
+    stop: bool
+    """Somebody asked for its end."""
+    owned: bool
+    """Its owner's lease lives."""
+
+
+def fetch_owner(context: Context, session_id: str) -> Operation[SessionOwner]:
+    """Who owns a session; raises `SessionNotFound`."""
+    check_session_id(session_id)
+    names = ("status", "epoch", "token", "nonce", "stop", "worker")
+    (values,) = yield Batch([("HMGET", context.keys.state(session_id), *names)])
+    status, epoch, token, nonce, stop, worker = (text(value or "") for value in values)
+    try:
+        known = Status(status)
+    except ValueError:
+        raise SessionNotFound(session_id) from None
+    owned = False
+    if token and worker:
+        (lease,) = yield Batch([("GET", context.keys.worker(worker))])
+        owned = not _is_lost(lease, token)
+    return SessionOwner(session_id, known, epoch, token, nonce, bool(stop), owned)
+
+
+# -- commands
 
 
 def send(context: Context, session_id: str, command: Command) -> Operation[str]:
-    """One command into the session's inbox; answers the command's id."""
+    """One command into the session's inbox; answers the command's id.
+
+    An answer to a request that is not open raises `CommandRejected`, if the session's owner says so in time.
+    """
     check_session_id(session_id)
     make_command(command)
     outcome, detail = yield from run_script(script_calls.send_command(context.keys, session_id, command))
@@ -183,81 +263,24 @@ def send(context: Context, session_id: str, command: Command) -> Operation[str]:
         raise SessionEnded(session_id, detail)
     if outcome == "full":
         raise InboxFull(session_id, MAX_INBOX)
+    if outcome == "not open":
+        for pause in pauses(ANSWER_CHECK_S):
+            known = yield from receipt(context, session_id, command.command_id)
+            if known is not None:
+                check_applied(known)
+                break
+            yield pause
     return command.command_id
 
 
 def send_awaited(context: Context, session_id: str, command: Command) -> Operation[tuple[str, Receipt | None]]:
     """As `send`; answers the cursor after which the receipt will come, and the receipt if it is there already."""
-    before = (yield from state(context, session_id)).cursor
-    yield from send(context, session_id, command)
-    return before, (yield from receipt(context, session_id, command.command_id))
-
-
-def stop(context: Context, session_id: str, command_id: str | None = None) -> Operation[str]:
-    """Stop a session: its owner is told; where none lives the end is written here. An ended session is stopped."""
-    command = Command(command_id=command_id or new_id(), command="stop", timestamp=script_calls.now_ms())
-    for _ in range(20):
-        try:
-            yield from send(context, session_id, command)
-        except SessionEnded:
-            return command.command_id
-        seen = yield from look(context, session_id)
-        if seen.owned or seen.state.ended:
-            return command.command_id
-        outcome = yield from end(context, seen, Status.DONE, Reason.STOPPED, "")
-        if outcome != "changed":
-            return command.command_id
-    raise AgentRQError(f"Session {session_id} changes its owner too often to be stopped: try again")
-
-
-def end(context: Context, seen: SessionSnapshot, status: Status, reason: Reason, error: str) -> Operation[EndOutcome]:
-    """End a session no live worker owns, unless its owner changed since it was looked at; answers the outcome."""
-    sid = seen.state.session_id
-    # In one step: from its end on the id may be another session's, whose job is not to be canceled.
-    also = rq_commands.cancel_job(context.queue, sid) if seen.state.status is Status.QUEUED else []
-    return (yield from run_script(script_calls.end_session(
-        context.keys, sid, seen.state.epoch, seen.inner.token, seen.inner.nonce, status, reason, error,
-        context.retention_s, also,
-    )))  # fmt: skip
-
-
-class OwnerWatch:
-    """Whether a followed session still has somebody who serves it, as a reader sees it over time."""
-
-    def __init__(self, context: Context, session_id: str) -> None:
-        self._context = context
-        self._session_id = session_id
-        self._alone: tuple[float, int] | None = None
-
-    def check(self) -> Operation[None]:
-        """Look once; end a session that had no owner for the recovery timeout, so that nobody waits for ever."""
-        seen = yield from look(self._context, self._session_id)
-        if seen.owned or seen.state.ended or seen.state.status is Status.QUEUED:
-            self._alone = None
-            return
-        if seen.inner.stop:
-            yield from end(self._context, seen, Status.DONE, Reason.STOPPED, "")
-            return
-        (suspended,) = yield Batch([("EXISTS", rq_commands.SUSPENDED)])
-        if suspended:  # no worker takes it on purpose
-            self._alone = None
-            return
-        if self._alone is None or self._alone[1] != seen.state.epoch:
-            self._alone = (time.monotonic(), seen.state.epoch)
-        if time.monotonic() - self._alone[0] >= self._context.recovery_timeout_s:
-            error = f"Its worker was lost and no other took it within {self._context.recovery_timeout_s:g} s"
-            yield from end(self._context, seen, Status.ERROR, Reason.LOST, error)
-
-
-def remove(context: Context, session_id: str) -> Operation[bool]:
-    """Delete an ended session; False while it lives (stop it first, wait for the end, then remove again)."""
     check_session_id(session_id)
-    # In one step: from then on the id is free, and what is named after it may be another session's.
-    also = [("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)]
-    outcome = yield from run_script(script_calls.remove_session(context.keys, session_id, "", also))
-    if outcome == "missing":
+    (before,) = yield Batch([("HGET", context.keys.state(session_id), "cursor")])
+    if before is None:
         raise SessionNotFound(session_id)
-    return outcome == "removed"
+    yield from send(context, session_id, command)
+    return text(before), (yield from receipt(context, session_id, command.command_id))
 
 
 def receipt(context: Context, session_id: str, command_id: str) -> Operation[Receipt | None]:
@@ -271,4 +294,69 @@ def receipt(context: Context, session_id: str, command_id: str) -> Operation[Rec
         event = decode_entry(*next(iter(fields.items())))
         if isinstance(event, Receipt):
             return event
-    raise AgentRQError(f"Session {session_id} keeps the receipt of {command_id} no more")
+    raise AgentRQError(f"The receipt of command {command_id} of session {session_id} is no longer kept")
+
+
+def check_applied(receipt: Receipt) -> Receipt:
+    """The receipt, if its command was applied. Raises `CommandRejected` otherwise."""
+    if receipt.outcome != "applied":
+        raise CommandRejected(receipt.session_id, receipt.command_id, receipt.outcome, receipt.reason)
+    return receipt
+
+
+# -- ends
+
+
+def stop(context: Context, session_id: str, command_id: str | None = None) -> Operation[str]:
+    """Stop a session: its owner is told; without a live owner the end is written here. An ended session is stopped."""
+    command = Command(command_id=command_id or new_id(), command="stop", timestamp=script_calls.now_ms())
+    for _ in range(20):
+        try:
+            yield from send(context, session_id, command)
+        except SessionEnded:
+            return command.command_id
+        owner = yield from fetch_owner(context, session_id)
+        if owner.owned or owner.status.ended:
+            return command.command_id
+        outcome = yield from end(context, owner, Status.DONE, Reason.STOPPED, "")
+        if outcome != "changed":
+            return command.command_id
+    raise AgentRQError(f"Session {session_id} changes its owner too often to be stopped: try again")
+
+
+def end(context: Context, owner: SessionOwner, status: Status, reason: Reason, error: str) -> Operation[EndOutcome]:
+    """End a session without a live owner, unless its owner changed since it was read; answers the outcome."""
+    sid = owner.session_id
+    # In one step: from its end on the id may be another session's, whose job must not be canceled.
+    extra_commands = rq_commands.cancel_job(context.queue, sid) if owner.status is Status.QUEUED else []
+    return (yield from run_script(script_calls.end_session(
+        context.keys, sid, owner.epoch, owner.token, owner.nonce, status, reason, error, context.retention_s,
+        extra_commands,
+    )))  # fmt: skip
+
+
+def remove(context: Context, session_id: str, timeout: float | None) -> Operation[None]:
+    """Delete a session; a live one is stopped first. Raises `SessionNotFound`, TimeoutError after ``timeout`` seconds.
+
+    Once it was seen it is removed, whoever did it: a try whose answer was lost is repeated, and finds nothing.
+    """
+    check_session_id(session_id)
+    status, nonce = (yield Batch([("HMGET", context.keys.state(session_id), "status", "nonce")]))[0]
+    # In one step: from then on the id is free, and what is named after it may be another session's.
+    extra = [("ZREM", context.keys.sessions, session_id), *rq_commands.delete_job(context.queue, session_id)]
+    call = script_calls.remove_session(context.keys, session_id, text(nonce or ""), extra)
+    outcome = yield from run_script(call)
+    if status is None and outcome == "missing":
+        raise SessionNotFound(session_id)
+    if outcome != "live":
+        return
+    try:
+        yield from stop(context, session_id)
+    except SessionNotFound:
+        return
+    # Asked again and again: a user who may remove need not be allowed to follow.
+    for pause in pauses(timeout):
+        if (yield from run_script(call)) != "live":
+            return
+        yield pause
+    raise TimeoutError(f"Session {session_id} took longer than {timeout} s")

@@ -11,23 +11,23 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Event, Message, Question, StatusEvent
 from agentrq.wire.status import Status
 
-Request: TypeAlias = ApprovalRequest | Question
+OpenRequest: TypeAlias = ApprovalRequest | Question
 
 
 class PendingRequests:
-    """Follows a session from its oldest event; what was asked and resolved before ``present`` is nobody's matter.
+    """Follows a session from its oldest event on; ``present`` is the state's cursor when following began.
 
-    ``present`` is the state's cursor when following began. A request is put once the session is ``waiting`` for it:
-    what a policy decides, and what was answered before a resumed agent asked it again, is nobody's matter either.
+    A request is reported once the session is ``waiting`` for it and ``present`` is reached. Left out is what was
+    resolved before, what a policy decides, and what was answered before a resumed agent asked it again.
     """
 
     def __init__(self, present: str) -> None:
         self._present = Cursor.parse(present)
-        self._open: dict[str, Request] = {}
+        self._open: dict[str, OpenRequest] = {}
         self._waiting = False
 
-    def see(self, event: Event) -> list[Request]:
-        """The requests that are to be put now; each is named once."""
+    def see(self, event: Event) -> list[OpenRequest]:
+        """The requests that need an answer now; each is reported once."""
         if isinstance(event, Message):
             content = event.content
             if isinstance(content, ApprovalRequest | Question):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from agentrq.wire.commands import Command, CommandName, PromptMode
+from agentrq.wire.commands import Command, CommandName, PromptMode, check_timeout
 from agentrq.wire.ids import new_id
 from agentrq.wire.script_calls import now_ms
 
@@ -19,11 +19,19 @@ Got = TypeVar("Got")
 
 
 class Commands(ABC, Generic[Sent, Got]):
-    """What a session can be told. Raises `SessionNotFound`, `SessionEnded`, `InboxFull`, `InvalidOption`.
+    """What a session can be told. `Session` calls these directly, `AsyncSession` awaits them.
 
-    A call answers the command's id, or with ``wait`` its receipt: then it raises `CommandRejected`, or `TimeoutError`
-    after ``timeout`` seconds (the command stays sent). ``command_id`` is an idempotency key: the same id sent again is
-    the same command.
+    All have three parameters in common:
+
+    - ``wait`` (default False): wait for the command's receipt and return that `Receipt`; without it the command's id
+      (str) is returned as soon as Redis has the command.
+    - ``command_id`` (default: a new UUIDv7; 1 to 200 characters): an idempotency key. The same id sent again is the
+      same command, which is carried out once.
+    - ``timeout`` (default None: no bound): seconds to wait for the receipt. After it `TimeoutError` is raised; the
+      command stays sent.
+
+    All raise `SessionNotFound`, `SessionEnded`, `InboxFull`, `InvalidOption`, and with ``wait`` `CommandRejected`
+    where the receipt says ``rejected`` or ``expired``; `RedisUnavailable` and `RedisRefused` where Redis fails.
     """
 
     @abstractmethod
@@ -53,10 +61,11 @@ class Commands(ABC, Generic[Sent, Got]):
         command_id: str | None = None,
         timeout: float | None = None,
     ) -> Sent | Got:
-        """Send the agent a prompt, ``text``.
+        """Send a prompt: ``text``, up to 8 MiB as JSON.
 
-        ``mode`` says what happens while a turn runs: ``queue`` waits for its end, ``steer`` joins it, ``interrupt``
-        ends it and goes first; the last two where the provider supports them, else the command is rejected.
+        ``mode``: ``"queue"`` (default) runs it after the prompts that wait; ``"steer"`` adds it to the turn under way;
+        ``"interrupt"`` ends that turn and goes first. Where the provider cannot do that, the receipt says so. While no
+        turn is under way all three are the same.
         """
         return self._tell("prompt", wait, command_id, timeout, text=text, mode=mode)
 
@@ -69,33 +78,40 @@ class Commands(ABC, Generic[Sent, Got]):
         command_id: str | None = None,
         timeout: float | None = None,
     ) -> Sent | Got:
-        """Answer the open request or question ``request_id``.
+        """Answer an approval request or a question, by the ``request_id`` of its message.
 
-        ``answer`` is ``"allow"``, ``"deny"`` or an object (docs/reference/approvals.md).
+        ``answer`` to an approval request: ``"allow"``, ``"deny"`` or
+        ``{"decision": "allow" | "deny", "input": {…}, "message": str, "always": bool, "interrupt": bool, "by": str}``
+        (all but ``decision`` optional); to a question ``{"answers": {ID: TEXT or [TEXT, …]}}``, or one text where one
+        question is asked. See docs/reference/approvals.md.
+
+        The first answer wins. An answer to a request that is not open raises `CommandRejected` with the reason even
+        without ``wait``, if the session's worker says so within 5 s.
         """
         return self._tell("answer", wait, command_id, timeout, request_id=request_id, answer=answer)
 
     def interrupt(
         self, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
-        """End the running turn; the session goes on."""
+        """End the turn under way; the session stays. Rejected (``idle``) while no turn is under way."""
         return self._tell("interrupt", wait, command_id, timeout)
 
     def set_model(
         self, model: str, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
-        """Use ``model`` from the next turn on, where the provider supports it."""
+        """Use ``model``, by the provider's name for it, from the next turn on. Rejected where it cannot be changed."""
         return self._tell("set_model", wait, command_id, timeout, text=model)
 
     def set_permission_mode(
         self, mode: str, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
-        """Change the permission mode to ``mode`` from now on, where the provider supports it."""
+        """Use the permission mode ``mode``, by the provider's name for it, from now on. Rejected as a model is."""
         return self._tell("set_permission_mode", wait, command_id, timeout, text=mode)
 
     def _tell(
         self, name: CommandName, wait: bool, command_id: str | None, timeout: float | None, **members: Any
     ) -> Sent | Got:
+        timeout = check_timeout(timeout)
         command = Command(command_id=command_id or new_id(), command=name, timestamp=now_ms(), **members)
         sent: Sent | Got = self._send(command, wait, timeout)
         return sent

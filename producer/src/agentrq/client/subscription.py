@@ -1,12 +1,14 @@
-"""Following one session: replay, then live, no hole and no double. Pure: bytes in, events out; the clients do the IO.
+"""Follows one session: replay, then live, each event once and in order. Pure: bytes in, events out.
 
-The stream is the truth and the channels are hints. A reader subscribes, reads the stream from its cursor each time
-a subscription was acknowledged, a hole showed or nothing came for a while, and drops what it has already.
+The stream is the truth and the channels are hints. A reader subscribes; it reads the stream from its cursor each time
+a subscription was acknowledged, a hole showed or nothing came for a while, and drops what it has already. The IO is
+the clients' (sync_client.py, asyncio_client.py).
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -27,8 +29,10 @@ log = logging.getLogger("agentrq.client.subscription")
 PAGE_BYTES: Final = 1 << 20
 """About how much one read of the stream brings: pages grow and shrink towards it."""
 MAX_PAGE: Final = 2000
-LOOK_AGAIN_S: Final = 5.0
-"""How long a reader waits for a hint before it looks at the stream and the state itself, in seconds."""
+CHECK_AGAIN_S: Final = 5.0
+"""How long a reader waits for a hint before it reads the stream and the state itself, in seconds."""
+ABSENT_PAUSE_S: Final = 0.25
+"""How long a reader waits before it reads a session again whose state is gone, in seconds."""
 MAX_WAITING_BYTES: Final = 4 << 20
 """Hints a slow reader lets wait; past that they are dropped and it reads the stream instead."""
 
@@ -45,9 +49,9 @@ def _cursor(value: Any) -> Cursor:
 
 
 class Reader:
-    """Where one reader of one session stands, and what it is to be given next.
+    """Where one reader of one session is, and which events it gets next.
 
-    ``skips``: it goes on behind what was trimmed and sets `skipped`, for who waits for something and wants no history.
+    ``skips``: it needs no history, so it goes on after what was trimmed, and sets `skipped`.
     """
 
     def __init__(
@@ -61,14 +65,18 @@ class Reader:
         """The stream has to be read before live events count."""
         self.ended = False
         self.skipped = False
-        """Whether events were passed over; whoever has seen to it says False again."""
+        """Whether events were passed over; whoever has handled that sets it to False again."""
+        self.nonce = ""
+        """The session's start, by which it is told from others of its id; '' before the first read."""
+        self.absent_since: float | None = None
+        """Since when (monotonic) a session that was there has had no state; see owner_watch.py."""
         self._anchored = after is not None
         self._keys = keys
         self._deltas = deltas
         self._skips = skips
         self._page = 100
-        self._whole: deque[Any] = deque(maxlen=64)
-        """Blocks whose whole text came from the stream: their pieces may still wait among the hints."""
+        self._closed: deque[Any] = deque(maxlen=64)
+        """Blocks whose whole text came, or that were abandoned: their pieces may still wait among the hints."""
 
     def page(self) -> Batch:
         """The commands of the next read: events after the cursor and, of the same moment, the state."""
@@ -78,23 +86,27 @@ class Reader:
         return Batch(
             [
                 ("XRANGE", self._keys.events(self.session_id), start, end, "COUNT", self._page),
-                ("HMGET", self._keys.state(self.session_id), "status", "cursor", "trimmedThrough"),
+                ("HMGET", self._keys.state(self.session_id), "status", "cursor", "trimmedThrough", "nonce"),
             ],
             atomic=True,
         )
 
     def shrink(self) -> bool:
-        """A page did not come in time: ask for less the next time. False where it was one event."""
+        """Ask for a smaller page, as one did not come in time. False where it was of one event."""
         less, self._page = self._page > 1, max(1, self._page // 10)
         return less
 
     def from_stream(self, answers: Sequence[Any]) -> list[Event]:
         """The events of a page. Raises `StreamTrimmed` if some before them are gone, `SessionNotFound`."""
-        entries, (status, newest, trimmed) = answers
-        if status is None:
+        entries, (status, newest, trimmed, nonce) = answers
+        if status is None and self.nonce:
+            self.absent_since = self.absent_since or time.monotonic()
+            return []
+        if status is None or (self.nonce and text(nonce or "") != self.nonce):
             raise SessionNotFound(self.session_id)
+        self.nonce, self.absent_since = text(nonce or ""), None
         if self._anchored and _cursor(trimmed) > self.cursor:
-            self._gone(trimmed)
+            self._skip(trimmed)
         events: list[Event] = []
         size = 0
         for place, fields in entries:
@@ -107,7 +119,7 @@ class Reader:
             if event is not None:
                 events.append(event)
                 if self._deltas and isinstance(event, Message) and isinstance(event.content, Text | Thinking):
-                    self._whole.append(event.content.block_id)
+                    self._closed.append(event.content.block_id)
         if entries:
             self.cursor = Cursor.parse(entries[-1][0])
         self._anchored = self._anchored or bool(entries)
@@ -117,10 +129,10 @@ class Reader:
         self.ended = not self.behind and text(status) in ENDED
         if self.ended and not events and _cursor(newest) > self.cursor:
             # Page and state are of one moment: what the state speaks of is gone, and no more will come.
-            self._gone(newest)
+            self._skip(newest)
         return events
 
-    def _gone(self, through: Any) -> None:
+    def _skip(self, through: Any) -> None:
         if not self._skips:
             raise StreamTrimmed(self.session_id, str(self.cursor), text(through))
         self.skipped = True
@@ -166,7 +178,7 @@ class Reader:
                 following = f"{epoch}-{seq + 1}"
                 fresh.append(event)
             elif cursor is None:
-                if self._deltas and not self._came_whole(event):
+                if self._deltas and not self._is_late_piece(event):
                     fresh.append(event)
             elif Cursor.parse(cursor) > (epoch, seq):
                 self.behind = True
@@ -174,13 +186,18 @@ class Reader:
         self.cursor = Cursor(epoch, seq)
         return fresh
 
-    def _came_whole(self, event: Event) -> bool:
+    def _is_late_piece(self, event: Event) -> bool:
         content = event.content if isinstance(event, Message) else None
-        return isinstance(content, TextDelta | ThinkingDelta) and content.block_id in self._whole
+        if not isinstance(content, TextDelta | ThinkingDelta):
+            return False
+        late = content.block_id in self._closed
+        if content.abandoned and not late:
+            self._closed.append(content.block_id)
+        return late
 
 
 class Mailbox:
-    """Hints that wait for a reader. Bounded: what is too much is dropped and `behind` set."""
+    """Hints that wait for a reader. Bounded: past the bound they are dropped and `behind` is set."""
 
     def __init__(self) -> None:
         self.behind = False
@@ -191,7 +208,7 @@ class Mailbox:
         return self.behind or bool(self._waiting)
 
     def acknowledged(self) -> None:
-        """A subscription began (again): what was published before may have been missed."""
+        """A subscription began, or began again: what was published before may have been missed."""
         self._drop()
 
     def put(self, is_status: bool, payload: bytes) -> None:

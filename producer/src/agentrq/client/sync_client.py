@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -11,23 +12,30 @@ from typing import Any, Self
 import redis
 
 from agentrq.client import operations
-from agentrq.client.operations import Batch, Context, Operation, OwnerWatch, T
-from agentrq.client.outages import REMOVE_AGAIN_S, OutagePatience, applied, bounded, closed, timed_out
-from agentrq.client.pending_requests import PendingRequests, Request
+from agentrq.client.operations import Context, Operation, Pause, Request, T, check_applied
+from agentrq.client.outages import OutagePatience, bounded, closed
+from agentrq.client.owner_watch import OwnerWatch, check_absent
+from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.session_commands import Commands
-from agentrq.client.subscription import LOOK_AGAIN_S, Mailbox, Reader
+from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Mailbox, Reader
 from agentrq.connection import connect
-from agentrq.errors import AgentRQError, SessionEnded
+from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
+from agentrq.redis_errors import from_redis
 from agentrq.script_runner import ScriptRunner
-from agentrq.wire.commands import Command
+from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.messages import Event, Message, Receipt
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
 
+log = logging.getLogger("agentrq.client")
+
 
 class Session(Commands[str, Receipt]):
-    """One session, seen through an `AgentClient`. Making it does no IO."""
+    """One session, seen through an `AgentClient`. Making it does no IO. ``id`` (str) is the session's id.
+
+    Any number of handles may exist, in any process; all they share is Redis.
+    """
 
     def __init__(self, client: AgentClient, session_id: str) -> None:
         self._client = client
@@ -37,45 +45,47 @@ class Session(Commands[str, Receipt]):
         return f"Session({self.id!r})"
 
     def state(self) -> State:
-        """The state as it is now. Raises `SessionNotFound`."""
+        """The session's state now. Its ``worker_lost`` tells that its worker is gone. Raises `SessionNotFound`."""
         return self._client.run(operations.state(self._client.context, self.id))
 
-    def ask_for_approval(self, callback: Callable[[Request], Any]) -> State:
-        """Answer the agent's requests by a function, until the session has ended; answers its state.
+    def ask_for_approval(self, callback: Callable[[OpenRequest], Any]) -> State:
+        """Answer the agent's requests by a function, until the session has ended; returns its last state.
 
         ``callback`` gets each `ApprovalRequest` or `Question` that is open, once, and returns the answer (see
-        `answer`), or None to leave it to somebody else. Who answered first wins: a late answer is no error.
+        `answer`), or None to leave it to somebody else. The first answer wins; a late one is no error here.
         """
         requests = PendingRequests(self.state().cursor)
         for event in self._follow(None, None, skips=True):
             for request in requests.see(event):
                 answer = callback(request)
                 if answer is not None:
-                    with contextlib.suppress(SessionEnded):
+                    with contextlib.suppress(SessionEnded, CommandRejected):
                         self.answer(request.request_id, answer)
         return self.state()
 
     def stop(self) -> str:
-        """Stop the session, whoever owns it; an ended one stays as it is. Raises `SessionNotFound`."""
+        """Stop the session, whoever owns it; returns the command's id. A session that has ended stays as it is.
+
+        A live owner ends the agent and then writes the end (see `wait`); without a live owner the end is written at
+        once. Works while Redis has no memory left. Raises `SessionNotFound`.
+        """
         return self._client.run(operations.stop(self._client.context, self.id))
 
-    def remove(self, timeout: float = 30.0) -> None:
-        """Delete the session at once; a live one is stopped first, which may take ``timeout`` seconds."""
-        if not self._client.run(operations.remove(self._client.context, self.id)):
-            self.stop()
-            # Asked again and again: who may remove need not be allowed to follow.
-            deadline, pause = time.monotonic() + timeout, REMOVE_AGAIN_S
-            while not self._client.run(operations.remove(self._client.context, self.id)):
-                if time.monotonic() + pause > deadline:
-                    raise timed_out(f"Session {self.id}", timeout)
-                time.sleep(pause)
-                pause = min(2 * pause, LOOK_AGAIN_S)
+    def remove(self, timeout: float | None = 30.0) -> None:
+        """Delete the session: its state, events and commands, and its RQ job.
+
+        A live session is stopped first; ``timeout`` is how many seconds that may take (None: no bound), after which
+        `TimeoutError` is raised and the session stays. Raises `SessionNotFound`.
+        """
+        self._client.run(operations.remove(self._client.context, self.id, check_timeout(timeout)))
 
     def wait(self, timeout: float | None = None) -> State:
-        """Wait for the session's end; answers its state. Raises `TimeoutError` after ``timeout`` seconds.
+        """Wait for the session's end; returns its state.
 
+        Raises `TimeoutError` after ``timeout`` seconds (None: no bound; 0 or less: only look), `SessionNotFound`.
         A Redis that stands still is noticed later: a call waits up to `agentrq.connection.ANSWER_TIMEOUT_S` for it.
         """
+        timeout = check_timeout(timeout)
         with bounded(f"Session {self.id}", timeout) as deadline:
             state = self.state()
             if state.ended:
@@ -85,33 +95,37 @@ class Session(Commands[str, Receipt]):
             return self.state()
 
     def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Event]:
-        """Every event after the cursor ``after`` (default: from the oldest kept), then live, until the session ends.
+        """Every event after a cursor, then live ones as they come, until the session has ended.
 
-        With ``deltas`` also the live-only `text_delta` and `thinking_delta` messages. Raises `SessionNotFound`,
-        `StreamTrimmed`, ValueError for a bad cursor; reconnects by itself.
+        ``after``: the ``cursor`` of the last event you have (default None: begin at the oldest event kept).
+        ``deltas``: also yield the live-only `text_delta` and `thinking_delta` messages, which have no cursor.
+        Each event comes once, in order, through any reconnect. Raises `SessionNotFound`; `StreamTrimmed` where events
+        after the cursor are no longer kept; ValueError for a bad cursor; `RedisUnavailable` where Redis is away at the
+        beginning, or for ten minutes.
         """
         return self._follow(after, None, deltas=deltas)
 
     def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Message]:
-        """The messages among `events`; ``after`` and ``deltas`` are the same."""
+        """The messages among `events`; ``after``, ``deltas`` and the errors are the same."""
         return (event for event in self._follow(after, None, deltas=deltas) if isinstance(event, Message))
 
     def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
+        client = self._client
         if not wait:
-            return self._client.run(operations.send(self._client.context, self.id, command))
+            return client.run(operations.send(client.context, self.id, command))
         with bounded(f"The receipt of {command.command_id}", timeout) as deadline:
-            before, known = self._client.run(operations.send_awaited(self._client.context, self.id, command))
+            before, known = client.run(operations.send_awaited(client.context, self.id, command))
             if known is not None:
-                return applied(known)
-            reader = Reader(self._client.context.keys, self.id, before, skips=True)
-            for event in self._client.follow(reader, deadline):
+                return check_applied(known)
+            reader = Reader(client.context.keys, self.id, before, skips=True)
+            for event in client.follow(reader, deadline):
                 if isinstance(event, Receipt) and event.command_id == command.command_id:
-                    return applied(event)
+                    return check_applied(event)
                 if reader.skipped:
                     reader.skipped = False
-                    known = self._client.run(operations.receipt(self._client.context, self.id, command.command_id))
+                    known = client.run(operations.receipt(client.context, self.id, command.command_id))
                     if known is not None:
-                        return applied(known)
+                        return check_applied(known)
         raise AgentRQError(f"Session {self.id} ended without a receipt for {command.command_id}")
 
     def _follow(
@@ -122,45 +136,57 @@ class Session(Commands[str, Receipt]):
 
 
 class AgentClient:
-    """The synchronous client. Thread-safe as far as a redis-py client is; close it or use it as a context manager."""
+    """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.
 
-    def __init__(self, client: redis.Redis, live: redis.Redis, context: Context | None = None) -> None:
+    It may be shared by threads. Connections are made when they are first used.
+    """
+
+    def __init__(
+        self, client: redis.Redis, live: redis.Redis, context: Context | None = None, *, url: str | None = None
+    ) -> None:
+        """``client`` runs commands, ``live`` subscriptions; ``url`` is named in errors, its password masked."""
         self.context = context or Context.from_environment()
         self._redis = client
         self._live = live
+        self._url = url
         self._closed = False
         self._scripts = ScriptRunner(client)
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """A client for the Redis at ``url`` (its forms: `agentrq.connection`). Connects when first used.
+        """A client for the Redis at ``url``: ``redis://…``, ``rediss://…``, ``unix://…`` or ``sentinel://…``.
 
-        Raises ValueError for a URL that cannot be read.
+        Names and times come from ``AGENTRQ_PREFIX``, ``AGENTRQ_QUEUE``, ``AGENTRQ_RETENTION_S`` and
+        ``AGENTRQ_RECOVERY_TIMEOUT_S``. Does no IO. Raises ValueError for a bad URL, `InvalidOption` for a bad variable.
         """
-        return cls(connect(url), connect(url, blocking=True, retries=0))  # a reader tries again by itself
+        return cls(connect(url), connect(url, blocking=True, retries=0), url=url)  # a reader tries again by itself
 
     def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> Session:
-        """Start a session of ``provider`` with its first ``prompt``; it is `queued` when this returns.
+        """Start a session: ``provider`` by its name at the workers, its first ``prompt`` (up to 8 MiB as JSON).
 
-        ``session_id`` is the caller's choice, by default a UUIDv7. ``options`` are the start options
-        (`agentrq.wire.commands.Options`). Raises `SessionExists`, `InvalidSessionId`, `InvalidOption`.
+        ``session_id``: 1 to 64 of ``A-Z a-z 0-9 _ -`` (default: a new UUIDv7). ``options``: those of
+        `agentrq.wire.commands.Options`, by name. Returns as soon as Redis has it; a worker takes it from the queue.
+        Raises `SessionExists`, `InvalidSessionId`, `InvalidOption`, `RedisUnavailable`, `RedisRefused`.
         """
         return Session(self, self.run(operations.start(self.context, provider, prompt, session_id, options)))
 
     def session(self, session_id: str) -> Session:
-        """A handle for the session ``session_id``, whether it exists or not: no IO. Raises `InvalidSessionId`."""
+        """A handle for the session ``session_id``, whether it exists or not; no IO. Raises `InvalidSessionId`."""
         return Session(self, session_id)
 
     def sessions(self) -> list[Session]:
-        """All sessions that are kept, the oldest start first."""
+        """Handles for all sessions that are kept, the oldest start first. To know their states too, call `states`."""
         return [Session(self, state.session_id) for state in self.states()]
 
     def states(self) -> list[State]:
-        """The states of all sessions that are kept, the oldest start first."""
+        """The states of all sessions that are kept, ended ones included, the oldest start first.
+
+        Reads 500 sessions a round trip. A session whose state cannot be read is left out.
+        """
         return self.run(operations.states(self.context))
 
     def close(self) -> None:
-        """Close the connections; who still follows a session gets an `AgentRQError`."""
+        """Close the connections. Whoever still follows a session, in another thread, gets an `AgentRQError`."""
         self._closed = True
         self._redis.close()
         self._live.close()
@@ -174,7 +200,7 @@ class AgentClient:
         self.close()
 
     def run(self, operation: Operation[T]) -> T:
-        """Run one operation to its end."""
+        """Run one operation to its end. Raises `RedisUnavailable`, `RedisRefused`, and what the operation does."""
         answer: Any = None
         while True:
             try:
@@ -182,38 +208,44 @@ class AgentClient:
             except StopIteration as finished:
                 result: T = finished.value
                 return result
-            answer = self._perform(request)
+            try:
+                answer = self._perform(request)
+            except (redis.RedisError, OSError) as error:
+                raise from_redis(error, self._url) from error
 
-    def _perform(self, request: ScriptCall[Any] | Batch) -> Any:
+    def _perform(self, request: Request) -> Any:
         if isinstance(request, ScriptCall):
             return self._scripts.run(request)
+        if isinstance(request, Pause):
+            time.sleep(request.seconds)
+            return None
         with self._redis.pipeline(transaction=request.atomic) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)
             return pipeline.execute(raise_on_error=not request.apart)
 
     def follow(self, reader: Reader, deadline: float | None) -> Iterator[Event]:
-        """Run a reader: replay, then live. Raises `TimeoutError` at ``deadline`` (monotonic)."""
-        away, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
+        """Run a reader: replay, then live. Raises TimeoutError at ``deadline`` (monotonic)."""
+        patience, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
         keys, mailbox, pubsub, silent = self.context.keys, Mailbox(), None, False
         try:
             while not reader.ended:
                 self._check_open()
-                left = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
+                left = CHECK_AGAIN_S if deadline is None else min(CHECK_AGAIN_S, deadline - time.monotonic())
                 if left <= 0:
                     raise TimeoutError
                 events: list[Event] = []
                 try:
                     if reader.behind:
-                        if silent:
-                            with contextlib.suppress(redis.exceptions.NoPermissionError):  # for those who may
-                                self.run(watch.check())
-                        events = reader.from_stream(self._perform(reader.page()))
+                        events = self._read_stream(reader, watch if silent else None)
                         if silent and events and pubsub is not None:  # its hints should have been heard
                             pubsub.close()
                             pubsub = None
                         silent = False
-                        away.over(heard=pubsub is not None)
+                        patience.over(subscribed=pubsub is not None)
+                        if reader.absent_since is not None:
+                            self.run(check_absent(self.context, reader))
+                            time.sleep(min(ABSENT_PAUSE_S, left))
                     elif pubsub is None:
                         pubsub = self._live.pubsub()
                         pubsub.subscribe(
@@ -226,9 +258,12 @@ class AgentClient:
                         events = mailbox.take(reader)
                 except Exception as error:
                     self._check_open()  # closed by another thread: redis-py then fails in many ways
-                    if not isinstance(error, redis.RedisError | OSError):
+                    cause = error.__cause__ if isinstance(error, AgentRQError) else error
+                    if not isinstance(cause, redis.RedisError | OSError):
                         raise
-                    delay = away.wait(error, deadline)
+                    delay = patience.delay(cause, deadline)
+                    if delay is None:
+                        raise from_redis(cause, self._url) from cause
                     if pubsub is not None:
                         pubsub.close()
                         pubsub = None
@@ -238,6 +273,14 @@ class AgentClient:
         finally:
             if pubsub is not None:
                 pubsub.close()
+
+    def _read_stream(self, reader: Reader, watch: OwnerWatch | None) -> list[Event]:
+        if watch is not None:
+            try:
+                self.run(watch.check())
+            except RedisRefused as error:  # of a user who may only read, or Redis takes no writes: see OwnerWatch
+                log.debug("session %s: whether it has an owner is not known: %s", reader.session_id, error)
+        return reader.from_stream(self._perform(reader.page()))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -5,6 +5,7 @@ Owns their shapes and the check of what a caller gave; how they travel is the cl
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -201,6 +202,9 @@ class Command(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
 MAX_PROMPT_BYTES: Final = 8 * 1024 * 1024
 """A longer prompt or answer is refused by the client: it has to fit a runner's line and the inbox."""
 
+MAX_TIMEOUT_S: Final = 1e9
+"""A longer timeout is as good as none: some thirty years."""
+
 MAX_DEPTH: Final = 500
 """Levels of lists and objects that an answer may have: any reader of JSON takes so many (cjson in Redis 1000)."""
 
@@ -219,6 +223,19 @@ def check_text(name: str, value: object) -> str:
     if len(value) > MAX_PROMPT_BYTES or len(encode(value)) > MAX_PROMPT_BYTES:
         raise InvalidOption(name, f"is over {MAX_PROMPT_BYTES} bytes: put it in a file of the workspace")
     return value
+
+
+def check_timeout(value: object) -> float | None:
+    """A bound in seconds, None for none; raises `InvalidOption` for what is not a number (nan is not)."""
+    if value is None:
+        return None
+    if (
+        (isinstance(value, float) and math.isnan(value))
+        or isinstance(value, bool)
+        or not isinstance(value, int | float)
+    ):
+        raise InvalidOption("timeout", f"Expected seconds or None, got {value!r}"[:200])
+    return float(max(-MAX_TIMEOUT_S, min(value, MAX_TIMEOUT_S)))
 
 
 def check_command_id(value: object) -> str:

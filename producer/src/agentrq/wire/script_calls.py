@@ -125,7 +125,7 @@ def fetch_session(keys: Keys, session_id: str) -> ScriptCall[dict[bytes, bytes]]
 class SendAnswer(NamedTuple):
     """``detail``: a ``known`` command's receipt, by its cursor ('': not yet); the status of an ``ended`` session."""
 
-    outcome: Literal["sent", "known", "ended", "full", "missing"]
+    outcome: Literal["sent", "not open", "known", "ended", "full", "missing"]
     detail: str
 
 
@@ -138,7 +138,15 @@ def send_command(keys: Keys, session_id: str, command: Command, job_key: str | N
     return ScriptCall(
         "send_stop" if command.command == "stop" else "send_command",
         session_keys(keys, session_id) + ((job_key,) if job_key is not None else ()),
-        (command.command_id, encode(command), command.command, MAX_INBOX, session_id, keys.worker("")),
+        (
+            command.command_id,
+            encode(command),
+            command.command,
+            MAX_INBOX,
+            session_id,
+            keys.worker(""),
+            command.request_id or "",
+        ),
         read,
     )
 
@@ -149,7 +157,7 @@ EndOutcome = Literal["ok", "changed", "ended", "missing"]
 def end_session(
     keys: Keys,
     session_id: str,
-    epoch: int,
+    epoch: int | str,
     token: str,
     nonce: str,
     status: Status,
@@ -189,6 +197,11 @@ def remove_session(
 def prune_index(keys: Keys, session_ids: Sequence[str]) -> ScriptCall[int]:
     """Take sessions that have no state out of the index; answers how many."""
     return ScriptCall("prune_index", [keys.sessions, *map(keys.state, session_ids)], session_ids, int)
+
+
+def check_writes(keys: Keys, session_id: str) -> ScriptCall[bool]:
+    """Changes nothing, and is refused where Redis takes no writes (full memory apart: owners renew leases in it)."""
+    return ScriptCall("check_writes", (keys.state(session_id),), (), bool)
 
 
 def word(answer: Any) -> Any:

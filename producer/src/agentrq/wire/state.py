@@ -63,6 +63,8 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     """The `metadata` of the start, as JSON."""
     enforced: str = ""
     """What the runner's sandbox holds it to, for people; empty without one."""
+    worker_lost: bool = False
+    """Its owner's lease is over, so nobody runs it now: another worker takes it, or it ends. Not in the hash."""
     last_turn: str | None = None
     """How the latest turn ended: ``whole``, ``interrupted`` (somebody ended it), ``failed`` (the agent reports an
     error), ``cut`` (its process, its worker or its time ended first); absent before the first end.
@@ -77,6 +79,10 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     def ended(self) -> bool:
         """True once the session is done or in error."""
         return self.status.ended
+
+    def without_worker(self) -> State:
+        """The same state of a session whose worker is lost."""
+        return msgspec.structs.replace(self, worker_lost=True)
 
 
 class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
@@ -104,9 +110,10 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     nonce: str = ""
 
 
-FIELDS: Final = tuple(
-    name for name in (*State.__struct_encode_fields__, *Inner.__struct_encode_fields__) if name != "sessionId"
-)
+_DERIVED: Final = ("sessionId", "workerLost")
+STATE_FIELDS: Final = tuple(name for name in State.__struct_encode_fields__ if name not in _DERIVED)
+"""The names of the hash's fields that make a `State`."""
+FIELDS: Final = (*STATE_FIELDS, *Inner.__struct_encode_fields__)
 """The names of the hash's fields that mean anything here."""
 
 _ALWAYS = frozenset({"costUsd", "inputTokens", "outputTokens", "numTurns", "pendingApprovals"})

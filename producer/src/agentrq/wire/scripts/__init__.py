@@ -49,6 +49,7 @@ SOURCES: Final[dict[str, str]] = {
     "end_session": _load("end_session", allow_oom=True),
     "end_unwritable_session": _load("end_unwritable_session", allow_oom=True),
     "remove_session": _load("remove_session", allow_oom=True),
+    "check_writes": _load("check_writes", allow_oom=True),
     "prune_index": _load("prune_index"),
     "renew_lease": _load("renew_lease", allow_oom=True),
     "release_lease": _load("release_lease"),

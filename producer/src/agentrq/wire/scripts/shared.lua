@@ -24,6 +24,7 @@ local function keep_epoch(state, epoch, timestamp, retention)
   local minutes = math.floor((tonumber(timestamp) + retention + KEPT_MS) / 60000)
   redis.pcall('ZADD', key, string.format('%.0f', minutes * EPOCHS + math.min(epoch, EPOCHS - 1)), sid)
   redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', tonumber(timestamp) / 60000 * EPOCHS))
+  redis.pcall('PEXPIRE', key, KEPT_MS + retention)
 end
 
 -- Whether the RQ job with this key was canceled by a user of RQ; nil: there is no job to ask.
