@@ -302,6 +302,20 @@ async def test_a_clients_clock_does_not_tell_whose_a_job_is(
         assert fetch(bench.raw, "s").get_status() == "queued"
 
 
+async def test_an_orphans_job_is_its_own_again_whoever_wrote_it(client: AsyncAgentClient, bench: Bench) -> None:
+    """RQ lost it and another worker made it anew, or somebody enqueued another start by this id."""
+    await client.start("demo", "hi", "s")
+    for lost in (True, False):
+        bench.raw.delete("rq:queue:agentrq", *(["rq:job:s"] if lost else []))
+        if not lost:
+            backend_queue(bench.raw).enqueue("agentrq.start", "s", "demo", "other", job_id="s", meta={"mine": 1})
+            bench.raw.delete("rq:queue:agentrq")
+        assert bench.orphans.enqueue_orphan("s", await bench.session("s")) == "enqueued"
+        assert is_own_job(bench.dequeue().job, await bench.session("s"))
+        bench.raw.delete("rq:queue:agentrq:intermediate")
+    assert fetch(bench.raw, "s").meta == {"mine": 1}
+
+
 @pytest.mark.parametrize("ahead", [-300, 300])
 async def test_registries_are_kept_by_redis_clock(bench: Bench, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
     """A worker whose clock is wrong neither calls another's job abandoned nor forgets what is to be kept."""

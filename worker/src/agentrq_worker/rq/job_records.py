@@ -305,10 +305,10 @@ class JobRecords:
             return step.execute()
 
     def write_queued(self, job: SessionJob, queue: Queue, step: FencedPipeline, *, at_front: bool) -> None:
-        """The job, whole, into its queue; no worker has it, so that RQ refuses a stop instead of sending it nowhere."""
+        """Put the job into its queue, without a worker: RQ then refuses a stop instead of sending it nowhere."""
         job.worker_name, job.origin, job.enqueued_at = None, queue.name, now()
         job.set_status(JobStatus.QUEUED, pipeline=step.rq)
-        job.save(pipeline=step.rq)
+        job.save(pipeline=step.rq, include_meta=False)  # its users may have changed that meanwhile
         job.cleanup(ttl=job.ttl, pipeline=step.rq)
         step.add(("SADD", Queue.redis_queues_keys, queue.key))
         queue.push_job_id(job.id, pipeline=step.rq, at_front=at_front)

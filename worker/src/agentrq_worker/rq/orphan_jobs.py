@@ -56,12 +56,14 @@ class OrphanJobRecords:
                 arguments, created_at = [state.session_id, state.provider, session.inner.prompt, {}], now()
                 step.add(("SADD", Queue.redis_queues_keys, queue.key))
                 step.add(*start_job(queue.name, job_id, arguments, created_at, at_front=True))
-                step.add(("HSET", self._keys.state(state.session_id), "jobCreatedAt", format_time(created_at)))
             else:
+                created_at = job.created_at
                 self._records.delete_executions(job, step.rq)
                 for registry in (queue.failed_job_registry, queue.scheduled_job_registry):
                     step.add(("ZREM", registry.key, job_id))
                 self._records.write_queued(job, queue, step, at_front=True)
+            # Whichever job this is, it is the session's own from now on.
+            step.add(("HSET", self._keys.state(state.session_id), "jobCreatedAt", format_time(created_at)))
             written = step.execute()
         return "enqueued" if written == "written" else written
 

@@ -119,7 +119,7 @@ class RegistryMaintenance:
                 self._records.write_queued(job, queue, step, at_front=bool(job.should_enqueue_at_front()))
             else:
                 job.set_status(JobStatus.RATE_LIMITED, pipeline=step.rq)
-                job.save(pipeline=step.rq)
+                job.save(pipeline=step.rq, include_meta=False)
                 limit.register(job.rate_limit_concurrency or 1, step.rq)
                 limit.add_to_rate_limited(job_id, step.rq)
             step.execute()

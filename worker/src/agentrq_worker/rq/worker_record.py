@@ -88,7 +88,7 @@ class WorkerRecord:
         with self._records.fence(run, run.owned_identity) as step:
             job.worker_name = self._worker.name
             job.set_status(JobStatus.STARTED, pipeline=step.rq)
-            job.save(pipeline=step.rq)
+            job.save(pipeline=step.rq, include_meta=False)
             step.add(("PERSIST", job.key), ("ZREM", run.queue.failed_job_registry.key, job.id))
             if step.execute() == "written":
                 log.warning("job %s: RQ's record did not say any more that it runs here; repaired", job.id)

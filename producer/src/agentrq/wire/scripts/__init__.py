@@ -25,7 +25,7 @@ def load(package: str, *names: str, allow_oom: bool = False) -> str:
 
 
 def _load(name: str, *, allow_oom: bool = False) -> str:
-    return load(_PACKAGE, "shared", name, allow_oom=allow_oom)
+    return load(_PACKAGE, "rq_job", "shared", name, allow_oom=allow_oom)
 
 
 def _write_events(*, allow_oom: bool) -> str:

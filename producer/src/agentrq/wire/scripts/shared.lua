@@ -1,6 +1,5 @@
--- What the scripts share; the loader puts it in front of each. It touches only keys that its callers were given, with
--- two exceptions: the commands of run_commands name RQ's keys and the index, and ended sessions' epochs are kept.
--- Everywhere a session's keys come in this order: state, events, inbox, commands.
+-- What the scripts share; the loader puts it in front of each. It touches only keys that its callers were given, but
+-- for the epochs of ended sessions, which are kept. Everywhere a session's keys come in this order: state, events, inbox, commands.
 
 -- The last epoch of an ended or removed session is kept for a week after its state is gone, in a sorted set beside the
 -- index: a later session by the same id begins above it, so that no cursor of the earlier one means a place in the
@@ -27,11 +26,6 @@ local function keep_epoch(state, epoch, timestamp, retention)
   redis.pcall('PEXPIRE', key, KEPT_MS + retention)
 end
 
--- Whether the RQ job with this key was canceled by a user of RQ; nil: there is no job to ask.
-local function is_canceled(job)
-  return job and redis.pcall('HGET', job, 'status') == 'canceled'
-end
-
 local function place(cursor)
   local epoch, seq = string.match(cursor or '', '^(%d+)-(%d+)$')
   return tonumber(epoch), tonumber(seq)
@@ -41,15 +35,6 @@ end
 local function now()
   local time = redis.call('TIME')
   return time[1] .. string.format('%03d', math.floor(tonumber(time[2]) / 1000))
-end
-
--- Runs commands that stand in ARGV from a position on: for each the count of its words, then the words.
-local function run_commands(at)
-  while ARGV[at] do
-    local last = at + tonumber(ARGV[at])
-    redis.call(unpack(ARGV, at + 1, last))
-    at = last + 1
-  end
 end
 
 -- The members of a status object but for its cursor, up to the closing brace; see with_cursor.

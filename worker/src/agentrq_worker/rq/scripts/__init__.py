@@ -1,4 +1,4 @@
-"""The atomic steps on RQ's records, as Lua source: each file's head says its keys, its arguments and its answer."""
+"""The atomic steps on RQ's records, in Lua."""
 
 from __future__ import annotations
 
@@ -6,5 +6,8 @@ from agentrq.wire import scripts
 
 
 def load(name: str) -> str:
-    """The source of one script, with what all scripts share in front. Redis runs it even when its memory is full."""
-    return scripts.load("agentrq.wire.scripts", "shared", allow_oom=True) + scripts.load(__name__, name)
+    """The source of one script; Redis runs it even when its memory is full, or no job could end then.
+
+    What all scripts on RQ's jobs share (rq_job.lua of `agentrq.wire.scripts`) stands in front.
+    """
+    return scripts.load("agentrq.wire.scripts", "rq_job", allow_oom=True) + scripts.load(__name__, name)
