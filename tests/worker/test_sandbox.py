@@ -34,7 +34,8 @@ def run(
 def confined_run(
     sandbox: Sandbox, argv: list[str], cwd: Path, env: dict[str, str] | None = None, popen: Any = None, **given: Any
 ) -> subprocess.CompletedProcess[str]:
-    confined = confine(sandbox, argv, {"PATH": os.environ["PATH"], **(env or {})}, **given)
+    kept = ["AGENTRQ_RUNNER_MARK"]
+    confined = confine(sandbox, argv, {"PATH": os.environ["PATH"], **(env or {})}, keep_variables=kept, **given)
     with confined.plan:
         return subprocess.run(
             confined.argv, env={"AGENTRQ_RUNNER_MARK": "1.2.3.x", "LEAK": "no"}, cwd=cwd,

@@ -19,7 +19,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from agentrq_worker.process import procfs
 from agentrq_worker.sandbox import landlock, seccomp
 from agentrq_worker.sandbox.apply import CANNOT, NOT_FOUND, REFUSED
 from agentrq_worker.settings import Sandbox
@@ -102,11 +101,12 @@ def confine(
     roots: Sequence[str] | None = None,
     home: Home | None = None,
     read: Sequence[str] = (),
+    keep_variables: Sequence[str] = (),
 ) -> ConfinedCommand:
     """The command to spawn instead of ``argv``, with an empty environment. Raises `CannotConfine`, FileNotFoundError.
 
     ``workspace``: writable besides the directory it is spawned in; under ``roots``, where there are any. ``read``: what
-    the program itself needs.
+    the program itself needs. ``keep_variables``: names that the spawned process gets from its own environment.
     """
     limits = {name: value for name in _LIMITS if (value := getattr(sandbox, name)) is not None}
     if "processes" in limits and os.geteuid() == 0:
@@ -150,7 +150,7 @@ def confine(
         enforced.append(OWN_HOME)
     umask = None if sandbox.umask is None else int(sandbox.umask, 8)
     plan = {
-        "argv": list(argv), "env": dict(environment), "keep": [procfs.MARK_VARIABLE],
+        "argv": list(argv), "env": dict(environment), "keep": list(keep_variables),
         "umask": umask, "limits": limits, "landlock": files,
     }  # fmt: skip
     # No name anywhere: the environment in it is nobody else's to read.
