@@ -30,6 +30,7 @@ class Scripted(AgentProtocol):
         self.leaves: list[DraftMessage] = []
         """What is still to be said when it is gone."""
         self.late_texts: list[DraftMessage] = []
+        self.turn_end: list[DraftMessage] = []
 
     @property
     def is_ready(self) -> bool:
@@ -76,6 +77,9 @@ class Scripted(AgentProtocol):
     def finish_texts(self) -> list[DraftMessage]:
         texts, self.late_texts = self.late_texts, []
         return texts
+
+    def end_turn(self, reason: str) -> list[DraftMessage]:
+        return self.turn_end
 
     def close(self, reason: str) -> list[DraftMessage]:
         left, self.leaves = self.leaves, []
@@ -187,6 +191,11 @@ class Talk:
     @property
     def outcome(self) -> Outcome | None:
         return self.machine.outcome
+
+    @property
+    def is_over(self) -> bool:
+        """The session's end is known."""
+        return self.outcome is not None
 
     @property
     def statuses(self) -> list[str]:

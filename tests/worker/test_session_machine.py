@@ -218,7 +218,7 @@ def test_a_request_survives_its_worker(answered: str) -> None:
 
 def test_max_turns_ends_the_session() -> None:
     talk = Talk(max_turns=2).begin().say(Alive(), cost(1))
-    assert talk.outcome is None
+    assert not talk.is_over
     talk.command("prompt", text="again")
     talk.say(cost(2))
     assert talk.outcome == Outcome(Status.DONE, Reason.MAX_TURNS)

@@ -258,6 +258,14 @@ class Lifecycle:
         self.phase = Phase.ENDING
         self.output.add(EndRunner(farewell))
 
+    def end(self, outcome: Outcome) -> None:
+        """Write the session's last event."""
+        assert outcome.status is not None
+        assert outcome.reason is not None
+        check_move(self.status, outcome.status, outcome.reason)
+        self.status, self.outcome = outcome.status, outcome
+        self.output.end(outcome.status, outcome.reason, outcome.error)
+
     def fail(self, error: str, reason: Reason = Reason.FAILED) -> None:
         """The session ends in error."""
         self.finish(Outcome(Status.ERROR, reason, error))

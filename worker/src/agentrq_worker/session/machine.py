@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from agentrq.wire.approval_policy import Policy, read_policy
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, ToolResult
-from agentrq.wire.status import Reason, Status, check_move
+from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.session import inputs
 from agentrq_worker.session.agent_events import AgentEvents
@@ -208,23 +208,19 @@ class SessionMachine:
         life.approvals.withdraw(None, "client" if outcome.reason is Reason.STOPPED else "agent")
         if life.turn.last == CUT and outcome.status is Status.DONE and outcome.reason is not Reason.STOPPED:
             outcome = Outcome(Status.ERROR, Reason.FAILED, f"Its last turn was cut, then: {_words(outcome)}")
-        assert outcome.status is not None
-        assert outcome.reason is not None
-        check_move(life.status, outcome.status, outcome.reason)
         if given.exit_code is not None:
             output.set_field("exitCode", given.exit_code)
-        output.end(outcome.status, outcome.reason, outcome.error)
-        life.outcome = outcome
+        life.end(outcome)
 
     def _outcome_of_exit(self, code: int | None, calls_open: bool) -> Outcome:
         """What it means that the runner ended by itself."""
-        if code is None:
+        if code is None or self._life.protocol is None:
             return Outcome(Status.ERROR, Reason.FAILED, "The runner was not started")
         if code < 0:
             return Outcome(Status.ERROR, Reason.FAILED, f"Killed by {_signal_name(-code)}")
         if code > 0:
             return Outcome(Status.ERROR, Reason.FAILED, f"Exit code: {code}")
-        tells = self._agent.told_turn_end or calls_open or self._life.agent.tells_turn_end
+        tells = self._agent.told_turn_end or calls_open or self._life.protocol.tells_turn_end
         if self._life.turn.is_open and tells:
             return Outcome(Status.ERROR, Reason.FAILED, "The runner ended in the middle of a turn (exit code 0)")
         return Outcome(Status.DONE, Reason.COMPLETED)
