@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -121,6 +122,76 @@ async def test_an_acp_turn_can_be_interrupted_but_not_steered(client: AsyncAgent
     await session.prompt("after")
     assert texts(await story(session, 2)) == ["You said 'after' after 1 others."]
     await session.stop()
+
+
+@pytest.mark.usefixtures("acp")
+async def test_what_an_acp_agent_says_after_its_turn_leaves_the_session_idle(
+    client: AsyncAgentClient, start_worker: Start
+) -> None:
+    start_worker()
+    session = await client.start("echo-acp", "late")
+    async with asyncio.timeout(30):
+        async for event in session.events():
+            if texts([event]) == ["And this came late."]:
+                break
+    assert (await session.state()).status == "idle"
+    await session.prompt("next", wait=True, timeout=20)
+    events = await story(session, 2)
+    assert texts(events)[-1] == "You said 'next' after 1 others."
+    assert statuses(events)[2:] == ["running", "idle", "running", "idle"]
+    assert all(cost.duration_ms > 0 for cost in contents(events, "cost"))
+    await session.stop()
+
+
+@pytest.mark.usefixtures("acp")
+@pytest.mark.parametrize(
+    ("word", "shown", "answer"),
+    [("form", "question", {"action": "cancel"}), ("cross", "tool_call", {"outcome": {"outcome": "cancelled"}})],
+    ids=["a form that is open", "a permission that crosses the cancel"],
+)
+async def test_an_interrupt_answers_what_an_acp_agent_asks(
+    client: AsyncAgentClient, start_worker: Start, word: str, shown: str, answer: Any
+) -> None:
+    start_worker()
+    session = await client.start("echo-acp", word, permission_mode="default")
+    await first(session, shown)
+    await session.interrupt(wait=True, timeout=20)
+    events = await story(session)
+    assert json.loads(texts(events)[-1]) == answer
+    assert [resolved.decision for resolved in contents(events, "approval_resolved")] == ["withdrawn"]
+    assert (await session.state()).pending_approvals == 0
+    await session.prompt("after")
+    assert texts(await story(session, 2))[-1] == "You said 'after' after 1 others."
+    await session.stop()
+
+
+@pytest.mark.usefixtures("acp")
+async def test_a_mode_that_an_acp_agent_refuses_is_rejected_in_its_words(
+    client: AsyncAgentClient, start_worker: Start
+) -> None:
+    start_worker()
+    session = await client.start("echo-acp", "hi", permission_mode="default")
+    await until(session, "idle")
+    with pytest.raises(CommandRejected, match="this mode is forbidden here"):
+        await session.set_permission_mode("forbidden", wait=True, timeout=20)
+    await session.set_permission_mode("yolo", wait=True, timeout=20)
+    await session.stop()
+
+
+async def test_an_agent_that_does_not_answer_the_handshake_ends_in_error(
+    client: AsyncAgentClient, start_worker: Start, config: Path
+) -> None:
+    with config.open("a") as file:
+        file.write(f"""
+[providers.mute-acp]
+protocol = "jsonrpc"
+command = ["{sys.executable}", "-S", "{FAKES / "fake_acp_agent.py"}"]
+env = {{ FAKE_ACP_HOME = "/", FAKE_ACP_MUTE = "1" }}
+""")
+    start_worker("--handshake-s", "1")
+    state = await (await client.start("mute-acp", "hi")).wait(30)
+    assert (state.status, state.reason) == ("error", "failed")
+    assert "handshake" in str(state.error)
 
 
 @pytest.mark.usefixtures("acp")

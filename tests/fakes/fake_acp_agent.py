@@ -1,7 +1,10 @@
 """A small ACP agent for tests: echoes prompts; keeps its sessions in files of the directory ``FAKE_ACP_HOME``.
 
 Words in the prompt: ``ask`` requests a permission, ``wait`` works until it is cancelled, ``read`` asks the client for a
-file (which it does not offer), ``fail`` answers with an error, ``tell NAME [and die]`` says a variable.
+file (which it does not offer), ``fail`` answers with an error, ``tell NAME [and die]`` says a variable, ``form`` asks a
+question and ``cross`` a permission just after it was cancelled (both end the turn with what the client answered),
+``late`` goes on speaking after its answer. A mode named ``forbidden`` is refused; with ``FAKE_ACP_MUTE`` it answers
+nothing at all.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 HOME = Path(os.environ["FAKE_ACP_HOME"])
-MODES = {"currentModeId": "default", "availableModes": [{"id": "default", "name": "D"}, {"id": "yolo", "name": "Y"}]}
+MODES = {"currentModeId": "default", "availableModes": [{"id": name} for name in ("default", "yolo", "forbidden")]}
 ids = itertools.count()
 answers: dict[Any, Any] = {}
 news = threading.Condition()
@@ -63,6 +66,18 @@ def prompt(request: dict[str, Any]) -> None:
         outcome = ask("session/request_permission", {"sessionId": session, "toolCall": tool, "options": options})
         allowed = outcome["result"]["outcome"].get("optionId") == "y"
         update(session, "tool_call_update", toolCallId=tool["toolCallId"], status="completed" if allowed else "failed")
+    elif words == "form":
+        schema = {"type": "object", "properties": {"port": {"type": "integer"}}}
+        form = {"sessionId": session, "mode": "form", "message": "Which port?", "requestedSchema": schema}
+        say(session, json.dumps(ask("elicitation/create", form)["result"]))
+        reason = "cancelled"
+    elif words == "cross":
+        update(session, "tool_call", status="in_progress", **tool)
+        cancelled.wait()
+        cancelled.clear()
+        outcome = ask("session/request_permission", {"sessionId": session, "toolCall": tool, "options": options})
+        say(session, json.dumps(outcome["result"]))
+        reason = "cancelled"
     elif words == "read":
         error = ask("fs/read_text_file", {"sessionId": session, "path": "/etc/hostname"})["error"]
         say(session, f"refused with {error['code']}")
@@ -80,6 +95,8 @@ def prompt(request: dict[str, Any]) -> None:
         say(session, f"You said {words!r} after {len(before)} others.")
     update(session, "usage_update", used=1, size=10, cost={"amount": 0.25 * (len(before) + 1), "currency": "USD"})
     send(id=request["id"], result={"stopReason": reason, "usage": {"inputTokens": 10, "outputTokens": 2}})
+    if words == "late":
+        say(session, "And this came late.")
 
 
 def handle(request: dict[str, Any]) -> None:
@@ -102,6 +119,8 @@ def handle(request: dict[str, Any]) -> None:
         send(id=request["id"], result={"modes": MODES})
     elif method == "session/prompt":
         threading.Thread(target=prompt, args=(request,), daemon=True).start()
+    elif method == "session/set_mode" and params["modeId"] == "forbidden":
+        send(id=request["id"], error={"code": -32602, "message": "this mode is forbidden here"})
     elif method == "session/cancel":
         cancelled.set()
     else:
@@ -110,4 +129,6 @@ def handle(request: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for line in sys.stdin:
+        if "FAKE_ACP_MUTE" in os.environ:
+            continue
         handle(json.loads(line))
