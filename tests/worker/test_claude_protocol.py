@@ -37,6 +37,13 @@ SPOKEN = sorted(path.name for path in TRANSCRIPTS.glob("claude[-1]*.ndjson") if 
 
 
 def make(**options: Any) -> ClaudeProtocol:
+    """A conversation with a CLI that has said something already."""
+    protocol = fresh(**options)
+    protocol.receive(b'{"type":"keep_alive"}')
+    return protocol
+
+
+def fresh(**options: Any) -> ClaudeProtocol:
     return ClaudeProtocol(Options(**options))
 
 
@@ -97,7 +104,8 @@ def test_it_writes_what_was_recorded(name: str) -> None:
             ours = written(protocol.interrupt())
             assert {**ours, "request_id": recorded["request_id"]} == recorded
         else:
-            continue  # an initialize: nothing of it is needed
+            ours = written(protocol.open())
+            assert {**ours, "request_id": recorded["request_id"]} == recorded
         compared += 1
     assert compared >= 2
 
@@ -160,7 +168,7 @@ def test_an_interrupt_before_the_turn_is_sent_once_more_when_it_begins() -> None
     protocol = make()
     protocol.prompt("go")
     assert written(protocol.interrupt())["request"]["subtype"] == "interrupt"
-    assert others(protocol.receive(INIT)) == [Ready()]
+    assert others(protocol.receive(INIT)) == []
     again = others(protocol.receive(REQUESTING))
     assert again[0] == Alive()
     assert isinstance(again[1], Write)
@@ -228,7 +236,7 @@ def test_a_session_that_cannot_be_resumed() -> None:
 
 def test_the_system_prompt_goes_by_a_request_of_any_size() -> None:
     words = "Be kind. " * 50_000
-    protocol = make(system_prompt=words)
+    protocol = fresh(system_prompt=words)
     assert not any("kind" in argument for argument in protocol.command(["claude"], Options(system_prompt=words)))
     request = written(protocol.open())
     assert request["request"] == {"subtype": "initialize", "appendSystemPrompt": words}
@@ -239,22 +247,22 @@ def test_the_system_prompt_goes_by_a_request_of_any_size() -> None:
 
 
 def test_a_refused_system_prompt_ends_the_session() -> None:
-    protocol = make(system_prompt="Be kind.")
+    protocol = fresh(system_prompt="Be kind.")
     answer = {"subtype": "error", "request_id": written(protocol.open())["request_id"], "error": "too long"}
     (_, ended) = protocol.receive(line(type="control_response", response=answer))
     assert ended == Ended("Claude Code did not take the system prompt: too long")
 
 
-def test_it_is_ready_until_it_is_prompted_and_once_it_answers() -> None:
-    protocol = make()
-    assert protocol.open() == b""
-    before = protocol.is_ready  # it says nothing before its first prompt
+def test_it_is_ready_once_it_says_anything() -> None:
+    protocol = fresh()
+    assert written(protocol.open())["request"] == {"subtype": "initialize"}
+    refused = {"subtype": "error", "request_id": "initialize-1", "error": "not known"}  # by a CLI that has no handshake
+    before = protocol.is_ready
+    events = protocol.receive(line(type="control_response", response=refused))
+    assert events == [Ready(), Log("initialize-1: not known")]
+    assert (before, protocol.is_ready) == (False, True)
     protocol.prompt("go")
-    assert (before, protocol.is_ready) == (True, False)
-    assert others(protocol.receive(INIT)) == [Ready()]
-    protocol.receive(RESULT)
-    protocol.prompt("again")
-    assert protocol.is_ready
+    assert others(protocol.receive(INIT)) == []
 
 
 def test_only_a_prompt_or_an_init_begins_a_turn() -> None:
@@ -269,6 +277,18 @@ def test_only_a_prompt_or_an_init_begins_a_turn() -> None:
     assert others(protocol.receive(INIT)) == [TurnStarted()]
     assert others(protocol.receive(INIT)) == []
     protocol.receive(RESULT)
+    assert others(protocol.receive(INIT)) == [TurnStarted()]
+
+
+def test_a_result_over_the_limit_ends_the_turn() -> None:
+    protocol = make()
+    protocol.prompt("go")
+    protocol.receive(INIT)
+    protocol.receive(line(type="assistant", message={"content": [{"type": "tool_use", "id": "t", "name": "n"}]}))
+    told = protocol.receive_lost(b'{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"t"', 9_000)
+    assert [draft.type for draft in told if isinstance(draft, DraftMessage)] == ["error"]
+    ended = protocol.receive_lost(b'{"duration_ms":1,"type":"result","result":"aaaa', 90_000)
+    assert [draft.type for draft in ended if isinstance(draft, DraftMessage)] == ["error", "tool_result", "cost"]
     assert others(protocol.receive(INIT)) == [TurnStarted()]
 
 
@@ -349,7 +369,7 @@ def test_permission(answer: Any, reply: Any) -> None:
     protocol = make()
     request = asks(tool_name="Bash", input={"command": "ls"}, permission_suggestions=[SUGGESTION])
     protocol.prompt("go")
-    assert others(protocol.receive(request)) == [Ready(), Alive()]
+    assert others(protocol.receive(request)) == [Alive()]
     assert reply_to(protocol, answer) == reply
     with pytest.raises(CommandRefused, match="open"):
         protocol.answer("r1", answer)

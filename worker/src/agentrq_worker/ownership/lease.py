@@ -73,6 +73,6 @@ class Lease:
             if self._ended:
                 return
             call = owner_calls.renew_lease(self._keys, self.name, self.token, self._settings.lease_s)
-            ours: bool = await retry_outages(lambda: self._scripts.run(call))
+            ours = await retry_outages(lambda: self._scripts.run(call))
         if not ours:
             raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")

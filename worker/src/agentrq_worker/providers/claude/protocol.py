@@ -88,8 +88,8 @@ class ClaudeProtocol(AgentProtocol):
         self._in_turn = False  # a prompt was handed over, or the agent began a turn of its own
         self._working = False  # the turn's work has begun: an interrupt takes effect
         self._interrupt_due = False
-        self._heard = True  # the agent has said something since it was first written to
-        self._initialize = ""  # the request that carries the system prompt
+        self._heard = False  # the agent has said something
+        self._initialize = ""  # the request of the handshake
         self._unconfirmed: set[str] = set()
         self._background: tuple[str, ...] = ()
         self._turns_begun = 0
@@ -116,21 +116,19 @@ class ClaudeProtocol(AgentProtocol):
         return argv
 
     def open(self) -> bytes:
-        """The system prompt: no argument, which holds 128 KiB at most and which every user of the machine can read."""
-        if self._options.system_prompt is None:
-            return b""
-        self._heard = False
-        self._initialize, line = self._request("initialize", appendSystemPrompt=self._options.system_prompt)
+        """The handshake; it carries the system prompt, as an argument is short and every user can read it."""
+        prompt = self._options.system_prompt
+        members = {} if prompt is None else {"appendSystemPrompt": prompt}
+        self._initialize, line = self._request("initialize", **members)
         return line
 
     @property
     def is_ready(self) -> bool:
-        """Whether the agent has answered: it says nothing before it is written to."""
+        """Whether the agent has said anything: the answer to the handshake comes first."""
         return self._heard
 
     def prompt(self, text: str) -> bytes:
         """The user's message."""
-        self._heard = self._heard and self._started
         self._prompted = self._in_turn = True
         self._working = False
         return _user(text)
@@ -183,6 +181,14 @@ class ClaudeProtocol(AgentProtocol):
             return self.receive_pieces(found)
         if len(drafts) == 1 and self._working and drafts[0].type in _PLAIN:  # nearly every line
             return drafts
+        return self._take(drafts, line)
+
+    def receive_lost(self, head: bytes, size: int) -> Sequence[ProtocolEvent]:
+        """As `AgentProtocol.receive_lost`."""
+        return [*super().receive_lost(head, size), *self._take(self._parser.read_lost(head), head)]
+
+    def _take(self, drafts: list[DraftMessage], line: bytes) -> Sequence[ProtocolEvent]:
+        """The messages of a line, and what else it means."""
         said: list[ProtocolEvent] = []
         if not self._heard:
             self._heard = True
@@ -245,7 +251,7 @@ class ClaudeProtocol(AgentProtocol):
             return [Reply(request_id, error)]
         if error is None or request_id.startswith("end"):
             return []
-        if request_id == self._initialize:
+        if request_id == self._initialize and self._options.system_prompt is not None:
             return [Ended(f"Claude Code did not take the system prompt: {error}")]
         return [Log(f"{request_id}: {error}")]
 
