@@ -149,7 +149,7 @@ async def test_a_workers_end_leaves_no_process(client: AsyncAgentClient, start_w
     assert len(guardian) == 1
     if how == "kill without guardian":
         guardian[0].kill()
-        worker.wait_log("the guardian process is gone")
+        worker.wait_log("the guardian process died")
         guardian = list(await eventually(lambda: [process for process in tree(worker) if process not in own]))
         # This one is frozen when its worker dies: the next worker's sweep ends what is left.
         guardian[0].send_signal(signal.SIGSTOP)

@@ -123,7 +123,7 @@ async def test_a_worker_ends_though_redis_stays_away(server: Restartable, light:
         worker.wait_log("told to end")
         worker.process.terminate()
         assert await asyncio.to_thread(worker.process.wait, ENDS_S) == 0, "".join(worker.log)
-        worker.wait_log("Redis does not answer: what it has of this worker runs out by itself")
+        worker.wait_log("Redis does not answer: this worker.s lease and records there will expire")
         await eventually(lambda: not leftovers({worker.pid}))
     finally:
         if how == "frozen":

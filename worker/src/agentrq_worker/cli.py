@@ -1,6 +1,6 @@
 """The commands ``agentrq worker`` and ``agentrq up``: settings from the command line, logging, exit codes.
 
-Owns nothing that runs; `agentrq.cli` finds these by the entry-point group ``agentrq.commands``.
+`agentrq.cli` finds them by the entry-point group ``agentrq.commands``. Owns nothing that runs (worker.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _HELP = {
     "spool_dir": "Directory for them.",
 }
 SWITCH_S = 0.0005
-"""How long RQ's thread may keep the interpreter from the loop; Python's default of 5 ms shows in every latency."""
+"""How long RQ's thread may hold the interpreter while the loop waits; Python's default of 5 ms shows in latencies."""
 EXIT_USAGE, EXIT_UNREACHABLE, EXIT_REFUSED = 2, 4, 5
 
 
@@ -71,29 +71,29 @@ def _fail(code: int, message: str) -> NoReturn:
 
 
 def configure_logging(level: str) -> None:
-    """Log lines on stderr: time, level, logger, text."""
+    """Send log lines to stderr: time, level, logger, text. Ends the process where the level is not known."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
-        _fail(EXIT_USAGE, f"--log-level: {level!r} is none of DEBUG, INFO, WARNING, ERROR")
+        _fail(EXIT_USAGE, f"--log-level: {level!r} is not one of DEBUG, INFO, WARNING, ERROR")
     logging.basicConfig(level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for chatty in ("rq", "rq.worker", "rq.queue"):  # RQ sets its own loggers to INFO
         logging.getLogger(chatty).setLevel(max(number or 0, logging.WARNING))
 
 
 def allow_files(sessions: int) -> None:
-    """Raise this process's soft limit of open files to what so many sessions take: three pipes and a pidfd each."""
+    """Raise this process's soft limit of open files to what so many sessions need: three pipes and a pidfd each."""
     needed = 256 + 5 * sessions
     limit = open_files.raise_limit(needed)
     if limit < needed:
-        log.warning("max_sessions %d needs some %d open files, the limit is %d (ulimit -n)", sessions, needed, limit)
+        log.warning("max_sessions %d needs some %d open files; the limit is %d (ulimit -n)", sessions, needed, limit)
 
 
 def serve(settings: Settings, url: str) -> None:
-    """Run a worker on a Redis that answers; ends the process with the documented exit code."""
+    """Run a worker; end the process with the documented exit code where Redis, its name or a port cannot be had."""
     try:
         with connect(url, retries=0) as probe:
             probe.ping()
-        served = Worker(settings, url)
+        process = Worker(settings, url)
     except BadUrl as error:
         _fail(EXIT_USAGE, str(error))
     except (redis.RedisError, OSError) as error:
@@ -107,7 +107,7 @@ def serve(settings: Settings, url: str) -> None:
     allow_files(settings.max_sessions)
     sys.setswitchinterval(SWITCH_S)
     try:
-        served.run()
+        process.run()
     except NameTaken as error:
         _fail(EXIT_REFUSED, str(error))
 

@@ -1,7 +1,7 @@
 """Prometheus metrics of one worker, served on loopback while ``--metrics-port`` asks for it.
 
-Owns their names and the little HTTP server. Everything is read when it is asked for, on the worker's own loop:
-sessions pay nothing for it. Text format: version 0.0.4, by prometheus-client.
+Owns their names and the little HTTP server. Figures are read when they are asked for, on the worker's own loop, so that
+sessions pay nothing for them. Text format: version 0.0.4, by prometheus-client.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ REQUEST_S: Final = 5.0
 MOST_REQUEST: Final = 16_384
 
 
-class Watched(Protocol):
-    """What is read of a worker: its host."""
+class MeasuredHost(Protocol):
+    """What the figures are read of: a worker's `SessionHost`."""
 
     settings: Settings
     ownership: Ownership
@@ -38,7 +38,7 @@ class Watched(Protocol):
 class WorkerCollector:
     """Reads a host's figures."""
 
-    def __init__(self, host: Watched) -> None:
+    def __init__(self, host: MeasuredHost) -> None:
         self._host = host
 
     def collect(self) -> Iterator[Metric]:
@@ -59,12 +59,14 @@ class WorkerCollector:
         yield GaugeMetricFamily("agentrq_pending_bytes", "Bytes of events that wait in memory.", shares.memory)
         yield GaugeMetricFamily("agentrq_spooled_bytes", "Bytes of events that wait on disk.", shares.disk)
         away = 0.0 if publisher.away_since is None else time.monotonic() - publisher.away_since
-        yield GaugeMetricFamily("agentrq_redis_away_seconds", "How long Redis has taken no events; 0: it does.", away)
+        yield GaugeMetricFamily(
+            "agentrq_redis_away_seconds", "Seconds since Redis took the last events, while it takes none; else 0.", away
+        )
         yield CounterMetricFamily("agentrq_lease_beats", "Times the lease was renewed.", host.ownership.beats)
 
 
-async def serve(host: Watched, port: int) -> None:
-    """Answer ``GET /metrics`` on loopback until cancelled. Raises OSError when the port cannot be had."""
+async def serve(host: MeasuredHost, port: int) -> None:
+    """Answer ``GET /metrics`` on loopback until cancelled. Raises OSError where the port is taken."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(WorkerCollector(host))
 
@@ -81,7 +83,7 @@ async def serve(host: Watched, port: int) -> None:
                 writer.write(head.encode() + body)
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever asked is gone, or speaks no HTTP
+            pass  # the peer is gone, or does not speak HTTP
         finally:
             writer.close()
 

@@ -33,8 +33,8 @@ from agentrq_worker.session_types import Outcome
 log = logging.getLogger(__name__)
 
 
-class SessionHost(Protocol):
-    """What jobs need of the worker that hosts their sessions."""
+class JobHost(Protocol):
+    """What jobs need of who hosts their sessions."""
 
     @property
     def ownership(self) -> Ownership:
@@ -46,9 +46,8 @@ class SessionHost(Protocol):
     async def run_session(self, claim: Claim) -> Outcome:
         """Host a claimed session until it ends or leaves."""
 
-    async def command(self, session_id: str, command: Command) -> bool:
-        """Carry out a job's command; False: the job was canceled. Raises `SessionNotFound`, `SessionEnded`,
-        `InboxFull`."""
+    async def send_command(self, session_id: str, command: Command) -> bool:
+        """Carry out a job's command; False: the job was canceled. Raises `AgentRQError` where it cannot be sent."""
 
     async def stop_ownerless(self, session_id: str) -> bool:
         """End a session that no live worker owns; True where it was ended here."""
@@ -71,7 +70,7 @@ class JobHandler:
     """Handles the jobs that one worker dequeues, and those of orphaned sessions (`recovery_scanner.OrphanedJobs`)."""
 
     def __init__(
-        self, records: JobRecords, orphans: OrphanJobRecords, call: RqThread, host: SessionHost, starts: str
+        self, records: JobRecords, orphans: OrphanJobRecords, call: RqThread, host: JobHost, starts: str
     ) -> None:
         """``starts``: the name of the queue that starts come by."""
         self._records = records
@@ -127,7 +126,7 @@ class JobHandler:
     # -- commands
 
     async def _send(self, run: JobRun, session_id: str, command: Command) -> None:
-        if await self._host.command(session_id, command):
+        if await self._host.send_command(session_id, command):
             await self._call(self._records.finish, run, {"commandId": command.command_id})
         else:
             await self._call(self._records.drop_copy, run.job.id, run.queue)

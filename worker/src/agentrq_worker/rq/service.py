@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from agentrq_worker.rq.connection import connect_rq
 from agentrq_worker.rq.executor import RqThread
 from agentrq_worker.rq.fetcher import JobFetcher
-from agentrq_worker.rq.job_handler import JobHandler, SessionHost
+from agentrq_worker.rq.job_handler import JobHandler, JobHost
 from agentrq_worker.rq.job_records import JobRecords
 from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
 from agentrq_worker.rq.queue_reader import QueueReader
@@ -46,7 +46,7 @@ class RqService:
         self._call = RqThread()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def open(self, host: SessionHost, on_shutdown: Callable[[], None]) -> JobHandler:
+    def open(self, host: JobHost, on_shutdown: Callable[[], None]) -> JobHandler:
         """Serve this host's sessions; ``on_shutdown`` is called where RQ tells the worker to end."""
         self._loop = asyncio.get_running_loop()
         self._on_shutdown = on_shutdown
