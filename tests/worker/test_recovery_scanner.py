@@ -10,7 +10,7 @@ import redis
 from rq.suspension import resume, suspend
 
 from agentrq import AgentClient, AsyncAgentClient
-from agentrq.client import operations as operations_module
+from agentrq.client import owner_watch
 from agentrq.client.operations import Context
 from agentrq.client.owner_watch import OwnerWatch
 from agentrq.connection import connect_async
@@ -53,7 +53,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(maintenance_module, "time", clock)
     monkeypatch.setattr(owner_leases, "time", clock)
-    monkeypatch.setattr(operations_module, "time", clock)
+    monkeypatch.setattr(owner_watch, "time", clock)
     return clock
 
 

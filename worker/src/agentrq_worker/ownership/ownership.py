@@ -150,19 +150,19 @@ class Ownership:
             except ValueError as error:
                 log.error("session %s: %s", session_id, error)
                 return None
-            look = _read_snapshot(session_id, raw)
-            if look is not None and look.inner.token and look.state.worker:
-                lease = await self._client.get(self._keys.worker(look.state.worker))
-                return look._replace(owned=lease == look.inner.token.encode())
-            return look
+            snapshot = _read_snapshot(session_id, raw)
+            if snapshot is not None and snapshot.inner.token and snapshot.state.worker:
+                lease = await self._client.get(self._keys.worker(snapshot.state.worker))
+                return snapshot._replace(owned=lease == snapshot.inner.token.encode())
+            return snapshot
 
         found: SessionSnapshot | None = await self._retry_outages(read)
         return found
 
     def read_unowned(self, session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
         """The session by its state hash; None where that does not say all, as of one that has an owner."""
-        look = _read_snapshot(session_id, raw)
-        return look if look is not None and not look.inner.token else None
+        snapshot = _read_snapshot(session_id, raw)
+        return snapshot if snapshot is not None and not snapshot.inner.token else None
 
     async def open_session(
         self, session_id: str, provider: str, prompt: str, options: Options, job_id: str, job_created_at: str
@@ -174,19 +174,19 @@ class Ownership:
             [("HSETNX", key, "created_at", job_created_at)], key, job_created_at,
         ))  # fmt: skip
 
-    async def claim_session(self, look: SessionSnapshot) -> Claim | None:
+    async def claim_session(self, snapshot: SessionSnapshot) -> Claim | None:
         """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
-        self.claiming.add(look.state.session_id)
+        self.claiming.add(snapshot.state.session_id)
         try:
-            return await self._claim(look)
+            return await self._claim(snapshot)
         finally:
-            self.claiming.discard(look.state.session_id)
+            self.claiming.discard(snapshot.state.session_id)
 
-    async def _claim(self, look: SessionSnapshot) -> Claim | None:
-        state, inner = look.state, look.inner
+    async def _claim(self, snapshot: SessionSnapshot) -> Claim | None:
+        state, inner = snapshot.state, snapshot.inner
         sid = state.session_id
         if inner.stop:
-            await self.end_session(look, Status.DONE, Reason.STOPPED, "")
+            await self.end_session(snapshot, Status.DONE, Reason.STOPPED, "")
             return None
         mine, seen = secrets.token_hex(8), (state.epoch, inner.token, inner.nonce)
         key = job_key(inner.job_id or sid)
@@ -194,12 +194,12 @@ class Ownership:
         try:
             outcome, cursor = await self.run_script(call)
         except redis.ResponseError as error:
-            await self.end_session(look, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
+            await self.end_session(snapshot, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
             raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
         if outcome != "claimed":
             log.info("session %s: not claimed: %s", sid, outcome)
             if outcome == "canceled":
-                await self.end_session(look, Status.DONE, Reason.STOPPED, "")
+                await self.end_session(snapshot, Status.DONE, Reason.STOPPED, "")
             return None
         options, unreadable = _read_options(inner.options)
         if state.provider_session_id is not None and inner.prompted:
@@ -207,6 +207,8 @@ class Ownership:
         # Requests outlive a cut turn until they are answered or a whole turn has passed.
         left = inner.turn or state.pending_approvals or inner.kept
         cut = await self._read_interrupted_turn(sid, inner.kept) if left else None
+        now_ms = self.clock.now_ms()
+        started_at = state.started_at or now_ms
         claimed = ClaimedSession(
             session_id=sid,
             provider=state.provider,
@@ -216,24 +218,25 @@ class Ownership:
             cut=cut if inner.turn else None,
             recoveries=inner.recoveries + bool(inner.token),
             total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
-            started_at=state.started_at or self.clock.now_ms(),
+            started_at=started_at,
+            ran_s=max(0, now_ms - started_at) / 1000,
             asked=cut.asked if cut is not None and not inner.turn else (),
             fates=cut.fates if cut is not None and not inner.turn else {},
             last_turn=state.last_turn,
             unreadable=unreadable,
         )
-        known = self._state_fields(look) | {
+        known = self._state_fields(snapshot) | {
             "worker": self.lease.name, "token": self.token, "claim": mine, "status": Status.STARTING,
             "startedAt": claimed.started_at,
         }  # fmt: skip
         return Claim(claimed, Cursor.parse(cursor), known)
 
-    def _state_fields(self, look: SessionSnapshot) -> dict[str, Any]:
+    def _state_fields(self, snapshot: SessionSnapshot) -> dict[str, Any]:
         """The state as fields: what a Redis that lost the session is given back."""
-        state: dict[str, Any] = msgspec.to_builtins(look.state) | msgspec.to_builtins(look.inner)
+        state: dict[str, Any] = msgspec.to_builtins(snapshot.state) | msgspec.to_builtins(snapshot.inner)
         for name in ("sessionId", "epoch", "cursor", "token"):
             state.pop(name, None)
-        state["metadata"] = encode(look.state.metadata)
+        state["metadata"] = encode(snapshot.state.metadata)
         return {name: int(value) if isinstance(value, bool) else value for name, value in state.items()
                 if value is not None}  # fmt: skip
 
@@ -254,10 +257,10 @@ class Ownership:
             return InterruptedTurn("", [], [], {})
 
     async def end_session(
-        self, look: SessionSnapshot, status: Status, reason: Reason, error: str
+        self, snapshot: SessionSnapshot, status: Status, reason: Reason, error: str
     ) -> EndOutcome | Literal["unwritable"]:
         """End a session that has no live owner; answers the outcome, ``unwritable`` where only its state took it."""
-        sid, seen = look.state.session_id, (look.state.epoch, look.inner.token, look.inner.nonce)
+        sid, seen = snapshot.state.session_id, (snapshot.state.epoch, snapshot.inner.token, snapshot.inner.nonce)
         retention_s = self._settings.retention_s
         try:
             return await self.run_script(

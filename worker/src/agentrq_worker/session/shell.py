@@ -14,7 +14,6 @@ import time
 from collections import deque
 from typing import Any, ClassVar, Final
 
-from agentrq.wire.script_calls import now_ms
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.process.framing import LineFramer
 from agentrq_worker.process.pipes import STDERR_LINE
@@ -51,7 +50,7 @@ class SessionShell:
         self._machine = SessionMachine(
             claimed, self._options, lane.epoch, worker_policy=settings.approval_policy(),
             start_policy=settings.start_policy, handshake_s=settings.handshake_s, now=time.monotonic(),
-            redis_ms=now_ms(),
+            redis_ms=lane.now_ms(),
         )  # fmt: skip
         self._inputs: deque[Input] = deque()
         self._feeding = False
