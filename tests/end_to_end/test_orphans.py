@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from agentrq import AsyncAgentClient, AsyncSession
-from agentrq_worker.process import procfs
+from agentrq_worker.process import marks
 from tests.rq_checks import eventually
 from tests.sessions import until
 from tests.workers import Worker, alive
@@ -195,7 +195,7 @@ async def test_zombies_are_reaped(client: AsyncAgentClient, start_worker: Start,
 async def test_a_process_with_a_forged_mark_is_left_alone(start_worker: Start) -> None:
     """The sweep knows its own by mark and start time: a process of a worker that lives is not touched."""
     mine = subprocess.Popen(
-        ["sleep", "60"], env={**os.environ, procfs.MARK_VARIABLE: procfs.make_mark("test")}, start_new_session=True
+        ["sleep", "60"], env={**os.environ, marks.MARK_VARIABLE: marks.make_mark("test")}, start_new_session=True
     )
     try:
         start_worker(*FAST)

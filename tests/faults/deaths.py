@@ -22,7 +22,7 @@ import redis
 from agentrq import AsyncAgentClient, AsyncSession, Event, Message, Receipt, SessionEnded, StatusEvent
 from agentrq.wire.ids import Cursor
 from agentrq.wire.status import MOVES, Status
-from agentrq_worker.process import procfs
+from agentrq_worker.process import marks
 from tests.faults.proxy import Plan, Proxy
 from tests.rq_checks import eventually, stuck
 from tests.sessions import contents
@@ -55,7 +55,7 @@ def leftovers(workers: set[int]) -> list[psutil.Process]:
     """Processes that bear the mark of a worker with one of these pids."""
     found = []
     for process in psutil.process_iter():
-        mark = procfs.parse_mark(procfs.read_mark(process.pid))
+        mark = marks.parse_mark(marks.read_mark(process.pid))
         if mark is not None and mark.worker[0] in workers and alive(process):
             found.append(process)
     return found

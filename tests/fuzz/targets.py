@@ -22,7 +22,7 @@ from agentrq.wire.ids import Cursor, is_session_id
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.state import read_inner, read_state, to_wire
 from agentrq_worker.ownership.command_decoder import LONGEST, Unreadable, read_command
-from agentrq_worker.process import procfs
+from agentrq_worker.process import marks
 from agentrq_worker.process.redact import Redactor
 from agentrq_worker.providers.registry import make_protocol, parser_names
 from agentrq_worker.rq.job import SessionJob
@@ -124,7 +124,7 @@ def names(data: bytes) -> None:
         assert Cursor.parse(str(cursor)) == cursor
     assert not is_session_id(data) or data.translate(None, b"-_").isalnum() or not data.strip(b"-_")
     text = data.decode("utf-8", "replace")
-    assert (procfs.parse_mark(text) is None) == (procfs.tag_of(text) == 0)
+    assert (marks.parse_mark(text) is None) == (marks.tag_of(text) == 0)
 
 
 _SECRETS: Final = ('sk-"key"/0123456789', "caf\u00e9-caf\u00e9-caf\u00e9")

@@ -10,19 +10,19 @@ from typing import IO
 
 import pytest
 
-from agentrq_worker.process import guardian, procfs
+from agentrq_worker.process import descendants, guardian, marks, prctl, procfs
 from tests.worker.test_process import DAEMON, HIDING, PYTHON, THEN_READ, is_gone, left_over, runs
 
 # A worker: spawns one runner for each argument, prints the pids (guardian, then runner and its hidden child each).
 WORKER = f"""
 import asyncio, os, sys
-from agentrq_worker.process import procfs
+from agentrq_worker.process import descendants, marks, prctl, procfs
 from agentrq_worker.process.guardian import Guardian
 from agentrq_worker.process.runner_process import RunnerProcess
 
 async def main():
     if "subreaper" in sys.argv:
-        assert procfs.become_subreaper()
+        assert prctl.become_subreaper()
     guardian = Guardian() if "guardian" in sys.argv else None
     print(guardian.pid if guardian else 0, flush=True)
     runners = []
@@ -32,7 +32,7 @@ async def main():
             print(runners[-1].pid, data.decode().strip(), flush=True)
             ready.set()
         runners.append(await RunnerProcess.spawn([*{PYTHON!r}, {DAEMON + THEN_READ!r}, hides], env=dict(os.environ),
-            mark=procfs.make_mark("s"), on_chunk=on_chunk, on_stdout_end=lambda: None))
+            mark=marks.make_mark("s"), on_chunk=on_chunk, on_stdout_end=lambda: None))
         await ready.wait()
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
@@ -72,9 +72,9 @@ def worker(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int, list[i
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    assert procfs.become_subreaper()
+    assert prctl.become_subreaper()
     yield
-    procfs.reap_strays()
+    descendants.reap_orphans()
     assert left_over() == []
 
 
@@ -121,12 +121,12 @@ def test_closed_in_good_order_it_ends_what_is_left_and_exits(tidy: str) -> None:
 def test_its_own_death_shows() -> None:
     made = guardian.Guardian()
     alive = [made.alive]
-    assert made.pid in procfs.MANAGED
+    assert made.pid in descendants.MANAGED
     os.kill(made.pid, signal.SIGKILL)
     assert is_gone(made.pid)
     assert [*alive, made.alive] == [True, False]
     assert made.close()
-    assert made.pid not in procfs.MANAGED
+    assert made.pid not in descendants.MANAGED
 
 
 def test_sweep_ends_what_a_dead_worker_left_and_spares_the_living() -> None:
@@ -157,13 +157,13 @@ def test_a_worker_killed_together_with_its_guardian_is_cleaned_up_after_by_anoth
 def test_a_pid_that_is_used_again_is_another_worker() -> None:
     """The mark of a process that is gone and had this process's pid: its runner ends, who has the pid now does not."""
     predecessor = f"{os.getpid()}.{procfs.starttime(os.getpid()) - 1}.0123:s"
-    mine = procfs.make_mark("s")
+    mine = marks.make_mark("s")
     started = []
     try:
         for mark in (predecessor, mine):
-            with procfs.tagged(mark):
+            with marks.tagged(mark):
                 started.append(subprocess.Popen(
-                    ["sleep", "60"], env={**os.environ, procfs.MARK_VARIABLE: mark}, start_new_session=True
+                    ["sleep", "60"], env={**os.environ, marks.MARK_VARIABLE: mark}, start_new_session=True
                 ))  # fmt: skip
         left, living = started
         guardian.sweep()

@@ -24,13 +24,13 @@ PYTHONS = [os.path.realpath(sys.executable), "/usr/bin/python3"]
 # A worker with two runners: one with a mark and a tag, one whose environment was cleaned, so that it has the tag only.
 WORKER = """
 import subprocess, sys
-from agentrq_worker.process import procfs
+from agentrq_worker.process import marks, prctl, procfs
 from agentrq_worker.process.guardian import Guardian
-procfs.keep_to_itself()
+prctl.deny_inspection()
 pids = [Guardian().pid] if "guardian" in sys.argv else []
-mark = procfs.make_mark("s")
-with procfs.tagged(mark):
-    for env in ({procfs.MARK_VARIABLE: mark}, {}):
+mark = marks.make_mark("s")
+with marks.tagged(mark):
+    for env in ({marks.MARK_VARIABLE: mark}, {}):
         pids.append(subprocess.Popen(["/bin/sleep", "1000"], env=env, start_new_session=True, stdout=2).pid)
 print(*pids, flush=True)
 sys.stdin.read()
@@ -38,7 +38,7 @@ sys.stdin.read()
 # Another process of the same user, which sweeps before and after the worker's end.
 SWEEPER = """
 import json, os, select, subprocess, sys
-from agentrq_worker.process import procfs
+from agentrq_worker.process import marks, prctl, procfs
 from agentrq_worker.process.guardian import sweep
 
 def runs(pid):
@@ -136,6 +136,8 @@ def test_a_process_is_gone_only_if_it_certainly_is(monkeypatch: pytest.MonkeyPat
     assert not procfs.is_gone(me)
     assert procfs.is_gone((me[0], me[1] - 1))  # the pid is another's by now
     assert procfs.is_gone((ended.pid, 1))
+    assert not procfs.is_gone((me[0], 0))  # its start time was not known: some process has its pid
+    assert procfs.is_gone((ended.pid, 0))
     assert not procfs.is_gone((1 << 70, 1))  # not a pid
     monkeypatch.setattr(procfs, "read_stat", lambda pid: None)
     assert not procfs.is_gone(me)

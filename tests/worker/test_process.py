@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import psutil
 import pytest
 
-from agentrq_worker.process import open_files, pipes, procfs
+from agentrq_worker.process import descendants, kill, marks, open_files, pipes, prctl, procfs
 from agentrq_worker.process.pipes import STDERR_LINE
 from agentrq_worker.process.runner_process import RunnerProcess
 from tests.workers import alive
@@ -87,7 +87,7 @@ async def runner(*argv: str, cwd: str | None = None, env: dict[str, str] | None 
         argv,
         env=ENV if env is None else env,
         cwd=cwd,
-        mark=procfs.make_mark("s"),
+        mark=marks.make_mark("s"),
         on_chunk=made.on_chunk,
         on_stdout_end=made.on_end,
         on_stderr_line=made.stderr.append,
@@ -152,11 +152,11 @@ def left_over() -> list[int]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    assert procfs.become_subreaper()
+    assert prctl.become_subreaper()
     yield
-    procfs.reap_strays()
+    descendants.reap_orphans()
     assert left_over() == []
-    assert not procfs.MANAGED
+    assert not descendants.MANAGED
 
 
 # -- exit
@@ -481,7 +481,7 @@ time.sleep(1000)
 
 
 async def test_end_tree_works_without_a_subreaper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procfs, "_subreaper", False)
+    monkeypatch.setattr(prctl, "_is_subreaper", False)
     async with runner(*PYTHON, DAEMON, "stdio,setsid,fork,env") as r:
         child = await r.child()
         await r.process.wait()
@@ -491,7 +491,7 @@ async def test_end_tree_works_without_a_subreaper(monkeypatch: pytest.MonkeyPatc
 
 async def test_without_proc_the_group_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procfs, "AVAILABLE", False)
-    monkeypatch.setattr(procfs, "family", lambda *_: {})
+    monkeypatch.setattr(descendants, "candidates", lambda *_: {})
     async with runner("sh", "-c", "sleep 1000 & echo $!; exit 0") as r:
         child = await r.child()
         await r.process.wait()
@@ -509,7 +509,7 @@ async def test_strays_are_reaped_and_other_children_are_not() -> None:
         async with asyncio.timeout(10):
             assert await own.wait() == 5
         while os.path.exists(f"/proc/{stray}"):  # a zombie of its own parent's until that has ended
-            procfs.reap_strays()
+            descendants.reap_orphans()
         assert r.process.returncode is None
 
 
@@ -517,23 +517,23 @@ async def test_strays_are_reaped_and_other_children_are_not() -> None:
 
 
 def test_marks_are_unique_and_say_whose_they_are() -> None:
-    mark = procfs.make_mark("s-1")
-    parsed = procfs.parse_mark(mark)
+    mark = marks.make_mark("s-1")
+    parsed = marks.parse_mark(mark)
     assert parsed
     assert parsed.worker == (os.getpid(), procfs.starttime(os.getpid()))
     assert parsed.session_id == "s-1"
-    other = procfs.make_mark("s-1")
+    other = marks.make_mark("s-1")
     assert mark != other
-    assert procfs.tag_of(mark) != procfs.tag_of(other)
-    assert procfs.tag_of(mark) >> 32 == procfs.tag_of(other) >> 32 == procfs.worker_tag(parsed.worker)
-    assert [procfs.parse_mark(text) for text in ("", "1.2.3", "1.2:s", "a.2.3:s", "1.2.3.4:s", ":")] == [None] * 6
+    assert marks.tag_of(mark) != marks.tag_of(other)
+    assert marks.tag_of(mark) >> 32 == marks.tag_of(other) >> 32 == marks.worker_tag(parsed.worker)
+    assert [marks.parse_mark(text) for text in ("", "1.2.3", "1.2:s", "a.2.3:s", "1.2.3.4:s", ":")] == [None] * 6
 
 
 def test_a_signal_never_hits_a_later_process_of_the_same_pid() -> None:
     me = procfs.read_stat(os.getpid())
     assert me
-    assert procfs.send(me._replace(starttime=me.starttime - 1), signal.SIGKILL) is False
-    assert procfs.send(me, 0) is True
+    assert kill.send_signal(me._replace(starttime=me.starttime - 1), signal.SIGKILL) is False
+    assert kill.send_signal(me, 0) is True
     assert not procfs.is_gone(me.ident)
     assert procfs.is_gone((me.pid, me.starttime - 1))
 
@@ -547,4 +547,4 @@ def test_the_stat_of_a_process_with_an_odd_name(tmp_path: os.PathLike[str]) -> N
 
 
 def test_kin_never_includes_this_process_or_its_session() -> None:
-    assert procfs.kin(procfs.snapshot(), lambda process: process.pid == os.getpid()) == []
+    assert descendants.with_relatives(procfs.snapshot(), lambda process: process.pid == os.getpid()) == []

@@ -9,7 +9,7 @@ import pytest
 
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
-from agentrq_worker.process import procfs
+from agentrq_worker.process import marks
 from agentrq_worker.session import command_handler, shell, timers
 from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import ClaimedSession, Outcome
@@ -26,7 +26,7 @@ async def end_of(redis_url: str, program: str, prompt: str, monkeypatch: pytest.
     now = int(time.time() * 1000)
     async with a_lane(redis_url) as (lane, _):
         claimed = ClaimedSession("s", "x", prompt, make_options({}), False, None, 0, SessionTotal(), now)
-        return await SessionShell(claimed, lane, settings, procfs.make_mark("s")).run()
+        return await SessionShell(claimed, lane, settings, marks.make_mark("s")).run()
 
 
 @pytest.mark.parametrize(("code", "said"), [(0, None), (3, "Exit code: 3")])

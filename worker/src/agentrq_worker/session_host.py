@@ -21,7 +21,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.hosting_audit import HostingAudit
 from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, SessionEnd, SessionSnapshot
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs, RecoveryScanner
-from agentrq_worker.process import procfs
+from agentrq_worker.process import descendants, marks, prctl
 from agentrq_worker.process.guardian import Guardian, sweep
 from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import Outcome
@@ -55,8 +55,8 @@ class SessionHost:
 
     async def start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
         """Start what all sessions need. The worker has its lease."""
-        procfs.become_subreaper()
-        procfs.keep_to_itself()
+        prctl.become_subreaper()
+        prctl.deny_inspection()
         left = sweep()
         if left:
             log.warning("ended %d processes that dead workers had left", left)
@@ -89,7 +89,7 @@ class SessionHost:
     async def _watch(self) -> None:
         """Reap the orphans that the kernel gave to this process, and replace a guardian that died."""
         while True:
-            procfs.reap_strays()
+            descendants.reap_orphans()
             if self._guardian is not None and not self._guardian.alive:
                 log.warning("the guardian process died: starting another")
                 try:
@@ -119,7 +119,7 @@ class SessionHost:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
-        session = SessionShell(claimed, lane, self.settings, procfs.make_mark(claimed.session_id))
+        session = SessionShell(claimed, lane, self.settings, marks.make_mark(claimed.session_id))
         self.sessions[session.id] = session
         self.ownership.inboxes.add(session, lane)
         lane.on_repaired = functools.partial(self._follow_repair, session.id)

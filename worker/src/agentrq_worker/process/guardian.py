@@ -1,10 +1,12 @@
-"""What ends a worker's runners when the worker itself no longer can. Owns: the guardian process, one a worker, and the
-sweep for leftovers of workers long gone. Does NOT own: the end of a runner whose worker lives (runner_process.py).
+"""Ends a worker's runners when the worker itself no longer can.
+
+Owns the guardian process, one a worker, and the sweep for leftovers of workers long gone. Does not own the end of a
+runner whose worker lives (runner_process.py).
 
 The guardian waits for the end of a pipe whose other end only the worker holds, and for the worker's own end. Then it
-ends every process that bears the worker's mark (procfs.py), with all descendants and session mates, until none is
-found. It needs no list of runners: a mark names the worker by pid and start time, and is in every child from the
-beginning. While it waits it looks now and then for what other workers left that ended together with their guardians.
+ends every process that bears the worker's mark (marks.py), with all descendants and all in their sessions, until none
+is found. It needs no list of runners: a mark names the worker by pid and start time, and is in every child from the
+beginning. Meanwhile it sweeps now and then: other workers may have ended together with their guardians.
 """
 
 import functools
@@ -16,21 +18,21 @@ import sys
 import time
 from pathlib import Path
 
-from agentrq_worker.process import kill, procfs
+from agentrq_worker.process import descendants, kill, marks, prctl, procfs
 
 # Isolated and without site-packages: starts fast, and nothing in the worker's surroundings can break it.
 _BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from agentrq_worker.process.guardian import main; main()"
 
 
 SWEEP_S = 2.0
-"""How often a guardian looks for leftovers of others, in seconds."""
+"""How often a guardian searches for leftovers of others, in seconds."""
 _REST = 50
-"""It rests at least so many times as long as a look took: the more processes a machine has, the less often it looks."""
+"""It rests at least so many times as long as a search took: the more processes a machine has, the rarer the search."""
 
-Signs = dict[tuple[int, int], tuple[procfs.Mark | None, int]]
+Signs = dict[tuple[int, int], tuple[marks.Mark | None, int]]
 """Of processes: their marks, and the part of their tags that names the worker."""
 
-_DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Guardian:
@@ -39,19 +41,19 @@ class Guardian:
     def __init__(self) -> None:
         """Start it. Raises OSError when no process can be started."""
         command = [sys.executable, "-I", "-S", "-B", "-c", _BOOT, str(Path(__file__).parents[2])]
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)  # inherited: deaf from its first moment
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)  # inherited: blocked from its first moment
         try:
             self._popen = subprocess.Popen(
                 [*command, str(os.getpid()), str(procfs.starttime(os.getpid()))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
-                env={},  # the worker's own, with the way into Redis in it, is no runner's to read in /proc
+                env={},  # the worker's own has the Redis URL in it, and runners could read it in /proc
                 start_new_session=True,  # a terminal's signals are for the worker
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        procfs.MANAGED.add(self._popen.pid)
+        descendants.MANAGED.add(self._popen.pid)
 
     @property
     def pid(self) -> int:
@@ -63,7 +65,7 @@ class Guardian:
         """Whether it still runs. Once dead it is replaced by a new `Guardian`, which loses nothing."""
         if self._popen.poll() is None:
             return True
-        procfs.MANAGED.discard(self._popen.pid)
+        descendants.MANAGED.discard(self._popen.pid)
         return False
 
     def close(self, timeout: float = 5.0) -> bool:
@@ -80,7 +82,7 @@ class Guardian:
 def main() -> None:
     """The guardian process: arguments are the worker's pid and start time, stdin is the pipe."""
     worker = int(sys.argv[1]), int(sys.argv[2])
-    procfs.keep_to_itself()
+    prctl.deny_inspection()
     _wait_for_end(worker)
     end_worker(worker)
 
@@ -105,29 +107,29 @@ def _wait_for_end(worker: tuple[int, int]) -> None:
 
 
 def end_worker(worker: tuple[int, int]) -> int:
-    """End all that bear the mark of ``worker`` (pid, starttime); returns how many. Blocks, 60 s at most."""
-    prefix, tag = f"{worker[0]}.{worker[1]}.", procfs.worker_tag(worker)
+    """End all that bear the mark of ``worker`` (pid, starttime); answers how many. Blocks, 60 s at most."""
+    prefix, tag = f"{worker[0]}.{worker[1]}.", marks.worker_tag(worker)
 
     def is_own(process: procfs.Stat) -> bool:
         if process.starttime < worker[1]:
             return False
-        return procfs.read_tag(process.pid) >> 32 == tag or procfs.read_mark(process.pid).startswith(prefix)
+        return marks.read_tag(process.pid) >> 32 == tag or marks.read_mark(process.pid).startswith(prefix)
 
     def find(on_sight: procfs.OnSight) -> list[procfs.Stat]:
         own = set()
 
-        def look(process: procfs.Stat) -> None:
+        def check(process: procfs.Stat) -> None:
             if is_own(process):
                 own.add(process.ident)
                 on_sight(process)
 
-        return procfs.kin(procfs.snapshot(look), lambda process: process.ident in own)
+        return descendants.with_relatives(procfs.snapshot(check), lambda process: process.ident in own)
 
     return kill.end_all(find, rounds=600)
 
 
 def sweep() -> int:
-    """End what workers left behind that are no longer there; returns how many. Blocks shortly."""
+    """End what workers left behind that have certainly ended; answers how many processes. Blocks shortly."""
     return kill.end_all(lambda _: _leftovers())
 
 
@@ -138,9 +140,13 @@ def _leftovers(known: Signs | None = None) -> list[procfs.Stat]:
     of this PID namespace: to a host, the owner's pid in a container's mark is another process, or none. An owner that
     cannot be seen may live. ``known`` keeps the signs of processes between calls, so that they are read once.
     """
-    here = _pid_namespace("self")
+    here = procfs.pid_namespace()
     table = procfs.snapshot()
-    living = {procfs.worker_tag(process.ident) for process in table.values() if process.alive}
+    # A worker may not have known its own start time: then its tag is made of a 0.
+    idents = [
+        (process.pid, started) for process in table.values() if process.alive for started in (process.starttime, 0)
+    ]
+    living = set(map(marks.worker_tag, idents))
     before = {} if known is None else known.copy()
     signs: Signs = {} if known is None else known
     signs.clear()
@@ -152,17 +158,10 @@ def _leftovers(known: Signs | None = None) -> list[procfs.Stat]:
     def is_leftover(process: procfs.Stat) -> bool:
         seen = before.get(process.ident)
         if seen is None:
-            seen = procfs.parse_mark(procfs.read_mark(process.pid)), procfs.read_tag(process.pid) >> 32
+            seen = marks.parse_mark(marks.read_mark(process.pid)), marks.read_tag(process.pid) >> 32
         mark, tag = signs[process.ident] = seen
         # Without a mark its environment was cleaned. The tag names its worker too, but only among those that are seen.
         unowned = tag != 0 and tag not in living and all_seen() if mark is None else procfs.is_gone(mark.worker)
-        return unowned and here != "" and _pid_namespace(str(process.pid)) == here
+        return unowned and here != "" and procfs.pid_namespace(process.pid) == here
 
-    return procfs.kin(table, is_leftover)
-
-
-def _pid_namespace(pid: str) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
-    except OSError:
-        return ""
+    return descendants.with_relatives(table, is_leftover)

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from agentrq_worker.process import open_files, procfs
+from agentrq_worker.process import descendants, marks, open_files
 from agentrq_worker.process.pipes import Stderr, Stdin, Stdout
 from agentrq_worker.process.tree import Tree
 
@@ -80,7 +80,7 @@ class RunnerProcess:
         on_stderr_line: Callable[[str], None] = _nothing,
         on_exit: Callable[[int], None] = _nothing,
     ) -> Self:
-        """Start ``argv`` (found in ``env``'s PATH) with exactly ``env`` and the mark (`proc.make_mark`).
+        """Start ``argv`` (found in ``env``'s PATH) with exactly ``env`` and the mark (`marks.make_mark`).
 
         ``on_chunk`` gets stdout as it comes (at most 64 KiB), ``on_stdout_end`` its end, once; ``on_stdin_broken``
         is called once if what was written cannot reach it; ``on_stderr_line`` gets each line of stderr without newline;
@@ -88,10 +88,10 @@ class RunnerProcess:
         Raises what `subprocess.Popen` does: FileNotFoundError (program or ``cwd``), PermissionError,
         NotADirectoryError, other OSError; ValueError (a NUL in an argument, a ``mark`` that is none).
         """
-        mark = mark or procfs.make_mark("-")
-        if procfs.parse_mark(mark) is None:
+        mark = mark or marks.make_mark("-")
+        if marks.parse_mark(mark) is None:
             raise ValueError(f"not a mark: {mark!r}")
-        with procfs.tagged(mark), open_files.first_limit() as spawning:
+        with marks.tagged(mark), open_files.first_limit() as spawning:
             popen = subprocess.Popen(  # noqa: ASYNC220  (vfork: back within a millisecond, and no await to be cancelled in)
                 argv,
                 bufsize=0,
@@ -101,11 +101,11 @@ class RunnerProcess:
                 close_fds=True,
                 pass_fds=pass_fds,
                 cwd=cwd,
-                env={**env, procfs.MARK_VARIABLE: mark},
+                env={**env, marks.MARK_VARIABLE: mark},
                 start_new_session=True,
             )
         spawning.spawned(popen.pid)
-        procfs.MANAGED.add(popen.pid)
+        descendants.MANAGED.add(popen.pid)
         # Nothing is awaited from here on: a cancellation cannot come between the process and its owner.
         self = cls(popen, mark, on_chunk, on_stdout_end, on_stdin_broken, on_stderr_line, on_exit)
         try:
@@ -265,7 +265,7 @@ class RunnerProcess:
                 self._tree_ended = True
                 if self.returncode is not None:
                     self._reap()
-                procfs.reap_strays()
+                descendants.reap_orphans()
         return self._tree.others_ended
 
     def kill(self) -> bool:
@@ -276,7 +276,7 @@ class RunnerProcess:
         if not self._tree.reaped:
             self._tree.reaped = True
             self._popen.poll()
-            procfs.MANAGED.discard(self.pid)
+            descendants.MANAGED.discard(self.pid)
 
     async def aclose(self) -> None:
         """End the tree if that is still to be done, and let go of everything. Loses output that was not drained."""

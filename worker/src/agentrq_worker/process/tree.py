@@ -1,8 +1,8 @@
-"""A runner's tree: its leader and all that came of it, however it hid. Owns who belongs to it, and how it is ended.
+"""Ends the process tree of one runner: its leader and all that it started, however that hides.
 
-The leader stays an unreaped zombie until its tree has been ended, so its pid, which is also its group's and session's
-number, cannot meanwhile become another's. Does NOT own the leader's exit (runner_process.py), nor what is left by
-workers that are gone (guardian.py).
+Owns which processes belong to the tree. The leader stays an unreaped zombie until its tree has been ended, so its pid,
+which is also its group's and session's number, cannot meanwhile become another's. Does not own the leader's exit
+(runner_process.py), nor what is left by workers that have ended (guardian.py).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Mapping
 
-from agentrq_worker.process import procfs
+from agentrq_worker.process import descendants, marks, procfs
 from agentrq_worker.process.kill import KillSet, pauses
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _ROUNDS = 60  # of ending a tree: some 5 s
 
 
 class Tree:
-    """The processes of one runner, whose leader has just been spawned with a mark (`proc.make_mark`)."""
+    """The processes of one runner, whose leader has just been spawned with a mark (`marks.make_mark`)."""
 
     def __init__(self, leader: int, mark: str) -> None:
         self.reaped = False
@@ -28,7 +28,7 @@ class Tree:
         self._leader = leader
         self._starttime = 0  # not known yet
         self._mark = mark
-        self._tag = procfs.tag_of(mark)
+        self._tag = marks.tag_of(mark)
         self._seen: set[tuple[int, int]] = set()
         self._ending = KillSet(self._find)
 
@@ -63,31 +63,31 @@ class Tree:
         log.error("could not end %s", [process.pid for process in self.members()])
 
     def members(self) -> list[procfs.Stat]:
-        """Look for them; who was seen once is known when its parents have ended."""
-        return self._of(procfs.family(self._leader))
+        """Find them; what was seen once is known when its parents have ended."""
+        return self._of(descendants.candidates(self._leader))
 
     def _find(self, on_sight: procfs.OnSight) -> list[procfs.Stat]:
-        def look(process: procfs.Stat) -> None:
+        def check(process: procfs.Stat) -> None:
             if process.alive and self._is_own(process):
                 self._seen.add(process.ident)
                 on_sight(process)
 
-        return self._of(procfs.family(self._leader, look))
+        return self._of(descendants.candidates(self._leader, check))
 
     def _of(self, table: Mapping[int, procfs.Stat]) -> list[procfs.Stat]:
         if not self._starttime and (leader := table.get(self._leader)):
             # Not before it is needed: of a process that is just beginning, reading it waits.
             self._starttime = leader.starttime
-        members = procfs.kin(table, self._is_own)
+        members = descendants.with_relatives(table, self._is_own)
         self._seen.update(process.ident for process in members)
         if len(members) > 1:
-            procfs.reap_strays()  # lest a tree that forks fast makes the next look slower
+            descendants.reap_orphans()  # lest a tree that forks fast makes the next search slower
         return members
 
     def _is_own(self, process: procfs.Stat) -> bool:
         # Unreaped as the leader is, its number is nobody else's, neither as a pid nor as a session.
         if self._leader in (process.pid, process.session) or process.ident in self._seen:
             return True
-        if process.starttime < self._starttime or process.pid in procfs.MANAGED:
+        if process.starttime < self._starttime or process.pid in descendants.MANAGED:
             return False
-        return procfs.read_tag(process.pid) == self._tag or procfs.read_mark(process.pid) == self._mark
+        return marks.read_tag(process.pid) == self._tag or marks.read_mark(process.pid) == self._mark

@@ -18,7 +18,7 @@ from agentrq.wire.call_targets import Directories
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq.wire.status import Reason
-from agentrq_worker.process import procfs
+from agentrq_worker.process import marks
 from agentrq_worker.process.environment import build_environment, is_public
 from agentrq_worker.process.redact import Redactor
 from agentrq_worker.providers.parser import UnknownParser
@@ -174,7 +174,7 @@ def _sandboxed(launch: Launch, program: Program, session_id: str, options: Optio
     extra = [*(options.additional_directories or ()), *([options.config_dir] if options.config_dir else ())]
     confined = confine(
         sandbox, launch.argv, environment, workspace=extra, roots=launch.roots, home=home,
-        read=[settings.runners_dir] if settings.runners_dir else (), keep_variables=[procfs.MARK_VARIABLE],
+        read=[settings.runners_dir] if settings.runners_dir else (), keep_variables=[marks.MARK_VARIABLE],
     )  # fmt: skip
     return launch._replace(environment=environment, confined=confined, home=home)
 
