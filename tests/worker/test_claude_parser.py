@@ -639,3 +639,20 @@ def test_a_message_whose_beginning_was_lost_abandons_the_half_one(claude: Output
     drafts = receive_all(claude, start(), delta("old"), piece)
     assert abandoned(drafts) == [("text_delta", "m1:0", 3)]
     assert contents(drafts)[-1] == {"text": "new", "blockId": "m2:0", "offset": 0}
+
+
+def test_a_background_sub_agents_half_text_goes_on_over_the_turns_end(claude: OutputParser) -> None:
+    of_sub = {"parent_tool_use_id": "s"}
+    receive_all(claude, use("s", name="Task"), answer("s"), start() | of_sub, delta("He") | of_sub)
+    assert abandoned(receive_all(claude, result(0.1))) == []
+    drafts = receive_all(claude, delta("llo") | of_sub, assistant(text("Hello"), message="m1") | of_sub)
+    assert [each.get("offset") for each in contents(drafts)] == [2, None]
+    assert contents(drafts)[-1] == {"text": "Hello", "blockId": "m1:0"}
+
+
+def test_another_request_by_an_open_ones_id_takes_its_place(claude: OutputParser) -> None:
+    first = control(subtype="can_use_tool", tool_name="Bash", input={"command": "ls"})
+    other = control(subtype="can_use_tool", tool_name="Bash", input={"command": "rm"})
+    drafts = receive_all(claude, first, other)
+    assert [draft.type for draft in drafts] == ["approval_request", "approval_resolved", "approval_request"]
+    assert [content["requestId"] for content in contents(drafts)] == ["r1", "r1", "r1~2"]

@@ -123,3 +123,16 @@ def test_no_mixture_raises_or_is_read_without_end(name: str, lines: list[bytes])
             if draft.type == "error":
                 assert len(contents([draft])[0].get("excerpt", "")) <= EXCERPT
     parser.close()
+
+
+def test_a_line_of_very_many_objects_is_not_taken_apart() -> None:
+    assert types(receive_all(make_parser("claude"), TEXT * 101)) == ["error"]
+    assert types(receive_all(make_parser("gemini"), b'{"a":1}' * 100)) == ["unknown"] * 100
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "acp"])
+def test_no_line_nests_the_reading(name: str) -> None:
+    for line in (b"a\r{}" * 50_000, b"{}x" * 50_000, b"\x1b[0m{" * 50_000, b"{" * 50_000, b'{"type":"result"}x' * 99):
+        parser = make_parser(name)
+        parser.receive(line)
+        parser.close()

@@ -24,6 +24,9 @@ from agentrq.wire.messages import Error
 EXCERPT: int = 100
 """Characters of a bad line that its error message quotes."""
 
+MOST_OBJECTS: int = 100
+"""Objects that one line may hold: taking a line apart must not hold up other sessions."""
+
 MAX_WHOLE: int = 2**53
 """Counters are cut here: the largest whole number that every JSON reader keeps exactly."""
 
@@ -52,9 +55,13 @@ class Unread(NamedTuple):
 
 
 class Pieces(NamedTuple):
-    """A line that is to be read as several: its objects, without what stood around them."""
+    """A line that is to be read as several: its objects, without what stood around them.
+
+    ``rest`` is what follows them and is not an object.
+    """
 
     lines: list[bytes]
+    rest: bytes = b""
 
 
 class _Probe(msgspec.Struct):
@@ -112,11 +119,11 @@ def _behind_noise(line: bytes) -> Pieces | Unread:
 
 
 def _several(line: bytes) -> Pieces | Unread:
-    """The objects of a line that is not one object; what follows them and is not an object is the last piece."""
+    """The objects of a line that is not one object; a line of more than `MOST_OBJECTS` is not taken apart."""
     text = line.decode("utf-8", "replace")
     found: list[bytes] = []
     at = len(text) - len(text.lstrip())
-    while text.startswith("{", at):
+    while text.startswith("{", at) and len(found) <= MOST_OBJECTS:
         try:
             _, end = _first_object(text, at)
         except (ValueError, RecursionError):
@@ -124,8 +131,9 @@ def _several(line: bytes) -> Pieces | Unread:
         found.append(text[at:end].encode())
         noise = _NOISE.match(text, end)
         at = noise.end() if noise is not None else end
-    pieces = found if at == len(text) else [*found, text[at:].encode()]
-    return not_an_object(line) if not found or pieces == [line.strip()] else Pieces(pieces)
+    rest = text[at:].encode()
+    whole = len(found) == 1 and not rest and found[0] == line.strip()  # it cannot be read by itself either
+    return not_an_object(line) if not found or whole or len(found) > MOST_OBJECTS else Pieces(found, rest)
 
 
 def first_type(line: bytes) -> str:

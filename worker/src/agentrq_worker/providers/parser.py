@@ -40,13 +40,16 @@ class UnknownParser(ValueError):
 class LineInPieces(Exception):
     """A line holds its objects among other bytes; each of ``pieces`` is to be read as if it had come alone.
 
-    ``before`` is what was read before them.
+    ``before`` and ``after`` are what was read before and behind them.
     """
 
-    def __init__(self, pieces: list[bytes], before: Sequence[DraftMessage] = ()) -> None:
+    def __init__(
+        self, pieces: list[bytes], before: Sequence[DraftMessage] = (), after: Sequence[DraftMessage] = ()
+    ) -> None:
         super().__init__(f"{len(pieces)} objects in a line")
         self.pieces = pieces
         self.before = before
+        self.after = after
 
 
 class OutputParser(ABC):
@@ -78,7 +81,7 @@ class OutputParser(ABC):
         try:
             return self.read(line)
         except LineInPieces as found:
-            return [*found.before, *(draft for piece in found.pieces for draft in self.receive(piece))]
+            return [*found.before, *(draft for piece in found.pieces for draft in self.receive(piece)), *found.after]
 
     def read(self, line: bytes) -> list[DraftMessage]:
         """As `receive`; raises `LineInPieces`, for a protocol that reads more in a line than the messages."""
@@ -97,7 +100,8 @@ class OutputParser(ABC):
         if found is None:
             return []
         if isinstance(found, json_line.Pieces):
-            raise LineInPieces(found.lines)
+            after = [DraftMessage(*json_line.not_an_object(found.rest))] if found.rest else []
+            raise LineInPieces(found.lines, after=after)
         if isinstance(found, json_line.Unread):
             return [DraftMessage(found.type, found.content), *self._after_unread(line, found)]
         line, event = found

@@ -197,7 +197,7 @@ class AgentProtocol(ABC):
 
     def receive_pieces(self, found: LineInPieces) -> list[ProtocolEvent]:
         """What a line means that holds several objects, or one among other bytes."""
-        return [*found.before, *(event for piece in found.pieces for event in self.receive(piece))]
+        return [*found.before, *(event for piece in found.pieces for event in self.receive(piece)), *found.after]
 
     def end_turn(self, reason: str) -> list[DraftMessage]:
         """The end of a turn that the agent did not tell, its `Cost` included; ``reason`` as in `TurnSeemsOver`."""

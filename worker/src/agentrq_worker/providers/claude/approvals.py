@@ -14,7 +14,7 @@ from agentrq_worker.providers.json_line import mapping, members, optional, passe
 _QUESTION_TOOL = "AskUserQuestion"
 
 
-def asked(event: ControlRequestLine) -> DraftMessage | None:
+def request_message(event: ControlRequestLine) -> DraftMessage | None:
     """The `approval_request` or `question` of a control request; None for a request that is neither."""
     request = event.request
     questions: list[dict[str, Any]] | None = None

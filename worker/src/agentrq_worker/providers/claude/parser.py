@@ -32,7 +32,7 @@ from agentrq.wire.messages import (
 )
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.claude import background_tasks, notices
-from agentrq_worker.providers.claude.approvals import asked
+from agentrq_worker.providers.claude.approvals import request_message
 from agentrq_worker.providers.claude.background_tasks import BackgroundTasks
 from agentrq_worker.providers.claude.stream_blocks import StreamBlocks
 from agentrq_worker.providers.claude.wire import (
@@ -68,7 +68,7 @@ class ClaudeParser(OutputParser):
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
-        self._voices: dict[str | None, StreamBlocks] = {}
+        self._speakers: dict[str | None, StreamBlocks] = {}
         self._requests = SpanIds(epoch)
         self.open_requests: dict[str, ControlRequestLine] = {}
         """What the CLI waits for an answer to, by the id that clients see."""
@@ -87,13 +87,13 @@ class ClaudeParser(OutputParser):
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; the blocks whose whole has not come are abandoned."""
-        return [draft for parent, voice in self._voices.items() for draft in voice.abandon(parent)] + super().close(
-            reason
-        )
+        return [
+            draft for parent, speaker in self._speakers.items() for draft in speaker.abandon(parent)
+        ] + super().close(reason)
 
-    def _voice(self, parent: str | None) -> StreamBlocks:
-        voice = self._voices[parent] = StreamBlocks()
-        return voice
+    def _new_speaker(self, parent: str | None) -> StreamBlocks:
+        speaker = self._speakers[parent] = StreamBlocks()
+        return speaker
 
     def _public_parent(self, own_id: str | None) -> str | None:
         return None if own_id is None else self._call_id(own_id)
@@ -104,15 +104,15 @@ class ClaudeParser(OutputParser):
         blocks = speech.content
         drafts: list[DraftMessage] = []
         if isinstance(blocks, list):
-            voice = self._voices.get(parent) or self._voice(parent)
+            speaker = self._speakers.get(parent) or self._new_speaker(parent)
             for position, block in enumerate(blocks):
                 kind = block.type
                 if kind == "text" and json_line.is_text(block.text):
-                    block_id = voice.whole(speech.id, kind, block.text, position, len(blocks))
+                    block_id = speaker.whole(speech.id, kind, block.text, position, len(blocks))
                     if block_id is not None:
                         drafts.append(DraftMessage(kind, Text(block.text, block_id), parent))  # type: ignore[arg-type]  # passed through
                 elif kind == "thinking" and json_line.is_text(block.thinking):
-                    block_id = voice.whole(speech.id, kind, block.thinking, position, len(blocks))
+                    block_id = speaker.whole(speech.id, kind, block.thinking, position, len(blocks))
                     if block_id is not None:
                         drafts.append(DraftMessage(kind, Thinking(block.thinking, block_id), parent))  # type: ignore[arg-type]
                 elif kind.endswith("tool_use") and block.id is not None and block.name is not None:
@@ -165,21 +165,21 @@ class ClaudeParser(OutputParser):
     def _stream_event(self, event: StreamEventLine, line: bytes) -> list[DraftMessage]:
         inner = event.event
         parent = self._public_parent(event.parent_tool_use_id)
-        voice = self._voices.get(parent) or self._voice(parent)
+        speaker = self._speakers.get(parent) or self._new_speaker(parent)
         delta = inner.delta
         if delta is None:
             if inner.type == "message_start" and inner.message is not None and inner.message.id is not None:
-                return voice.begin(inner.message.id, parent)
-            drafts = voice.continue_message(event.api_message_id, parent)
+                return speaker.begin(inner.message.id, parent)
+            drafts = speaker.continue_message(event.api_message_id, parent)
             if inner.type == "content_block_start":
-                voice.begin_block(inner.index)
+                speaker.begin_block(inner.index)
             return drafts
         kind = delta.type
         piece = delta.text if kind == "text_delta" else delta.thinking if kind == "thinking_delta" else None
         if piece is None:
             return []
-        drafts = voice.continue_message(event.api_message_id, parent)
-        block_id, offset = voice.piece(inner.index, piece, kind == "thinking_delta")
+        drafts = speaker.continue_message(event.api_message_id, parent)
+        block_id, offset = speaker.piece(inner.index, piece, kind == "thinking_delta")
         if not block_id:
             return drafts
         if kind == "text_delta":
@@ -236,8 +236,7 @@ class ClaudeParser(OutputParser):
         if event.uuid is not None and event.uuid == self._last_result:  # the same line once more
             return []
         self._last_result = event.uuid
-        drafts = [draft for parent, voice in self._voices.items() for draft in voice.end_turn(parent)]
-        drafts += self._close_calls_of_turn(_UNANSWERED)
+        drafts = [*self._end_texts_of_turn(), *self._close_calls_of_turn(_UNANSWERED)]
         usage = json_line.mapping(event.usage)
         failed = event.is_error if isinstance(event.is_error, bool) else event.subtype != "success"
         errors = [str(error) for error in event.errors] if isinstance(event.errors, list) else []
@@ -255,6 +254,16 @@ class ClaudeParser(OutputParser):
             errors=errors or UNSET,
         )
         return [*drafts, cost]
+
+    def _end_texts_of_turn(self) -> list[DraftMessage]:
+        """The half texts of the turn are abandoned; sub-agents that work in the background go on with theirs."""
+        drafts: list[DraftMessage] = []
+        for parent, speaker in list(self._speakers.items()):
+            if parent is None or parent in self._parents:  # a background sub-agent's own call was answered
+                drafts += speaker.end_turn(parent)
+            if not speaker.is_unfinished:
+                del self._speakers[parent]
+        return drafts
 
     def _turn_cost(self, event: ResultLine) -> float:
         """One turn's part of the running sum ``total_cost_usd``.
@@ -276,11 +285,14 @@ class ClaudeParser(OutputParser):
         return total if total < had or _counts_this_turn_only(event) else total - had
 
     def _control_request(self, event: ControlRequestLine, line: bytes) -> list[DraftMessage]:
-        if event.request_id in self._requests:  # the same line once more
+        earlier = self.open_requests.get(self._requests.public(event.request_id) or "")
+        if earlier is not None and earlier.request == event.request:  # the same line once more
             return []
-        draft = asked(event)
+        draft = request_message(event)
         if draft is None:
             return [DraftMessage(*json_line.unknown(line))]
+        # The CLI waits for one answer by this id: the newer request's.
+        drafts = [] if earlier is None else self._withdraw(event.request_id)
         public = self._requests.open(event.request_id, event.request_id)
         self.open_requests[public] = event
         content = draft.content
@@ -288,7 +300,7 @@ class ClaudeParser(OutputParser):
             content.request_id = public
         if isinstance(content, ApprovalRequest) and isinstance(content.tool_use_id, str):
             content.tool_use_id = self._call_id(content.tool_use_id)
-        return [draft]
+        return [*drafts, draft]
 
     def close_request(self, public: str) -> None:
         """A request was answered, or will not be: the CLI may use its id again."""
@@ -302,7 +314,11 @@ class ClaudeParser(OutputParser):
         return None if request is None else request.request_id
 
     def _control_cancel(self, event: ControlCancelLine, line: bytes) -> list[DraftMessage]:
-        public = self._requests.public(event.request_id)
+        return self._withdraw(event.request_id)
+
+    def _withdraw(self, own_id: str) -> list[DraftMessage]:
+        """The CLI wants no answer to a request any more; nothing if it is not open."""
+        public = self._requests.public(own_id)
         if public is None:
             return []
         self.close_request(public)

@@ -51,6 +51,11 @@ class StreamBlocks:
         self._said.clear()
         return self.abandon(parent)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the whole of a block has not come yet."""
+        return bool(self._unfinished)
+
     def abandon(self, parent: str | None) -> list[DraftMessage]:
         """The last piece of each block whose whole has not come: no whole will follow."""
         drafts = [
