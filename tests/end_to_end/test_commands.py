@@ -202,11 +202,13 @@ async def test_a_callback_answers_approvals(redis_url: str, client: AsyncAgentCl
     ],
 )
 async def test_a_session_ends_at_its_limits_of_time_and_turns(
-    client: AsyncAgentClient, start_worker: Start, options: dict[str, Any], status: str, reason: str
+    client: AsyncAgentClient, start_worker: Start, config: Path, options: dict[str, Any], status: str, reason: str
 ) -> None:
+    with config.open("a") as file:
+        file.write('[providers.silent]\ncommand = ["sh", "-c", "cat > /dev/null"]\n')
     start_worker()
-    prompt = "/sleep 60" if "timeout_s" in options or "turn_timeout_s" in options else "/echo hi"
-    state = await (await client.start("demo", prompt, **options)).wait(40)
+    provider = "silent" if "timeout_s" in options or "turn_timeout_s" in options else "demo"
+    state = await (await client.start(provider, "/echo hi", **options)).wait(40)
     assert (state.status, state.reason) == (status, reason)
 
 

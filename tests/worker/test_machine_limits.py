@@ -119,6 +119,16 @@ def test_an_agent_that_answers_late_but_in_time_is_left_alone(told: bool) -> Non
     assert talk.wait(1000).outcome is None
 
 
+def test_a_resumed_session_is_starting_until_its_agent_is_ready() -> None:
+    talk = Talk(recovering=True)
+    talk.agent.ready = False
+    talk.begin()
+    talk.command("set_model", text="m")
+    assert talk.statuses == []
+    talk.agent.ready = True
+    assert talk.say(Ready()).statuses == ["idle"]
+
+
 def test_an_interrupt_that_is_never_obeyed_ends_the_session() -> None:
     talk = Talk(handshake_s=60).begin().say(Alive())
     talk.command("interrupt")

@@ -87,7 +87,7 @@ request                  -        waiting  waiting  .        waiting  .        w
 question                 -        waiting  waiting  .        waiting  .        waiting  waiting
 turn started             -        running  .        .        running  running  .        .
 cost                     -        idle     idle     idle     .        .        idle     idle
-late                     -        .        .        .        running  running  .        .
+late                     -        running  .        .        running  running  .        .
 ended                    -        ./       ./       ./       ./       ./       .        ./
 failed                   -        ./       ./       ./       ./       ./       .        ./
 prompt                   .        .        .        .        running  running  .        .

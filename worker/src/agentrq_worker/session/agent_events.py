@@ -147,12 +147,13 @@ class AgentEvents:
                 life.limits.seems_over_by = life.now + SEEMS_OVER_S
                 life.limits.seems_over = said.reason
         elif isinstance(said, Ready):
-            life.limits.handshake_by = None
+            life.show_ready()
         elif isinstance(said, Reply):
             self._commands.confirm(said.confirmation, said.error)
         elif isinstance(said, Background):
             self._background(said.open)
         elif isinstance(said, Late):
+            life.show_alive()
             life.prompts.add_late(said.text)
             life.next_turn()
         elif isinstance(said, Log):

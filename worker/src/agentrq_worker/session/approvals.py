@@ -6,6 +6,8 @@ statuses that follow are session/machine.py's.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq_worker.providers.answers import decision, summarize_answer
@@ -42,9 +44,8 @@ class ApprovalFlow:
         """The agent asks. ``heard`` False: its turn is being interrupted, so nobody will answer."""
         own_id = content.request_id
         public, decided = self.requests.ask(content, now, nested=draft.parent_id is not None)
-        content.request_id = public
         self.set_fields()
-        self._output.message(draft)
+        self._output.message(replace(draft, content=replace(content, request_id=public)))
         if not heard:
             self._resolve(public, "withdrawn", "client")
             self._output.write_after_commit(protocol.withdraw(own_id))

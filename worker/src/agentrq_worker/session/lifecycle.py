@@ -10,6 +10,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from msgspec.structs import replace
+
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Cost, Error, Prompt, SessionTotal
 from agentrq.wire.status import Reason, Status, check_move
@@ -65,7 +67,7 @@ class Lifecycle:
         self.background: tuple[str, ...] = ()
         """The agent's background work that runs now, by label."""
         self.alive = False
-        """The agent has shown that it works, or nothing was asked of it."""
+        """The agent has shown that it works, or is ready to while nothing is asked of it."""
         self.leaving = False
         self.said_over = False
         """The agent says itself that the session is over: it needs no farewell."""
@@ -91,6 +93,12 @@ class Lifecycle:
             self.alive = True
             self.settle()
 
+    def show_ready(self) -> None:
+        """The handshake is over: a resumed session that nothing was asked of is no longer starting."""
+        self.limits.handshake_by = None
+        if not self.turn.is_open:
+            self.show_alive()
+
     def watch_handshake(self) -> None:
         """From now on the agent has `handshake_s` to be ready."""
         self.limits.handshake_by = None if self.agent.is_ready else self.now + self.limits.handshake_s
@@ -99,13 +107,13 @@ class Lifecycle:
 
     def settle(self) -> None:
         """Bring the status in line with what is open: a request, a turn, or nothing."""
-        if self._protocol is None or self.phase is Phase.CLOSED:
+        if not self.alive or self.phase is Phase.CLOSED:
             return
         requests = self.approvals.requests
         if requests:
             following = Status.WAITING
         elif self.turn.is_open:
-            following = Status.RUNNING if self.alive else self.status
+            following = Status.RUNNING
         else:
             following = Status.WAITING if requests.waits_for_people else Status.IDLE
         if following is Status.WAITING and self.status in (Status.STARTING, Status.IDLE):
@@ -135,9 +143,9 @@ class Lifecycle:
         else:
             if claimed.cut is None:  # it was idle or waiting and is again: the loss was not its doing
                 output.set_field("recoveries", 0)
-            self.alive = True
-            self.settle()
             self.watch_handshake()
+            if self.agent.is_ready:
+                self.show_ready()
 
     def resume_turn(self) -> None:
         """Have the agent go on with the turn that an earlier owner did not finish."""
@@ -198,7 +206,8 @@ class Lifecycle:
         data = b""
         if turn.is_open:
             if not cost.duration_ms and turn.began is not None:
-                cost.duration_ms = round((self.now - turn.began) * 1000)
+                duration_ms = round((self.now - turn.began) * 1000)
+                draft = replace(draft, content=replace(cost, duration_ms=duration_ms))
             data = self._withdraw("agent")
             turn.end(is_error=cost.is_error)
             self._set_turn_fields()

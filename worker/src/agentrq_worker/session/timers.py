@@ -106,8 +106,9 @@ class Timers:
 
     def _handshake_over(self) -> None:
         life = self._life
-        life.limits.handshake_by = None
-        if life.protocol is not None and not life.protocol.is_ready:
+        if life.protocol is not None and life.protocol.is_ready:
+            life.show_ready()
+        else:
             life.fail(f"The agent did not answer its handshake within {life.limits.handshake_s:g} s")
 
     def _turn_over(self) -> None:
