@@ -13,7 +13,7 @@ from typing import Any
 import click
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from agentrq.cli.exit_codes import FAILED, INTERRUPTED, OK, say
+from agentrq.cli.exit_codes import FAILED, INTERRUPTED, OK, UNREACHABLE, CommandFailed, say
 from agentrq.cli.interactive import answer_by_key, is_interactive
 from agentrq.cli.output import put, put_json
 from agentrq.cli.renderers import View, make_view
@@ -21,8 +21,9 @@ from agentrq.cli.shared_options import SID, connected, shared_options
 from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import AgentClient, Session
 from agentrq.client.operations import Batch, Operation
+from agentrq.errors import RedisUnavailable
 from agentrq.wire.commands import make_options, parse_option
-from agentrq.wire.ids import Cursor
+from agentrq.wire.ids import Cursor, new_id
 from agentrq.wire.messages import Event, StatusEvent
 
 
@@ -71,7 +72,12 @@ def _start(
             raise click.UsageError(
                 "--cwd: the directory that this was called in is gone: give an absolute path"
             ) from None
-    return client.start(provider, prompt, session_id, **options)
+    # Named here, so that a start whose answer is lost can be looked up.
+    sid = new_id() if session_id is None else session_id
+    try:
+        return client.start(provider, prompt, sid, **options)
+    except RedisUnavailable as error:
+        raise CommandFailed(UNREACHABLE, f"{error}; it may have started all the same: agentrq show {sid}") from error
 
 
 @click.command()
