@@ -147,7 +147,7 @@ def test_the_cron_example_prompts_a_session(redis_url: str, start_worker: Start)
             prompts = []
             for message in session.messages():
                 if message.type == "prompt":
-                    prompts.append(message.content.text)  # type: ignore[union-attr]
+                    prompts.append(message.content.text)
                 if len(prompts) == 3:
                     break
         assert prompts == ["/echo hello", "Look again.", "Look again."]
@@ -171,14 +171,14 @@ def test_the_approver_example_answers_requests(redis_url: str, start_worker: Sta
                     session.prompt(prompt)
                 approver.stdin.write(f"{reply}\n")
                 approver.stdin.flush()
-                assert next(texts).content.text == said  # type: ignore[union-attr]
+                assert next(texts).content.text == said
             session.stop()
             assert approver.wait(30) == 0
             shown = approver.stdout.read()
         resolved = [message.content for message in session.messages() if message.type == "approval_resolved"]
     assert "May the agent use Bash with {'command': 'rm -r build'}? (yes/no)" in shown
     assert "The session has ended: done (stopped)" in shown
-    assert [(one.decision, one.by) for one in resolved] == [("allow", "chat"), ("deny", "chat")]  # type: ignore[union-attr]
+    assert [(one.decision, one.by) for one in resolved] == [("allow", "chat"), ("deny", "chat")]
 
 
 @contextmanager

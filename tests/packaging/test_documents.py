@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from agentrq.wire import messages
+from agentrq.wire import events, messages
 from agentrq.wire.commands import FUNCTIONS, MAX_INBOX, MAX_PROMPT_BYTES, START
 from agentrq.wire.keys import Keys
 from agentrq.wire.status import Reason, Status
@@ -33,7 +33,7 @@ def test_the_providers_page_lists_every_provider() -> None:
 
 def test_the_contract_has_every_message_and_its_members() -> None:
     assert missing([*messages.TYPES, messages.UNKNOWN], page("events")) == []
-    for kind in (messages.Message, messages.StatusEvent, messages.Receipt, *messages.TYPES.values()):
+    for kind in (events.MessageBase, events.StatusEvent, events.Receipt, *messages.TYPES.values()):
         assert missing(list(kind.__struct_encode_fields__), page("events")) == [], kind
 
 

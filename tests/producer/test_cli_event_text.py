@@ -14,7 +14,8 @@ from agentrq.cli.event_text import LINE_CHARS, RESULT_LINES, clock, describe, do
 from agentrq.cli.sanitize import one_line, sanitize_text
 from agentrq.cli.terminal_renderer import Column, TerminalView, cells
 from agentrq.wire.codec import decode_entry, encode
-from agentrq.wire.messages import TYPES, Event, Message, Text, TextDelta
+from agentrq.wire.events import Event, Message, make_message
+from agentrq.wire.messages import TYPES, Text, TextDelta
 
 GOLDEN = sorted((Path(__file__).parent.parent / "transcripts" / "golden").glob("*.ndjson"))
 ANY_JSON = st.recursive(
@@ -139,7 +140,7 @@ def test_a_text_in_pieces_is_shown_once_whatever_is_missing(text: str, cuts: lis
     view = TerminalView(lambda part, _: shown.append(part))
 
     def show(kind: str, content: Any) -> None:
-        view.show(Message(session_id="s", id="1", type=kind, timestamp=0, content=content))
+        view.show(make_message(session_id="s", id="1", type=kind, timestamp=0, content=content))
 
     for offset, piece in arriving:
         show("text_delta", TextDelta(piece, "b", offset))

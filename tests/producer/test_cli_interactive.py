@@ -11,7 +11,8 @@ import pytest
 from agentrq.cli.prompt_form import Form
 from agentrq.client.pending_requests import PendingRequests
 from agentrq.embedded.server_process import ServerProcess
-from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Message, Question, StatusEvent
+from agentrq.wire.events import Message, StatusEvent, make_message
+from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from tests.producer.test_cli_base import COMMAND, Follower, Writer, following, until
 
 APPROVAL = {"requestId": "r1", "name": "Bash", "input": {"command": "rm -r build"}}
@@ -111,7 +112,7 @@ def test_a_secret_is_not_shown() -> None:
 
 def message(seq: int, content: Any) -> Message:
     kind = "approval_resolved" if isinstance(content, ApprovalResolved) else "approval_request"
-    return Message("s", f"m{seq}", kind, 0, content, f"1-{seq}")
+    return make_message("s", f"m{seq}", kind, 0, content, f"1-{seq}")
 
 
 def status(seq: int, name: str) -> StatusEvent:
@@ -147,7 +148,7 @@ def test_a_request_is_put_once_unless_it_is_asked_again() -> None:
 
 
 def test_deltas_put_nothing() -> None:
-    assert put("0-1", message(1, ask("a")), Message("s", "d", "text_delta", 0, {}, None)) == []
+    assert put("0-1", message(1, ask("a")), make_message("s", "d", "text_delta", 0, {}, None)) == []
 
 
 # -- on a terminal

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from agentrq.client.diagnosis import Finding, diagnose, is_stuck
 from agentrq.client.evidence import Evidence, WorkerEvidence
-from agentrq.wire.messages import ApprovalRequest, Message, ToolCall, ToolResult
+from agentrq.wire.events import Message, make_message
+from agentrq.wire.messages import ApprovalRequest, ToolCall, ToolResult
 from agentrq.wire.state import Inner, State
 from agentrq.wire.status import Status
 
@@ -28,7 +29,7 @@ def evidence(status: str, **changes: Any) -> Evidence:
 
 
 def message(cursor: str, timestamp: int, kind: str, content: Any) -> Message:
-    return Message(session_id="s", id=cursor, cursor=cursor, type=kind, timestamp=timestamp, content=content)
+    return make_message(session_id="s", id=cursor, cursor=cursor, type=kind, timestamp=timestamp, content=content)
 
 
 def only(found: Evidence) -> Finding:

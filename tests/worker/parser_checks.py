@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from agentrq.wire.codec import decode_messages, encode
-from agentrq.wire.messages import TYPES, Message
+from agentrq.wire.events import Message, make_message
+from agentrq.wire.messages import TYPES
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import OutputParser
 
@@ -23,12 +24,12 @@ def as_json(draft: DraftMessage) -> dict[str, Any]:
 
 def read_back(draft: DraftMessage) -> Message:
     """The message that a subscriber makes of the draft."""
-    message = Message(
+    message = make_message(
         session_id="s",
         id="m",
         type=draft.type,
         timestamp=1,
-        content=draft.content,  # type: ignore[arg-type]  # Raw stands for the object
+        content=draft.content,
         parent_id=draft.parent_id,
     )
     encoded = msgspec.json.encode([message])

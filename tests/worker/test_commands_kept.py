@@ -11,6 +11,7 @@ import pytest
 from agentrq.connection import connect_async
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Command, Options, make_options
+from agentrq.wire.events import make_message
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import (
@@ -19,7 +20,6 @@ from agentrq.wire.messages import (
     ApprovalResolved,
     Cost,
     Error,
-    Message,
     Prompt,
     SessionTotal,
     ToolCall,
@@ -181,7 +181,7 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
 
 async def read_back(*contents: Any, kept: Any = None) -> Any:
     stream = [
-        (f"1-{seq}".encode(), encode(Message("s", f"m{seq}", TYPE_OF[type(content)], 0, content)))
+        (f"1-{seq}".encode(), encode(make_message("s", f"m{seq}", TYPE_OF[type(content)], 0, content)))
         for seq, content in enumerate(contents, 1)
     ]
 

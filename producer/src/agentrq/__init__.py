@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         StreamTrimmed,
     )
     from agentrq.rq_functions import answer, interrupt, prompt, start, stop
-    from agentrq.wire.messages import Event, Message, Receipt, StatusEvent
+    from agentrq.wire.events import Event, Message, Receipt, StatusEvent
     from agentrq.wire.state import State
     from agentrq.wire.status import Reason, Status
 
@@ -74,7 +74,7 @@ _MODULES = {
         "StreamTrimmed",
     ),
     "agentrq.rq_functions": ("answer", "interrupt", "prompt", "start", "stop"),
-    "agentrq.wire.messages": ("Event", "Message", "Receipt", "StatusEvent"),
+    "agentrq.wire.events": ("Event", "Message", "Receipt", "StatusEvent"),
     "agentrq.wire.state": ("State",),
     "agentrq.wire.status": ("Reason", "Status"),
 }

@@ -27,7 +27,8 @@ import msgspec
 
 from agentrq.wire.codec import decode_messages, encode
 from agentrq.wire.commands import Options
-from agentrq.wire.messages import TYPES, UNKNOWN, Message, SessionTotal
+from agentrq.wire.events import make_message
+from agentrq.wire.messages import TYPES, UNKNOWN, SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import INTERRUPTED, UnknownParser
 from agentrq_worker.providers.registry import DEFAULT_PARSER, make_parser
@@ -86,7 +87,7 @@ def play(reader: Reader, lines: Iterable[bytes]) -> list[Json]:
 
 def _read_back(draft: DraftMessage, line: bytes) -> Json:
     """The message as a subscriber decodes it."""
-    message = Message("s", "m", draft.type, 1, draft.content, parent_id=draft.parent_id)  # type: ignore[arg-type]
+    message = make_message("s", "m", draft.type, 1, draft.content, parent_id=draft.parent_id)
     try:
         encoded = encode([message])
         (found,) = decode_messages(encoded)

@@ -10,7 +10,7 @@ import click
 from agentrq.cli.exit_codes import OK
 from agentrq.cli.output import put, put_json
 from agentrq.cli.shared_options import SID, connected, shared_options
-from agentrq.wire.messages import Receipt
+from agentrq.wire.events import Receipt
 
 WAIT = click.option("--wait", is_flag=True, help="Wait for the receipt: exit 5 unless the command is applied.")
 

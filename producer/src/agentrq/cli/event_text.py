@@ -9,20 +9,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from agentrq.wire.codec import encode
+from agentrq.wire.events import Event, Message, Receipt, StatusEvent
 from agentrq.wire.messages import (
     ApprovalRequest,
     ApprovalResolved,
     Compaction,
     Cost,
     Error,
-    Event,
     Init,
-    Message,
     Prompt,
     Question,
     RateLimit,
-    Receipt,
-    StatusEvent,
     StatusReport,
     Text,
     Thinking,

@@ -26,8 +26,9 @@ from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import Session
 from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.errors import AgentRQError
+from agentrq.wire.events import Event, Message, Receipt
 from agentrq.wire.ids import Cursor
-from agentrq.wire.messages import ApprovalResolved, Event, Message, Receipt
+from agentrq.wire.messages import ApprovalResolved
 
 IGNORE_KEYS_S: Final = 0.7
 """After somebody else answered the request on screen, keys are ignored for so many seconds: they were meant for it."""

@@ -9,7 +9,7 @@ from agentrq.cli.event_text import clock, describe
 from agentrq.cli.output import put, put_json
 from agentrq.cli.sanitize import sanitize_text
 from agentrq.cli.terminal_renderer import TerminalView, make_painter
-from agentrq.wire.messages import Event, Message
+from agentrq.wire.events import Event, Message
 
 
 class View(Protocol):

@@ -23,8 +23,8 @@ from agentrq.client import AgentClient, Session
 from agentrq.client.operations import Batch, Operation
 from agentrq.errors import RedisUnavailable
 from agentrq.wire.commands import make_options, parse_option
+from agentrq.wire.events import Event, StatusEvent
 from agentrq.wire.ids import Cursor, new_id
-from agentrq.wire.messages import Event, StatusEvent
 
 
 def _options(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:

@@ -16,34 +16,14 @@ from typing import Final, TypeAlias
 from agentrq.cli.event_text import EventText, clock, describe
 from agentrq.cli.output import put
 from agentrq.cli.sanitize import sanitize_text
-from agentrq.wire.messages import Event, Message, Text, TextDelta, Thinking, ThinkingDelta
+from agentrq.wire.events import Event, Message
+from agentrq.wire.messages import TYPES, Text, TextDelta, Thinking, ThinkingDelta
 
 Paint: TypeAlias = Callable[[str, str], None]
 """Writes a text in a style."""
 
-_MARKS: Final = {
-    "prompt": "› ",
-    "tool_call": "● ",
-    "tool_result": "⎿ ",
-    "session": "· ",
-    "receipt": "· ",
-    "approval_request": "▲ ",
-    "question": "? ",
-    "approval_resolved": "▲ ",
-    "error": "✗ ",
-    "cost": "= ",
-}
-_STYLES: Final = {
-    "prompt": "bold cyan",
-    "text": "",
-    "thinking": "dim italic",
-    "tool_call": "green",
-    "approval_request": "bold yellow",
-    "question": "bold yellow",
-    "rate_limit": "yellow",
-    "error": "red",
-}
-"""Styles by message type; all others are dim."""
+_EVENT_MARKS: Final = {"session": "· ", "receipt": "· "}
+"""What stands before an event that is not a message; a message's type says it itself (wire/messages.py)."""
 _LIVE: Final = {TextDelta: "text", ThinkingDelta: "thinking"}
 _WIDTH: Final = 100
 """Texts are wrapped at this many columns at most: longer lines are hard to read."""
@@ -138,17 +118,21 @@ class TerminalView:
 
     def _begin(self, event: Event, said: EventText) -> None:
         self._paint(f"{clock(event.timestamp)} ", "dim")
-        mark = _MARKS.get(said.kind, "  ")
+        kind = TYPES.get(said.kind)
+        mark = (kind.mark if kind else _EVENT_MARKS.get(said.kind)) or "  "
         if isinstance(event, Message) and event.parent_id:
             mark = "↳ "
         self._paint(mark, _style(said))
         self._column.start()
-        if said.kind not in _STYLES and said.kind not in _MARKS:
+        if said.kind not in _EVENT_MARKS and (kind is None or (not kind.mark and kind.style == "dim")):
             self._column.write(f"{sanitize_text(said.kind)}: ", _style(said))
 
 
 def _style(said: EventText) -> str:
-    return "red" if said.bad and said.kind != "tool_result" else _STYLES.get(said.kind, "dim")
+    if said.bad and said.kind != "tool_result":
+        return "red"
+    kind = TYPES.get(said.kind)
+    return kind.style if kind else "dim"
 
 
 class Column:

@@ -26,8 +26,8 @@ from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionE
 from agentrq.redis_errors import from_redis
 from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire.commands import Command, check_timeout
+from agentrq.wire.events import Event, Message, Receipt
 from agentrq.wire.ids import Cursor, check_session_id
-from agentrq.wire.messages import Event, Message, Receipt
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
 

@@ -9,7 +9,8 @@ import shlex
 from typing import Final, NamedTuple
 
 from agentrq.client.evidence import Evidence
-from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Error, Message, Question, ToolCall, ToolResult
+from agentrq.wire.events import Message
+from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Error, Question, ToolCall, ToolResult
 from agentrq.wire.status import Status
 
 SLOW_START_S: Final = 60.0

@@ -12,8 +12,8 @@ from agentrq.client.operations import Batch, Context, Operation
 from agentrq.errors import SessionNotFound
 from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire.codec import decode_entry
+from agentrq.wire.events import Event
 from agentrq.wire.ids import check_session_id
-from agentrq.wire.messages import Event
 from agentrq.wire.script_calls import text
 from agentrq.wire.state import Inner, State, read_inner, read_state
 

@@ -28,9 +28,9 @@ from agentrq.errors import (
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import MAX_INBOX, Command, Options, check_text, make_command, make_options
+from agentrq.wire.events import Receipt
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
 from agentrq.wire.keys import Keys, queue_name
-from agentrq.wire.messages import Receipt
 from agentrq.wire.script_calls import EndOutcome, ScriptCall, text
 from agentrq.wire.state import STATE_FIELDS, State, read_state
 from agentrq.wire.status import Reason, Status

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from agentrq.wire.events import Event, Message, StatusEvent
 from agentrq.wire.ids import Cursor
-from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Event, Message, Question, StatusEvent
+from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq.wire.status import Status
 
 OpenRequest: TypeAlias = ApprovalRequest | Question

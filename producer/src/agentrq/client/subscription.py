@@ -18,9 +18,10 @@ import msgspec
 from agentrq.client.operations import Batch
 from agentrq.errors import SessionNotFound, StreamTrimmed
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
+from agentrq.wire.events import Event, Message, StatusEvent, make_message
 from agentrq.wire.ids import NEWEST_POSSIBLE, ORIGIN, Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import UNKNOWN, Event, Message, StatusEvent, Text, TextDelta, Thinking, ThinkingDelta
+from agentrq.wire.messages import UNKNOWN, Text, TextDelta, Thinking, ThinkingDelta
 from agentrq.wire.script_calls import text
 from agentrq.wire.status import ENDED
 
@@ -141,7 +142,7 @@ class Reader:
         """A placeholder for what cannot be read, so that nobody takes it for a hole."""
         log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
         shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
-        return Message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
+        return make_message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
 
     def from_messages(self, payload: bytes) -> list[Event]:
         """What a payload of the messages channel adds; a hole makes the reader `behind`."""

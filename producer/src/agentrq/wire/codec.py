@@ -1,6 +1,6 @@
 """The only encode and decode of what crosses Redis. Owns bytes ↔ structs; shapes live in messages.py and commands.py.
 
-Readers are tolerant: unknown members are ignored, a content this library cannot read becomes a dict.
+Readers are tolerant: unknown members are ignored, a content this library cannot read makes an `UnknownMessage`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from agentrq.wire.messages import TYPES, Content, Event, Message, Receipt, StatusEvent
+from agentrq.wire.events import MESSAGES, Event, Message, Receipt, StatusEvent, UnknownMessage
+from agentrq.wire.messages import TYPES
 
 encoder = msgspec.json.Encoder()
 
@@ -25,7 +26,10 @@ class _Envelope(msgspec.Struct, rename="camel", gc=False):
     parent_id: str | None = None
 
 
-_CONTENT_DECODERS = {name: msgspec.json.Decoder(content) for name, content in TYPES.items()}
+_READERS: dict[str, Any] = {
+    name: (msgspec.json.Decoder(content).decode, MESSAGES[name]) for name, content in TYPES.items()
+}
+"""Message type → how its content is read, and the message's class."""
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 _decode_envelopes = msgspec.json.Decoder(list[_Envelope]).decode
@@ -46,24 +50,21 @@ def _decode_any(content: msgspec.Raw) -> dict[str, Any]:
 
 
 def _open(envelope: _Envelope) -> Message:
-    content: Content | dict[str, Any]
-    decoder = _CONTENT_DECODERS.get(envelope.type)
-    if decoder is None:
-        content = _decode_any(envelope.content)
-    else:
+    kind: Any = UnknownMessage
+    content: Any = None
+    if envelope.type in _READERS:
+        decode, known = _READERS[envelope.type]
         try:
-            content = decoder.decode(envelope.content)
+            content, kind = decode(envelope.content), known
         except (msgspec.MsgspecError, ValueError, RecursionError):  # of a newer agentrq, or odd: hand on what is there
-            content = _decode_any(envelope.content)
-    return Message(
-        session_id=envelope.session_id,
-        id=envelope.id,
-        type=envelope.type,
-        timestamp=envelope.timestamp,
-        content=content,
-        cursor=envelope.cursor,
-        parent_id=envelope.parent_id,
-    )
+            pass
+    if content is None:
+        content = _decode_any(envelope.content)
+    made: Message = kind(
+        envelope.session_id, envelope.id, envelope.type, envelope.timestamp, content, envelope.cursor,
+        envelope.parent_id,
+    )  # fmt: skip
+    return made
 
 
 def decode_entry(field: bytes, value: bytes) -> Event | None:

@@ -1,24 +1,39 @@
-"""The typed events of a session: messages, statuses, receipts. Owns their shapes, not their encoding (codec.py).
+"""What an agent can say: the contents of messages, one class a type, which says all that the type means.
 
-On the wire the members are camelCase, absent members are omitted, never null. A content's class is its
-type: `TYPES` is the one table of both. On the writing side a field may hold a `msgspec.Raw` in place of its
-JSON value (structs are not validated when made), so that a large text or tool result is never rebuilt.
+Owns their shapes, not their encoding (codec.py), nor the message around a content (events.py). On the wire the members
+are camelCase, absent members are omitted, never null. On the writing side a field may hold a `msgspec.Raw` in place of
+its JSON value (structs are not validated when made), so that a large text or tool result is never rebuilt.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 
 class _Content(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
-    """What all contents share."""
+    """What all contents share: what their type is called, and what it means."""
+
+    type_name: ClassVar[str]
+    """The message's ``type``."""
+    live_only: ClassVar[bool] = False
+    """Published, but not kept in the stream: without a cursor, outside the promise."""
+    output_only: ClassVar[bool] = False
+    """Changes neither the turn nor the open requests of a session at work."""
+    mark: ClassVar[str] = ""
+    """What stands before it on a terminal."""
+    style: ClassVar[str] = "dim"
+    """How it is drawn on a terminal (a style of rich)."""
 
 
 class Prompt(_Content):
     """An accepted prompt, echoed when it is handed to the runner."""
+
+    type_name = "prompt"
+    mark = "› "
+    style = "bold cyan"
 
     text: str
     command_id: str
@@ -26,6 +41,8 @@ class Prompt(_Content):
 
 class Init(_Content):
     """The provider's session began, or began a turn."""
+
+    type_name = "init"
 
     provider_session_id: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
@@ -36,12 +53,20 @@ class Init(_Content):
 class Text(_Content):
     """A whole text of the agent."""
 
+    type_name = "text"
+    output_only = True
+    style = ""
+
     text: str
     block_id: str | UnsetType = UNSET
 
 
 class Thinking(_Content):
     """A whole thought of the agent."""
+
+    type_name = "thinking"
+    output_only = True
+    style = "dim italic"
 
     text: str
     block_id: str | UnsetType = UNSET
@@ -53,6 +78,10 @@ class TextDelta(_Content):
     With ``abandoned`` the agent gave up the block: its pieces are to be dropped, no whole text follows.
     """
 
+    type_name = "text_delta"
+    live_only = True
+    output_only = True
+
     text: str
     block_id: str
     offset: int
@@ -61,6 +90,10 @@ class TextDelta(_Content):
 
 class ThinkingDelta(_Content):
     """A token-sized piece of a thought: live only, not in the stream. Members as of `TextDelta`."""
+
+    type_name = "thinking_delta"
+    live_only = True
+    output_only = True
 
     text: str
     block_id: str
@@ -71,6 +104,11 @@ class ThinkingDelta(_Content):
 class ToolCall(_Content):
     """The agent calls a tool: once per call."""
 
+    type_name = "tool_call"
+    output_only = True
+    mark = "● "
+    style = "green"
+
     tool_use_id: str
     name: str
     input: Any
@@ -78,6 +116,9 @@ class ToolCall(_Content):
 
 class ToolResult(_Content):
     """What a tool answered."""
+
+    type_name = "tool_result"
+    mark = "⎿ "
 
     tool_use_id: str
     output: Any
@@ -87,12 +128,18 @@ class ToolResult(_Content):
 class StatusReport(_Content):
     """What the provider reports of itself (message type ``status``)."""
 
+    type_name = "status"
+    output_only = True
+
     subtype: str
     message: str | UnsetType = UNSET
 
 
 class Compaction(_Content):
     """The provider shortened its context; ``preTokens`` is its size before, in tokens."""
+
+    type_name = "compaction"
+    output_only = True
 
     trigger: str
     pre_tokens: int | UnsetType = UNSET
@@ -110,6 +157,9 @@ class SessionTotal(_Content, omit_defaults=False):
 class Cost(_Content):
     """The end of one turn and its figures; ``sessionTotal`` sums the session's."""
 
+    type_name = "cost"
+    mark = "= "
+
     total_cost_usd: float
     duration_ms: int
     input_tokens: int
@@ -124,6 +174,10 @@ class Cost(_Content):
 class ApprovalRequest(_Content):
     """The agent asks for permission; the session is ``waiting`` until it is resolved."""
 
+    type_name = "approval_request"
+    mark = "▲ "
+    style = "bold yellow"
+
     request_id: str
     name: str
     input: Any
@@ -134,6 +188,9 @@ class ApprovalRequest(_Content):
 class ApprovalResolved(_Content):
     """How an approval request ended: ``decision`` allow | deny | withdrawn, and by whom."""
 
+    type_name = "approval_resolved"
+    mark = "▲ "
+
     request_id: str
     decision: str
     by: str
@@ -141,6 +198,10 @@ class ApprovalResolved(_Content):
 
 class RateLimit(_Content):
     """The provider speaks of a rate limit; ``resetsAt`` as the provider gives it, in ms since the epoch."""
+
+    type_name = "rate_limit"
+    output_only = True
+    style = "yellow"
 
     scope: str
     message: str
@@ -150,12 +211,20 @@ class RateLimit(_Content):
 class Question(_Content):
     """The agent asks its user; each question has ``id``, ``header``, ``question`` and maybe ``options``."""
 
+    type_name = "question"
+    mark = "? "
+    style = "bold yellow"
+
     request_id: str
     questions: list[Any]
 
 
 class Error(_Content):
     """A fault the session survives; ``code`` tells machines which, with the members it brings."""
+
+    type_name = "error"
+    mark = "✗ "
+    style = "red"
 
     message: str
     code: str | UnsetType = UNSET
@@ -184,70 +253,11 @@ Content: TypeAlias = (
     | Error
 )
 
-TYPES: dict[str, type[Content]] = {
-    "prompt": Prompt,
-    "init": Init,
-    "text": Text,
-    "thinking": Thinking,
-    "text_delta": TextDelta,
-    "thinking_delta": ThinkingDelta,
-    "tool_call": ToolCall,
-    "tool_result": ToolResult,
-    "status": StatusReport,
-    "compaction": Compaction,
-    "cost": Cost,
-    "approval_request": ApprovalRequest,
-    "approval_resolved": ApprovalResolved,
-    "rate_limit": RateLimit,
-    "question": Question,
-    "error": Error,
-}
+TYPES: dict[str, type[Content]] = {content.type_name: content for content in get_args(Content)}
 TYPE_OF: dict[type[Content], str] = {content: name for name, content in TYPES.items()}
 
 UNKNOWN = "unknown"
 """The type of a message whose content is the provider's own object, as it came."""
 
-LIVE_ONLY = frozenset({"text_delta", "thinking_delta"})
-"""Types that are published but not kept: no cursor, outside the promise."""
-
-
-class Message(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
-    """One thing an agent said or did.
-
-    ``content`` is the struct of `TYPES` for ``type``; a dict (the JSON object) for ``unknown`` and for
-    types newer than this library. ``timestamp`` is in ms since the epoch; ``cursor`` is absent on deltas.
-    """
-
-    session_id: str
-    id: str
-    type: str
-    timestamp: int
-    content: Content | dict[str, Any]
-    cursor: str | None = None
-    parent_id: str | None = None
-
-
-class StatusEvent(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
-    """The session entered a status; ``error`` and ``reason`` come with an end. ``timestamp`` in ms."""
-
-    cursor: str
-    session_id: str
-    status: str
-    timestamp: int
-    error: str | None = None
-    reason: str | None = None
-
-
-class Receipt(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
-    """What became of a command: ``outcome`` is applied | rejected | expired. ``timestamp`` in ms."""
-
-    cursor: str
-    session_id: str
-    command_id: str
-    command: str
-    outcome: str
-    timestamp: int
-    reason: str | None = None
-
-
-Event: TypeAlias = Message | StatusEvent | Receipt
+LIVE_ONLY = frozenset(name for name, content in TYPES.items() if content.live_only)
+OUTPUT_ONLY = frozenset({UNKNOWN, *(name for name, content in TYPES.items() if content.output_only)})

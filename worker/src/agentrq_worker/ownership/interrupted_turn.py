@@ -8,17 +8,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from agentrq.wire.codec import decode_entry
-from agentrq.wire.messages import (
-    ApprovalRequest,
-    ApprovalResolved,
-    Cost,
-    Error,
-    Message,
-    Prompt,
-    Question,
-    ToolCall,
-    ToolResult,
-)
+from agentrq.wire.events import Message
+from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Cost, Error, Prompt, Question, ToolCall, ToolResult
 from agentrq_worker.session_types import InterruptedRequest, InterruptedTurn
 
 PAGE: Final = 100

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from agentrq.wire.messages import (
     LIVE_ONLY,
+    OUTPUT_ONLY,
     ApprovalRequest,
     ApprovalResolved,
     Cost,
@@ -41,10 +42,8 @@ from agentrq_worker.session.lifecycle import Lifecycle, Phase
 from agentrq_worker.session.time_limits import QUIET_S, SEEMS_OVER_S
 from agentrq_worker.session_types import Outcome
 
-_PLAIN: Final = LIVE_ONLY | {"text", "thinking", "tool_call", "status", "compaction", "rate_limit", "unknown"}
-"""Message types that mean nothing to a session whose agent has shown that it works."""
-_PLAIN_UNASKED: Final = _PLAIN | {"tool_result"}
-"""The same while the agent waits for no answer."""
+_OUTPUT_UNASKED: Final = OUTPUT_ONLY | {"tool_result"}
+"""Message types that change nothing of a session at work while the agent waits for no answer."""
 _LOST_LINES: Final = frozenset({"line_too_long", "invalid_json"})
 """Codes of `Error` for a line of which nothing could be read."""
 
@@ -102,7 +101,7 @@ class AgentEvents:
         """The types of message that mean nothing now."""
         if not self._life.alive:
             return frozenset()
-        return _PLAIN if self._life.approvals.requests else _PLAIN_UNASKED
+        return OUTPUT_ONLY if self._life.approvals.requests else _OUTPUT_UNASKED
 
     def _message(self, draft: DraftMessage, line: bytes | LineTooLong) -> None:
         """A message, and what it means for the session."""

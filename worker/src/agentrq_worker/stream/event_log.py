@@ -17,9 +17,10 @@ from msgspec import UNSET, Raw
 
 from agentrq.wire import script_calls
 from agentrq.wire.codec import encode, encode_without_cursor, encoder
+from agentrq.wire.events import Receipt, StatusEvent
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
-from agentrq.wire.messages import LIVE_ONLY, Error, Receipt, StatusEvent, Text
+from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.redis_clock import RedisClock
