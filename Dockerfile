@@ -1,5 +1,5 @@
 # The worker's image: both wheels, built from this tree, on pinned requirements. Agents' own programs (claude,
-# codex, node) are not in it: docs/how-to/deploy.md says how to add them.
+# codex, node) are not in it: docs/how-to/deploy-with-compose.md says how to add them.
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY requirements/build.txt requirements/build.txt

@@ -52,7 +52,7 @@ def missing_files(text: str, page: Path | None = None) -> list[str]:
         name
         for name in FILE.findall(text)
         if name not in OF_READERS | OUTSIDE
-        and "NAME" not in name
+        and not re.search("NAME|TENANT", name)
         and not any(path.endswith("/" + name.removeprefix("../").removeprefix("../")) for path in THERE)
         and not (page is not None and (page.parent / name).exists())
     ]
@@ -75,7 +75,9 @@ def is_there(name: str) -> bool:
 
 
 def missing_modules(text: str) -> list[str]:
-    names = [name for name in MODULE.findall(text) if name not in GROUPS and not name.endswith((".NAME", ".toml"))]
+    names = [
+        name for name in MODULE.findall(text) if name not in GROUPS and not name.endswith((".NAME", ".toml", ".yml"))
+    ]
     return [name for name in names if not is_there(name)]
 
 
@@ -83,6 +85,13 @@ def test_programs_name_what_exists() -> None:
     texts = {path.relative_to(ROOT): "\n".join(said(path)) for path in PROGRAMS}
     wrong = {str(path): [*missing_files(text), *missing_modules(text)] for path, text in texts.items()}
     assert {path: names for path, names in wrong.items() if names} == {}
+
+
+def test_deploy_files_name_what_exists() -> None:
+    files = [ROOT / "Dockerfile", ROOT / "Makefile", ROOT / "docker-compose.yml", *(ROOT / "deploy").iterdir()]
+    comments = {path.name: "\n".join(re.findall(r"#.*", path.read_text())) for path in files}
+    wrong = {name: [*missing_files(text), *missing_modules(text)] for name, text in comments.items()}
+    assert {name: names for name, names in wrong.items() if names} == {}
 
 
 def test_pages_name_what_exists() -> None:

@@ -163,7 +163,7 @@ def test_redis_accepts_the_settings_shown(raw: Any) -> None:
 
 def test_yaml_and_ini_can_be_read() -> None:
     for block in of_language("yaml"):
-        YAML(typ="safe").load(block.text)
+        assert list(YAML(typ="safe").load_all(block.text))
     for block in of_language("ini"):
         text = block.text if "[" in block.text else f"[file]\n{block.text}"
         configparser.ConfigParser(interpolation=None).read_string(text)
