@@ -22,7 +22,9 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.claude.parser import ClaudeParser
+from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.registry import make_protocol
+from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.event_log import EventLog
 from benchmarks import corpus
@@ -50,14 +52,16 @@ class _Product:
     def __init__(self) -> None:
         shares = BufferBudget(1 << 40, 0, Path(tempfile.gettempdir()))
         self._dialect = make_protocol("runner", "s", Options(), "claude", SessionTotal(), 1)
-        self._lane = EventLog(Keys("agentrq"), "s", Cursor(1, 0), {"claim": "mine"}, shares, lambda _: None)
+        self._lane = EventLog(
+            Keys("agentrq"), "s", Cursor(1, 0), {"claim": "mine"}, shares, lambda _: None, RedisClock()
+        )
 
     def lines(self, lines: list[bytes]) -> None:
         receive = self._dialect.receive
         drafts: list[Any] = []
         for line in lines:
             drafts += receive(line)
-        self._lane.add_messages(drafts)
+        self._lane.add_messages([draft for draft in drafts if type(draft) is DraftMessage])
 
     def take(self) -> list[bytes]:
         found = [json for entry in self._lane.waiting.peek(1 << 30, 1 << 60) for json in entry.jsons]
@@ -115,7 +119,7 @@ def _timed(way: _Way, lines: list[bytes]) -> float:
         began = time.process_time()
         way.lines(part)
         spent += time.process_time() - began
-        assert len(way.take()) == len(part)
+        assert len(way.take()) >= len(part)  # a message begun anew abandons the one before it with a delta of its own
     return spent / len(lines)
 
 
