@@ -127,7 +127,7 @@ async def texts(session: AsyncSession) -> list[str]:
         async with asyncio.timeout(2):
             async for event in session.events():
                 if isinstance(event, Message) and event.type == "prompt":
-                    found.append(event.content.text)  # type: ignore[union-attr]
+                    found.append(event.content.text)
     return found
 
 
