@@ -143,6 +143,25 @@ sys.stdout.flush()
     assert "fast-modefast" in await texts(session)
 
 
+async def test_the_operators_variables_reach_an_agent_whatever_their_names(
+    client: AsyncAgentClient, start_worker: Start, config: Path
+) -> None:
+    config.write_text(f"""approvals = {{ default = "allow", rules = [{{ command = "rm *", decision = "deny" }}] }}
+{PROBE}
+env = {{ NODE_OPTIONS = "--a" }}
+options = {{ extra_env = {{ PYTHONWARNINGS = "ignore" }} }}
+""")
+    worker = start_worker()
+    told = "import os; say(' '.join(sorted({'NODE_OPTIONS', 'PYTHONWARNINGS', 'PERL5OPT', 'MY'} & os.environ.keys())))"
+    for given, there in ((None, "NODE_OPTIONS PYTHONWARNINGS"), ({"PERL5OPT": "-x", "MY": "own"}, "MY NODE_OPTIONS")):
+        session = await client.start("probe", told, extra_env=given)
+        await until(session, "idle")
+        await session.stop()
+        assert await texts(session) == [there]
+    worker.wait_log("extra_env refused: PERL5OPT")
+    worker.wait_log("approvals: everything is allowed that no rule denies")
+
+
 async def test_a_variable_of_the_settings_that_no_program_can_be_given_is_refused_in_words(
     client: AsyncAgentClient, start_worker: Start, config: Path
 ) -> None:

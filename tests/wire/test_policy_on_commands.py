@@ -121,6 +121,19 @@ def test_no_later_rule_and_no_session_overrides_a_denial_that_may_apply() -> Non
     assert decide(later, ASK, "Bash", {"command": "sudo $x"}, Directories()) == "deny"
 
 
+def test_who_writes_a_list_of_denials_is_told_that_it_is_not_complete() -> None:
+    assert "prefer" in (DENIES_RM.advice or "")
+    deny, allow = {"command": "rm *", "decision": "deny"}, {"command": "git *", "decision": "allow"}
+    for policy in (
+        "allow",
+        "ask",
+        {"rules": [deny]},
+        {"default": "deny", "rules": [deny]},
+        {"default": "allow", "rules": [allow]},
+    ):
+        assert read_policy(policy).advice is None
+
+
 ALLOWS_GIT = read_policy({"rules": [{"tool": "Bash", "command": "git *", "decision": "allow"}]})
 
 

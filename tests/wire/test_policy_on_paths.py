@@ -33,7 +33,8 @@ ALSO_ETC = [
     "to": ETC},
     {"path": "/srv/shop/a", "edits": [{"file": {"uri": f"file://{ETC}"}}]}, {"path": "/srv/shop/a", "output": ETC},
     {"path": "/srv/shop/a", "options": {"target": "../../etc/cron.d/job"}}, {"files": {"/srv/shop/a": "x", ETC: "y"}},
-    {"filePath": "/srv/shop/a", "newFilePath": ETC}, {"path": "../../etc/cron.d/job"},
+    {"path": "/srv/shop/a", "data": ETC}, {"filePath": "/srv/shop/a", "newFilePath": ETC},
+    {"path": "../../etc/cron.d/job"},
     {"path": "/srv/shop/../../etc/cron.d/job"},
     {"path": "~/../../../etc/cron.d/job"}, {"path": "$HOME/../../../etc/cron.d/job"},
     {"path": "${HOME}/../../../etc/cron.d/job"},
@@ -72,7 +73,8 @@ def test_every_path_of_a_call_counts(given: Any) -> None:
         {"path": "src", "pattern": "**/*.py"}, {"path": "src", "output_mode": "content", "head_limit": 5, "-n": True},
         {"source": "./a", "destination": "/srv/shop/b"}, patch({"type": "update", "move_path": None}),
         patch({"type": "add"}),
-        {"paths": ["a", "b/c"]}, {"uri": "file:///srv/shop/a"}, {"path": "a", "url": "https://host/etc/x"},
+        {"path": "a", "data": "hello", "format": "json"}, {"paths": ["a", "b/c"]}, {"uri": "file:///srv/shop/a"},
+        {"path": "a", "url": "https://host/etc/x"},
         {"path": "/srv/shop/a", "diff": "@@ -1 +1 @@\n-a\n+b"},
     ],
 )  # fmt: skip
@@ -105,6 +107,12 @@ def test_no_allow_by_path_matches_what_cannot_be_told(given: Any) -> None:
 )  # fmt: skip
 def test_a_person_is_asked_where_a_denied_path_may_be_meant(given: Any) -> None:
     assert decide(DENIES_ETC, read_policy("allow"), "Any", given, HERE) == "ask"
+
+
+def test_a_word_of_an_unknown_member_may_be_a_file_of_the_working_directory() -> None:
+    elsewhere = Directories("/srv/app")
+    assert ALLOWS_SHOP.decide("Any", {"path": "/srv/shop/a", "output": "b"}, elsewhere) == "ask"
+    assert ALLOWS_SHOP.decide("Any", {"path": "/srv/shop/a", "data": "b"}, elsewhere) == "allow"
 
 
 def test_a_home_that_is_not_known_is_not_guessed() -> None:

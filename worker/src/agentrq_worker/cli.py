@@ -105,6 +105,8 @@ def serve(settings: Settings, url: str) -> None:
         except OSError as error:
             _fail(EXIT_REFUSED, f"metrics_port {settings.metrics_port}: {error.strerror}")
     allow_files(settings.max_sessions)
+    if advice := settings.approval_policy().advice:
+        log.warning("approvals: %s", advice)
     sys.setswitchinterval(SWITCH_S)
     try:
         process.run()

@@ -121,6 +121,16 @@ class Policy(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=
     deadline_s: float | None = None
     on_deadline: Literal["allow", "deny"] = "deny"
 
+    @property
+    def advice(self) -> str | None:
+        """What its author should know of it; None where there is nothing to say."""
+        if self.default != "allow" or all(rule.decision == "allow" for rule in self.rules):
+            return None
+        return (
+            "everything is allowed that no rule denies, and no list of what is denied is complete: "
+            'prefer "default": "ask" with narrow allow rules (docs/reference/approvals.md)'
+        )
+
     def decide(self, name: str, given: Any, directories: Directories = NO_DIRECTORIES) -> Verdict:
         """What it says of a call of the tool ``name`` with the input ``given`` (plain JSON values)."""
         if not self.rules:

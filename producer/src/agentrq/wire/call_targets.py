@@ -33,6 +33,12 @@ _CONTENTS: Final = frozenset({
     "instructions", "explanation", "query", "prompt", "regex",
 })  # fmt: skip
 """Names of members whose text is no path."""
+_MERE_WORDS: Final = frozenset({
+    "data", "value", "note", "comment", "label", "tag", "tags", "format", "action", "operation", "method", "status",
+    "version", "category", "priority", "unit", "level", "lang", "separator", "delimiter", "indent", "eol", "newline",
+    "outputformat", "sortby", "order", "color", "author", "pages", "model",
+})  # fmt: skip
+"""Names of members whose text is a path only if it looks like one."""
 _PATCHES: Final = frozenset({"diff", "patch", "input"})
 _HEADER: Final = re.compile(
     r"^(?:\*\*\* (?:Add|Update|Delete) File: |\*\*\* Move to: |(?:rename|copy) (?:from|to) |(?:---|\+\+\+) (?:[ab]/)?)"
@@ -174,6 +180,8 @@ class _Reader:
             return
         if _holds_paths(name) or (name in _PERHAPS_PATHS and _looks_like_a_path(text)):
             self._path(text, base, named=True)
+        elif name in _MERE_WORDS and not _looks_like_a_path(text):
+            return
         elif name not in _CONTENTS and text and len(text) <= _PATH_MAX:
             self._path(text, base, named=False)
 

@@ -120,13 +120,14 @@ def prepare(
         )  # fmt: skip
     except (RunnerNotFound, UnknownParser) as error:
         raise CannotLaunch(str(error)) from None
+    defaults = (options.extra_env or {}) if given.extra_env is None else {}  # of the settings: the operator's word
     environment = build_environment(
         os.environ,
         config_dir_variable=program.config_dir_variable,
         config_dir=options.config_dir,
-        extra_env=options.extra_env or {},
+        extra_env=given.extra_env or {},
         pass_env=program.settings.pass_env,
-        settings_env=program.settings.env,
+        settings_env=program.settings.env | defaults,
         policy=settings.start_policy,
     )
     if environment.refused:

@@ -102,7 +102,11 @@ class SessionShell:
         outcome = self._machine.outcome
         lost = outcome is None or self._lane.lost is not None
         await self._clean_up(ended=not lost and outcome is not None and outcome.status is not None)
-        return Outcome(None) if outcome is None or lost else outcome
+        if outcome is None or lost:
+            return Outcome(None)
+        if outcome.error is not None and self._lane.redactor is not None:  # RQ keeps it, and the log
+            return outcome._replace(error=self._lane.redactor.text(outcome.error))
+        return outcome
 
     async def _spawn(self) -> None:
         """Start the runner and begin to speak with it."""
