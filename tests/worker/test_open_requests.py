@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from agentrq.wire.approval_policy import read_policy
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
 from agentrq_worker.ownership.interrupted_turn import read_stored_answers
 from agentrq_worker.providers.draft_message import DraftMessage
@@ -126,3 +127,20 @@ def test_no_depth_of_an_input_is_too_deep() -> None:
         published = talk.machine.handle(inputs.LinesRead([b"{}"]), talk.now)
         counts = [effect.fields.get("pendingApprovals") for effect in published if isinstance(effect, PublishMessage)]
         assert counts in ([1], [2], [None])
+
+
+def test_an_answer_changes_no_input_into_one_that_the_worker_denies() -> None:
+    policy = read_policy({"rules": [{"tool": "Bash", "command": "rm *", "decision": "deny"}]})
+    talk = Talk(worker=policy).begin().say(Alive(), asks("r1"), asks("r2"))
+    changed = talk.command("answer", request_id="r1", answer={"decision": "allow", "input": {"command": "ls; rm x"}})
+    assert talk.receipts()[-1] == (changed, "rejected", "the worker's policy denies the call with this input")
+    for answer in ({"decision": "allow", "input": {"command": "ls -l"}}, {"decision": "deny"}):
+        talk.command("answer", request_id="r1" if "input" in answer else "r2", answer=answer)
+        assert talk.receipts()[-1][1] == "applied"
+
+
+def test_a_stored_answer_changes_no_input_into_one_that_the_worker_denies() -> None:
+    policy = read_policy({"rules": [{"tool": "Bash", "command": "rm *", "decision": "deny"}]})
+    talk = recovered(InterruptedRequest("old", "Bash", LS), worker=policy)
+    talk.command("answer", request_id="old", answer={"decision": "allow", "input": {"command": "rm x"}})
+    assert talk.receipts()[-1][1] == "rejected"

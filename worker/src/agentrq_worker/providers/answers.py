@@ -40,7 +40,7 @@ def decision(answer: Any) -> Decision:
     if said not in ("allow", "deny"):
         raise CommandRefused('an approval is answered by "allow" or "deny", or an object with a decision')
     message = found.get("message")
-    changed = found.get("input", found.get("updatedInput"))
+    changed = changed_input(answer)
     return Decision(
         allow=said == "allow",
         message=message if isinstance(message, str) else "",
@@ -49,6 +49,12 @@ def decision(answer: Any) -> Decision:
         interrupt=found.get("interrupt") is True,
         choice=choice,
     )
+
+
+def changed_input(answer: Any) -> Any:
+    """The input that an answer puts in the place of the agent's; None where it puts none."""
+    found = mapping(answer)
+    return found.get("input", found.get("updatedInput"))
 
 
 def decided(answer: Any) -> Decision | None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from agentrq_worker.providers.answers import decision, summarize_answer
+from agentrq_worker.providers.answers import changed_input, decision, summarize_answer
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused
 from agentrq_worker.session.effects import Output, WriteLog
@@ -82,6 +82,9 @@ class ApprovalFlow:
         if own_id is None and carried is None:
             fate = self.requests.fate(request_id)
             raise CommandRefused(f"answered already: {fate}" if fate else "no such request is open")
+        changed = changed_input(answer)
+        if changed is not None and self.requests.denies(request_id, changed):
+            raise CommandRefused("the worker's policy denies the call with this input")
         data = b"" if own_id is None else protocol.answer(own_id, answer)
         said, by = summarize_answer(answer)
         if carried is not None:

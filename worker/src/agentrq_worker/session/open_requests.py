@@ -23,9 +23,11 @@ REMEMBERED: Final = 1000
 class _Open:
     """An approval request or question that waits for its answer."""
 
-    def __init__(self, own_id: str, tool_use_id: str | None, deadline: float | None, nested: bool) -> None:
+    def __init__(self, own_id: str, name: str, tool_use_id: str | None, deadline: float | None, nested: bool) -> None:
         self.own_id = own_id
         """The agent's id for it."""
+        self.name = name
+        """The tool's; empty for a question."""
         self.tool_use_id = tool_use_id
         self.deadline = deadline
         self.nested = nested
@@ -122,7 +124,7 @@ class OpenRequests:
         if earlier is None or earlier.request.answer is not None:
             public = self._unused(public)
         tool = tool if isinstance(tool, str) else None
-        self._open[public] = _Open(content.request_id, tool, self._deadline(since), nested)
+        self._open[public] = _Open(content.request_id, name, tool, self._deadline(since), nested)
         if earlier is not None and earlier.request.answer is not None:
             return public, AutomaticAnswer(earlier.request.answer, earlier.request.by)
         if not is_approval:
@@ -195,6 +197,12 @@ class OpenRequests:
                 self._carried[at] = _Carried(request._replace(answer=answer, by=by), since)
                 return True
         return False
+
+    def denies(self, request_id: str, given: Any) -> bool:
+        """Whether the worker's policy denies the open request if its input is ``given`` in place of the agent's."""
+        opened, carried = self._open.get(request_id), self.carried(request_id)
+        name = opened.name if opened is not None else carried.name if carried is not None else ""
+        return bool(name) and self._worker.decide(name, given, self.directories) == "deny"
 
     def carried(self, request_id: str) -> InterruptedRequest | None:
         """A request of an interrupted turn that has no answer yet."""
