@@ -96,6 +96,7 @@ async def test_a_worker_that_is_told_to_end_while_it_starts_ends(server: Restart
     """It waits for its name, which another process holds, or for a Redis that has gone away meanwhile."""
     with redis.Redis.from_url(server.url) as raw:
         raw.set(Keys().worker("w"), "of another process", px=600_000)
+        raw.sadd("rq:workers", "rq:worker:w")
     worker = Worker(server.url, light, (*FAST, "--name", "w"), os.environ)
     try:
         worker.wait_log("the name w is held")
@@ -104,6 +105,10 @@ async def test_a_worker_that_is_told_to_end_while_it_starts_ends(server: Restart
         worker.process.terminate()
         assert await asyncio.to_thread(worker.process.wait, ENDS_S) == 0, "".join(worker.log)
         assert not [line for line in worker.log if "is ready" in line or "Traceback" in line]
+        if not away:
+            with redis.Redis.from_url(server.url) as raw:  # what the other process has there stays
+                assert raw.smembers("rq:workers") == {b"rq:worker:w"}
+                assert raw.get(Keys().worker("w")) == b"of another process"
     finally:
         worker.close()
 

@@ -20,7 +20,8 @@ from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_identity import identity_of
-from agentrq_worker.rq.job_records import JobRecords, JobRun
+from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.job_run import JobRun
 from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
 from agentrq_worker.rq.worker import RqWorker
 from agentrq_worker.settings import Settings

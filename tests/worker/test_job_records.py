@@ -29,7 +29,8 @@ from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.rq.connection import connect_rq
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_identity import identity_of, is_own_job
-from agentrq_worker.rq.job_records import JobRecords, JobRun
+from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.job_run import JobRun
 from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
 from agentrq_worker.rq.queue_reader import QueueReader
 from agentrq_worker.rq.registry_maintenance import RegistryMaintenance

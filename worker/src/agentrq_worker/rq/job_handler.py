@@ -26,7 +26,8 @@ from agentrq_worker.rq.fenced_pipeline import SessionIdentity, Written
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_identity import is_own_job
 from agentrq_worker.rq.job_payload import StartRequest, read_request, start_arguments
-from agentrq_worker.rq.job_records import STOPPED, JobRecords, JobRun
+from agentrq_worker.rq.job_records import STOPPED, JobRecords
+from agentrq_worker.rq.job_run import JobRun
 from agentrq_worker.rq.orphan_jobs import OrphanJobRecords
 from agentrq_worker.session_types import Outcome
 

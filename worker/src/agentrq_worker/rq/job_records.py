@@ -13,10 +13,8 @@ import copy
 import logging
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from uuid import uuid4
 
 import redis
 from redis.client import Pipeline
@@ -38,6 +36,7 @@ from agentrq.wire.status import Status
 from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.rq.fenced_pipeline import FencedPipeline, SessionIdentity, Written
 from agentrq_worker.rq.job import SessionJob, read_data
+from agentrq_worker.rq.job_run import JobRun
 
 log = logging.getLogger(__name__)
 
@@ -47,30 +46,6 @@ registries from calling a living session abandoned: it is longer than clocks of 
 the registries by the clock of where it runs."""
 STOPPED: Final = "Job stopped by user"
 """What RQ has as the error of a job that was stopped on request."""
-
-
-@dataclass(slots=True, eq=False)
-class JobRun:
-    """One handling of a dequeued job by this worker; its id is the RQ execution's and names its steps."""
-
-    job: SessionJob
-    queue: Queue
-    identity: SessionIdentity | None = None
-    """The session that the job starts; None: it is not a session's."""
-    claim: str = ""
-    """This worker's claim on it."""
-    id: str = field(default_factory=lambda: uuid4().hex)
-    ready: dict[str, list[str]] = field(default_factory=dict)
-    """Dependents, by queue, that may run once the job's end is written."""
-
-    @property
-    def owned_identity(self) -> SessionIdentity | None:
-        """The session as long as this worker owns it."""
-        return self.identity and self.identity._replace(claim=self.claim)
-
-    def execution(self, worker_name: str) -> Execution:
-        """RQ's record of this run."""
-        return Execution(self.id, self.job.id, self.job.connection, worker_name)
 
 
 class JobRecords:
@@ -124,7 +99,7 @@ class JobRecords:
         return written
 
     def write_execution(self, run: JobRun, pipeline: Pipeline) -> None:
-        """RQ's record of a run, whole: it may have expired while Redis was away. Scores are by Redis's clock."""
+        """Write RQ's record of a run, whole: it may have expired while Redis was away. Scores are by Redis's clock."""
         execution, expiry = run.execution(self._worker.name), self.now() + EXECUTION_LEASE_S
         registry = ExecutionRegistry(run.job.id, self._connection).key
         if run.job.started_at is not None:
@@ -137,7 +112,7 @@ class JobRecords:
         pipeline.expire(execution.worker_executions_key, EXECUTION_LEASE_S)
 
     def delete_executions(self, job: SessionJob, pipeline: Pipeline) -> None:
-        """What older executions of a job left behind: RQ's upkeep would take the job for abandoned."""
+        """Delete what older executions of a job left: RQ's maintenance would take the job for abandoned."""
         ids: Any = self._connection.zrange(ExecutionRegistry(job.id, self._connection).key, 0, -1)
         for raw in ids:
             execution = Execution(raw.decode(), job.id, self._connection)
@@ -148,7 +123,7 @@ class JobRecords:
     # -- its end
 
     def finish(self, run: JobRun, result: Any) -> Written:
-        """``finished``, with a result."""
+        """Record that the job is ``finished``, with a result."""
         ttl = RESULT_TTL_S if run.job.result_ttl is None else run.job.result_ttl
 
         def write(job: SessionJob, step: FencedPipeline) -> None:
@@ -167,7 +142,10 @@ class JobRecords:
         return self._end(run, JobStatus.FINISHED, write)
 
     def fail(self, run: JobRun, error: str, *, stopped: bool = False, retry: bool = False) -> Written:
-        """``failed`` with the error as exc_info, or ``stopped`` as RQ was asked to; retried only if ``retry``."""
+        """Record that the job ``failed``, with the error as exc_info, or was ``stopped`` on request.
+
+        ``retry``: enqueue it again, if it has retries left.
+        """
         ttl = DEFAULT_FAILURE_TTL if run.job.failure_ttl is None else run.job.failure_ttl
 
         def write(job: SessionJob, step: FencedPipeline) -> None:
@@ -218,7 +196,7 @@ class JobRecords:
             self._keep_canceled(run)
         elif written == "written":
             run.queue.enqueue_ready_jobs_by_queue(run.ready)
-            release_slot(job)
+            self._release_slot(job)
             if status in (JobStatus.FINISHED, JobStatus.FAILED):
                 job.send_webhooks(status, exc_string=error)
             self._forget(run)
@@ -227,7 +205,7 @@ class JobRecords:
         return written
 
     def _move_dependents(self, run: JobRun, job: SessionJob, status: JobStatus | None, step: FencedPipeline) -> None:
-        """In RQ's own way: read while watched, moved to "ready" by the same step that writes the end."""
+        """Move the dependents that may run to RQ's "ready", in the step that writes the end; read while watched."""
         if status is not None:
             step.rq.watch(job.dependents_key)
             self._cache_status(job, status)
@@ -237,9 +215,7 @@ class JobRecords:
             except Exception as failure:
                 if is_outage(failure) or isinstance(failure, redis.WatchError):
                     raise
-                log.error(
-                    "job %s: the jobs that depend on it cannot be read and stay deferred: %.500r", job.id, failure
-                )
+                log.error("job %s: its dependents cannot be read and stay deferred: %.500r", job.id, failure)
         if not step.rq.explicit_transaction:
             step.rq.multi()
 
@@ -263,7 +239,7 @@ class JobRecords:
             step.add(("SREM", Group.get_key(job.group_id), job.id))
 
     def end_execution(self, run: JobRun) -> None:
-        """Forget this run: the job is over, or its session goes on elsewhere. The job itself is left as it is."""
+        """Delete RQ's record of this run: its session goes on elsewhere. The job itself is left as it is."""
         with self._connection.pipeline() as pipeline:
             run.execution(self._worker.name).delete(run.job, pipeline)
             pipeline.execute()
@@ -274,21 +250,28 @@ class JobRecords:
             self._worker.set_state(WorkerStatus.IDLE)
 
     def _keep_canceled(self, run: JobRun) -> None:
-        """The end of a run whose job was canceled in RQ meanwhile: it stays canceled, for as long as an ended one."""
+        """Let a job that was canceled in RQ expire like one that ended; it stays canceled."""
         with self._connection.pipeline() as pipeline:
             pipeline.expire(run.job.key, RESULT_TTL_S)
             pipeline.lrem(run.queue.intermediate_queue_key, 0, run.job.id)
             pipeline.execute()
         job = copy.copy(run.job)
         self._cache_status(job, JobStatus.CANCELED)
-        release_slot(job)
+        self._release_slot(job)
+
+    def _release_slot(self, job: SessionJob) -> None:
+        """Give the slot of a rate limit to the next job; RQ's maintenance does it where this fails."""
+        try:
+            release_slot(job)
+        except redis.ResponseError as error:
+            log.error("job %s: its slot of a rate limit cannot be released: %s", job.id, error)
 
     def _cache_status(self, job: SessionJob, status: JobStatus) -> None:
-        """What RQ's own methods ask of a job; RQ sets it only by writing it, here into a pipeline that is not sent."""
+        """Set the status that RQ's own methods ask a job for. RQ sets it only by a write; this one is never sent."""
         job.set_status(status, pipeline=self._connection.pipeline())
 
     def cancel(self, run: JobRun) -> None:
-        """``canceled``: the session was stopped before it began."""
+        """Record that the job is ``canceled``: its session was stopped before it began."""
         with self.fence(run, run.identity) as step:
             step.add(*cancel_job(run.queue.name, run.job.id))
             step.add(("LREM", run.queue.key, 0, run.job.id), ("LREM", run.queue.intermediate_queue_key, 0, run.job.id))
@@ -302,7 +285,10 @@ class JobRecords:
         assert run.identity is not None
         with self.fence(run, run.identity._replace(status=Status.RECOVERING), "hand-over") as step:
             self.write_queued(run.job, self._starts, step, at_front=True)
-            return step.execute()
+            written = step.execute()
+        if written == "canceled":
+            self._keep_canceled(run)
+        return written
 
     def write_queued(self, job: SessionJob, queue: Queue, step: FencedPipeline, *, at_front: bool) -> None:
         """Put the job into its queue, without a worker: RQ then refuses a stop instead of sending it nowhere."""
@@ -314,7 +300,7 @@ class JobRecords:
         queue.push_job_id(job.id, pipeline=step.rq, at_front=at_front)
 
     def move_to_starts(self, run: JobRun) -> None:
-        """A start in the queue of the other commands goes where starts are counted."""
+        """Move a start that came by the queue of commands to the queue of starts, where they are counted."""
         with self.fence(run, None, "move") as step:
             step.add(("LREM", run.queue.intermediate_queue_key, 1, run.job.id))
             self.write_queued(run.job, self._starts, step, at_front=False)
@@ -323,7 +309,7 @@ class JobRecords:
             self._keep_canceled(run)
 
     def drop_copy(self, job_id: str, queue: Queue) -> None:
-        """Forget a second copy of a job that runs elsewhere; the job itself is left as it is."""
+        """Drop the second copy of a job that runs elsewhere; the job itself is left as it is."""
         queue.intermediate_queue.remove(job_id)
 
     # -- jobs that cannot be read

@@ -22,7 +22,8 @@ from agentrq_worker.ownership.ownership import SessionSnapshot
 from agentrq_worker.rq.fenced_pipeline import FencedPipeline
 from agentrq_worker.rq.job import SessionJob, fetch_job
 from agentrq_worker.rq.job_identity import identity_of, is_own_job
-from agentrq_worker.rq.job_records import JobRecords, JobRun
+from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.job_run import JobRun
 
 log = logging.getLogger(__name__)
 

@@ -44,6 +44,7 @@ class RqService:
         self._worker = RqWorker(settings, connect_rq(url), self._receive)
         self._starts, self._commands = (QueueReader(url, queue, settings.keys) for queue in self._worker.queues)
         self._call = RqThread()
+        self._registered = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self, host: JobHost, on_shutdown: Callable[[], None]) -> JobHandler:
@@ -64,6 +65,7 @@ class RqService:
 
     async def register(self) -> None:
         """Enter the worker in RQ's list; its lease says that no other has its name."""
+        self._registered = True
         await self._call(self._record.register)
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
@@ -90,12 +92,16 @@ class RqService:
         await self._fetcher.stopped()
 
     async def unregister(self) -> None:
-        """End the beats and leave RQ's list. Waits for Redis: callers bound it."""
+        """End the beats and leave RQ's list. Waits for Redis: callers bound it.
+
+        A worker that never had its name leaves nothing: another may have it.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._call(self._record.unregister)
-        await self._call(self._worker.unsubscribe)
+        if self._registered:
+            await self._call(self._record.unregister)
+            await self._call(self._worker.unsubscribe)
 
     def close(self) -> None:
         """Wait for the call that runs, and make no other."""

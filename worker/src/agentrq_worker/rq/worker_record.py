@@ -19,7 +19,8 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from agentrq.rq_commands import SERIALIZER
 from agentrq_worker.rq import scripts
-from agentrq_worker.rq.job_records import JobRecords, JobRun
+from agentrq_worker.rq.job_records import JobRecords
+from agentrq_worker.rq.job_run import JobRun
 
 log = logging.getLogger(__name__)
 
