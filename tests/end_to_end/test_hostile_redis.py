@@ -84,8 +84,8 @@ async def test_garbage_in_an_inbox_harms_no_session(client: AsyncAgentClient, wo
     ids = [raw.xadd(KEYS.inbox(session.id), entry).decode() for entry in entries]
     receipt = await session.prompt("/echo after all that", wait=True, timeout=20)
     assert receipt.outcome == "applied"
-    worker.wait_log(f"inbox entry {ids[-1]} is no command: ")  # its log may be read later than Redis
-    passed_over = [line for line in worker.log if "is no command: " in line]
+    worker.wait_log(f"inbox entry {ids[-1]} is not a valid command: ")  # its log may be read later than Redis
+    passed_over = [line for line in worker.log if "is not a valid command: " in line]
     assert len(passed_over) == len(entries)
     assert all(len(line) < 1000 for line in passed_over)
     await serves(client, neighbour)
@@ -212,7 +212,7 @@ async def test_a_shared_key_of_another_type_is_survived(
     for key in shared:
         put_in_its_place(raw, key, WRONG[wrong])
     await eventually(lambda: raw.type(KEYS.worker("w")) == b"string")  # its lease: renewed over whatever stood there
-    worker.wait_log("maintenance: WRONGTYPE|no session ids")
+    worker.wait_log("WRONGTYPE|not valid session ids")
     await serves(client, session)
     for key in shared - {KEYS.worker("w").encode()}:
         raw.delete(key)
@@ -228,7 +228,7 @@ async def test_names_in_the_index_that_are_not_ids_are_dropped(
 ) -> None:
     names = {b"\xff\xfe": 1, "a/b": math.inf, "": -math.inf, "x" * 1000: 0, "}{": 5, "../../x": 1, "a\nb": 2}
     raw.zadd(KEYS.sessions, names)
-    line = worker.wait_log("are no session ids")
+    line = worker.wait_log("are not valid session ids")
     assert f"{len(names)} names" in line
     await eventually(lambda: not raw.exists(KEYS.sessions))
     await serves(client, await client.start("demo", "/echo late"))

@@ -29,7 +29,7 @@ from rq.group import Group
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.rate_limit import RateLimitRegistry
-from rq.registry import FailedJobRegistry, ReadyJobRegistry, ScheduledJobRegistry, StartedJobRegistry
+from rq.registry import FailedJobRegistry, ReadyJobRegistry, StartedJobRegistry
 from rq.repeat import Repeat
 from rq.results import Result
 from rq.worker import BaseWorker
@@ -100,7 +100,6 @@ NAMES: list[tuple[Any, str, tuple[str, ...]]] = [
     (StartedJobRegistry, "cleanup", ("timestamp",)),
     (FailedJobRegistry, "cleanup", ("timestamp",)),
     (ReadyJobRegistry, "cleanup", ()),
-    (ScheduledJobRegistry, "get_jobs_to_schedule", ("timestamp",)),
     (RateLimitRegistry, "register", ("concurrency", "pipeline")),
     (RateLimitRegistry, "add_to_rate_limited", ("job_id", "pipeline")),
     (RateLimitRegistry, "acquire_and_enqueue", ("concurrency",)),

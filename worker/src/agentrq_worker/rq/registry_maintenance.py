@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Final
+from typing import Any, Final
 
 import redis
 from rq import Queue, worker_registration
@@ -33,7 +33,7 @@ STRANDED: Final = 0.4
 a claim compares tokens, a command is known by its id."""
 UNREADABLE: Final = "ForeignFunction: The job cannot be read"
 PAGE: Final = 1000
-"""Dequeued jobs that are checked in a round."""
+"""Jobs of one kind that are handled in a round."""
 _PUT_BACK: Final = scripts.load("put_back")
 
 
@@ -97,11 +97,19 @@ class RegistryMaintenance:
                 pipeline.zcount(queue.scheduled_job_registry.key, 0, due)
             counts = pipeline.execute()
         for queue, count in zip(self._queues, counts, strict=True):
-            for job_id in queue.scheduled_job_registry.get_jobs_to_schedule(due) if count else ():
-                self._enqueue_due(queue, job_id)
+            ids: Any = (
+                self._connection.zrange(queue.scheduled_job_registry.key, 0, min(count, PAGE) - 1) if count else ()
+            )
+            for raw in ids:
+                self._enqueue_due(queue, raw)
 
-    def _enqueue_due(self, queue: Queue, job_id: str) -> None:
-        registry, job = queue.scheduled_job_registry, fetch_job(self._connection, job_id)
+    def _enqueue_due(self, queue: Queue, raw: bytes) -> None:
+        registry, job_id = queue.scheduled_job_registry, raw.decode("utf-8", "replace")
+        if job_id.encode() != raw:
+            log.warning("queue %s: %r is not a valid job id and is dropped", queue.name, raw)
+            self._connection.zrem(registry.key, raw)
+            return
+        job = fetch_job(self._connection, job_id)
         if job is None:  # a job hash may hold anything; the others are not to wait for it
             registry.remove(job_id)
             if self._connection.exists(SessionJob.key_for(job_id)):

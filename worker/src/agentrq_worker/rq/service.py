@@ -45,6 +45,8 @@ class RqService:
         self._starts, self._commands = (QueueReader(url, queue, settings.keys) for queue in self._worker.queues)
         self._call = RqThread()
         self._registered = False
+        self._failing: set[str] = set()
+        """Parts of the maintenance whose last run failed; logged once."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self, host: JobHost, on_shutdown: Callable[[], None]) -> JobHandler:
@@ -152,8 +154,13 @@ class RqService:
 
     async def _attempt(self, call: Callable[..., T], *args: Any) -> T | None:
         """Run one part of the maintenance; a malformed record that RQ cannot read must not stop the worker."""
+        name = getattr(call, "__name__", str(call))
         try:
-            return await self._call(call, *args)
+            answer = await self._call(call, *args)
         except Exception as error:  # noqa: BLE001 - a job hash may hold anything
-            log.warning("RQ maintenance (%s) failed: %r", getattr(call, "__name__", call), error)
+            if name not in self._failing:
+                log.warning("RQ maintenance: %s fails, until it succeeds: %s: %s", name, type(error).__name__, error)
+            self._failing.add(name)
             return None
+        self._failing.discard(name)
+        return answer
