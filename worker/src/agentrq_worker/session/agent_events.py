@@ -53,6 +53,7 @@ class AgentEvents:
 
     def __init__(self, life: Lifecycle, commands: CommandHandler) -> None:
         self._life = life
+        self._limits = life.limits
         self._commands = commands
         self.told_turn_end = False
         """The agent has said at least once that a turn was over."""
@@ -63,16 +64,18 @@ class AgentEvents:
         """Lines that came together; True if they did more than say plain messages."""
         life = self._life
         output, receive = life.output, life.agent.receive
-        life.limits.heard = life.now
+        self._limits.heard = life.now
         more = self._lost is not None
         self._lost = None
-        plain_types = self._plain_types()
+        plain_types = _OUTPUT_UNASKED if life.alive and not life.approvals.requests.open else self._plain_types()
         plain: list[DraftMessage] = []
         for line in lines:
             for said in receive(line) if isinstance(line, bytes) else life.agent.receive_lost(line.head, line.bytes):
                 if type(said) is DraftMessage and said.type in plain_types:
                     plain.append(said)
                     continue
+                if type(said) is Alive and life.alive and self._limits.seems_over_by is None:
+                    continue  # it is known
                 if plain:
                     output.messages(plain)
                     plain = []
@@ -88,7 +91,7 @@ class AgentEvents:
         if more:
             self._watch_lost(lines)
         if not life.turn.is_open:
-            life.limits.texts_by = life.now + QUIET_S
+            self._limits.texts_by = life.now + QUIET_S
             return True
         return more
 
@@ -101,7 +104,7 @@ class AgentEvents:
         """The types of message that mean nothing now."""
         if not self._life.alive:
             return frozenset()
-        return OUTPUT_ONLY if self._life.approvals.requests else _OUTPUT_UNASKED
+        return OUTPUT_ONLY if self._life.approvals.requests.open else _OUTPUT_UNASKED
 
     def _message(self, draft: DraftMessage, line: bytes | LineTooLong) -> None:
         """A message, and what it means for the session."""
@@ -128,7 +131,7 @@ class AgentEvents:
             elif isinstance(content, Error) and _may_have_ended_turn(content):
                 self._lost = line
             life.output.message(draft)
-            if isinstance(content, ToolResult) and life.approvals.requests:
+            if isinstance(content, ToolResult) and life.approvals.requests.open:
                 life.approvals.close_of_tool(content.tool_use_id)
 
     def _event(self, said: ProtocolEvent) -> None:
@@ -137,14 +140,14 @@ class AgentEvents:
         if isinstance(said, Write):
             life.output.write(said.data)
         elif isinstance(said, Alive | TurnStarted):
-            life.limits.seems_over_by = None
+            self._limits.seems_over_by = None
             if isinstance(said, TurnStarted) and not life.turn.is_open and life.phase is Phase.OPEN:
                 life.open_turn()
             life.show_alive()
         elif isinstance(said, TurnSeemsOver):
             if life.turn.is_open:
-                life.limits.seems_over_by = life.now + SEEMS_OVER_S
-                life.limits.seems_over = said.reason
+                self._limits.seems_over_by = life.now + SEEMS_OVER_S
+                self._limits.seems_over = said.reason
         elif isinstance(said, Ready):
             life.show_ready()
         elif isinstance(said, Reply):
@@ -167,7 +170,7 @@ class AgentEvents:
     def _background(self, labels: tuple[str, ...]) -> None:
         life = self._life
         if life.background and not labels:
-            life.limits.idle_since = life.now
+            self._limits.idle_since = life.now
         life.background = labels
         life.leave_if_free()
 
@@ -175,7 +178,7 @@ class AgentEvents:
         """A last line that could not be read may have ended the turn: then nothing will follow it."""
         life = self._life
         waits = self._lost is not None and self._lost is lines[-1] and life.turn.is_open
-        life.limits.unread_by = life.now + life.limits.handshake_s if waits else None
+        self._limits.unread_by = life.now + self._limits.handshake_s if waits else None
 
 
 def _may_have_ended_turn(error: Any) -> bool:

@@ -110,7 +110,7 @@ class Lifecycle:
         if not self.alive or self.phase is Phase.CLOSED:
             return
         requests = self.approvals.requests
-        if requests:
+        if requests.open:
             following = Status.WAITING
         elif self.turn.is_open:
             following = Status.RUNNING

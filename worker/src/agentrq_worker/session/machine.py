@@ -77,7 +77,11 @@ class SessionMachine:
         if life.phase is Phase.CLOSED:
             return []
         life.now = now
-        if self._handlers[type(given)](self, given):
+        if type(given) is inputs.LinesRead:  # nearly every input
+            may_change_timer = self._agent.lines(given.lines)
+        else:
+            may_change_timer = self._handlers[type(given)](self, given)
+        if may_change_timer:
             self._timers.set_next()
         return self._output.take()
 
@@ -122,9 +126,6 @@ class SessionMachine:
         return True
 
     # -- in between
-
-    def _lines_read(self, given: inputs.LinesRead) -> bool:
-        return self._agent.lines(given.lines)
 
     def _command_received(self, given: inputs.CommandReceived) -> bool:
         self._commands.receive(given.waiting, given.unsent)
@@ -228,7 +229,6 @@ class SessionMachine:
     _handlers: ClassVar[dict[type, Callable[[Any, Any], bool]]] = {
         inputs.Opened: _opened,
         inputs.RunnerStarted: _runner_started,
-        inputs.LinesRead: _lines_read,
         inputs.CommandReceived: _command_received,
         inputs.EntryUnreadable: _entry_unreadable,
         inputs.TimerFired: _timer_fired,
@@ -241,7 +241,7 @@ class SessionMachine:
         inputs.OwnershipLost: _ownership_lost,
         inputs.RunnerGone: _runner_gone,
     }
-    """The method of each input; True where a time limit may have changed."""
+    """The method of each other input; True where a time limit may have changed."""
 
 
 def _words(outcome: Outcome) -> str:

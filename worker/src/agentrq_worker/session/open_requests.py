@@ -49,7 +49,7 @@ class AutomaticAnswer(NamedTuple):
 
 
 class OpenRequests:
-    """The requests of one owner of a session, by the ids that clients know. True while the agent waits for one."""
+    """The requests of one owner of a session, by the ids that clients know."""
 
     def __init__(
         self,
@@ -64,17 +64,15 @@ class OpenRequests:
         self.directories = NO_DIRECTORIES
         """What the paths of calls are read against; the runner's launch knows them."""
         self._timed = session if session.deadline_s is not None else worker
-        self._open: dict[str, _Open] = {}
+        self.open: dict[str, _Open] = {}
+        """Those that the agent waits for."""
         self._closed: dict[str, str] = dict(fates or {})
         self._carried = [_Carried(request, since) for request, since in carried]
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
 
     @property
     def ids(self) -> list[str]:
         """The requests that an answer may still be given to, those of an interrupted turn included."""
-        return [*self._open, *(one.request.request_id for one in self._carried if one.request.answer is None)]
+        return [*self.open, *(one.request.request_id for one in self._carried if one.request.answer is None)]
 
     @property
     def waits_for_people(self) -> bool:
@@ -92,7 +90,7 @@ class OpenRequests:
         """When the next request is decided by time."""
         if self._timed.deadline_s is None:
             return None
-        due = [opened.deadline for opened in self._open.values() if opened.deadline is not None]
+        due = [opened.deadline for opened in self.open.values() if opened.deadline is not None]
         due += [one.since + self._timed.deadline_s for one in self._carried if one.request.answer is None]
         return min(due, default=None)
 
@@ -124,7 +122,7 @@ class OpenRequests:
         if earlier is None or earlier.request.answer is not None:
             public = self._unused(public)
         tool = tool if isinstance(tool, str) else None
-        self._open[public] = _Open(content.request_id, name, tool, self._deadline(since), nested)
+        self.open[public] = _Open(content.request_id, name, tool, self._deadline(since), nested)
         if earlier is not None and earlier.request.answer is not None:
             return public, AutomaticAnswer(earlier.request.answer, earlier.request.by)
         if not is_approval:
@@ -134,7 +132,7 @@ class OpenRequests:
 
     def _unused(self, request_id: str) -> str:
         """The id itself, or one made of it where the session has given it before."""
-        known = {*self._open, *self._closed, *(one.request.request_id for one in self._carried)}
+        known = {*self.open, *self._closed, *(one.request.request_id for one in self._carried)}
         public, count = request_id, 1
         while public in known:
             count += 1
@@ -151,7 +149,7 @@ class OpenRequests:
         """
         decided = AutomaticAnswer(self._timed.on_deadline, "deadline")
         due: list[tuple[str, AutomaticAnswer]] = []
-        for request_id, opened in self._open.items():
+        for request_id, opened in self.open.items():
             if opened.deadline is not None and opened.deadline <= now:
                 opened.deadline = None
                 due.append((request_id, decided))
@@ -163,25 +161,25 @@ class OpenRequests:
 
     def own_id(self, request_id: str) -> str | None:
         """The agent's id for an open request; None for one that is not open."""
-        opened = self._open.get(request_id)
+        opened = self.open.get(request_id)
         return None if opened is None else opened.own_id
 
     def is_nested(self, request_id: str) -> bool:
         """Whether an open request is a sub-agent's."""
-        opened = self._open.get(request_id)
+        opened = self.open.get(request_id)
         return opened is not None and opened.nested
 
     def public_id(self, own_id: str) -> str | None:
         """The id that clients know for an open request of the agent."""
-        return next((key for key, opened in self._open.items() if opened.own_id == own_id), None)
+        return next((key for key, opened in self.open.items() if opened.own_id == own_id), None)
 
     def of_tool(self, tool_use_id: str) -> list[str]:
         """The open requests about one tool call."""
-        return [key for key, opened in self._open.items() if opened.tool_use_id == tool_use_id]
+        return [key for key, opened in self.open.items() if opened.tool_use_id == tool_use_id]
 
     def close(self, request_id: str, decision: str, by: str) -> None:
         """A request has its fate."""
-        self._open.pop(request_id, None)
+        self.open.pop(request_id, None)
         self._closed[request_id] = f"{decision} by {by}"
         if len(self._closed) > REMEMBERED:
             del self._closed[next(iter(self._closed))]
@@ -200,7 +198,7 @@ class OpenRequests:
 
     def denies(self, request_id: str, given: Any) -> bool:
         """Whether the worker's policy denies the open request if its input is ``given`` in place of the agent's."""
-        opened, carried = self._open.get(request_id), self.carried(request_id)
+        opened, carried = self.open.get(request_id), self.carried(request_id)
         name = opened.name if opened is not None else carried.name if carried is not None else ""
         return bool(name) and self._worker.decide(name, given, self.directories) == "deny"
 

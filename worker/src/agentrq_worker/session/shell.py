@@ -183,29 +183,31 @@ class SessionShell:
 
     def _feed(self, given: Input) -> None:
         """Tell the machine, and perform what it wants; what is told meanwhile comes after."""
-        self._inputs.append(given)
         if self._feeding:
+            self._inputs.append(given)
             return
         self._feeding = True
         try:
-            while self._inputs:
-                given = self._inputs.popleft()
-                try:
-                    for effect in self._machine.handle(given, time.monotonic()):
+            while True:
+                for effect in self._machine.handle(given, time.monotonic()):
+                    if type(effect) is effects.PublishMessages:  # nearly every effect
+                        self._lane.add_messages(effect.drafts)
+                    else:
                         self._performers[type(effect)](self, effect)
-                except Exception as error:  # called by the loop and by the reader of all inboxes
-                    if isinstance(given, inputs.Failed | inputs.RunnerGone):
-                        raise
-                    self._broken(error)
+                if not self._inputs:
+                    break
+                given = self._inputs.popleft()
+        except Exception as error:  # called by the loop and by the reader of all inboxes
+            self._feeding = False
+            if isinstance(given, inputs.Failed | inputs.RunnerGone):
+                raise
+            self._broken(error)
         finally:
             self._feeding = False
 
     def _broken(self, error: Exception) -> None:
         log.exception("session %s: internal error", self.id, exc_info=error)
         self._feed(inputs.Failed(Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")))
-
-    def _publish_messages(self, effect: effects.PublishMessages) -> None:
-        self._lane.add_messages(effect.drafts)
 
     def _publish_message(self, effect: effects.PublishMessage) -> None:
         draft = effect.draft
@@ -246,7 +248,6 @@ class SessionShell:
         log.info("session %s: %s", self.id, effect.text)
 
     _performers: ClassVar[dict[type, Any]] = {
-        effects.PublishMessages: _publish_messages,
         effects.PublishMessage: _publish_message,
         effects.PublishStatus: _publish_status,
         effects.PublishReceipt: _publish_receipt,

@@ -134,7 +134,7 @@ class Timers:
         """A line that could not be read was the last one: it was the turn's end, as far as can be known."""
         life = self._life
         life.limits.unread_by = None
-        if not life.turn.is_open or life.approvals.requests:
+        if not life.turn.is_open or life.approvals.requests.open:
             return
         silence = f"Nothing has come for {life.limits.handshake_s:g} s after a line that could not be read"
         ended = life.agent.end_turn(silence)
