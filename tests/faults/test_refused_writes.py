@@ -22,8 +22,8 @@ from agentrq import (
     SessionNotFound,
 )
 from agentrq.client import asyncio_client, sync_client
-from agentrq.client.operations import Batch, Context, Operation
 from agentrq.client.owner_watch import OwnerWatch, check_absent
+from agentrq.client.redis_requests import Batch, Context, Operation
 from agentrq.client.subscription import Reader
 from agentrq.wire.keys import Keys
 from agentrq.wire.script_calls import ScriptCall

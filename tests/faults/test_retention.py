@@ -16,7 +16,7 @@ from rq.registry import FinishedJobRegistry
 
 from agentrq import AsyncAgentClient, RedisRefused, SessionExists, SessionNotFound
 from agentrq.client import operations
-from agentrq.client.operations import Operation
+from agentrq.client.redis_requests import Operation
 from agentrq.rq_commands import RESULT_TTL_S
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys

@@ -11,8 +11,8 @@ from rq.suspension import resume, suspend
 
 from agentrq import AgentClient, AsyncAgentClient
 from agentrq.client import owner_watch
-from agentrq.client.operations import Context
 from agentrq.client.owner_watch import OwnerWatch
+from agentrq.client.redis_requests import Context
 from agentrq.connection import connect_async
 from agentrq_worker.ownership import owner_leases
 from agentrq_worker.ownership import recovery_scanner as maintenance_module

@@ -20,7 +20,7 @@ from agentrq.cli.renderers import View, make_view
 from agentrq.cli.shared_options import SID, connected, shared_options
 from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import AgentClient, Session
-from agentrq.client.operations import Batch, Operation
+from agentrq.client.redis_requests import Batch, Operation
 from agentrq.errors import RedisUnavailable
 from agentrq.wire.commands import make_options, parse_option
 from agentrq.wire.events import Event, StatusEvent

@@ -14,11 +14,12 @@ import redis
 import redis.asyncio
 
 from agentrq.client import operations
-from agentrq.client.operations import Context, Operation, Pause, Request, T, check_applied
+from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, closed, timed_out
 from agentrq.client.owner_watch import OwnerWatch, check_absent
 from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.pubsub_hub import PubSubHub
+from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Reader
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async

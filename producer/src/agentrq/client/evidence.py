@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from agentrq.client.operations import Batch, Context, Operation
+from agentrq.client.redis_requests import Batch, Context, Operation
 from agentrq.errors import SessionNotFound
 from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire.codec import decode_entry

@@ -6,21 +6,17 @@ session is owner_watch.py's matter, the reading of its events subscription.py's.
 
 from __future__ import annotations
 
-import math
-import os
-import time
-from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple
 
 from msgspec import to_builtins
 
 from agentrq import rq_commands
+from agentrq.client.redis_requests import Batch, Context, Operation, pauses, run_script
 from agentrq.errors import (
     AgentRQError,
     CommandRejected,
     InboxFull,
-    InvalidOption,
     SessionEnded,
     SessionExists,
     SessionNotFound,
@@ -30,84 +26,13 @@ from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import MAX_INBOX, Command, Options, check_text, make_command, make_options
 from agentrq.wire.events import Receipt
 from agentrq.wire.ids import check_session_id, is_session_id, new_id
-from agentrq.wire.keys import Keys, queue_name
-from agentrq.wire.script_calls import EndOutcome, ScriptCall, text
+from agentrq.wire.script_calls import EndOutcome, text
 from agentrq.wire.state import STATE_FIELDS, State, read_state
 from agentrq.wire.status import Reason, Status
 
 STATES_PAGE: Final = 500
 ANSWER_CHECK_S: Final = 5.0
 """How long an answer to a request that is not open waits for the receipt that says so, in seconds."""
-FIRST_PAUSE_S: Final = 0.05
-LONGEST_PAUSE_S: Final = 5.0
-
-
-class Batch(NamedTuple):
-    """Raw Redis commands, sent in one go; ``atomic`` puts them in a MULTI, ``apart`` gives an error as its answer."""
-
-    commands: list[tuple[Any, ...]]
-    atomic: bool = False
-    apart: bool = False
-
-
-class Pause(NamedTuple):
-    """A wait of so many seconds."""
-
-    seconds: float
-
-
-T = TypeVar("T")
-Request: TypeAlias = ScriptCall[Any] | Batch | Pause
-Operation: TypeAlias = Generator[Request, Any, T]
-"""What it yields is answered by the client: a `ScriptCall` by what its ``read`` gives, a `Batch` by a list."""
-
-
-def run_script(call: ScriptCall[T]) -> Operation[T]:
-    """One script call, with its answer's type."""
-    answer: T = yield call
-    return answer
-
-
-def pauses(timeout: float | None) -> Iterator[Pause]:
-    """Pauses between tries, each twice as long as the one before, for ``timeout`` seconds in all (None: no end)."""
-    pause, deadline = FIRST_PAUSE_S, math.inf if timeout is None else time.monotonic() + timeout
-    while time.monotonic() + pause <= deadline:
-        yield Pause(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_S)
-
-
-class Context(NamedTuple):
-    """What all operations of one client share: names, RQ's queue, and times in seconds.
-
-    ``retention_s``: how long an ended session is kept; ``recovery_timeout_s``: how long a session may be without an
-    owner before whoever follows it ends it.
-    """
-
-    keys: Keys
-    queue: str
-    retention_s: float = script_calls.DEFAULT_RETENTION_S
-    recovery_timeout_s: float = script_calls.DEFAULT_RECOVERY_TIMEOUT_S
-
-    @classmethod
-    def from_environment(cls) -> Context:
-        """From ``AGENTRQ_PREFIX``, ``AGENTRQ_QUEUE``, ``AGENTRQ_RETENTION_S``, ``AGENTRQ_RECOVERY_TIMEOUT_S``."""
-        return cls(
-            Keys.from_environment(),
-            queue_name(),
-            _seconds("AGENTRQ_RETENTION_S", script_calls.DEFAULT_RETENTION_S),
-            _seconds("AGENTRQ_RECOVERY_TIMEOUT_S", script_calls.DEFAULT_RECOVERY_TIMEOUT_S),
-        )
-
-
-def _seconds(variable: str, default: float) -> float:
-    given = os.environ.get(variable)
-    try:
-        seconds = float(given) if given else default
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e9:
-        raise InvalidOption(variable, f"Expected seconds above 0, got {given!r}")
-    return seconds
 
 
 # -- starts

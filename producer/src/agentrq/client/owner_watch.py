@@ -9,7 +9,8 @@ import time
 from typing import Final
 
 from agentrq import rq_commands
-from agentrq.client.operations import Batch, Context, Operation, end, fetch_owner, run_script
+from agentrq.client.operations import end, fetch_owner
+from agentrq.client.redis_requests import Batch, Context, Operation, run_script
 from agentrq.client.subscription import Reader
 from agentrq.errors import SessionNotFound
 from agentrq.wire import script_calls

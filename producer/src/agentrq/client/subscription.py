@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from agentrq.client.operations import Batch
+from agentrq.client.redis_requests import Batch
 from agentrq.errors import SessionNotFound, StreamTrimmed
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
 from agentrq.wire.events import Event, Message, StatusEvent, make_message

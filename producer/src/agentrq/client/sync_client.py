@@ -12,10 +12,11 @@ from typing import Any, Self
 import redis
 
 from agentrq.client import operations
-from agentrq.client.operations import Context, Operation, Pause, Request, T, check_applied
+from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, bounded, closed
 from agentrq.client.owner_watch import OwnerWatch, check_absent
 from agentrq.client.pending_requests import OpenRequest, PendingRequests
+from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Mailbox, Reader
 from agentrq.connection import connect
