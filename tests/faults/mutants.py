@@ -37,7 +37,7 @@ def _in_write(*changes: tuple[str, str]) -> Callable[[], contextlib.AbstractCont
 
 @contextlib.contextmanager
 def _no_reading_after_subscribing() -> Iterator[None]:
-    with mock.patch.object(Mailbox, "acknowledged", return_value=None):
+    with mock.patch.object(Mailbox, "on_subscribed", return_value=None):
         yield
 
 

@@ -160,7 +160,7 @@ async def test_an_absent_redis_raises(redis_url: str, raw: redis.Redis) -> None:
         waits = await popping(own, raw, "nothing")
         assert own._link is not None
         own._link.data_received(b"HTTP/1.1 400 Bad Request\r\n")
-        with pytest.raises(redis.ConnectionError, match="no RESP") as caught:
+        with pytest.raises(redis.ConnectionError, match="invalid RESP") as caught:
             await waits
         assert is_outage(caught.value)
         assert await own.call("ECHO", "again") == b"again"

@@ -54,13 +54,13 @@ def test_each_wait_has_its_own_bound(waits: list[tuple[int, int, bool]]) -> None
         async def wait() -> None:
             loop = asyncio.get_running_loop()
             assert isinstance(loop, Loop)
-            alarm = ReusableTimeout(lambda: rang.append(loop.now))
+            timeout = ReusableTimeout(lambda: rang.append(loop.now))
             expected: list[float] = []
             for bound, takes, at_once in waits:
                 began = loop.now
-                alarm.set(bound)
+                timeout.start(bound)
                 loop.go_to(began + takes)
-                alarm.unset()
+                timeout.stop()
                 if takes >= bound:
                     expected.append(began + bound)
                 assert rang == expected
@@ -68,7 +68,7 @@ def test_each_wait_has_its_own_bound(waits: list[tuple[int, int, bool]]) -> None
                 if not at_once:
                     loop.go_to(loop.now + 7)
             assert rang == expected
-            alarm.close()
+            timeout.close()
             assert not loop.waiting()
 
         runner.run(wait())
@@ -77,14 +77,14 @@ def test_each_wait_has_its_own_bound(waits: list[tuple[int, int, bool]]) -> None
 @pytest.mark.both_loops
 async def test_a_timer_that_is_due_at_once() -> None:
     rang = asyncio.Event()
-    alarm = ReusableTimeout(rang.set)
+    timeout = ReusableTimeout(rang.set)
     for short in (0.0, 0.0003, 0.001):
-        alarm.set(short)
-        alarm.unset()
-        alarm.set(5)
-        alarm.unset()
-        alarm.set(short)
+        timeout.start(short)
+        timeout.stop()
+        timeout.start(5)
+        timeout.stop()
+        timeout.start(short)
         async with asyncio.timeout(5):
             await rang.wait()
         rang.clear()
-    alarm.close()
+    timeout.close()

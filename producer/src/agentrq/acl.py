@@ -1,7 +1,7 @@
-"""What each part of an installation needs of Redis: key patterns, channels and commands, as ACL rules.
+"""What each part of an installation may do in Redis: key patterns, channels and commands, as ACL rules.
 
-Owns the profiles. Speaks to no server. The commands are those that redis-py, RQ 3 and our scripts send (the commands
-inside a script are held to its caller's rules too); tests run whole sessions under them.
+Owns the profiles; does no IO. The commands are those that redis-py, RQ 3 and our scripts send (Redis applies the
+caller's rules inside a script too). Tests run whole sessions under these profiles.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys, control_queue
 
 ROLES: Final = ("producer", "worker", "reader", "gateway")
-"""``producer`` starts, steers and removes; ``reader`` follows and looks; ``gateway``, a web backend, does all of it."""
+"""``producer`` starts, controls and removes sessions; ``reader`` follows them; ``gateway``, a web backend: both."""
 
 _CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
 _SEND: Final = (

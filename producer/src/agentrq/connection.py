@@ -1,7 +1,7 @@
-"""The one factory of Redis clients. Owns their retries, timeouts and health checks, and how a URL is shown.
+"""Makes every Redis client. Owns their retries, timeouts and health checks, and how a URL is shown.
 
-redis-py's own defaults differ by the way a client is made (``from_url`` retries 0 times, the constructor 10
-times) and give every socket a 5 s timeout that breaks longer blocking reads, so every client comes from here.
+redis-py's own defaults depend on how a client is made (``from_url`` retries 0 times, the constructor 10 times), and
+its 5 s timeout of every socket breaks longer blocking reads.
 URLs: ``redis://``, ``rediss://``, ``unix://`` as redis-py reads them, and
 ``sentinel://[user:password@]host:port,host:port/SERVICE[/DB]`` (port default 26379) for a Sentinel's master.
 """
@@ -34,8 +34,8 @@ OUTAGE: tuple[type[Exception], ...] = (
     redis.exceptions.NoScriptError,
     OSError,
 )
-"""What a Redis that is away, restarting, failing over or full raises: worth trying again. (`BusyLoadingError`
-is a ConnectionError, `MasterDownError` a ClusterDownError; a script flushed between load and call is loaded again.)"""
+"""Errors of a Redis that is away, restarting, failing over or full: trying again may help. (`BusyLoadingError` is a
+ConnectionError, `MasterDownError` a ClusterDownError; a script that was flushed meanwhile is loaded again.)"""
 
 RETRIES = 3
 CONNECT_TIMEOUT_S = 5.0
@@ -57,14 +57,16 @@ def is_outage(error: BaseException) -> bool:
     """True if trying again later may help: no connection, loading, failing over, read-only, out of memory."""
     if isinstance(error, OUTAGE):
         return True
-    # redis-py takes the code off the message where it has a class for it, and puts the command before it in pipelines.
-    said = str(error).rpartition("caused error: ")[2]
-    return isinstance(error, redis.ResponseError) and said.startswith(("NOREPLICAS", "MISCONF", "UNBLOCKED", "BUSY "))
+    # redis-py removes the code from the message if it has a class for it, and puts the command before it in pipelines.
+    message = str(error).rpartition("caused error: ")[2]
+    return isinstance(error, redis.ResponseError) and message.startswith(
+        ("NOREPLICAS", "MISCONF", "UNBLOCKED", "BUSY ")
+    )
 
 
 def masked(url: str) -> str:
     """The URL as it may be shown: its password as ``***``, in the address and in the query."""
-    if "://" not in url:  # no URL: what was meant as one may begin anywhere
+    if "://" not in url:  # not a URL; what was meant as one may begin anywhere
         return re.sub(r".*@", "***@", url) if "@" in url else _without_password(url)
     # Greedy up to the last @: a password that was not quoted may hold any character.
     shown = re.sub(r"(://[^:@/]*):.*@", r"\1:***@", url)
@@ -74,7 +76,7 @@ def masked(url: str) -> str:
 
 
 def _without_password(url: str) -> str:
-    """What stands where a port could and is none may be a password whose host was forgotten. (IPv6 is no port.)"""
+    """Mask what stands in the place of a port and is not a number: perhaps a password without its host. (Not IPv6.)"""
     return re.sub(r"(://|\[[\da-fA-F:.]*\])|:(?!\d*(?:[/?,]|$))[^?]*", lambda found: found[1] or ":***", url)
 
 
@@ -152,13 +154,13 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
     except (ValueError, TypeError, KeyError) as error:
         # redis-py's text may quote a part of the URL, and that part may be of the password.
         text = "" if "@" in url or masked(url) != url else f": {error}"
-        raise BadUrl(f"{masked(url)} is no Redis URL{text}") from None
+        raise BadUrl(f"{masked(url)} is not a valid Redis URL{text}") from None
 
 
 class _Packing:
-    """What an asyncio connection of redis-py packs commands with: hiredis, as its synchronous ones do.
+    """Has an asyncio connection of redis-py pack commands by hiredis, as its synchronous ones do.
 
-    (Its own packer, in Python, takes 0.35 us an argument: a batch of events has hundreds.)
+    redis-py's own packer, in Python, takes 0.35 us an argument, and a batch of events has hundreds.
     """
 
     def pack_command(self, *args: Any) -> Any:
@@ -170,14 +172,14 @@ class _Packing:
 
 
 def _packing(pool: Any) -> Any:
-    """Has a new asyncio pool make such connections."""
+    """Makes the connections of an asyncio pool pack by hiredis."""
     made = pool.connection_class
     pool.connection_class = type(made.__name__, (_Packing, made), {})
     return pool
 
 
 class _MasterPool(SentinelConnectionPool):
-    """A master's connections; closing them closes those to the Sentinels too, which redis-py leaves open."""
+    """Connections to a master. Closing them closes those to the Sentinels too, which redis-py leaves open."""
 
     def disconnect(self, inuse_connections: bool = True) -> None:
         super().disconnect(inuse_connections)
@@ -199,10 +201,11 @@ class _AsyncMasterPool(AsyncSentinelConnectionPool):
 def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.Redis:
     """A synchronous client (bytes in, bytes out).
 
-    ``blocking``: for reads that wait for something to come, up to `CONNECT_TIMEOUT_S` or for as long as they say.
+    ``blocking``: for reads that wait, up to `CONNECT_TIMEOUT_S` or a timeout of their own. ``retries``: how often a
+    call is repeated whose connection broke.
     Raises `BadUrl`; connects only when first used.
     """
-    # What was not answered in time is not asked again: whoever waits has waited long enough.
+    # A call that was not answered in time is not repeated: its caller has waited long enough.
     retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries, (redis.ConnectionError,))
 
     def make() -> redis.Redis:

@@ -1,6 +1,6 @@
-"""RQ's cron for agentrq's functions: the same scheduler, but its jobs are JSON. RQ's own always pickles.
+"""RQ's cron for agentrq's functions: the same scheduler with jobs in JSON, where RQ's own always pickles.
 
-Owns nothing but the serializer; schedules, histories and locks are RQ's (``rq.cron``, RQ 3.0).
+Owns only the serializer; schedules, histories and locks are RQ's (``rq.cron``, RQ 3.0).
 """
 
 from __future__ import annotations

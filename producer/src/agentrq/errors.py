@@ -1,4 +1,4 @@
-"""The exceptions a client of agentrq can meet. This module owns their names and texts, nothing else.
+"""The exceptions that agentrq raises. Owns their names and texts, nothing else.
 
 ::
 
@@ -9,7 +9,7 @@
     ├── SessionNotFound       no such session (or it was removed, or expired)
     ├── SessionEnded          a prompt, answer or interrupt after the end
     ├── StreamTrimmed         the cursor asked for is older than what is kept
-    ├── CommandRejected       a waited-for receipt said no
+    ├── CommandRejected       a receipt says rejected or expired
     ├── InboxFull             too many commands wait for the session's owner
     ├── RedisUnavailable      Redis cannot be reached, or is not ready
     ├── RedisRefused          Redis answered with an error: no permission, no writes, …
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 
 class AgentRQError(Exception):
-    """Root of the tree: catching it catches every error agentrq raises on purpose."""
+    """Root of the tree: catching it catches every error that agentrq raises on purpose."""
 
 
 class InvalidSessionId(AgentRQError, ValueError):
@@ -81,7 +81,7 @@ class StreamTrimmed(AgentRQError):
 
 
 class CommandRejected(AgentRQError):
-    """The receipt waited for says ``rejected`` or ``expired``."""
+    """The receipt of a command says ``rejected`` or ``expired``; ``reason`` is what it gives as reason."""
 
     def __init__(self, session_id: str, command_id: str, outcome: str, reason: str | None) -> None:
         super().__init__(f"Command {command_id} of session {session_id} was {outcome}: {reason or 'no reason given'}")

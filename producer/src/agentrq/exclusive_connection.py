@@ -1,9 +1,9 @@
-"""One connection kept for one user, past redis-py's pool, streams and retries: for what goes over it a thousand times a
-second.
+"""A connection with one user, which bypasses redis-py's pool, streams and retries: for thousands of calls a second.
 
 redis-py makes the connection (address, TLS, login) and closes it; in between its socket is taken over. From socket to
-answer redis-py needs a stream, a lock of tasks and a dozen calls: a third of what a lone event costs its worker and
-its readers. Owns the taking over, what a lost connection means, and scripts by their digest. Retries are the caller's.
+answer redis-py needs a stream, a lock and a dozen calls: a third of what an event that comes alone costs its worker
+and its readers. Owns the takeover, what a lost connection means, and scripts by their digest. Retries are the
+caller's.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from agentrq.reusable_timeout import ReusableTimeout
 
 _CLOSED: Final = "Connection closed by server."
 _MORE: Final = object()
-"""What the parser answers while an answer is not whole."""
+"""What the parser returns while an answer is incomplete."""
 
 
 class Link(asyncio.Protocol):
-    """The socket of a connection; to be derived from: `answered` gets what comes, `over` is told the end."""
+    """The socket of a connection. Subclasses get what comes by `on_answer`, and the end by `on_closed`."""
 
     def __init__(self, pool: Any, connection: Any) -> None:
         self.error: redis.RedisError | None = None
-        """Why nothing comes any more; None while it lives."""
+        """Why the connection has ended; None while it lives."""
         self._pool, self._connection = pool, connection
         self._parser = hiredis.Reader(
             protocolError=redis.InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=_MORE
@@ -46,8 +46,8 @@ class Link(asyncio.Protocol):
         pool = client.connection_pool
         connection = await pool.get_connection()
         try:
-            # A pool that expects notices of maintenance (TCP, RESP3) gives away what has ended, or holds some; that has
-            # been told to redis-py, and would not be again.
+            # A pool that expects maintenance notices (TCP, RESP3) hands out connections that have ended or hold unread
+            # data; redis-py has been notified of that, and would not notify us again.
             if connection._writer.transport.is_closing() or await connection.can_read():
                 await connection.disconnect(nowait=True)
                 await connection.connect()
@@ -56,28 +56,28 @@ class Link(asyncio.Protocol):
             await pool.release(connection)
             raise
 
-    def answered(self, answer: Any) -> None:
+    def on_answer(self, answer: Any) -> None:
         """An answer or a push: bytes, numbers, lists; errors as instances of `redis.ResponseError`."""
         raise NotImplementedError
 
-    def over(self, error: redis.RedisError) -> None:
+    def on_closed(self, error: redis.RedisError) -> None:
         """Nothing more will come: the connection was lost, or closed by `aclose`. Told once."""
         raise NotImplementedError
 
     def send(self, *command: Any) -> None:
         """Send a command, without waiting. Raises `redis.DataError` for an argument that cannot be sent."""
         packed = self._connection.pack_command(*command)
-        if not self._transport.is_closing():  # else `over` is about to be told; uvloop raises RuntimeError
+        if not self._transport.is_closing():  # else `on_closed` is about to be told; uvloop raises RuntimeError
             self._transport.writelines(packed)
 
-    def end(self, error: redis.RedisError) -> None:
-        """It is over, for this reason."""
+    def fail(self, error: redis.RedisError) -> None:
+        """End it, for this reason."""
         if self.error is None:
             self.error = error
-            self.over(error)
+            self.on_closed(error)
 
     async def aclose(self) -> None:
-        """Close it, and give what redis-py has of it back to the pool. What is not sent yet never will be."""
+        """Close it, and release redis-py's connection to the pool. What has not been sent yet is dropped."""
         self._transport.abort()
         try:
             await self._connection.disconnect(nowait=True)
@@ -92,15 +92,15 @@ class Link(asyncio.Protocol):
         parser.feed(data)
         try:
             while (answer := parser.gets()) is not _MORE:
-                self.answered(answer)
+                self.on_answer(answer)
         except redis.InvalidResponse as error:
-            self.end(redis.ConnectionError(f"The server sent what is no RESP: {error}"))
+            self.fail(redis.ConnectionError(f"The server sent invalid RESP: {error}"))
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The end of the socket."""
         self._before.connection_lost(error)  # redis-py may wait for it
-        self.end(redis.ConnectionError(f"Connection lost: {error}" if error else _CLOSED))
+        self.fail(redis.ConnectionError(f"Connection lost: {error}" if error else _CLOSED))
 
 
 class _Calls(Link):
@@ -109,26 +109,26 @@ class _Calls(Link):
     def __init__(self, pool: Any, connection: Any) -> None:
         super().__init__(pool, connection)
         self._waiter: asyncio.Future[Any] | None = None
-        self._alarm = ReusableTimeout(lambda: self.end(redis.TimeoutError("No answer in time.")))
+        self._timeout_of_call = ReusableTimeout(lambda: self.fail(redis.TimeoutError("No answer in time.")))
 
     async def call(self, command: Sequence[Any], timeout: float) -> Any:
         """Send a command and wait for its answer, an error among them."""
-        self._alarm.set(timeout)
+        self._timeout_of_call.start(timeout)
         self._waiter = asyncio.get_running_loop().create_future()
         self.send(*command)
         answer = await self._waiter
-        self._alarm.unset()
+        self._timeout_of_call.stop()
         return answer
 
-    def answered(self, answer: Any) -> None:
+    def on_answer(self, answer: Any) -> None:
         if self._waiter is not None and not self._waiter.done() and not isinstance(answer, hiredis.PushNotification):
             self._waiter.set_result(answer)
 
-    def over(self, error: redis.RedisError) -> None:
-        self.answered(error)
+    def on_closed(self, error: redis.RedisError) -> None:
+        self.on_answer(error)
 
     async def aclose(self) -> None:
-        self._alarm.close()
+        self._timeout_of_call.close()
         await super().aclose()
 
 

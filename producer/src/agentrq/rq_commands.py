@@ -1,7 +1,7 @@
-"""The Redis commands by which RQ itself enqueues, cancels or deletes a job, recorded from RQ's own code.
+"""The Redis commands by which RQ enqueues, cancels or deletes a job, recorded from RQ's own code.
 
-RQ speaks to Redis synchronously only. Handing it a pipeline that is never executed and sending the commands it
-collected gives an asyncio client the very same job, with no second copy of RQ's format. Owns no connection.
+RQ is synchronous. It writes into a pipeline that is never executed; a client then sends the collected commands itself.
+So an asyncio client makes the very same job, without a second copy of RQ's format. Owns no connection.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RedisCommand = tuple[Any, ...]
 
 @cache
 def _recorder() -> redis.Redis:
-    """A client for the pipelines RQ writes into; it is never connected."""
+    """A client for the pipelines that RQ writes into; it never connects."""
     return redis.Redis(host="0.0.0.0", port=1)  # noqa: S104 - no address at all: nothing is ever sent to it
 
 

@@ -136,7 +136,7 @@ def _has_owner(state: State, token: str) -> bool:
 
 
 def _is_lost(lease: Any, token: str) -> bool:
-    """Whether a lease is not that of the owner who has this token; one that may not be read is taken for it."""
+    """Whether the lease does not belong to the owner with this token. One that may not be read does."""
     return not isinstance(lease, Exception) and (lease is None or text(lease) != token)
 
 

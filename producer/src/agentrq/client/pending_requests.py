@@ -1,6 +1,6 @@
-"""Which requests of an agent are open and to be put to somebody, told from a session's events. Pure.
+"""Which requests of an agent are open and need an answer, found from a session's events. Pure.
 
-Used by ``ask_for_approval`` (sync_client.py, asyncio_client.py) and by whoever shows requests to people.
+Used by ``ask_for_approval`` and by programs that show requests to people.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Hints over Redis pub/sub, asyncio side: one connection for all the sessions a client follows.
+"""Hints over Redis pub/sub for asyncio: one connection for all the sessions that a client follows.
 
-Owns that connection, its reconnects and who gets which hint. Nothing here is trusted to arrive: after each
-(re)subscription the readers read the stream (subscription.py).
+Owns that connection, its reconnects and which reader gets which hint. Readers do not rely on hints: after each
+subscription, the first and every later one, they read the stream (subscription.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agentrq.wire.keys import Keys
 log = logging.getLogger("agentrq.client.pubsub_hub")
 
 PING_S: Final = 5.0
-"""A connection silent for so long is asked; one that does not answer within as much again is made anew."""
+"""A connection that is silent for so many seconds is pinged; if it stays silent as long again, it is replaced."""
 BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -35,20 +35,20 @@ class ReaderInbox(Mailbox):
         super().__init__()
         self._woken = False
         self._waiter: asyncio.Future[bool] | None = None
-        self._alarm = ReusableTimeout(lambda: self._end_wait(False))
+        self._timeout = ReusableTimeout(lambda: self._end_wait(False))
 
     def put(self, is_status: bool, payload: bytes) -> None:
         """A hint came."""
         super().put(is_status, payload)
         self.wake()
 
-    def acknowledged(self) -> None:
+    def on_subscribed(self) -> None:
         """A subscription began."""
-        super().acknowledged()
+        super().on_subscribed()
         self.wake()
 
     def wake(self) -> None:
-        """Something is there that the reader has to look at."""
+        """Wake the reader: something waits for it."""
         self._woken = True
         self._end_wait(True)
 
@@ -59,42 +59,42 @@ class ReaderInbox(Mailbox):
     async def wait(self, timeout: float) -> bool:
         """Wait until something is there; False after ``timeout`` seconds."""
         if not self._woken:
-            self._alarm.set(timeout)
+            self._timeout.start(timeout)
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 if not await self._waiter:
                     return False
             finally:
                 self._waiter = None
-                self._alarm.unset()
+                self._timeout.stop()
         self._woken = False
         return True
 
     def close(self) -> None:
-        """Nobody waits any more."""
-        self._alarm.close()
+        """Stop the timer: the reader has left."""
+        self._timeout.close()
 
 
-class _Hints(Link):
-    """The connection that hints come over."""
+class _HintConnection(Link):
+    """The connection that brings hints."""
 
     def __init__(self, pool: Any, connection: Any) -> None:
         super().__init__(pool, connection)
-        self.heard = time.monotonic()
+        self.heard_at = time.monotonic()
         self.ended = asyncio.Event()
-        self.take: Callable[[bytes, Any, Any], None] = lambda *_: None
-        """Gets each push of three: its kind, as a rule channel and payload."""
+        self.on_push: Callable[[bytes, Any, Any], None] = lambda *_: None
+        """Gets each push of three parts: its kind, then mostly channel and payload."""
 
-    def answered(self, answer: Any) -> None:
+    def on_answer(self, answer: Any) -> None:
         """A push, the answer to PING, or a refusal."""
-        self.heard = time.monotonic()
+        self.heard_at = time.monotonic()
         if isinstance(answer, redis.RedisError):
-            self.end(answer)
+            self.fail(answer)
         elif isinstance(answer, list) and len(answer) == 3:
-            self.take(*answer)
+            self.on_push(*answer)
 
-    def over(self, error: redis.RedisError) -> None:
-        """It is over."""
+    def on_closed(self, error: redis.RedisError) -> None:
+        """The connection has ended."""
         self.ended.set()
 
 
@@ -105,8 +105,8 @@ class PubSubHub:
         self._client = client
         self._keys = keys
         self._readers: dict[str, list[tuple[bool, ReaderInbox]]] = {}
-        self._link: _Hints | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._link: _HintConnection | None = None
+        self._task: asyncio.Task[None] | None = None
         self.closed = False
 
     @contextlib.asynccontextmanager
@@ -118,19 +118,19 @@ class PubSubHub:
         for channel, is_status in channels.items():
             self._readers.setdefault(channel, []).append((is_status, inbox))
         try:
-            if self._pump is None:
+            if self._task is None:
                 # The one task that no group owns: it lives while this client has readers, and the last one ends it.
-                self._pump = asyncio.get_running_loop().create_task(self._run(), name="agentrq-live")
+                self._task = asyncio.get_running_loop().create_task(self._run(), name="agentrq-live")
             elif new:
-                self._tell("SUBSCRIBE", new)
+                self._send("SUBSCRIBE", new)
             else:
-                inbox.acknowledged()
+                inbox.on_subscribed()
             yield inbox
         finally:
             inbox.close()
-            await self._leave(channels, inbox)
+            await self._unsubscribe(channels, inbox)
 
-    async def _leave(self, channels: dict[str, bool], inbox: ReaderInbox) -> None:
+    async def _unsubscribe(self, channels: dict[str, bool], inbox: ReaderInbox) -> None:
         left = []
         for channel in channels:
             self._readers[channel] = [(kind, other) for kind, other in self._readers[channel] if other is not inbox]
@@ -140,7 +140,7 @@ class PubSubHub:
         if not self._readers:
             await self._disconnect()
         elif left:
-            self._tell("UNSUBSCRIBE", left)
+            self._send("UNSUBSCRIBE", left)
 
     async def aclose(self) -> None:
         """End the connection for good; readers that wait are woken and find it `closed`."""
@@ -151,26 +151,26 @@ class PubSubHub:
         await self._disconnect()
 
     async def _disconnect(self) -> None:
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
-    def _tell(self, verb: str, channels: list[str]) -> None:
-        # Between connections there is nothing to tell: the pump subscribes to all that is wanted when it is back.
+    def _send(self, verb: str, channels: list[str]) -> None:
+        # Between connections there is nothing to send: the task subscribes to all channels when it is connected again.
         if self._link is not None and self._link.error is None:
             self._link.send(verb, *channels)
 
     async def _run(self) -> None:
         failures = 0
-        await asyncio.sleep(0)  # an eager task (Python 3.12) runs before it is known as the pump
+        await asyncio.sleep(0)  # an eager task (Python 3.12) runs before it is known as the task
         # Not for ever: before Python 3.13 a task group that fails while it is cancelled forgets that it was.
-        while self._pump is asyncio.current_task():
+        while self._task is asyncio.current_task():
             link = None
             try:
                 async with asyncio.timeout(PING_S):
-                    link = await _Hints.open(self._client)
-                self._link, link.take = link, self._take
+                    link = await _HintConnection.open(self._client)
+                self._link, link.on_push = link, self._dispatch
                 link.send("SUBSCRIBE", *self._readers)
                 failures = 0
                 await self._watch(link)
@@ -179,17 +179,17 @@ class PubSubHub:
                     log.warning("live hints: %s", error)
                 failures += 1
             finally:
-                if self._link is link:  # else it is already that of the next pump
+                if self._link is link:  # else it is already that of the next task
                     self._link = None
                 if link is not None:
                     await link.aclose()
-            if self._pump is asyncio.current_task():
+            if self._task is asyncio.current_task():
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
 
-    async def _watch(self, link: _Hints) -> None:
+    async def _watch(self, link: _HintConnection) -> None:
         """Until the connection fails, or does not answer."""
         while link.error is None:
-            silent = time.monotonic() - link.heard
+            silent = time.monotonic() - link.heard_at
             if silent > 2 * PING_S:
                 raise redis.ConnectionError("no answer to PING on the subscription")
             if silent >= PING_S:
@@ -199,11 +199,11 @@ class PubSubHub:
                     await link.ended.wait()
         raise link.error
 
-    def _take(self, kind: bytes, channel: Any, data: Any) -> None:
+    def _dispatch(self, kind: bytes, channel: Any, data: Any) -> None:
         if kind not in (b"message", b"subscribe"):
             return
         for is_status, inbox in self._readers.get(channel.decode(), ()):
             if kind == b"message":
                 inbox.put(is_status, data)
             else:
-                inbox.acknowledged()
+                inbox.on_subscribed()

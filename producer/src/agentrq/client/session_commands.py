@@ -67,7 +67,7 @@ class Commands(ABC, Generic[Sent, Got]):
         ``"interrupt"`` ends that turn and goes first. Where the provider cannot do that, the receipt says so. While no
         turn is under way all three are the same.
         """
-        return self._tell("prompt", wait, command_id, timeout, text=text, mode=mode)
+        return self._make_and_send("prompt", wait, command_id, timeout, text=text, mode=mode)
 
     def answer(
         self,
@@ -88,27 +88,27 @@ class Commands(ABC, Generic[Sent, Got]):
         The first answer wins. An answer to a request that is not open raises `CommandRejected` with the reason even
         without ``wait``, if the session's worker says so within 5 s.
         """
-        return self._tell("answer", wait, command_id, timeout, request_id=request_id, answer=answer)
+        return self._make_and_send("answer", wait, command_id, timeout, request_id=request_id, answer=answer)
 
     def interrupt(
         self, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
         """End the turn under way; the session stays. Rejected (``idle``) while no turn is under way."""
-        return self._tell("interrupt", wait, command_id, timeout)
+        return self._make_and_send("interrupt", wait, command_id, timeout)
 
     def set_model(
         self, model: str, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
         """Use ``model``, by the provider's name for it, from the next turn on. Rejected where it cannot be changed."""
-        return self._tell("set_model", wait, command_id, timeout, text=model)
+        return self._make_and_send("set_model", wait, command_id, timeout, text=model)
 
     def set_permission_mode(
         self, mode: str, wait: bool = False, *, command_id: str | None = None, timeout: float | None = None
     ) -> Sent | Got:
         """Use the permission mode ``mode``, by the provider's name for it, from now on. Rejected as a model is."""
-        return self._tell("set_permission_mode", wait, command_id, timeout, text=mode)
+        return self._make_and_send("set_permission_mode", wait, command_id, timeout, text=mode)
 
-    def _tell(
+    def _make_and_send(
         self, name: CommandName, wait: bool, command_id: str | None, timeout: float | None, **members: Any
     ) -> Sent | Got:
         timeout = check_timeout(timeout)

@@ -42,7 +42,7 @@ _MALFORMED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def _cursor(value: Any) -> Cursor:
-    """A cursor of the state hash; what is absent or no cursor says nothing."""
+    """A cursor of the state hash; `ORIGIN` where it is absent or not a cursor."""
     try:
         return Cursor.parse(text(value))
     except ValueError:
@@ -68,7 +68,7 @@ class Reader:
         self.skipped = False
         """Whether events were passed over; whoever has handled that sets it to False again."""
         self.nonce = ""
-        """The session's start, by which it is told from others of its id; '' before the first read."""
+        """The nonce of the session's start, which tells it from other sessions by its id; '' before the first read."""
         self.absent_since: float | None = None
         """Since when (monotonic) a session that was there has had no state; see owner_watch.py."""
         self._anchored = after is not None
@@ -139,7 +139,7 @@ class Reader:
         self.skipped = True
 
     def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> Event:
-        """A placeholder for what cannot be read, so that nobody takes it for a hole."""
+        """A placeholder for an event that cannot be read, so that its place does not look like a hole."""
         log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
         shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
         return make_message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
@@ -208,7 +208,7 @@ class Mailbox:
     def __bool__(self) -> bool:
         return self.behind or bool(self._waiting)
 
-    def acknowledged(self) -> None:
+    def on_subscribed(self) -> None:
         """A subscription began, or began again: what was published before may have been missed."""
         self._drop()
 

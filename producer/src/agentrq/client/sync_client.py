@@ -295,7 +295,7 @@ def _listen(pubsub: Any, mailbox: Mailbox, wait: float) -> None:
     message = pubsub.get_message(timeout=wait)
     while message is not None:
         if message["type"] == "subscribe":
-            mailbox.acknowledged()
+            mailbox.on_subscribed()
         elif message["type"] == "message":
             channel = message["channel"]
             if channel not in status:

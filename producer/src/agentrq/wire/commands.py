@@ -108,7 +108,7 @@ _FIELD_OF: Final = {wire: field for field, wire in WIRE_NAMES.items()}
 
 
 def make_options(given: dict[str, Any]) -> Options:
-    """Check options given by name, in snake_case or as on the wire (a ``None`` is as good as absent).
+    """Check options given by name, in snake_case or as on the wire (``None`` counts as absent).
 
     Raises `InvalidOption` naming the field.
     """
@@ -180,7 +180,7 @@ def parse_option(name: str, text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise InvalidOption(name, f"{text[:80]!r} is no JSON value ({error})") from None
+        raise InvalidOption(name, f"{text[:80]!r} is not a JSON value ({error})") from None
 
 
 class Command(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
@@ -203,7 +203,7 @@ MAX_PROMPT_BYTES: Final = 8 * 1024 * 1024
 """A longer prompt or answer is refused by the client: it has to fit a runner's line and the inbox."""
 
 MAX_TIMEOUT_S: Final = 1e9
-"""A longer timeout is as good as none: some thirty years."""
+"""A longer timeout counts as this one: some thirty years."""
 
 MAX_DEPTH: Final = 500
 """Levels of lists and objects that an answer may have: any reader of JSON takes so many (cjson in Redis 1000)."""

@@ -1,7 +1,7 @@
-"""The session's statuses, their moves and the reasons of an end: the only place that knows them.
+"""A session's statuses, the moves between them and the reasons of an end: the only place that knows them.
 
-A move that is not in the table is a bug and raises `IllegalMove`; re-entering the current status is no
-move and writes no event, ``recovering`` in a new epoch excepted.
+A move that is not in the table is a bug and raises `IllegalMove`. Entering the current status again is not a move and
+writes no event, except ``recovering`` in a new epoch.
 """
 
 from __future__ import annotations
@@ -66,6 +66,6 @@ class IllegalMove(AssertionError):
 def check_move(current: Status, following: Status, reason: Reason | None = None) -> None:
     """Raise `IllegalMove` unless ``current`` may become ``following`` for ``reason`` (required by an end)."""
     if following not in MOVES[current]:
-        raise IllegalMove(f"{current} → {following} is no move")
+        raise IllegalMove(f"{current} → {following} is not a valid move")
     if reason not in REASONS.get(following, {None}):
         raise IllegalMove(f"{following} does not end with reason {reason}")
