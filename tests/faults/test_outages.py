@@ -268,3 +268,29 @@ async def test_a_sentinel_fails_over(tmp_path: Path) -> None:
         finally:
             sentinel.terminate()
     whole(sequence, 202)
+
+
+async def test_a_session_ends_and_a_lease_is_renewed_though_redis_has_no_memory_left(server: ServerProcess) -> None:
+    async with a_lane(server.url) as (lane, publisher), redis.asyncio.Redis.from_url(server.url) as raw:
+        async with AsyncAgentClient.from_url(server.url) as client:
+            await client.start("demo", "hello", "other")
+        async with publishing(server.url, SETTINGS) as (_, ownership):
+            await ownership.take_lease()
+            other = await claimed(publisher, ownership, "other")
+            await raw.set("ballast", b"x" * 5_000_000)
+            await raw.config_set("maxmemory", 1_000_000)
+            for number in range(20):
+                lane.add_message("text", Text(str(number)))
+            await waiting.true(lambda: publisher.away_since is not None)
+            other.add_message("text", Text("the last words"))
+            other.add_end(Status.DONE, Reason.STOPPED, None)
+            await other.flush()
+            assert await raw.hget(Keys().state("other"), "status") == b"done"
+            await raw.pexpire(Keys().worker("w"), 100)
+            await ownership.lease.renew()
+            assert await raw.pttl(Keys().worker("w")) > 1000
+            assert lane.written == 1
+            await raw.delete("ballast")
+            await raw.config_set("maxmemory", 0)
+            await lane.flush()
+            assert (lane.written, publisher.away_since) == (21, None)
