@@ -1,4 +1,4 @@
-"""An entry of an inbox as a command: what a client would have sent, whoever wrote it. Pure.
+"""Decodes and checks the entries of inboxes, whoever wrote them. Pure.
 
 Owns the reading. Does not own when inboxes are read (ownership.py) nor what a command does (prompt_queue.py).
 """
@@ -11,7 +11,7 @@ import msgspec
 
 from agentrq.wire.commands import MAX_PROMPT_BYTES, Command, check_command_id, make_command
 
-LONGEST: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer, and what stands around it
+LONGEST: Final = 2 * MAX_PROMPT_BYTES  # bytes; a prompt or an answer with the JSON around it
 _REASON: Final = 300
 
 
@@ -25,7 +25,7 @@ _probe = msgspec.json.Decoder(_Probe).decode
 
 
 class Unreadable(NamedTuple):
-    """An entry that is no command; ``command_id`` is empty where not even that can be told of it."""
+    """An entry that is not a valid command; ``command_id`` is empty where its id cannot be read either."""
 
     command_id: str
     command: str
@@ -33,7 +33,7 @@ class Unreadable(NamedTuple):
 
 
 def read_command(data: bytes | int) -> Command | Unreadable:
-    """One inbox entry as `steps.entries` has it: its field ``command``, or its size, where it is too large.
+    """Decode one entry as `owner_calls.read_streams` reads it: its field ``command``, or its size if it is too large.
 
     Never raises.
     """

@@ -1,4 +1,4 @@
-"""What the last owner of a session left open, read back from the stream. Decides nothing about it."""
+"""Reads back from the stream what the last owner of a session left open. Decides nothing about it."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ _TYPES: Final = ("tool_", "prompt", "approval_", "question", "cost", "error")
 _TELLING: Final = tuple(f'"type":"{name}'.encode() for name in _TYPES)
 
 Entries = list[tuple[bytes, bytes | int]]
-"""Ids and messages; a size in bytes in the place of one that is too large."""
+"""Ids with messages; where a message is too large, its size in bytes."""
 
 
 class StoredAnswer(NamedTuple):
-    """An answer to a request of a cut turn."""
+    """An answer to a request of an interrupted turn."""
 
     answer: Any
     by: str
 
 
 def read_stored_answers(data: str) -> dict[str, StoredAnswer]:
-    """The answers as the state keeps them, by request id (`OpenRequests.kept`). Raises ValueError for what is none."""
+    """The answers as the state keeps them, by request id (`OpenRequests.kept`). Raises ValueError."""
     return msgspec.json.decode(data, type=dict[str, StoredAnswer]) if data else {}
 
 
 async def read_interrupted_turn(
     read: Callable[[str, int], Awaitable[Entries]], stored_answers: Mapping[str, StoredAnswer] | None = None
 ) -> InterruptedTurn:
-    """The turn that was under way: back to the end of the turn before it, at most 10 000 events.
+    """Read the turn that was under way, back to the end of the turn before it, at most 10 000 events.
 
-    Not only to its prompt: others may have joined it, and what was asked in a turn cut earlier is still open.
+    Its prompt is not where to stop: later prompts may have joined it, and requests of a turn interrupted earlier are
+    still open.
 
     ``read(end, count)`` answers at most ``count`` entries from ``end`` backwards, the newest first; none at the end.
     ``stored_answers`` are the answers that came for requests which no resumed agent has asked again yet.
@@ -80,7 +81,7 @@ async def read_interrupted_turn(
 
 
 def _telling(value: bytes | int) -> Message | None:
-    """A message that may open or close something; None for all others, undecoded."""
+    """The message, if it may open or close something; the others are not even decoded."""
     if isinstance(value, int) or not any(mark in value[:600] for mark in _TELLING):
         return None
     event: Any = decode_entry(b"message", value)

@@ -1,4 +1,4 @@
-"""Who owns which session: looked up, claimed under the worker's lease, ended where nobody owns it.
+"""Fetches and claims sessions under this worker's lease, and ends sessions that nobody owns.
 
 The lease is lease.py's, what clients send to the sessions inbox_reader.py's. Does not own what a command means
 (session/shell.py).
@@ -40,11 +40,11 @@ T = TypeVar("T")
 
 SPOILT: Final = "Its keys in Redis cannot be written"
 ENDS_KEPT: Final = 10_000
-LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; what a cut turn's event may have to be read back
+LONGEST_EVENT: Final = 2 * MAX_PROMPT_BYTES  # bytes; larger events of an interrupted turn are not read back
 
 
 def _read_options(data: str) -> tuple[Options, str | None]:
-    """What a start asked for, or why that cannot be known: never the defaults in its place, they allow more."""
+    """The options of a start, or why they cannot be read: the defaults would allow more than they may."""
     try:
         options = make_options(msgspec.json.decode(data, type=dict[str, Any]))
     except (ValueError, RecursionError) as error:
@@ -61,7 +61,7 @@ class SessionEnd(NamedTuple):
 
 
 class SessionSnapshot(NamedTuple):
-    """A session as it was read: its state, bookkeeping, and whether its owner's lease lives."""
+    """A session as it was read: its state, its internal fields, and whether its owner's lease is live."""
 
     state: State
     inner: Inner
@@ -69,7 +69,7 @@ class SessionSnapshot(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A claim that succeeded: what to run and where its events go on."""
+    """A claim that succeeded: what to run, and the last event's cursor."""
 
     claimed: ClaimedSession
     cursor: Cursor
@@ -78,9 +78,9 @@ class Claim(NamedTuple):
 
 
 def _read_snapshot(session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
-    """The session by its state hash, as if nobody owned it; None for what cannot be read."""
+    """The session of a state hash, taken for unowned; None where it cannot be read."""
     state, inner = read_state(session_id, raw), read_inner(raw)
-    # Compared by every step that ends or claims it: as text they have to be what they are as bytes.
+    # Every script that ends or claims it compares these bytes: they must survive decoding as text.
     if state is None or any(raw.get(name, b"") != value.encode() for name, value in (
         (b"epoch", str(state.epoch)), (b"token", inner.token), (b"nonce", inner.nonce)
     )):  # fmt: skip
@@ -130,7 +130,7 @@ class Ownership:
             gap, beaten = time.monotonic() - beaten, time.monotonic()
             if gap > self._settings.lease_s / 2:
                 log.warning("stalled for %.1f s: others may have taken sessions over", gap)
-            with contextlib.suppress(redis.RedisError, OSError):  # the offset of the beat before holds on
+            with contextlib.suppress(redis.RedisError, OSError):  # the clock keeps the offset of the beat before
                 await self.clock.synchronize(self._client)
             self.beats += 1
             self.inboxes.read_all()
@@ -160,14 +160,14 @@ class Ownership:
         return found
 
     def read_unowned(self, session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
-        """The session by its state hash; None where that does not say all, as of one that has an owner."""
+        """The session of a state hash; None where it has an owner, whose lease would have to be read too."""
         snapshot = _read_snapshot(session_id, raw)
         return snapshot if snapshot is not None and not snapshot.inner.token else None
 
     async def open_session(
         self, session_id: str, provider: str, prompt: str, options: Options, job_id: str, job_created_at: str
     ) -> OpenOutcome:
-        """Give a state to a start that came without one; ``gone`` or ``canceled``: its job was, meanwhile."""
+        """Create the state of a start that RQ brought without one; ``gone``, ``canceled``: so is its job by now."""
         key = job_key(job_id)
         return await self.run_script(script_calls.open_session(
             self._keys, session_id, provider, prompt, options, secrets.token_hex(8), self._settings.queue, job_id,
@@ -232,7 +232,7 @@ class Ownership:
         return Claim(claimed, Cursor.parse(cursor), known)
 
     def _state_fields(self, snapshot: SessionSnapshot) -> dict[str, Any]:
-        """The state as fields: what a Redis that lost the session is given back."""
+        """The fields that are written into a Redis that lost the session."""
         state: dict[str, Any] = msgspec.to_builtins(snapshot.state) | msgspec.to_builtins(snapshot.inner)
         for name in ("sessionId", "epoch", "cursor", "token"):
             state.pop(name, None)
@@ -253,7 +253,7 @@ class Ownership:
         try:
             return await read_interrupted_turn(read, read_stored_answers(kept))
         except (redis.RedisError, ValueError, LookupError) as error:
-            log.error("session %s: its cut turn cannot be read back: %r", session_id, error)
+            log.error("session %s: its interrupted turn cannot be read back: %r", session_id, error)
             return InterruptedTurn("", [], [], {})
 
     async def end_session(
@@ -295,6 +295,6 @@ class Ownership:
         return (await self.run_script(call)).outcome
 
     async def run_script(self, call: ScriptCall[T]) -> T:
-        """Run one atomic step, again until Redis answers: all of them may be repeated."""
+        """Run one atomic step until Redis answers; each of them may be repeated."""
         answer: T = await self._retry_outages(lambda: self._scripts.run(call))
         return answer

@@ -47,14 +47,14 @@ class OrphanedJobs(Protocol):
     """What RQ's side does for the scanner."""
 
     async def enqueue(self, job_id: str, snapshot: SessionSnapshot) -> bool:
-        """Put the job of a session without an owner (back) into its queue; False where a user of RQ canceled it."""
+        """Put the job of a session without an owner into its queue; False where a user of RQ canceled it."""
 
     async def conclude(self, job_id: str, snapshot: SessionSnapshot) -> None:
         """Close the job of a session that has ended, if nobody did."""
 
 
 class _Closed(NamedTuple):
-    """An ended session with nothing left to do until it expires: its start, and when that will be (monotonic)."""
+    """An ended session with nothing left to do: its start, and until when (monotonic) it is skipped."""
 
     start: float
     until: float
@@ -124,7 +124,7 @@ class RecoveryScanner:
                         await self.scan_once()
             except (redis.RedisError, OSError) as error:
                 if not is_outage(error):
-                    log.warning("maintenance: %s", error)
+                    log.warning("the scan for lost sessions failed: %s", error)
             await asyncio.sleep(self._leases.pause_s(self._settings.beat_s))
 
     async def recover_released(self, token: str) -> None:
@@ -254,12 +254,12 @@ class RecoveryScanner:
         )
 
     async def _recover_orphan(self, session_id: str, snapshot: SessionSnapshot) -> None:
-        """A session without an owner: its job belongs into the queue; too long there, and it is lost."""
+        """Put the job of a session without an owner into the queue; end the session if nobody takes it for too long."""
         state, now = snapshot.state, time.monotonic()
         orphan = self._orphans.get(session_id)
         if orphan is None or orphan.cursor != state.cursor:
             if snapshot.inner.token:
-                log.warning("session %s: its worker %s is gone", session_id, state.worker)
+                log.warning("session %s: its worker %s is lost", session_id, state.worker)
             orphan = None
         if orphan is None or (self._suspended and state.status is not Status.QUEUED):
             orphan = self._orphans[session_id] = _Orphan(now, state.cursor)

@@ -26,14 +26,14 @@ class EventBuffer:
 
     def __init__(self, shares: BufferBudget) -> None:
         self.on_full: Callable[[bool], None] = lambda _: None
-        """Told True when nothing more should be read for this session, False when it may again."""
+        """Called with True when nothing more should be read for this session, with False when it may be again."""
         self._shares = shares
         self._memory: deque[Entry] = deque()
         self._run: Entry | None = None
         """The newest entry, while it is a run that may still grow."""
         self._spool: SpoolFile | None = None
         self._behind: deque[Entry] = deque()
-        """What came after the file was full."""
+        """Entries that came after the file was full."""
 
     def __bool__(self) -> bool:
         return bool(self._memory) or self._spool is not None
@@ -43,16 +43,16 @@ class EventBuffer:
         return len(self._memory)
 
     def is_short(self) -> bool:
-        """Whether what waits is in memory, and has at most `SHORT` entries."""
+        """Whether all entries are in memory, at most `SHORT` of them."""
         return self._spool is None and len(self._memory) <= SHORT
 
     @property
     def full(self) -> bool:
-        """Whether `on_full` was told True last: nothing more should be read."""
+        """Whether `on_full` was last called with True."""
         return self._shares.has_paused(self._tell)
 
     def add_messages(self, kind: str, seq: int, jsons: list[bytes]) -> None:
-        """Append messages (or deltas) that come with nothing else: to the run that they follow, if there is one."""
+        """Append messages (or deltas) without state fields: to the run that they follow, if there is one."""
         run, shares = self._run, self._shares
         if run is not None and run.kind == kind and run.size < RUN_BYTES and not shares.is_full():
             room = RUN_EVENTS - len(run.jsons)
@@ -74,7 +74,7 @@ class EventBuffer:
             self._run = run
 
     def add(self, entry: Entry) -> None:
-        """Append; nothing is refused."""
+        """Append an entry; none is refused."""
         self._run = None
         if self._spool is None and not self._shares.is_full():
             self._hold(self._memory, entry)
@@ -91,7 +91,7 @@ class EventBuffer:
             self._shares.pause(self._tell)
 
     def peek(self, most: int, most_bytes: int) -> list[Entry]:
-        """The oldest entries, of about ``most`` events, at least one if there is any; they stay, and grow no more."""
+        """The oldest entries, of about ``most`` events, at least one if there is any; they stay and grow no further."""
         self._run = None
         if self._spool is not None and (not self._memory or self._memory[-1].atomic_with_next):
             self._from_disk(self._spool, most, most_bytes)
@@ -106,7 +106,7 @@ class EventBuffer:
         return taken
 
     def first_seq(self) -> int | None:
-        """The place of the oldest entry that has one of its own."""
+        """The sequence number of the oldest entry that has one of its own (deltas have none)."""
         while True:
             for entry in self._memory:
                 if entry.kind != "d":
@@ -116,18 +116,18 @@ class EventBuffer:
             self._from_disk(self._spool, 1, 1)
 
     def drop(self, count: int) -> None:
-        """Forget the oldest ``count`` entries, which `front` gave."""
+        """Drop the oldest ``count`` entries, which `peek` gave."""
         freed = sum(self._memory.popleft().cost for _ in range(count))
         self._shares.use(-freed)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
-        """Put these, in their order, in front of all others."""
+        """Put these entries, in their order, in front of all others."""
         for entry in reversed(list(entries)):
             self._memory.appendleft(entry)
             self._shares.use(entry.cost)
 
     def clear(self) -> None:
-        """Forget everything; who was told to pause is told to go on."""
+        """Drop all entries; a paused session may be read again."""
         paused = self.full
         self._shares.forget(self._tell)
         self._shares.use(-sum(entry.cost for entry in (*self._memory, *self._behind)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class BufferBudget:
-    """What the sessions of one worker may hold together, in bytes, and who has to pause because it is used up."""
+    """What the sessions of one worker may hold together, in bytes, and which of them are paused for it."""
 
     def __init__(self, memory: int, disk: int, directory: Path) -> None:
         self.directory = directory
@@ -35,12 +35,12 @@ class BufferBudget:
         return self._most_disk - self._disk
 
     def use(self, change: int) -> None:
-        """Memory is taken or given back."""
+        """Count bytes of memory that are taken, or given back (negative)."""
         self.memory += change
         self._resume()
 
     def use_disk(self, change: int) -> None:
-        """A file grew or was emptied."""
+        """Count bytes of a file that grew, or was dropped (negative)."""
         self._disk += change
         self._resume()
 
@@ -51,15 +51,15 @@ class BufferBudget:
             on_full(True)
 
     def has_paused(self, on_full: Callable[[bool], None]) -> bool:
-        """Whether it waits for room."""
+        """Whether this session is paused."""
         return on_full in self._paused
 
     def forget(self, on_full: Callable[[bool], None]) -> None:
-        """Call it no more."""
+        """Do not call it any more."""
         self._paused.discard(on_full)
 
     def _resume(self) -> None:
-        # Half of both, so that who goes on does not stop again at its next line.
+        # Half of both, so that a session that goes on does not pause again at its next line.
         if self._paused and self.memory <= self.most_memory // 2 and self._disk <= self._most_disk // 2:
             paused, self._paused = self._paused, set()
             for on_full in paused:

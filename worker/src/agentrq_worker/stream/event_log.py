@@ -63,7 +63,7 @@ class EventLog:
         self.session_id = session_id
         self.epoch = cursor.epoch
         self.claim = str(state["claim"])
-        """What its writes are fenced by: of one claim of one session alone, unlike epoch and token."""
+        """The fence of its writes: it belongs to one claim of one session, unlike epoch and token."""
         self.keys = script_calls.session_keys(keys, session_id)
         self.channels = (keys.messages_channel(session_id), keys.status_channel(session_id))
         self.waiting = EventBuffer(shares)
@@ -197,7 +197,7 @@ class EventLog:
         inbox_entry: bytes,
         fields: dict[str, Any] | None = None,
     ) -> None:
-        """Add a receipt; the command leaves the inbox with it."""
+        """Add a receipt; its write removes the command from the inbox."""
         cursor, timestamp = f"{self.epoch}-{self._next()}", self.now_ms()
         event = Receipt(cursor, self.session_id, command_id, command, outcome, timestamp, reason)
         self._add("r", encode(event), fields, inbox_entry, command_id)
@@ -217,7 +217,7 @@ class EventLog:
         return True
 
     def add_end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
-        """Add the end; the script gives it its place, behind the receipts of what the inbox still holds."""
+        """Add the end; the script places it behind the receipts of the commands that are left in the inbox."""
         if error is not None and self.redactor is not None:
             error = self.redactor.text(error)
         event = StatusEvent("", self.session_id, status, self.now_ms(), error, reason)
@@ -283,7 +283,7 @@ class EventLog:
         # The first may be a run of which the stream has a part: the script skips what the stream has.
         kept = [entry for _, entry in self._recent if entry.last > stands]
         waiting = self.waiting.first_seq() or self._seq + 1
-        status = self._last_status  # which may wait again itself, if this is not the first time
+        status = self._last_status  # it may be waiting itself, if this is not the first repair
         if status is not None and stands < status.seq < (kept[0].seq if kept else waiting):
             kept.insert(0, status)
         if self.ended and self._end is not None and stands < self._end.seq and self._end not in kept:
@@ -309,7 +309,7 @@ class EventLog:
         self._wake(self)
 
     def mark_lost(self, why: str) -> None:
-        """Nothing more of this session will be written here."""
+        """Stop writing this session, for a reason such as ``fenced``."""
         if self.lost is None and not self.ended:
             self.lost = why
             self.close()

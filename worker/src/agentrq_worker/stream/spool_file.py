@@ -33,7 +33,7 @@ class SpoolFile:
     """A queue of entries in one unlinked temporary file. True while it holds any."""
 
     def __init__(self, shares: BufferBudget, first: Entry) -> None:
-        """A file with its first entry; raises `SpoolFull`."""
+        """Create the file with its first entry; raises `SpoolFull`."""
         self._shares = shares
         self._used = self._read_at = self._write_at = 0
         if shares.room() <= 0:
@@ -41,7 +41,7 @@ class SpoolFile:
         try:
             self._file = tempfile.TemporaryFile(dir=shares.directory, prefix="agentrq-spool-", buffering=0)  # noqa: SIM115
         except OSError as error:
-            log.error("no spool in %s: %s", shares.directory, error)
+            log.error("cannot create a spool file in %s: %s", shares.directory, error)
             raise SpoolFull from None
         try:
             self.write(first)
@@ -63,7 +63,7 @@ class SpoolFile:
             while written < len(record):
                 written += os.pwrite(self._file.fileno(), record[written:], self._write_at + written)
         except OSError as error:
-            log.error("the spool takes no more: %s", error)
+            log.error("cannot write to the spool file: %s", error)
             raise SpoolFull from None
         self._write_at += len(record)
         self._used += len(record)
@@ -81,12 +81,12 @@ class SpoolFile:
                 self._read_at += _HEAD + length
                 size += length
         except (OSError, msgspec.MsgspecError, TypeError) as error:
-            # What comes next shows the hole, and it is declared in the session's history (EventLog.repair).
-            log.error("the spool cannot be read, %d bytes of it are lost: %s", self._write_at - self._read_at, error)
+            # The next event shows the hole, which the session's history then declares (EventLog.repair).
+            log.error("cannot read the spool file, %d bytes of it are lost: %s", self._write_at - self._read_at, error)
             self._read_at = self._write_at
         return taken
 
     def close(self) -> None:
-        """Give back the disk."""
+        """Close the file, which frees its disk space."""
         self._file.close()
         self._shares.use_disk(-self._used)
