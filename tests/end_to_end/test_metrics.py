@@ -41,7 +41,7 @@ async def test_the_endpoint_serves_the_workers_figures(
 
 
 @pytest.mark.parametrize(
-    ("port", "code", "says"), [(None, 5, "Address already in use"), (70000, 2, "70000 is no port")]
+    ("port", "code", "says"), [(None, 5, "Address already in use"), (70000, 2, "70000 is not a port")]
 )
 def test_a_metrics_port_in_use_is_one_line_and_refused(redis_url: str, port: int | None, code: int, says: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -327,5 +327,5 @@ def test_homes_that_others_could_write_are_not_used(tmp_path: Path) -> None:
         Home.make(homes, "s", [])
     homes.chmod(0o700)
     (homes / "s").symlink_to(tmp_path)
-    with pytest.raises(CannotConfine, match="no directory"):
+    with pytest.raises(CannotConfine, match="not a directory"):
         Home.make(homes, "s", [])

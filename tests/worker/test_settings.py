@@ -23,7 +23,7 @@ def test_the_nearer_source_wins(tmp_path: Path) -> None:
         ("max_sessions", "0", "--max-sessions: 0 is out of range"),
         ("max_sessions", "many", "--max-sessions: Expected `int`, got `str`"),
         ("lease_s", "4", "beat_s (2.5) must be at most half of lease_s (4)"),
-        ("metrics_port", "70000", "--metrics-port: 70000 is no port"),
+        ("metrics_port", "70000", "--metrics-port: 70000 is not a port"),
         ("name", "a b", "--name: use 1 to 100 of A-Z a-z 0-9 _ . -"),
         ("queue", "", "--queue: is empty"),
         ("prefix", "", "--prefix: is empty"),

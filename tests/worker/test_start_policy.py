@@ -272,7 +272,7 @@ def test_a_live_session_is_not_switched_to_more() -> None:
         ("[providers.a.sandbox]\nmemory = 0", "memory: Expected a number above 0"),
         ("[providers.a.sandbox]\nlogin = ['../x']\nhome = 'session'", "not relative"),
         ("[providers.a.sandbox]\nlogin = ['x']", "needs home"),
-        ("[providers.a.sandbox]\nwrite = ['x']", "no absolute path"),
+        ("[providers.a.sandbox]\nwrite = ['x']", "not an absolute path"),
         ("[providers.a.sandbox]\nconnect = [443]", "connect: needs kind"),
         ("[providers.a.sandbox]\nkind = 'landlock'\nconnect = [0]", "connect: needs kind"),
     ],

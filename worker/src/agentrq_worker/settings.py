@@ -1,4 +1,4 @@
-"""The worker's settings: one frozen struct from TOML, ``AGENTRQ_*`` and options, later ones winning.
+"""Reads the worker's settings: one frozen struct from TOML, ``AGENTRQ_*`` and options, later ones winning.
 
 Owns names, types, defaults and their checks. Knows nothing of what the settings are used for.
 """
@@ -70,7 +70,7 @@ class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     def __post_init__(self) -> None:
         for path in (*self.read, *self.write):
             if not os.path.isabs(path):
-                raise ValueError(f"{path!r} is no absolute path")
+                raise ValueError(f"{path!r} is not an absolute path")
         if self.connect is not None and (self.kind != "landlock" or not all(0 < port < 65536 for port in self.connect)):
             raise ValueError('connect: needs kind = "landlock" and ports from 1 to 65535')
         for path in self.login:
@@ -274,7 +274,7 @@ def _checked(name: str, value: Any, source: str, *, strict: bool) -> Any:
     if number and not (0 if name in _MAY_BE_ZERO else 1e-3) <= value < 2**53:
         raise InvalidSetting(f"{source}: {value} is out of range")
     if name == "metrics_port" and value > 65535:
-        raise InvalidSetting(f"{source}: {value} is no port")
+        raise InvalidSetting(f"{source}: {value} is not a port")
     if name == "approvals":
         try:
             read_policy(value)

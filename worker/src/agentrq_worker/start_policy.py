@@ -1,4 +1,4 @@
-"""What a start may ask of this worker: ``[policy]`` of the settings.
+"""Decides what a start may ask of this worker, by ``[policy]`` of the settings.
 
 Owns the rules, the resolving of paths against the workspace roots, and what a refusal says. Does not own the options'
 shapes (agentrq.wire.commands), what agents may do with their tools (approval_policy.py), nor confinement
@@ -118,7 +118,7 @@ def bounded(policy: StartPolicy, options: Options) -> Options:
 def admit(policy: StartPolicy, provider: str, given: Options, options: Options) -> Options:
     """Check what a start asked for (``given``); answer ``options``, its paths resolved. Raises `NotAllowed`.
 
-    ``options`` has the operator's defaults in it; these are his word and are not held to the roots.
+    ``options`` has the operator's defaults in it; these are not held to the roots.
     """
     _one_of("providers", "provider", provider, policy.providers)
     if given.model is not None:

@@ -1,1 +1,1 @@
-"""An agent as a process: framing, pipes, supervision, environment, and the guardian that outlives the worker."""
+"""Runs an agent as a process: pipes, lines, environment, the end of its tree, the guardian beside the worker."""

@@ -1,6 +1,6 @@
-"""A runner's three pipes, read and written straight from the loop's readiness callbacks; nothing here ever blocks.
+"""Reads and writes a runner's three pipes, straight from the loop's readiness callbacks. Nothing here blocks.
 
-Owns what is unsent, what is held back and what is kept of stderr. Does not own lines (framing.py), nor the process.
+Owns what is unsent, pausing, and the end of stderr that is kept. Does not own lines (framing.py), nor the process.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Stdin:
         os.set_blocking(self._pipe.fileno(), False)
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that reads no more is no error."""
+        """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that stopped reading is fine."""
         if self._pipe is None or self._ending or not data:
             return
         self._unsent.append(memoryview(data))
@@ -108,7 +108,7 @@ class Stdout:
         self._on_chunk, self._on_end = on_chunk, on_end
         self._paused = False
         self._size = READ_SIZE
-        # Made for who waits: an event takes 0.8 KiB.
+        # Made when something waits for it: an event takes 0.8 KiB.
         self._resumed: asyncio.Event | None = None
         self._ended: asyncio.Event | None = None
 

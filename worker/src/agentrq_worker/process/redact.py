@@ -18,7 +18,7 @@ MARK: Final = b"[redacted]"
 
 
 class Redactor:
-    """Replaces known values; ``count`` says how often. False when there is nothing to look for."""
+    """Replaces known values; ``count`` says how often. False when there are no secrets."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms: set[bytes] = set()

@@ -1,6 +1,7 @@
-"""One runner as a process. Owns: spawning, its exit, the ladder that stops it, the order in which all of it ends.
-Does NOT own: how its pipes are read and written (pipes.py), who belongs to its tree (tree.py), lines (framing.py), what
-is said (providers), which variables it gets (environment.py).
+"""Spawns one runner, watches its exit and stops it.
+
+Owns the process and the order in which all of it ends. Does not own its pipes (pipes.py), its tree (tree.py), lines
+(framing.py), the protocol (providers) nor its variables (environment.py).
 
 A runner leads a session and process group of its own. Its exit is told by a pidfd, not by the end of its pipes, which a
 grandchild may hold open. Nothing is awaited between spawn and registration.
@@ -21,7 +22,7 @@ from agentrq_worker.process.tree import Tree
 log = logging.getLogger(__name__)
 
 _KILLED = 5.0  # seconds for a killed runner to be gone; it can be longer only inside a system call that hangs
-_POLL = 0.02  # seconds between looks where the system has no pidfd
+_POLL = 0.02  # seconds between two checks where the system has no pidfd
 
 
 def _nothing(*_: object) -> None:
@@ -36,7 +37,7 @@ class RunnerProcess:
 
     pid: int
     returncode: int | None
-    """None while it runs; negative for a signal, as `subprocess.Popen` has it; 255 when somebody else reaped it."""
+    """None while it runs; negative for a signal, as `subprocess.Popen` has it; 255 when it was reaped elsewhere."""
 
     def __init__(
         self,
@@ -127,7 +128,7 @@ class RunnerProcess:
     # -- its pipes
 
     def write(self, data: bytes) -> None:
-        """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that reads no more is no error."""
+        """Send ``data`` to stdin, now or as the runner reads; never blocks. A runner that stopped reading is fine."""
         self._stdin.write(data)
 
     @property

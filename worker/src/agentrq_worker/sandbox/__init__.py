@@ -1,1 +1,1 @@
-"""What confines an agent's process: a plan made by the worker, applied between spawn and exec."""
+"""Confines an agent's process: the worker makes a plan, which the new process applies before it becomes the agent."""

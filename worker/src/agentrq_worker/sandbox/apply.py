@@ -1,7 +1,8 @@
-"""The few milliseconds between a spawn and the runner: takes away what it must not have, then becomes it.
+"""Confines itself as a plan says, then becomes the runner.
 
 Owns the order of the measures. Runs as a process and with an environment of its own (sandbox/plan.py writes the plan it
-reads): nothing that a start can set reaches this interpreter. Fails closed: what cannot be done ends it with `CANNOT`.
+reads): nothing that a start can set reaches this interpreter. Fails closed: it exits with `CANNOT` where a measure
+fails.
 Imports little: `json` and `typing` alone would double what a confined spawn costs.
 """
 
@@ -73,7 +74,7 @@ def apply(plan: dict[str, Any]) -> None:
 
 
 def _opened(path: str, roots: list[str] | None) -> int:
-    """A descriptor for a rule; of a workspace it is looked at where it really is."""
+    """A descriptor for a rule; a path of a workspace has to lie under the roots after links are followed."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     if roots is not None:
         real = os.readlink(f"/proc/self/fd/{descriptor}")

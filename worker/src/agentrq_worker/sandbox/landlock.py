@@ -1,7 +1,7 @@
-"""Linux's landlock(7), privileges and capabilities by plain system calls. Owns the numbers and the rights. Does NOT own
-what is to be allowed.
+"""Calls Linux's landlock(7), and drops privileges and capabilities, by plain system calls.
 
-Runs in the worker (`version`) and in the process that becomes the runner (`restrict`); imports nothing of ours.
+Owns the numbers and the rights. Does not own what is to be allowed (plan.py). Runs in the worker (`version`) and in the
+process that becomes the runner (`restrict`); imports nothing of agentrq.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How a runner is confined: from ``[providers.NAME.sandbox]`` to a command that confines itself and becomes the runner.
+"""Plans how a runner is confined: makes of ``[providers.NAME.sandbox]`` a command that confines itself.
 
-Owns what a sandbox means on this machine, the check that it can be had, and the session's own home. Does NOT own the
-measures themselves (sandbox/apply.py, landlock.py: they run in the new process) nor the environment's allow-list.
+Owns what a sandbox means on this machine, the check that this machine can enforce it, and the session's own home. Does
+not own the measures themselves (sandbox/apply.py, landlock.py: they run in the new process) nor the environment's
+allow-list.
 
 An exec wrapper, because a ``preexec_fn`` forces fork instead of vfork and is not safe beside threads; some 20 ms a
 spawn, and only where a sandbox is configured. Limits hold from before the runner's first instruction.
@@ -69,7 +70,7 @@ class Home(NamedTuple):
                 home.path.mkdir(0o700)
             except FileExistsError:
                 if home.path.is_symlink() or not home.path.is_dir():
-                    raise CannotConfine(f"{home.path} is no directory") from None
+                    raise CannotConfine(f"{home.path} is not a directory") from None
                 return home
             for name in ("home", "tmp"):
                 (home.path / name).mkdir(0o700)

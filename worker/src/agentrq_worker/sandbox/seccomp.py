@@ -1,6 +1,6 @@
-"""A seccomp(2) filter for what landlock(7) does not see of TCP: ways to connect that are no connect(2).
+"""Filters, by seccomp(2), the ways to a TCP connection that bypass connect(2), which is all that landlock(7) sees.
 
-Owns the numbers. Those ways: data that opens its connection itself (TCP Fast Open), multipath TCP, which falls back to
+Owns the numbers. The ways are data that opens its connection itself (TCP Fast Open), multipath TCP, which falls back to
 the plain one, SMC likewise, and io_uring, whose system calls no filter sees. Programs are answered as by a kernel that
 has none of these, so they do without. Runs in the process that becomes the runner; imports little, as landlock.py.
 """

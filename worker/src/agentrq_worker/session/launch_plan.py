@@ -1,6 +1,6 @@
-"""What is to be spawned for a claimed session: program, environment, confinement, protocol.
+"""Prepares what is spawned for a claimed session: program, environment, confinement, protocol.
 
-Spawns nothing, decides no status.
+Owns which texts are secrets, and what may not be handed to a program. Does not spawn anything nor decide a status.
 """
 
 from __future__ import annotations
