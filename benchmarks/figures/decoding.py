@@ -1,7 +1,7 @@
 """Figure 1: a runner's line to the JSON of its messages, in one process.
 
-Ours is the dialect and the lane that a session has; the peers decode to dicts, build dicts and encode, with json and
-with orjson. All three refuse bytes that are no UTF-8.
+Ours is the protocol and the event log that a session has; the peers decode to dicts, build dicts and encode, with json
+and with orjson. All three refuse bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class _Way(Protocol):
 
 
 class _Product:
-    """A session's dialect and lane, without the session."""
+    """A session's protocol and event log, without the session."""
 
     def __init__(self) -> None:
         shares = BufferBudget(1 << 40, 0, Path(tempfile.gettempdir()))
-        self._dialect = make_protocol("runner", "s", Options(), "claude", SessionTotal(), 1)
-        self._lane = EventLog(
-            Keys("agentrq"), "s", Cursor(1, 0), {"claim": "mine"}, shares, lambda _: None, RedisClock()
-        )
+        self._protocol = make_protocol("runner", "s", Options(), "claude", SessionTotal(), 1)
+        self._protocol.receive(b'{"type":"ready"}')
+        state = {"claim": "mine"}
+        self._lane = EventLog(Keys("agentrq"), "s", Cursor(1, 0), state, shares, lambda _: None, RedisClock())
 
     def lines(self, lines: list[bytes]) -> None:
-        receive = self._dialect.receive
+        receive = self._protocol.receive
         drafts: list[Any] = []
         for line in lines:
             drafts += receive(line)
@@ -100,7 +100,7 @@ def _say_the_same(ways: Mapping[str, _Way], lines: list[bytes]) -> None:
 
 
 def _least(lines: list[bytes]) -> float:
-    """The floor: CPU time of a line that is decoded to the adapter's types, and checked to be UTF-8, and no more."""
+    """The floor: CPU time of a line that is decoded to the parser's types, and checked to be UTF-8, and no more."""
     decode = ClaudeParser._decoder.decode
     began = time.process_time()
     for line in lines:
@@ -119,7 +119,7 @@ def _timed(way: _Way, lines: list[bytes]) -> float:
         began = time.process_time()
         way.lines(part)
         spent += time.process_time() - began
-        assert len(way.take()) >= len(part)  # a message begun anew abandons the one before it with a delta of its own
+        assert len(way.take()) >= len(part)  # a delta of another message abandons the text before it
     return spent / len(lines)
 
 

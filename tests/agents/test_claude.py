@@ -316,7 +316,7 @@ async def test_an_interrupt_withdraws_a_request(client: AsyncAgentClient, start_
     await session.interrupt(**WAIT)
     events = await collect(session)
     resolved = contents(events, "approval_resolved")
-    assert [(one.request_id, one.decision, one.by) for one in resolved] == [(asked.request_id, "withdrawn", "agent")]
+    assert [(one.request_id, one.decision, one.by) for one in resolved] == [(asked.request_id, "withdrawn", "client")]
     with pytest.raises(CommandRejected):
         await session.answer(asked.request_id, "allow", **WAIT)
     await session.stop()

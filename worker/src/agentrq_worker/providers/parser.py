@@ -20,7 +20,7 @@ from agentrq.wire.messages import Cost, SessionTotal, ToolCall, ToolResult
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.indented_object import IndentedObject
-from agentrq_worker.providers.span_ids import SpanIds
+from agentrq_worker.providers.span_ids import SeenLines, SpanIds
 
 NO_TURNS = SessionTotal()
 INTERRUPTED = "Interrupted: the runner ended before the tool answered"
@@ -73,8 +73,8 @@ class OutputParser(ABC):
         self._indented: IndentedObject | None = None
         self._calls = SpanIds(epoch)
         self._parents: dict[str, str | None] = {}  # the sub-agent's call that made each open call, by public ids
-        self._answered: set[str] = set()  # the agent's ids of calls that had their result since `close`
-        self._call_lines: set[int] = set()  # hashes of the lines of calls and results since `close`
+        self._call_lines = SeenLines()  # since `close`
+        self._result_lines = SeenLines()
 
     def receive(self, line: bytes) -> list[DraftMessage]:
         """The messages that one whole line (without or with its newline) brings, in order. Never raises."""
@@ -171,8 +171,8 @@ class OutputParser(ABC):
         ]
         self._calls.close_all(calls)
         self._parents = {call: parent for call, parent in self._parents.items() if call not in calls}
-        self._answered.clear()
-        self._call_lines.clear()
+        self._call_lines = SeenLines()
+        self._result_lines = SeenLines()
         return drafts
 
     def _call(
@@ -182,11 +182,12 @@ class OutputParser(ABC):
 
         Nothing for a call that is open already, and for a line that was read before in this turn.
         """
-        repeated = line is not None and self._is_repeated(line, "call", own_id)
-        if not repeated and own_id not in self._calls:
-            public = self._calls.open(own_id, own_id)
-            self._parents[public] = parent
-            drafts.append(DraftMessage("tool_call", ToolCall(tool_use_id=public, name=name, input=given), parent))
+        repeated = line is not None and self._call_lines.see(own_id, line)
+        if repeated or own_id in self._calls:
+            return
+        public = self._calls.open(own_id, own_id)
+        self._parents[public] = parent
+        drafts.append(DraftMessage("tool_call", ToolCall(tool_use_id=public, name=name, input=given), parent))
 
     def _result(
         self, own_id: str, output: Any, is_error: bool, parent: str | None, drafts: list[DraftMessage], line: bytes
@@ -196,14 +197,14 @@ class OutputParser(ABC):
         Nothing for a line that was read before in this turn, and for a call's second result. A result without a call
         (its line was lost, or the turn ended before the tool did) has an id of its own and is published all the same.
         """
-        if self._is_repeated(line, "result", own_id):
+        repeated = self._result_lines.see(own_id, line)
+        if repeated:
             return
-        if own_id not in self._calls:
-            if own_id in self._answered:
+        public = self._calls.close(own_id)
+        if public is None:
+            if repeated is False:
                 return
-            self._calls.open(own_id, own_id)
-        public = self._calls.close(own_id) or own_id
-        self._answered.add(own_id)
+            public = self._calls.give(own_id, own_id)
         self._parents.pop(public, None)
         drafts.append(
             DraftMessage("tool_result", ToolResult(tool_use_id=public, output=output, is_error=is_error), parent)
@@ -219,13 +220,6 @@ class OutputParser(ABC):
     def _call_id(self, own_id: str) -> str:
         """The public id of the call that the agent means by ``own_id``: the open one, else the one it made last."""
         return self._calls.latest(own_id) or own_id
-
-    def _is_repeated(self, line: bytes, kind: str, own_id: str) -> bool:
-        """Whether this very line said this of this call before, since `close`."""
-        key = hash((line, kind, own_id))
-        repeated = key in self._call_lines
-        self._call_lines.add(key)
-        return repeated
 
     def _cost(
         self,

@@ -11,6 +11,7 @@ import re
 from collections.abc import Container, Hashable, Iterator
 
 _HAS_EPOCH = re.compile(r"\d+\.")
+_SHORT, _END = 512, 128  # bytes
 
 
 class SpanIds:
@@ -37,16 +38,20 @@ class SpanIds:
 
         ``name`` is the text that the public id is made of. An ``own`` that is open already keeps its public id.
         """
-        if own in self._open:
-            return self._open[own]
-        plain = self._epoch == 1 and not _HAS_EPOCH.match(name)
-        first = name if plain else f"{self._epoch}.{name}"
-        public = first
+        public = self._open.get(own)
+        if public is None:
+            public = self._open[own] = self.give(own, name)
+        return public
+
+    def give(self, own: Hashable, name: str) -> str:
+        """As `open`, for one that is over already."""
+        plain = self._epoch == 1 and not ("0" <= name < ":" and _HAS_EPOCH.match(name))
+        first = public = name if plain else f"{self._epoch}.{name}"
         while public in self._given:
             self._given[first] += 1
             public = f"{first}~{self._given[first]}"
         self._given[public] = 1
-        self._open[own] = self._latest[own] = public
+        self._latest[own] = public
         return public
 
     def public(self, own: Hashable) -> str | None:
@@ -70,3 +75,27 @@ class SpanIds:
         """Closes every open one, or those that have one of these public ids."""
         kept = {} if publics is None else {own: name for own, name in self._open.items() if name not in publics}
         self._open = kept
+
+
+class SeenLines:
+    """The lines that told of calls, or of results, in one span: an agent may write a line twice.
+
+    A long line is known by its length and its two ends, where agents number it: looking at all of it would cost more
+    than reading it.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+        self._more: set[tuple[str, int]] = set()  # of ids that were used again
+
+    def see(self, own: str, line: bytes) -> bool | None:
+        """Whether this very line told of ``own`` before; None where no line did."""
+        mark = hash(line if len(line) <= _SHORT else line[:_END] + line[-_END:]) ^ len(line)
+        first = self._first.get(own)
+        if first is None:
+            self._first[own] = mark
+            return None
+        if first == mark or (own, mark) in self._more:
+            return True
+        self._more.add((own, mark))
+        return False

@@ -33,6 +33,7 @@ from agentrq_worker.providers.jsonrpc.parser import (
 )
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
 from agentrq_worker.providers.running_cost import RunningCost
+from agentrq_worker.providers.span_ids import SeenLines
 from agentrq_worker.providers.streamed_text import CurrentText
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
@@ -50,6 +51,7 @@ class AcpParser(JsonRpcParser):
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
+        self._update_lines = SeenLines()  # of this turn
         self.replaying = False
         """The agent repeats the session's history: nothing of it is published."""
         self.history_seen = False
@@ -175,11 +177,15 @@ class AcpParser(JsonRpcParser):
         message = (self.turn, json_line.text(update.message_id))
         return self._text.add(chunk.text, thought, self._parent(update), message)
 
+    def _end_span(self, reason: str, calls: set[str]) -> list[DraftMessage]:
+        self._update_lines = SeenLines()
+        return super()._end_span(reason, calls)
+
     def _tool(self, update: Update, line: bytes) -> list[DraftMessage]:
         own_id, kind = update.tool_call_id, str(update.session_update)
         if own_id is None:
             return [DraftMessage(*json_line.malformed(kind, "it has no toolCallId", line))]
-        repeated = self._is_repeated(line, "update", own_id)
+        repeated = self._update_lines.see(own_id, line) is True
         call = self._turn_calls.of_update(update, kind == "tool_call", repeated, self._parent(update))
         if call is None:
             return []

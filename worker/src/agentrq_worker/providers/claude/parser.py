@@ -95,12 +95,11 @@ class ClaudeParser(OutputParser):
         speaker = self._speakers[parent] = StreamBlocks()
         return speaker
 
-    def _public_parent(self, own_id: str | None) -> str | None:
-        return None if own_id is None else self._call_id(own_id)
-
     def _assistant(self, event: AssistantLine, line: bytes) -> list[DraftMessage]:
         self._last_result = None
-        parent, speech = self._public_parent(event.parent_tool_use_id), event.message
+        parent, speech = event.parent_tool_use_id, event.message
+        if parent is not None:
+            parent = self._call_id(parent)
         blocks = speech.content
         drafts: list[DraftMessage] = []
         if isinstance(blocks, list):
@@ -139,7 +138,9 @@ class ClaudeParser(OutputParser):
     def _user(self, event: UserLine, line: bytes) -> list[DraftMessage]:
         if event.isReplay is True:  # the prompt itself, which the session has published
             return []
-        parent = self._public_parent(event.parent_tool_use_id)
+        parent = event.parent_tool_use_id
+        if parent is not None:
+            parent = self._call_id(parent)
         content = event.message.content
         if isinstance(content, str):
             return [DraftMessage("status", StatusReport(subtype="user", message=content), parent)]
@@ -163,29 +164,28 @@ class ClaudeParser(OutputParser):
         return drafts
 
     def _stream_event(self, event: StreamEventLine, line: bytes) -> list[DraftMessage]:
-        inner = event.event
-        parent = self._public_parent(event.parent_tool_use_id)
+        inner, message, parent = event.event, event.api_message_id, event.parent_tool_use_id
+        if parent is not None:
+            parent = self._call_id(parent)
         speaker = self._speakers.get(parent) or self._new_speaker(parent)
         delta = inner.delta
+        if inner.type == "message_start" and inner.message is not None and inner.message.id is not None:
+            return speaker.begin(inner.message.id, parent)
+        drafts: list[DraftMessage] = []
+        if message is not None and message != speaker.streamed:  # the message's beginning was lost
+            drafts += speaker.begin(message, parent)
         if delta is None:
-            if inner.type == "message_start" and inner.message is not None and inner.message.id is not None:
-                return speaker.begin(inner.message.id, parent)
-            drafts = speaker.continue_message(event.api_message_id, parent)
             if inner.type == "content_block_start":
                 speaker.begin_block(inner.index)
             return drafts
-        kind = delta.type
-        piece = delta.text if kind == "text_delta" else delta.thinking if kind == "thinking_delta" else None
-        if piece is None:
-            return []
-        drafts = speaker.continue_message(event.api_message_id, parent)
-        block_id, offset = speaker.piece(inner.index, piece, kind == "thinking_delta")
-        if not block_id:
-            return drafts
-        if kind == "text_delta":
-            drafts.append(DraftMessage("text_delta", TextDelta(piece, block_id, offset), parent))
-        else:
-            drafts.append(DraftMessage("thinking_delta", ThinkingDelta(piece, block_id, offset), parent))
+        if delta.type == "text_delta" and delta.text is not None:
+            block_id, offset = speaker.piece(inner.index, delta.text, False)
+            if block_id:
+                drafts.append(DraftMessage("text_delta", TextDelta(delta.text, block_id, offset), parent))
+        elif delta.type == "thinking_delta" and delta.thinking is not None:
+            block_id, offset = speaker.piece(inner.index, delta.thinking, True)
+            if block_id:
+                drafts.append(DraftMessage("thinking_delta", ThinkingDelta(delta.thinking, block_id, offset), parent))
         return drafts
 
     def _system(self, event: SystemLine, line: bytes) -> list[DraftMessage]:

@@ -19,16 +19,16 @@ _NO_BLOCK = -1
 class StreamBlocks:
     """The message that the speaker writes, and where the live pieces of its current block stand."""
 
-    __slots__ = ("_block_id", "_index", "_message", "_said", "_streamed", "_unfinished", "offset")
+    __slots__ = ("_block_id", "_index", "_message", "_offset", "_said", "_unfinished", "streamed")
 
     def __init__(self) -> None:
-        self.offset = 0
-        """Characters of the current block that came so far."""
+        self.streamed: str | None = None
+        """The message that comes in pieces."""
         self._message: str | None = None  # the message of the last whole frame
         self._said: list[tuple[str, Raw | int]] = []  # that message's texts and thoughts
-        self._streamed: str | None = None  # the message that comes in pieces
         self._index: int | float | None = _NO_BLOCK
         self._block_id = ""
+        self._offset = 0  # characters of the current block that came so far
         self._unfinished: dict[str, tuple[bool, int]] = {}  # blocks that came in pieces only: is a thought, characters
 
     def whole(self, message: str | None, kind: str, text: Raw, position: int, count: int) -> str | UnsetType | None:
@@ -43,7 +43,7 @@ class StreamBlocks:
             return None
         else:
             self._said.append(said)
-        return UNSET if message != self._streamed else self._whole_block(message, position, count)
+        return UNSET if message != self.streamed else self._whole_block(message, position, count)
 
     def end_turn(self, parent: str | None) -> list[DraftMessage]:
         """A message's id means nothing beyond its turn. Returns what `abandon` does."""
@@ -58,6 +58,7 @@ class StreamBlocks:
 
     def abandon(self, parent: str | None) -> list[DraftMessage]:
         """The last piece of each block whose whole has not come: no whole will follow."""
+        self._save_offset()
         drafts = [
             DraftMessage("thinking_delta", ThinkingDelta("", block_id, offset, abandoned=True), parent)
             if is_thought
@@ -69,29 +70,32 @@ class StreamBlocks:
 
     def begin(self, message: str, parent: str | None) -> list[DraftMessage]:
         """A message begins to come in pieces: an earlier one is not going on. Returns what `abandon` does."""
-        self._streamed = message
+        self.streamed = message
         self._index = _NO_BLOCK
         return self.abandon(parent)
 
-    def continue_message(self, message: str | None, parent: str | None) -> list[DraftMessage]:
-        """An event of ``message``, where it names one (as CLI 2.1.330 does): its beginning may have been lost."""
-        return [] if message is None or message == self._streamed else self.begin(message, parent)
-
     def begin_block(self, index: int | float | None) -> None:
         """The next pieces are of the block ``index``."""
+        self._save_offset()
         self._index = index
-        self._block_id = f"{self._streamed}:{whole(index)}"
-        self.offset = 0
+        self._block_id = f"{self.streamed}:{whole(index)}"
+        self._offset = 0
+
+    def _save_offset(self) -> None:
+        begun = self._unfinished.get(self._block_id)
+        if begun is not None:
+            self._unfinished[self._block_id] = (begun[0], self._offset)
 
     def piece(self, index: int | float | None, text: str, is_thought: bool) -> tuple[str, int]:
         """Block id and offset of the next piece; an empty id if its message is not known."""
-        if self._streamed is None:
+        if self.streamed is None:
             return "", 0
         if index != self._index:
             self.begin_block(index)
-        offset = self.offset
-        self.offset = offset + len(text)
-        self._unfinished[self._block_id] = (is_thought, self.offset)
+        offset = self._offset
+        if not offset:
+            self._unfinished[self._block_id] = (is_thought, 0)
+        self._offset = offset + len(text)
         return self._block_id, offset
 
     def _whole_block(self, message: str, position: int, count: int) -> str | UnsetType:

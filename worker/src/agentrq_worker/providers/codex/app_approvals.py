@@ -90,7 +90,7 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
         return {"action": "accept" if fields is not None else "decline", "content": fields}
     decided = decision(answer)
     if decided.changed not in (None, _given(method, params, None)):
-        raise CommandRefused("codex takes no changed input")
+        raise CommandRefused("this agent does not support changing the input of a call")
     if call is not None:
         return _mcp_approved(decided)
     if method == PERMISSIONS:
