@@ -13,7 +13,7 @@ from typing import Any
 from agentrq.wire.commands import Options, make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import AgentProtocol, Ended, Write, as_sent
+from agentrq_worker.providers.protocol import AgentProtocol, Ended, Sent, Write
 from agentrq_worker.providers.registry import make_protocol
 
 PROMPTS = ("turn/start", "session/prompt")
@@ -70,7 +70,7 @@ class Player:
             (said,) = params.get("input") or params["prompt"]
             self._write(self.dialect.prompt(said["text"]))
         elif method == "turn/interrupt":
-            self._write(as_sent(self.dialect.interrupt()).data)
+            self._write(self.dialect.interrupt().data)
         else:
             self._write(self.dialect.answer(str(command["id"]), answer_of(command["result"])))
 
@@ -93,3 +93,8 @@ def answer_of(result: dict[str, Any]) -> Any:
         return "allow" if result["decision"] == "accept" else "deny"
     option = result["outcome"]["optionId"]
     return {"decision": "deny" if option == "reject" else "allow", "suggestion": option}
+
+
+def data_of(sent: Sent | bytes) -> bytes:
+    """What a command writes, whether it waits for a confirmation or not."""
+    return sent.data if isinstance(sent, Sent) else sent

@@ -11,9 +11,10 @@ import pytest
 from agentrq.wire.commands import make_options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Ended, Ready, Reply, Sent, Write, as_sent
+from agentrq_worker.providers.protocol import CommandRefused, Ended, Ready, Reply, Sent, Write
 from agentrq_worker.providers.registry import make_protocol
 from tests.worker.parser_checks import as_json, check
+from tests.worker.rpc_player import data_of
 
 MODES = {"currentModeId": "default", "availableModes": [{"id": "default"}, {"id": "yolo"}, {"id": "plan"}]}
 OPTIONS = [
@@ -36,7 +37,7 @@ class Talk:
         self.write(self.protocol.open())
 
     def write(self, data: bytes | Sent) -> Talk:
-        self.written += map(json.loads, as_sent(data).data.splitlines())
+        self.written += map(json.loads, data_of(data).splitlines())
         return self
 
     def hear(self, *lines: dict[str, Any]) -> Talk:
@@ -387,7 +388,7 @@ def test_a_sum_that_begins_anew_in_mid_turn_loses_nothing() -> None:
 
 def test_an_interrupt_cancels_what_was_asked_too() -> None:
     talk = Talk().ready().turn().hear(PERMISSION)
-    sent = as_sent(talk.protocol.interrupt())
+    sent = talk.protocol.interrupt()
     assert talk.write(sent).last == {"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "s"}}
     talk.write(talk.protocol.withdraw("4"))
     assert talk.last == {"jsonrpc": "2.0", "id": 4, "result": {"outcome": {"outcome": "cancelled"}}}
@@ -410,7 +411,7 @@ def test_requests_that_nobody_answers_are_cancelled_even_after_the_turn() -> Non
 
 def test_two_interrupts_of_one_turn_are_both_confirmed_by_its_end() -> None:
     talk = Talk().ready().turn()
-    sent = [as_sent(talk.protocol.interrupt()) for _ in range(2)]
+    sent = [talk.protocol.interrupt() for _ in range(2)]
     talk.over("end_turn")  # it ended before the agent read the cancel
     assert [reply.confirmation for reply in talk.replies] == [one.confirmation for one in sent]
     assert talk.protocol.interrupt() == Sent(b"")
@@ -429,7 +430,7 @@ def test_an_interrupt_before_the_handshake_is_over_ends_the_turn_as_it_begins() 
 
 def test_model_and_mode_change_later() -> None:
     talk = Talk(permission_mode="default").ready(configOptions=OPTIONS)
-    refused, taken = as_sent(talk.protocol.set_model("big")), as_sent(talk.protocol.set_permission_mode("plan"))
+    refused, taken = talk.protocol.set_model("big"), talk.protocol.set_permission_mode("plan")
     talk.write(refused).answers(error={"code": 1, "message": "no"}).write(taken)
     assert talk.last["params"] == {"sessionId": "s", "configId": "mode", "value": "plan"}
     talk.answers({})

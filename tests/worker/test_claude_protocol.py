@@ -28,8 +28,8 @@ from agentrq_worker.providers.protocol import (
     Sent,
     TurnStarted,
     Write,
-    as_sent,
 )  # fmt: skip
+from tests.worker.rpc_player import data_of
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 RECORDED = sorted(path.name.removesuffix(".in.ndjson") for path in TRANSCRIPTS.glob("claude-*.in.ndjson"))
@@ -53,7 +53,7 @@ def line(**members: Any) -> bytes:
 
 def written(sent: Sent | bytes) -> Any:
     """The one line that was written, as JSON."""
-    data = as_sent(sent).data
+    data = data_of(sent)
     assert data.endswith(b"\n")
     assert data.count(b"\n") == 1
     return json.loads(data)

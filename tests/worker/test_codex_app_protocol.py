@@ -22,10 +22,10 @@ from agentrq_worker.providers.protocol import (
     TurnSeemsOver,
     TurnStarted,
     Write,
-    as_sent,
 )
 from agentrq_worker.providers.registry import make_protocol
 from tests.worker.parser_checks import as_json, check
+from tests.worker.rpc_player import data_of
 
 
 class Talk:
@@ -42,7 +42,7 @@ class Talk:
         self.write(self.protocol.open())
 
     def write(self, sent: bytes | Sent) -> Talk:
-        data = as_sent(sent).data
+        data = data_of(sent)
         assert not data or data.endswith(b"\n")
         self.written += map(json.loads, data.splitlines())
         return self
@@ -273,7 +273,7 @@ def test_a_turn_that_cannot_begin_keeps_what_was_to_join_it() -> None:
 def test_an_interrupt_waits_for_the_turn() -> None:
     talk = Talk()
     talk.write(talk.protocol.prompt("go"))
-    sent = as_sent(talk.protocol.interrupt())
+    sent = talk.protocol.interrupt()
     assert sent.data == b""
     talk.ready().answers({"turn": {"id": "t1", "status": "inProgress"}})
     assert (talk.last["method"], talk.last["params"]) == ("turn/interrupt", {"threadId": "th", "turnId": "t1"})
@@ -289,7 +289,7 @@ def test_an_interrupt_waits_for_the_turn() -> None:
 
 def test_a_refused_interrupt_is_told_in_codex_words() -> None:
     talk = Talk().ready().turn()
-    sent = as_sent(talk.protocol.interrupt())
+    sent = talk.protocol.interrupt()
     talk.write(sent).answers(error={"code": -32600, "message": "the turn cannot be stopped now"})
     assert talk.replies == [Reply(sent.confirmation or "", "the turn cannot be stopped now")]
     talk.write(talk.protocol.stop()).answers(error={"code": -32600, "message": "not now"})

@@ -24,10 +24,9 @@ from agentrq_worker.providers.protocol import (
     TurnSeemsOver,
     TurnStarted,
     Write,
-    as_sent,
 )
 from tests.worker.parser_checks import check, contents
-from tests.worker.rpc_player import dialect_of
+from tests.worker.rpc_player import data_of, dialect_of
 from tests.worker.test_golden import RPC
 
 SETTINGS = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,7 +49,7 @@ def talk(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
                 assert isinstance(said, Background | Ended | Late | Log | Ready | Reply | TurnSeemsOver | TurnStarted)
         for command in commands[at : at + 1]:
             with contextlib.suppress(CommandRefused):
-                written.append(as_sent(command(dialect)).data)
+                written.append(data_of(command(dialect)))
     written.append(dialect.stop())
     written += [dialect.withdraw(found["requestId"]) for found in contents(drafts, "approval_request", "question")]
     drafts += dialect.close("Interrupted")

@@ -99,11 +99,6 @@ class Sent(NamedTuple):
     confirmation: str | None = None
 
 
-def as_sent(sent: Sent | bytes) -> Sent:
-    """Bytes alone are a command without a confirmation."""
-    return sent if isinstance(sent, Sent) else Sent(sent)
-
-
 class CommandRefused(Exception):
     """A command that this runner cannot be given; the text is the receipt's reason."""
 
@@ -149,19 +144,19 @@ class AgentProtocol(ABC):
     def prompt(self, text: str) -> bytes:
         """What hands over a prompt while no turn is under way; kept while the handshake is not over."""
 
-    def steer(self, text: str) -> Sent | bytes:
+    def steer(self, text: str) -> bytes:
         """What joins a prompt to the running turn, without a confirmation: what the turn does not take is `Late`."""
         raise CommandRefused(unsupported("steer"))
 
-    def interrupt(self) -> Sent | bytes:
+    def interrupt(self) -> Sent:
         """What ends the running turn, not the session. The session withdraws the agent's open requests itself."""
         raise CommandRefused(unsupported("interrupt"))
 
-    def set_model(self, model: str) -> Sent | bytes:
+    def set_model(self, model: str) -> Sent:
         """What has the next turns use another model."""
         raise CommandRefused(unsupported("set_model"))
 
-    def set_permission_mode(self, mode: str) -> Sent | bytes:
+    def set_permission_mode(self, mode: str) -> Sent:
         """What changes the permission mode from now on."""
         raise CommandRefused(unsupported("set_permission_mode"))
 

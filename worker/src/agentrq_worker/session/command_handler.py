@@ -11,7 +11,7 @@ import msgspec
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import Prompt
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import CommandRefused, Sent, as_sent
+from agentrq_worker.providers.protocol import CommandRefused, Sent
 from agentrq_worker.session.confirmations import UNCONFIRMED
 from agentrq_worker.session.lifecycle import Lifecycle, Phase
 from agentrq_worker.session_types import InboxCommand
@@ -87,7 +87,7 @@ class CommandHandler:
         life, command = self._life, waiting.command
         text = command.text or ""
         if life.turn.is_open and command.mode == "steer":
-            data = as_sent(life.agent.steer(text)).data
+            data = life.agent.steer(text)
             life.output.message(DraftMessage("prompt", Prompt(text, command.command_id)), atomic_with_next=True)
             life.output.receipt(waiting, "applied")
             life.output.write_after_commit(data)
@@ -133,8 +133,8 @@ class CommandHandler:
 
     # -- settings, and the agent's word
 
-    def _send(self, waiting: InboxCommand, sent: Sent | bytes) -> None:
-        life, sent = self._life, as_sent(sent)
+    def _send(self, waiting: InboxCommand, sent: Sent) -> None:
+        life = self._life
         if sent.confirmation is None:
             self._apply_setting(waiting)
         else:

@@ -16,7 +16,7 @@ from agentrq.wire.commands import Options
 from agentrq.wire.messages import Cost, Error, Prompt, SessionTotal
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import AgentProtocol, Sent, as_sent
+from agentrq_worker.providers.protocol import AgentProtocol, Sent
 from agentrq_worker.session.approvals import ApprovalFlow
 from agentrq_worker.session.confirmations import Confirmations
 from agentrq_worker.session.effects import EndRunner, Output
@@ -193,7 +193,7 @@ class Lifecycle:
 
     def interrupt(self) -> Sent:
         """End the turn under way: what to write, what is open withdrawn. Raises `CommandRefused`."""
-        sent = as_sent(self.agent.interrupt())
+        sent = self.agent.interrupt()
         return sent._replace(data=sent.data + self._withdraw("client"))
 
     def _withdraw(self, by: str) -> bytes:
