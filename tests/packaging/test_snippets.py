@@ -174,3 +174,16 @@ def test_the_images_of_pages_begin_from_the_projects() -> None:
         words = [shlex.split(line) for line in block.text.replace("\\\n", " ").splitlines()]
         assert words[0] == ["FROM", "agentrq-worker"]
         assert {line[0] for line in words} <= {"FROM", "USER", "RUN", "COPY", "ENV"}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
+def test_javascript_can_be_read(tmp_path: Path) -> None:
+    scripts = [block.text for block in of_language("js")]
+    for block in of_language("html"):
+        scripts += re.findall(r"<script>(.*?)</script>", block.text, re.DOTALL)
+    assert len(scripts) >= 3
+    for number, text in enumerate(scripts):
+        (tmp_path / f"{number}.mjs").write_text(text)
+        check = ["node", "--check", f"{number}.mjs"]
+        done = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        assert done.returncode == 0, done.stderr
