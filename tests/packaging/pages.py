@@ -2,7 +2,8 @@
 
 A block whose first line is a comment with nothing but a file's name is that file. ``sh`` blocks, and ``python`` blocks
 that are not files, are run in the order of the page. A comment before a block says how: ``<!-- run: port 8000 -->`` in
-the background, until the port is served; ``<!-- run: worker -->`` in the background, until the worker is ready.
+the background, until the port is served; ``<!-- run: worker -->`` in the background, until the worker is ready;
+``<!-- run: background -->`` in the background.
 """
 
 from __future__ import annotations
@@ -64,6 +65,6 @@ def script(page: list[Block]) -> str:
         else:
             parts.append(f"cat > block{number}.sh << 'END'\nset -eu\nexec env {text}END\n")
             how, _, argument = block.how.partition(" ")
-            wait = f"served {argument}" if how == "port" else f"ready block{number}.log"
+            wait = {"port": f"served {argument}", "worker": f"ready block{number}.log", "background": "alive"}[how]
             parts.append(f"background bash block{number}.sh 2> block{number}.log\n{wait}\n")
     return "".join(parts)

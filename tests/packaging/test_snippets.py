@@ -131,6 +131,14 @@ def of_language(*languages: str) -> list[Block]:
     return [block for path in PAGES for block in blocks(path) if block.language in languages]
 
 
+def test_programs_of_pages_are_run() -> None:
+    for path in PAGES:
+        page = list(blocks(path))
+        run = " ".join(block.text for block in page if block.language in RUN and block.file is None)
+        programs = [block.file for block in page if block.file is not None and block.file.endswith((".py", ".mjs"))]
+        assert [name for name in programs if Path(name).stem not in run] == [], path
+
+
 def test_lines_of_pages_fit_the_screen() -> None:
     pages = [path for path in PAGES if path.name != "CHANGELOG.md"]
     lines = [(path.name, line) for path in pages for line in path.read_text().splitlines()]
