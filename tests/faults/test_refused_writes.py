@@ -16,6 +16,7 @@ from agentrq import (
     AgentClient,
     AgentRQError,
     AsyncAgentClient,
+    CommandRejected,
     RedisOutOfMemory,
     RedisRefused,
     RedisUnavailable,
@@ -23,11 +24,13 @@ from agentrq import (
 )
 from agentrq.client import asyncio_client, sync_client
 from agentrq.client.owner_watch import OwnerWatch, check_absent
-from agentrq.client.redis_requests import Batch, Context, Operation
+from agentrq.client.redis_requests import Batch, Context, Operation, run_script
 from agentrq.client.subscription import Reader
+from agentrq.wire import script_calls
 from agentrq.wire.keys import Keys
 from agentrq.wire.script_calls import ScriptCall
 from tests.faults.restarts import Restartable
+from tests.faults.waiting import a_lane
 
 KEYS = Keys()
 NOWHERE = "redis://:secret@127.0.0.1:1/0"
@@ -152,6 +155,49 @@ def test_a_reader_asks_for_no_prompt() -> None:
     assert request.commands == [("HMGET", KEYS.state("s"), "status", "epoch", "token", "nonce", "stop", "worker")]
 
 
+async def test_a_redis_that_takes_no_writes_refuses_the_check_for_it(server: Restartable) -> None:
+    """While its memory is full, owners renew their leases all the same: that refuses nothing here."""
+    async with AsyncAgentClient.from_url(server.url) as client:
+        check = script_calls.check_writes(KEYS, "s")
+        with redis.Redis.from_url(server.url) as raw:
+            raw.config_set("maxmemory", 1)
+            assert await client.run(run_script(check))
+            raw.config_set("maxmemory", 0)
+            raw.config_set("min-replicas-to-write", 1)
+            with pytest.raises(RedisRefused):
+                await client.run(run_script(check))
+            assert raw.keys() == []
+
+
+async def test_a_quiet_reader_costs_nothing_however_large_the_prompt(
+    client: AsyncAgentClient, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio_client, "CHECK_AGAIN_S", 0.01)
+    session = await client.start("demo", "x" * 8_000_000, metadata={"note": "y" * 300_000})
+    raw.hset(KEYS.state(session.id), mapping={"status": "running", "worker": "w", "token": "t"})
+    raw.set(KEYS.worker("w"), "t")
+    sent_before, checks, enough = raw.info("stats")["total_net_output_bytes"], 0, asyncio.Event()
+    check = OwnerWatch.check
+
+    def counted(watch: OwnerWatch) -> Operation[None]:
+        nonlocal checks
+        checks += 1
+        if checks == 20:
+            enough.set()
+        return check(watch)
+
+    monkeypatch.setattr(OwnerWatch, "check", counted)
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(session.wait())
+        await enough.wait()
+        sent = raw.info("stats")["total_net_output_bytes"] - sent_before
+        await client.session(session.id).stop()
+        raw.delete(KEYS.worker("w"))
+        await session.stop()
+        await reading
+    assert sent < 8_000_000 / 4
+
+
 async def test_a_state_tells_that_its_worker_is_lost(client: AsyncAgentClient, raw: redis.Redis) -> None:
     for sid, token in (("owned", "a"), ("lost", "b"), ("handed-over", ""), ("ended", "b")):
         session = await client.start("demo", "hello", sid)
@@ -221,3 +267,36 @@ async def test_a_reader_is_told_that_its_session_was_removed(
         await client.start("demo", "hello", "s")
     with pytest.raises(SessionNotFound):
         await anext(events)
+
+
+async def test_an_answer_to_no_open_request_is_told(redis_url: str, client: AsyncAgentClient, raw: redis.Redis) -> None:
+    """By the receipt of the session's owner, without being asked to wait for it; an open request's is only sent."""
+    async with a_lane(redis_url) as (lane, _):
+        raw.hset(KEYS.state("s"), "openRequests", '["r1","r2"]')
+        session = client.session("s")
+        assert await session.answer("r2", "allow", command_id="to an open one") == "to an open one"
+
+        async def reject() -> None:
+            entries: list[Any] = []
+            while not entries:
+                await asyncio.sleep(0.01)
+                inbox: Any = raw.xrange(KEYS.inbox("s"))
+                entries = [entry for entry in inbox if b"nonesuch" in entry[1][b"command"]]
+            lane.add_receipt("to none", "answer", "rejected", "no such request is open", entries[0][0])
+            await lane.flush()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reject())
+            with pytest.raises(CommandRejected, match="no such request is open"):
+                await session.answer("nonesuch", "allow", command_id="to none")
+
+
+async def test_an_answer_that_nobody_can_judge_is_sent(client: AsyncAgentClient, raw: redis.Redis) -> None:
+    """There is no owner, or one that does not say which requests are open."""
+    session = await client.start("demo", "hello", "s")
+    raw.hset(KEYS.state("s"), "openRequests", "[]")
+    assert await session.answer("nonesuch", "allow", command_id="without an owner") == "without an owner"
+    raw.hset(KEYS.state("s"), mapping={"worker": "w", "openRequests": "not JSON"})
+    assert await session.answer("nonesuch", "allow", command_id="unreadable") == "unreadable"
+    raw.hdel(KEYS.state("s"), "openRequests")
+    assert await session.answer("nonesuch", "allow", command_id="of an older worker") == "of an older worker"

@@ -6,14 +6,17 @@ caller's rules inside a script too). Tests run whole sessions under these profil
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
+from agentrq.errors import InvalidOption
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys, control_queue
 
 ROLES: Final = ("producer", "worker", "reader", "gateway")
 """``producer`` starts, controls and removes sessions; ``reader`` follows them; ``gateway``, a web backend: both."""
 
+_NAME: Final = re.compile(r"[^\s*?\[\]\\]+")
 _CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
 _SEND: Final = (
     "multi exec evalsha eval script|load script|exists time exists del expire pexpire get hget hgetall hmget hset hdel "
@@ -35,8 +38,12 @@ _WORK: Final = (
 def profile(role: str, *, user: str | None = None, prefix: str = DEFAULT_PREFIX, queue: str = DEFAULT_QUEUE) -> str:
     """One ``ACL SETUSER`` line for a role; ``user`` defaults to ``<prefix>-<role>``.
 
-    The user has no password: nobody can log in as it before one is set (``ACL SETUSER <user> >…``). Raises KeyError.
+    The user has no password: nobody can log in as it before one is set (``ACL SETUSER <user> >…``). Raises KeyError
+    for an unknown role, `InvalidOption` for a name with a character that has a meaning in ACL rules.
     """
+    for name, value in (("user", user), ("prefix", prefix), ("queue", queue)):
+        if value is not None and not _NAME.fullmatch(value):
+            raise InvalidOption(name, f"{value!r} has a character that means something in ACL rules")
     rules = {"producer": _producer, "worker": _worker, "reader": _reader, "gateway": _gateway}[role]
     words = ["ACL SETUSER", user or f"{prefix}-{role}", "reset on", *rules(Keys(prefix), queue)]
     return " ".join(words)

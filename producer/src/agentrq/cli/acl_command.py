@@ -24,9 +24,6 @@ def acl(roles: tuple[str, ...], prefix: str | None, queue: str | None) -> int:
     """
     prefix = prefix or os.environ.get("AGENTRQ_PREFIX") or DEFAULT_PREFIX
     queue = queue or os.environ.get("AGENTRQ_QUEUE") or DEFAULT_QUEUE
-    for name, value in (("--prefix", prefix), ("--queue", queue)):
-        if any(character in value for character in " *?[]\\\t\n"):
-            raise click.UsageError(f"{name}: {value!r} has a character that means something in ACL rules")
     for role in roles or ROLES:
         put(profile(role, prefix=prefix, queue=queue) + "\n")
     return OK

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+
+from agentrq.errors import InvalidOption
 
 DEFAULT_PREFIX = "agentrq"
 DEFAULT_QUEUE = "agentrq"
+_PREFIX = re.compile(r"[^\s{}]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Keys and channels under one prefix. The braces make a session's names share one cluster slot."""
+    """Keys and channels under one prefix. The braces make a session's names share one cluster slot.
+
+    Raises `InvalidOption` for a prefix with blanks or braces.
+    """
 
     prefix: str = DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            raise InvalidOption("prefix", f"Expected a name without blanks and braces, got {self.prefix!r}")
 
     @classmethod
     def from_environment(cls) -> Keys:
