@@ -13,7 +13,7 @@ from agentrq.wire.approval_policy import ASK, InvalidPolicy, read_policy
 from agentrq.wire.call_targets import Directories
 from agentrq.wire.commands import make_options, parse_option
 from agentrq.wire.shell_words import split_words
-from agentrq_worker.providers.answers import AnswerSummary, answers_to, form, summarize_answer
+from agentrq_worker.providers.answers import AnswerSummary, read_answers, read_form, summarize_answer
 from agentrq_worker.providers.protocol import CommandRefused
 from agentrq_worker.session.approval_policy import decide, same_call
 
@@ -185,21 +185,21 @@ def test_what_is_no_answer(answer: object) -> None:
 
 
 def test_questions() -> None:
-    assert answers_to(["a", "b"], {"a": "x"}) == {"a": ["x"], "b": []}
-    assert answers_to(["a", "b"], "allow") == {"a": [], "b": []}
-    assert answers_to(["a", "b"], {"decision": "allow", "answers": {"b": ["y"]}}) == {"a": [], "b": ["y"]}
-    assert answers_to(["a"], "x") == {"a": ["x"]}
-    assert answers_to(["a", "b"], "deny") is None
+    assert read_answers(["a", "b"], {"a": "x"}) == {"a": ["x"], "b": []}
+    assert read_answers(["a", "b"], "allow") == {"a": [], "b": []}
+    assert read_answers(["a", "b"], {"decision": "allow", "answers": {"b": ["y"]}}) == {"a": [], "b": ["y"]}
+    assert read_answers(["a"], "x") == {"a": ["x"]}
+    assert read_answers(["a", "b"], "deny") is None
 
 
 def test_forms() -> None:
     schema = {"properties": {"name": {"type": "string"}}}
     for answer in ("Ann", {"answers": {"0": "Ann"}}, {"name": "Ann"}, {"decision": "allow", "input": {"name": "Ann"}}):
-        assert form(schema, answer) == {"name": "Ann"}
-    assert form(schema, "allow") == {}
-    assert form(schema, "deny") is None
+        assert read_form(schema, answer) == {"name": "Ann"}
+    assert read_form(schema, "allow") == {}
+    assert read_form(schema, "deny") is None
     with pytest.raises(CommandRefused, match="a, b"):
-        form({"properties": {"a": {}, "b": {}}}, "Ann")
+        read_form({"properties": {"a": {}, "b": {}}}, "Ann")
 
 
 def test_same_call() -> None:

@@ -1,4 +1,4 @@
-"""The forms in which people answer an agent's requests, read once for all providers. Pure.
+"""Reads the forms in which people answer an agent's requests, for all providers. Pure.
 
 An approval is answered by ``"allow"`` or ``"deny"``, or by an object: ``decision`` (or ``behavior``) ``allow`` or
 ``deny``, ``message`` (why not), ``input`` (or ``updatedInput``: a changed one), ``always`` (allow the like from now
@@ -23,28 +23,28 @@ class Decision(NamedTuple):
     allow: bool
     message: str = ""
     changed: Any = None
-    """The input to use in place of the agent's; None for as it is."""
+    """The input to use instead of the agent's own; None to keep it."""
     always: bool = False
     interrupt: bool = False
     choice: Any = None
-    """One of the request's suggestions; None where none was named."""
+    """The suggestion of the request that was chosen; None if there was none."""
 
 
-def decision(answer: Any) -> Decision:
-    """Read an answer to an approval request. Raises `CommandRefused` for what is none."""
+def read_decision(answer: Any) -> Decision:
+    """Reads an answer to an approval request. Raises `CommandRefused` for any other answer."""
     found = mapping(answer)
-    said = answer if isinstance(answer, str) else found.get("decision", found.get("behavior"))
+    word = answer if isinstance(answer, str) else found.get("decision", found.get("behavior"))
     choice = found.get("suggestion")
-    if said is None and choice is not None:
-        said = "allow"
-    if said not in ("allow", "deny"):
+    if word is None and choice is not None:
+        word = "allow"
+    if word not in ("allow", "deny"):
         raise CommandRefused('an approval is answered by "allow" or "deny", or an object with a decision')
     message = found.get("message")
     changed = changed_input(answer)
     return Decision(
-        allow=said == "allow",
+        allow=word == "allow",
         message=message if isinstance(message, str) else "",
-        changed=changed if said == "allow" else None,
+        changed=changed if word == "allow" else None,
         always=found.get("always") is True,
         interrupt=found.get("interrupt") is True,
         choice=choice,
@@ -57,21 +57,21 @@ def changed_input(answer: Any) -> Any:
     return found.get("input", found.get("updatedInput"))
 
 
-def decided(answer: Any) -> Decision | None:
-    """The decision that an answer is; None for the answers to a question. Raises `CommandRefused` for anything else."""
+def find_decision(answer: Any) -> Decision | None:
+    """Reads a decision; None if ``answer`` answers a question. Raises `CommandRefused` for anything else."""
     if answer in ("allow", "deny") or any(name in mapping(answer) for name in _DECIDES):
-        return decision(answer)
+        return read_decision(answer)
     if not isinstance(answer, str | dict):
         raise CommandRefused("an answer is a text or an object")
     return None
 
 
-def answers_to(ids: list[str], answer: Any) -> dict[str, list[str]] | None:
-    """The answers by question id, those not answered empty; None where it is declined.
+def read_answers(ids: list[str], answer: Any) -> dict[str, list[str]] | None:
+    """Reads the answers by question id, empty where one is missing; None if the questions were declined.
 
-    Raises `CommandRefused` for what answers none of ``ids``.
+    Raises `CommandRefused` for an answer to none of ``ids``.
     """
-    given = decided(answer)
+    given = find_decision(answer)
     if given is not None:
         found = mapping(answer).get("answers", {}) if given.allow else None
     elif isinstance(answer, str):
@@ -85,12 +85,12 @@ def answers_to(ids: list[str], answer: Any) -> dict[str, list[str]] | None:
     return None if found is None else {name: _texts(mapping(found).get(name)) for name in ids}
 
 
-def form(schema: Any, answer: Any) -> dict[str, Any] | None:
-    """The fields of a form of a JSON schema; None where it is declined. One text will do for a form of one field.
+def read_form(schema: Any, answer: Any) -> dict[str, Any] | None:
+    """Reads the fields of a form with a JSON schema; None if it was declined. One text fills a form of one field.
 
-    Raises `CommandRefused` for what fills no form.
+    Raises `CommandRefused` for an answer that fills no field.
     """
-    given = decided(answer)
+    given = find_decision(answer)
     if given is not None and not given.allow:
         return None
     found = given.changed if given is not None else mapping(answer).get("answers", answer)
@@ -106,18 +106,18 @@ def form(schema: Any, answer: Any) -> dict[str, Any] | None:
 
 
 class AnswerSummary(NamedTuple):
-    """What others are told of an answer: ``decision`` allow | deny | answer, and by whom."""
+    """What readers are told of an answer: ``decision`` is allow, deny or answer; ``by`` is who gave it."""
 
     decision: str
     by: str
 
 
 def summarize_answer(answer: Any, by: str = "client") -> AnswerSummary:
-    """The gist of an answer. Raises `CommandRefused` for what is none."""
-    given = decided(answer)
+    """Summarizes an answer. Raises `CommandRefused` for anything that is not one."""
+    given = find_decision(answer)
     named = mapping(answer).get("by")
-    said = "answer" if given is None else "allow" if given.allow else "deny"
-    return AnswerSummary(said, named if isinstance(named, str) and named else by)
+    word = "answer" if given is None else "allow" if given.allow else "deny"
+    return AnswerSummary(word, named if isinstance(named, str) and named else by)
 
 
 def _texts(found: Any) -> list[str]:

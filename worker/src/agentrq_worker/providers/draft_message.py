@@ -1,4 +1,4 @@
-"""A message before it has a place in its session: what the parsers make and the lane writes."""
+"""A message without its place in the session: parsers make it, the event log numbers and publishes it."""
 
 from __future__ import annotations
 

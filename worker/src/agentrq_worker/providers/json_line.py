@@ -177,7 +177,7 @@ def _error(code: str, message: str, line: bytes) -> Unread:
 
 
 def passed(raw: Raw) -> Any:
-    """The one cast of the pass-through: a JSON value in its own bytes stands for the value in a wire struct."""
+    """Passes a JSON value through: its bytes stand for the value in a wire struct (the only such cast)."""
     return cast(Any, raw)
 
 

@@ -1,4 +1,4 @@
-"""Texts and thoughts that come in pieces: each piece live, then the whole once. Pure.
+"""Publishes texts and thoughts that come in pieces: each piece live, then the whole once. Pure.
 
 Owns the pieces of one block and its offsets, and the block under way where pieces have no ids. Does not own what ends
 a block (each parser's matter).

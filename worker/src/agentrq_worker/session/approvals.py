@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from agentrq_worker.providers.answers import changed_input, decision, summarize_answer
+from agentrq_worker.providers.answers import changed_input, read_decision, summarize_answer
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused
 from agentrq_worker.session.effects import Output, WriteLog
@@ -89,7 +89,7 @@ class ApprovalFlow:
         said, by = summarize_answer(answer)
         if carried is not None:
             if carried.name:
-                decision(answer)
+                read_decision(answer)
             self.requests.keep_answer(request_id, answer, by)
             self.set_fields()
         self._output.receipt(waiting, "applied")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from agentrq.wire.messages import ApprovalRequest, Question
 from agentrq_worker.providers.acp.tool_calls import Call
 from agentrq_worker.providers.acp.wire import Params
-from agentrq_worker.providers.answers import Decision, decision, form
+from agentrq_worker.providers.answers import Decision, read_decision, read_form
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import list_or_unset, mapping, text, value
 from agentrq_worker.providers.protocol import CommandRefused
@@ -51,9 +51,9 @@ def elicitation(request_id: str, params: Params) -> DraftMessage:
 def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
     """The result that answers a request. Raises `CommandRefused` for an answer that does not fit it."""
     if method == ELICITATION:
-        fields = form(params.requested_schema, answer)
+        fields = read_form(params.requested_schema, answer)
         return {"action": "decline"} if fields is None else {"action": "accept", "content": fields}
-    decided = decision(answer)
+    decided = read_decision(answer)
     if not _unchanged(decided.changed, params):
         raise CommandRefused("an ACP agent does not accept a changed input")
     if decided.interrupt:

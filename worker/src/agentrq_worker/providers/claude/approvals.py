@@ -1,4 +1,4 @@
-"""What Claude Code asks of its host: permissions and questions. Owns their mapping, not the answers."""
+"""Turns Claude Code's requests to its host into approval requests and questions. Pure; does not own the answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _QUESTION_TOOL = "AskUserQuestion"
 
 
 def request_message(event: ControlRequestLine) -> DraftMessage | None:
-    """The `approval_request` or `question` of a control request; None for a request that is neither."""
+    """The `approval_request` or `question` of a control request; None for any other request."""
     request = event.request
     questions: list[dict[str, Any]] | None = None
     if request.subtype == "can_use_tool":
@@ -44,7 +44,7 @@ def _approval(request_id: str, request: ControlRequest) -> ApprovalRequest:
 
 
 def questions_of(request: ControlRequest) -> list[dict[str, Any]] | None:
-    """The tool's questions, with what the contract asks of each; they have no ids, so their places are."""
+    """The questions of the question tool with the members of the contract; a question's id is its place."""
     found = members(request.input).get("questions")
     if not isinstance(found, list) or not found:
         return None

@@ -10,7 +10,7 @@ from typing import Any, Final
 from agentrq_worker.providers.json_line import mapping, text
 
 SUBTYPES: Final = frozenset({"background_tasks_changed", "task_started", "task_updated", "task_notification"})
-"""The subtypes of `system` that tell of them."""
+"""The subtypes of `system` lines about background tasks."""
 _RUNS: Final = frozenset({"", "pending", "running", "paused"})
 
 
@@ -23,11 +23,11 @@ class BackgroundTasks:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What people know each task by, oldest first."""
+        """A short text for each task that runs, oldest first."""
         return tuple(self._labels.values())
 
     def read(self, subtype: str, found: dict[str, Any]) -> None:
-        """One `system` line of `SUBTYPES`."""
+        """Reads one `system` line of `SUBTYPES`."""
         if subtype == "background_tasks_changed":
             tasks = found.get("tasks")
             self._labels = {

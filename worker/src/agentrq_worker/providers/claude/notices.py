@@ -1,4 +1,4 @@
-"""What Claude Code reports of itself, in a short human text each. Owns the wording, and nothing else."""
+"""Puts Claude Code's reports about itself into short texts. Owns the wording only."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _MAIN_MEMBERS = (
     "error_code",
     "value",
 )
-"""The members that carry what a notice is about, the most telling first."""
+"""The members that say what a notice is about, the most informative first."""
 
 _SECONDS_END = 1e11  # a later time in seconds would be past the year 5000: it is in milliseconds already
 
 
 def notice(subtype: str, found: dict[str, Any]) -> str | UnsetType:
-    """The text of one notice; absent when its object says nothing in words."""
+    """The text of one notice; absent if its object has none."""
     wording = _WORDINGS.get(subtype)
-    said = wording(found) if wording is not None else ""
-    if said:
-        return said
+    words = wording(found) if wording is not None else ""
+    if words:
+        return words
     for member in _MAIN_MEMBERS:
-        if said := text(found.get(member)):
-            return said
+        if words := text(found.get(member)):
+            return words
     return UNSET
 
 
@@ -54,9 +54,9 @@ def _retry(found: dict[str, Any]) -> str:
 
 
 def _status(found: dict[str, Any]) -> str:
-    said = text(found.get("status")) or text(found.get("compact_error"))
-    if said:
-        return said
+    words = text(found.get("status")) or text(found.get("compact_error"))
+    if words:
+        return words
     result = text(found.get("compact_result"))
     return f"compaction: {result}" if result else ""
 

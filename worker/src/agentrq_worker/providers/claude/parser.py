@@ -1,4 +1,4 @@
-"""Claude Code's `--output-format stream-json` (CLI 2.1) as typed messages.
+"""Reads Claude Code's `--output-format stream-json` (CLI 2.1) as typed messages.
 
 Owns the mapping of its output lines; their shapes are those of `@anthropic-ai/claude-agent-sdk` 0.3.330 and of the
 recordings in tests/transcripts. Does not own what is written to its stdin, nor the wording of notices
@@ -71,7 +71,7 @@ class ClaudeParser(OutputParser):
         self._speakers: dict[str | None, StreamBlocks] = {}
         self._requests = SpanIds(epoch)
         self.open_requests: dict[str, ControlRequestLine] = {}
-        """What the CLI waits for an answer to, by the id that clients see."""
+        """The CLI's requests that wait for an answer, by the id that clients see."""
         self._tasks = BackgroundTasks()
         self.turns_begun = 0
         """How often the CLI said that a turn begins."""
@@ -208,7 +208,7 @@ class ClaudeParser(OutputParser):
         return [DraftMessage("status", StatusReport(subtype=subtype, message=message))]
 
     def _init(self, event: SystemLine) -> list[DraftMessage]:
-        """The first, and that of another conversation, is published; a later one only if it changes something."""
+        """Publishes the first `init` of a conversation; a later one only if model or permission mode changed."""
         self.turns_begun += 1
         session = json_line.text(event.session_id)
         setting = (event.model, event.permissionMode)
@@ -346,14 +346,14 @@ class ClaudeParser(OutputParser):
 
 
 def _counts_this_turn_only(event: ResultLine) -> bool:
-    """Whether the tokens that ``total_cost_usd`` is the price of are those of this turn alone."""
+    """Whether ``total_cost_usd`` is the price of this turn's tokens only."""
     used = json_line.mapping(event.modelUsage).values()
     spent = sum(json_line.whole(json_line.mapping(one).get("outputTokens")) for one in used)
     return spent > 0 and spent == json_line.whole(json_line.mapping(event.usage).get("output_tokens"))
 
 
 def _other(block: Block, position: int, parent: str | None, line: bytes) -> DraftMessage:
-    """A block of a type that nobody knows, as it came; or the error of one that lacks what its type needs."""
+    """A block of an unknown type as it came, or the error of a block that lacks a member of its type."""
     if block.type in _KNOWN_BLOCKS:
         return DraftMessage(*json_line.malformed(f"{block.type} block", "a member is missing", line), parent)
     return DraftMessage("unknown", block_as_it_came(line, position), parent)

@@ -1,4 +1,4 @@
-"""Claude Code driven directly: its command line, and what is written to its stdin (`stream-json` both ways). Pure.
+"""Drives Claude Code: its command line and what is written to its stdin (`stream-json` both ways). Pure.
 
 Owns the flags, the prompts, the control requests and when they take effect. Does not own what its output means
 (claude/parser.py) nor the shapes of answers (claude/answers.py). Sources: `claude --help` and behaviour of CLI 2.1.330,
@@ -52,11 +52,11 @@ FLAGS: Final = (
 )
 BYPASS: Final = "bypassPermissions"
 _ASKING: Final = frozenset({"default", "manual", "plan", "dontAsk"})
-"""The permission modes that allow nothing of themselves which a policy could deny."""
+"""The permission modes in which the CLI asks for everything that a policy could deny."""
 
 _WORK: Final = frozenset({"text", "thinking", "text_delta", "thinking_delta", "tool_call"})
 _PLAIN: Final = _WORK | {"tool_result"}
-"""Types that mean nothing more to a turn that is known to be under way."""
+"""Types that change nothing once the turn's work has begun."""
 
 
 class _Answer(msgspec.Struct):
@@ -78,7 +78,7 @@ class ClaudeProtocol(AgentProtocol):
     """One conversation with one `claude` process."""
 
     def __init__(self, options: Options, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
-        """With ``options.approvals``, whoever's, the agent asks for what it would else be allowed at once."""
+        """With ``options.approvals``, of start or worker, the agent asks for what it could otherwise just do."""
         self._options = options
         self._parser = ClaudeParser(total, epoch)
         self._asks = options.approvals is not None
@@ -88,14 +88,14 @@ class ClaudeProtocol(AgentProtocol):
         self._in_turn = False  # a prompt was handed over, or the agent began a turn of its own
         self._working = False  # the turn's work has begun: an interrupt takes effect
         self._interrupt_due = False
-        self._heard = False  # the agent has said something
+        self._heard = False  # the agent has events something
         self._initialize = ""  # the request of the handshake
         self._unconfirmed: set[str] = set()
         self._background: tuple[str, ...] = ()
         self._turns_begun = 0
 
     def command(self, program: list[str], options: Options) -> list[str]:
-        """The program with the flags of the options."""
+        """The argument vector: the program and a flag for each option."""
         mode = options.permission_mode or BYPASS
         if self._asks and mode not in _ASKING:
             mode = "default"
@@ -124,43 +124,43 @@ class ClaudeProtocol(AgentProtocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the agent has said anything: the answer to the handshake comes first."""
+        """Whether the agent has events anything: the answer to the handshake comes first."""
         return self._heard
 
     def prompt(self, text: str) -> bytes:
-        """The user's message."""
+        """The line of the user's message."""
         self._prompted = self._in_turn = True
         self._working = False
         return _user(text)
 
     def steer(self, text: str) -> bytes:
-        """The user's message, for the running turn's next request to the model."""
+        """The line of a user's message that joins the running turn at its next request to the model."""
         return _user(text, priority="next")
 
     def interrupt(self) -> Sent:
-        """The control request; sent once more when the turn begins, should it not have yet."""
+        """Interrupts the turn; the request is sent again when the turn begins, if it has not yet."""
         self._interrupt_due = self._in_turn and not self._working
         return self._confirmed("interrupt")
 
     def set_model(self, model: str) -> Sent:
-        """The control request: for the next requests to the model."""
+        """Changes the model of the next requests."""
         return self._confirmed("set_model", model=model)
 
     def set_permission_mode(self, mode: str) -> Sent:
-        """The control request. Raises `CommandRefused` for a mode that would pass a policy by."""
+        """Changes the permission mode. Raises `CommandRefused` for a mode that would bypass a policy."""
         if self._asks and mode not in _ASKING:
             raise CommandRefused(f"a policy decides on approvals: use one of {', '.join(sorted(_ASKING))}")
         return self._confirmed("set_permission_mode", mode=mode)
 
     def answer(self, request_id: str, answer: Any) -> bytes:
-        """The control response. Raises `CommandRefused` if it does not fit or the request is closed."""
+        """Answers an open request. Raises `CommandRefused` if the answer does not fit or the request is closed."""
         asked = self._parser.open_requests.get(request_id)
         if asked is None:
             raise CommandRefused("no such request is open")
         return self._respond(request_id, asked, answers.reply(asked.request, answer))
 
     def withdraw(self, request_id: str) -> bytes:
-        """The control response that nobody will answer; empty if the request is closed."""
+        """As `AgentProtocol.withdraw`."""
         asked = self._parser.open_requests.get(request_id)
         return b"" if asked is None else self._respond(request_id, asked, answers.cancelled(asked.request))
 
@@ -170,11 +170,11 @@ class ClaudeProtocol(AgentProtocol):
         return _line({"type": "control_response", "response": response})
 
     def stop(self) -> bytes:
-        """Ends turn, tools and background tasks within a tenth of a second; an older CLI only knows the first."""
+        """Ends turn, tools and background tasks within 0.1 s. An older CLI supports only the interrupt."""
         return self._control("interrupt") + self._control("end_session")
 
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
-        """What one line means."""
+        """As `AgentProtocol.receive`."""
         try:
             drafts = self._parser.read(line)
         except LineInPieces as found:
@@ -189,37 +189,37 @@ class ClaudeProtocol(AgentProtocol):
 
     def _take(self, drafts: list[DraftMessage], line: bytes) -> Sequence[ProtocolEvent]:
         """The messages of a line, and what else it means."""
-        said: list[ProtocolEvent] = []
+        events: list[ProtocolEvent] = []
         if not self._heard:
             self._heard = True
-            said.append(Ready())
+            events.append(Ready())
         if self._parser.turns_begun != self._turns_begun:
             self._turns_begun = self._parser.turns_begun
             if not self._in_turn and self._prompted:
                 self._in_turn, self._working = True, False
-                said.append(TurnStarted())
+                events.append(TurnStarted())
         if not drafts:
-            return [*said, *self._response(line)] if b'"control_response"' in line else said
+            return [*events, *self._response(line)] if b'"control_response"' in line else events
         for draft in drafts:
-            self._note(draft, said)
-            said.append(draft)
+            self._note(draft, events)
+            events.append(draft)
             if isinstance(draft.content, Cost):
                 self._in_turn = self._working = self._interrupt_due = False
                 if draft.content.is_error and not self._started:
-                    said.append(Ended(_why(draft.content)))
+                    events.append(Ended(_why(draft.content)))
             elif draft.type == "unknown" and b'"control_request"' in line:
-                said += self._decline(line)
+                events += self._decline(line)
         if self._parser.background != self._background:
             self._background = self._parser.background
-            said.append(Background(self._background))
-        return said
+            events.append(Background(self._background))
+        return events
 
     def close(self, reason: str) -> list[DraftMessage]:
-        """What is left to say when the runner is gone: abandoned texts, results for the calls that will get none."""
+        """As `AgentProtocol.close`."""
         return self._parser.close(reason)
 
-    def _note(self, draft: DraftMessage, said: list[ProtocolEvent]) -> None:
-        """What a draft tells of the turn: that it begins, that its work has begun."""
+    def _note(self, draft: DraftMessage, events: list[ProtocolEvent]) -> None:
+        """Notes what a message shows of the turn: that its work has begun."""
         content = draft.content
         if isinstance(content, Init):
             self._started = True
@@ -228,15 +228,15 @@ class ClaudeProtocol(AgentProtocol):
         if not self._in_turn:
             return
         if asks or requesting:
-            said.append(Alive())
+            events.append(Alive())
         if not self._working and (asks or requesting or draft.type in _WORK):
             self._working = True
             if self._interrupt_due:
                 self._interrupt_due = False
-                said.append(Write(self._control("interrupt")))
+                events.append(Write(self._control("interrupt")))
 
     def _response(self, line: bytes) -> list[ProtocolEvent]:
-        """What an answer to one of our own requests means."""
+        """The events of a response to one of our requests."""
         try:
             found = _response(line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -256,7 +256,7 @@ class ClaudeProtocol(AgentProtocol):
         return [Log(f"{request_id}: {error}")]
 
     def _decline(self, line: bytes) -> list[ProtocolEvent]:
-        """A request that nobody here can answer must not block the CLI."""
+        """Refuses a request of an unknown kind, on which the CLI would wait."""
         try:
             request_id = _question(line).request_id
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -281,7 +281,7 @@ class ClaudeProtocol(AgentProtocol):
 
 
 def _flag(name: str, value: str) -> list[str]:
-    """A value that begins with a dash must not become a flag of its own."""
+    """A flag with its value; a value that begins with a dash cannot become a flag."""
     return [f"--{name}={value}"] if value.startswith("-") else [f"--{name}", value]
 
 
@@ -295,7 +295,7 @@ def _line(members: dict[str, Any]) -> bytes:
 
 
 def _why(cost: Cost) -> str:
-    """The first words of a result that is an error."""
+    """The error of a failed result."""
     errors = cost.errors if isinstance(cost.errors, list) else []
     found = errors[0] if errors else cost.result
     return found if isinstance(found, str) else "Claude Code could not be started"

@@ -1,4 +1,4 @@
-"""One speaker in Claude Code's output: the main agent, or one sub-agent.
+"""Follows the blocks of one speaker in Claude Code's output: the main agent, or one sub-agent.
 
 Owns the link of a whole block to the live pieces it came in, the blocks whose whole has not come, and the repeats of a
 block within its message.
@@ -46,7 +46,7 @@ class StreamBlocks:
         return UNSET if message != self.streamed else self._whole_block(message, position, count)
 
     def end_turn(self, parent: str | None) -> list[DraftMessage]:
-        """A message's id means nothing beyond its turn. Returns what `abandon` does."""
+        """The turn is over: message ids may be used again. Returns what `abandon` does."""
         self._message = None
         self._said.clear()
         return self.abandon(parent)

@@ -1,4 +1,4 @@
-"""What `codex app-server` asks of its client: approvals and questions, and the shapes of their answers. Pure.
+"""Turns the requests of `codex app-server` into approval requests and questions, and answers into results. Pure.
 
 Owns both mappings. Sources: codex-rs/app-server-protocol, `protocol/v2` (item.rs, permissions.rs, mcp.rs).
 """
@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from agentrq.wire.messages import ApprovalRequest, Question
-from agentrq_worker.providers.answers import Decision, answers_to, decision, form
+from agentrq_worker.providers.answers import Decision, read_answers, read_decision, read_form
 from agentrq_worker.providers.codex.app_wire import Params
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import list_or_unset, mapping, optional, text, value
@@ -22,7 +22,7 @@ PERMISSIONS: Final = "item/permissions/requestApproval"
 INPUT: Final = "item/tool/requestUserInput"
 ELICITATION: Final = "mcpServer/elicitation/request"
 METHODS: Final = (COMMAND, CHANGE, PERMISSIONS, INPUT, ELICITATION)
-"""The requests that are put to somebody; all others are answered with an error."""
+"""The requests that clients are asked; all others are answered with an error."""
 
 _NAMES: Final = {COMMAND: "command_execution", CHANGE: "file_change", PERMISSIONS: "permissions"}
 
@@ -44,7 +44,7 @@ def asked(method: str, request_id: str, params: Params, changes: Raw | None) -> 
 
 
 def _given(method: str, params: Params, changes: Raw | None) -> dict[str, Any]:
-    """The input as plain values: policies look into it."""
+    """The input as plain values, which policies can read."""
     if method == ELICITATION:
         return mapping(mapping(params.meta).get("tool_params"))
     if method == COMMAND:
@@ -82,13 +82,13 @@ def reply(method: str, params: Params, answer: Any) -> dict[str, Any]:
     """The result that answers a request. Raises `CommandRefused` for an answer that does not fit it."""
     if method == INPUT:
         ids = [question["id"] for question in _questions(params.questions)]
-        answers = answers_to(ids, answer) or {name: [] for name in ids}  # it cannot be declined
+        answers = read_answers(ids, answer) or {name: [] for name in ids}  # it cannot be declined
         return {"answers": {name: {"answers": said} for name, said in answers.items()}}
     call = _mcp_call(params) if method == ELICITATION else None
     if method == ELICITATION and call is None:
-        fields = form(params.requested_schema, answer)
+        fields = read_form(params.requested_schema, answer)
         return {"action": "accept" if fields is not None else "decline", "content": fields}
-    decided = decision(answer)
+    decided = read_decision(answer)
     if decided.changed not in (None, _given(method, params, None)):
         raise CommandRefused("this agent does not support changing the input of a call")
     if call is not None:
@@ -113,7 +113,7 @@ def _decision(params: Params, decided: Decision) -> Any:
     if decided.choice is not None:
         offered = value(params.available_decisions)
         if decided.choice not in (offered if isinstance(offered, list) else []):
-            raise CommandRefused("the suggestion is none of those offered")
+            raise CommandRefused("the request does not offer this suggestion")
         return decided.choice
     if not decided.allow:
         return "cancel" if decided.interrupt else "decline"

@@ -23,12 +23,12 @@ NAMES: Final = {
     "imageView": "image_view",
     "imageGeneration": "image_generation",
 }
-"""The items that are calls of tools, and the names of those whose item does not name its tool."""
+"""The items that are tool calls, and the tool's name where the item has none."""
 
 NOTED: Final = frozenset({"hookPrompt", "sleep", "subAgentActivity", "enteredReviewMode", "exitedReviewMode", "plan"})
 """The items that become a `status`."""
 KNOWN: Final = NOTED | {"agentMessage", "reasoning", "contextCompaction", "userMessage", "functionCallOutput"}
-"""The items that are no calls; the last two say what is said otherwise."""
+"""The items that are not calls; the last two repeat what other lines say."""
 
 _BAD_STATUSES: Final = frozenset({"failed", "declined"})
 

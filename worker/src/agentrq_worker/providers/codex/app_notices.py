@@ -1,4 +1,4 @@
-"""What `codex app-server` reports of itself, in a short text each. Owns the wording, and nothing else. Pure."""
+"""Puts the reports of `codex app-server` about itself into short texts. Owns the wording only. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SILENT: Final = frozenset(
         "account/updated",
     }
 )
-"""The methods that say nothing that is not said otherwise."""
+"""The methods that repeat what other lines say."""
 
 LIMITS: Final = frozenset({"usageLimitExceeded", "rateLimitExceeded"})
 """The errors that are a rate limit."""
@@ -65,16 +65,16 @@ LIMITS: Final = frozenset({"usageLimitExceeded", "rateLimitExceeded"})
 
 def notice(params: Params) -> str:
     """The text of one notice; empty when it has no words."""
-    said = text(params.message) or text(params.summary) or text(params.name)
-    if not said and text(params.to_model):
-        said = f"{text(params.from_model)} → {text(params.to_model)}"
+    words = text(params.message) or text(params.summary) or text(params.name)
+    if not words and text(params.to_model):
+        words = f"{text(params.from_model)} → {text(params.to_model)}"
     run = mapping(params.run)
     if run:
-        said = ": ".join(
+        words = ": ".join(
             filter(None, (text(run.get("eventName")), text(run.get("statusMessage")), text(run.get("status"))))
         )
     review = mapping(params.review)
-    return said or _status(review.get("status")) or _status(params.status)
+    return words or _status(review.get("status")) or _status(params.status)
 
 
 def _status(status: Any) -> str:
@@ -88,10 +88,10 @@ def plan(steps: Any) -> str:
     """How far a plan has come."""
     entries = [mapping(step) for step in steps] if isinstance(steps, list) else []
     left = [entry for entry in entries if entry.get("status") != "completed"]
-    said = f"{len(entries) - len(left)} of {len(entries)} done"
+    words = f"{len(entries) - len(left)} of {len(entries)} done"
     if left:
-        said += f"; next: {text(left[0].get('step')) or text(left[0].get('content'))}"
-    return said
+        words += f"; next: {text(left[0].get('step')) or text(left[0].get('content'))}"
+    return words
 
 
 def diff(unified: str) -> str:

@@ -1,4 +1,4 @@
-"""What `codex app-server` says, as typed messages (codex 0.169).
+"""Reads `codex app-server` (codex 0.169) as typed messages.
 
 Owns the meaning of its notifications, requests and results. Does not own what is written to it (app_protocol.py), nor
 shapes (app_wire.py), tool items (app_items.py) and the wording of notices (app_notices.py).
@@ -55,10 +55,10 @@ class CodexAppParser(JsonRpcParser):
         self._working: dict[str, str] = {}  # the sub-agents' threads that work now, and what they are called
         self._blocks: dict[str, Block] = {}
         self._block_ids = SpanIds(epoch)
-        self._said: set[str] = set()  # items of the turn that were said as a whole
-        self._said_lines: set[int] = set()  # hashes of their lines
+        self._whole: set[str] = set()  # items of the turn that have come whole
+        self._whole_lines: set[int] = set()  # hashes of their lines
         self._changes: dict[str, Any] = {}  # the changes of patches that are under way
-        self._last: tuple[str, str] = ("", "")  # plan and rate limits as last said
+        self._last: tuple[str, str] = ("", "")  # plan and rate limits as last published
 
     @property
     def background(self) -> tuple[str, ...]:
@@ -100,7 +100,7 @@ class CodexAppParser(JsonRpcParser):
     # -- turns
 
     def _other(self, params: Params) -> bool:
-        """Whether it is about another thread than the session's own: a sub-agent's."""
+        """Whether a line is about a sub-agent's thread, not the session's own."""
         return isinstance(params.thread_id, str) and self.thread is not None and params.thread_id != self.thread
 
     def _parent(self, params: Params) -> str | None:
@@ -132,7 +132,7 @@ class CodexAppParser(JsonRpcParser):
         return self._end_turn(error, json_line.whole(turn.duration_ms))
 
     def failed_turn(self, error: str) -> list[DraftMessage]:
-        """A turn that could not begin."""
+        """The messages of a turn that could not begin."""
         return [DraftMessage("error", Error(message=error)), *self._end_turn(error, 0)]
 
     def seems_over(self, status: Any) -> str | None:
@@ -149,8 +149,8 @@ class CodexAppParser(JsonRpcParser):
         self.turns_ended += 1
         self._ended_turn, self.turn = self.turn, None
         drafts = self._end_texts() + self._close_calls_of_turn(_UNANSWERED)
-        self._said.clear()
-        self._said_lines.clear()
+        self._whole.clear()
+        self._whole_lines.clear()
         self._changes.clear()
         self._forget_requests()
         spent_in, spent_out = self._usage.take()
@@ -186,7 +186,7 @@ class CodexAppParser(JsonRpcParser):
         if params.item_id is None or params.delta is None:
             return [DraftMessage(*json_line.malformed("delta", "itemId or delta is missing", line))]
         key = params.item_id + suffix
-        if not params.delta or key in self._said:
+        if not params.delta or key in self._whole:
             return []
         block = self._blocks.get(key)
         if block is None:
@@ -212,7 +212,7 @@ class CodexAppParser(JsonRpcParser):
             return [DraftMessage(*json_line.malformed("item/started", "it has no item", line))]
         if item.type in app_items.NAMES:
             return self._tool(item, params, line)
-        self._said -= {item.id or "", f"{item.id}:content"}  # another item by the id of an earlier one
+        self._whole -= {item.id or "", f"{item.id}:content"}  # another item by the id of an earlier one
         return [] if item.type in app_items.KNOWN else [DraftMessage(*json_line.unknown(line))]
 
     def _item_completed(self, params: Params, line: bytes) -> list[DraftMessage]:
@@ -225,11 +225,11 @@ class CodexAppParser(JsonRpcParser):
         if kind not in app_items.KNOWN:
             return [DraftMessage(*json_line.unknown(line))]
         key = item.id or ""
-        if hash(line) in self._said_lines:  # the same line once more
+        if hash(line) in self._whole_lines:  # the same line once more
             return []
         if key:
-            self._said.add(key)
-            self._said_lines.add(hash(line))
+            self._whole.add(key)
+            self._whole_lines.add(hash(line))
         if kind == "agentMessage":
             if not json_line.is_text(item.text):
                 return [DraftMessage(*json_line.malformed("agentMessage item", "its text is missing", line))]
@@ -239,17 +239,17 @@ class CodexAppParser(JsonRpcParser):
         if kind == "contextCompaction":
             return [DraftMessage("compaction", Compaction(trigger="auto"), parent)]
         if kind in app_items.NOTED:
-            said = (
+            words = (
                 json_line.text(json_line.value(item.text)) or json_line.text(item.review) or json_line.text(item.kind)
             )
-            return [DraftMessage("status", StatusReport(subtype=kind or "", message=said or UNSET), parent)]
+            return [DraftMessage("status", StatusReport(subtype=kind or "", message=words or UNSET), parent)]
         return []
 
     def _reasoning(self, item: Item, key: str, parent: str | None) -> list[DraftMessage]:
         drafts = []
         for parts, block_id in ((item.summary, key), (json_line.value(item.content), f"{key}:content")):
             public = self._take_block(block_id)
-            self._said.add(block_id)
+            self._whole.add(block_id)
             words = [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
             if any(words):
                 drafts.append(Block(public, thought=True, parent=parent).whole("\n\n".join(words)))
@@ -288,7 +288,7 @@ class CodexAppParser(JsonRpcParser):
         error = json_line.mapping(params.error)
         message = json_line.text(error.get("message")) or "unknown"
         if params.will_retry is True:
-            # What the model has said so far of this answer is dropped, and asked for again.
+            # Codex drops this half answer of the model and asks for it again.
             return [*self._abandon_texts(), DraftMessage("status", StatusReport(subtype="retry", message=message))]
         code = app_notices.error_code(error.get("codexErrorInfo"))
         drafts = [DraftMessage("error", Error(message=message, code=code or UNSET))]
@@ -297,15 +297,15 @@ class CodexAppParser(JsonRpcParser):
         return drafts
 
     def _plan(self, params: Params, line: bytes) -> list[DraftMessage]:
-        said = app_notices.plan(params.plan)
-        if said == self._last[0]:
+        words = app_notices.plan(params.plan)
+        if words == self._last[0]:
             return []
-        self._last = (said, self._last[1])
-        return [DraftMessage("status", StatusReport(subtype="plan", message=said), self._parent(params))]
+        self._last = (words, self._last[1])
+        return [DraftMessage("status", StatusReport(subtype="plan", message=words), self._parent(params))]
 
     def _diff(self, params: Params, line: bytes) -> list[DraftMessage]:
-        said = app_notices.diff(json_line.text(params.diff))
-        return [DraftMessage("status", StatusReport(subtype="diff", message=said))]
+        words = app_notices.diff(json_line.text(params.diff))
+        return [DraftMessage("status", StatusReport(subtype="diff", message=words))]
 
     def _rate_limits(self, params: Params, line: bytes) -> list[DraftMessage]:
         limit = app_notices.rate_limits(params.rate_limits)

@@ -1,4 +1,4 @@
-"""How `codex app-server` is spoken with: JSON-RPC lines without their ``jsonrpc`` member (codex 0.169). Pure.
+"""Drives `codex app-server` (codex 0.169) over JSON-RPC lines without a ``jsonrpc`` member. Pure.
 
 Owns the handshake, turns, steering, interrupts and answers, as written. What the server says is app_parser.py's.
 """
@@ -87,9 +87,9 @@ class CodexAppProtocol(JsonRpcProtocol):
             params["developerInstructions"] = options.system_prompt
         if options.additional_directories:
             params["config"] = {"sandbox_workspace_write.writable_roots": options.additional_directories}
-        said: list[ProtocolEvent] = [*self.tell_unsupported()]
-        said.append(Write(self._notify("initialized") + self._thread(params)))
-        return said
+        events: list[ProtocolEvent] = [*self.tell_unsupported()]
+        events.append(Write(self._notify("initialized") + self._thread(params)))
+        return events
 
     def _thread(self, params: dict[str, Any]) -> bytes:
         resume = self._options.resume
@@ -125,9 +125,9 @@ class CodexAppProtocol(JsonRpcProtocol):
         if turn is None:
             return []
         early, self._steers = self._steers, []
-        said: list[ProtocolEvent] = [Write(self._steer(text, turn)) for text in early]
+        events: list[ProtocolEvent] = [Write(self._steer(text, turn)) for text in early]
         interrupts, self._early_interrupts = self._early_interrupts, []
-        return said + [Write(self._interrupt(turn, confirmation).data) for confirmation in interrupts]
+        return events + [Write(self._interrupt(turn, confirmation).data) for confirmation in interrupts]
 
     def _turn_failed(self, error: RpcError, changed: dict[str, Any]) -> list[ProtocolEvent]:
         self._in_turn = False
@@ -162,7 +162,7 @@ class CodexAppProtocol(JsonRpcProtocol):
         return self._parser.end_turn(reason)
 
     def steer(self, text: str) -> bytes:
-        """The request that joins a prompt to the running turn."""
+        """Joins a prompt to the running turn."""
         turn = self._parser.turn
         if turn is None:
             self._steers.append(text)
@@ -195,18 +195,18 @@ class CodexAppProtocol(JsonRpcProtocol):
     # -- the rest
 
     def set_model(self, model: str) -> Sent:
-        """Goes with the next turn."""
+        """Changes it with the next turn."""
         self._next_turn["model"] = model
         return Sent(b"")
 
     def set_permission_mode(self, mode: str) -> Sent:
-        """Goes with the next turn."""
+        """Changes it with the next turn."""
         policy, sandbox = self._mode(mode)
         self._next_turn |= {"approvalPolicy": policy, "sandboxPolicy": {"type": _SANDBOXES[sandbox]}}
         return Sent(b"")
 
     def _mode(self, mode: str) -> tuple[str, str]:
-        """A mode's approval policy and sandbox. Raises `CommandRefused` for one that codex does not have."""
+        """A mode's approval policy and sandbox. Raises `CommandRefused` for a mode that codex does not have."""
         if mode not in MODES:
             raise CommandRefused(f"codex has no permission mode {mode!r}; modes are {', '.join(MODES)}")
         # What a policy is to decide has to be asked for.

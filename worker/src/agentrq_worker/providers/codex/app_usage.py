@@ -1,4 +1,4 @@
-"""What a turn of `codex app-server` used, from the running sums that its threads report. Pure.
+"""Counts the tokens of a turn of `codex app-server` from the running sums of its threads. Pure.
 
 Owns the differences: nothing is counted twice, also not over a resume, and nothing that an earlier process counted.
 """

@@ -1,4 +1,4 @@
-"""Codex's two outputs under one parser name: `codex exec --json`, and recordings of `codex app-server`.
+"""Reads both of codex's outputs: `codex exec --json`, and recordings of `codex app-server`.
 
 Owns only the choice, line by line: app-server's lines are JSON-RPC and have no ``type``.
 """

@@ -1,4 +1,4 @@
-"""`codex exec --json` as typed messages.
+"""Reads `codex exec --json` as typed messages.
 
 Owns the mapping of its output lines; their shapes are those of codex-rs/exec (`exec_events.rs`) and of the
 recordings in tests/transcripts. Does not own how codex is started or resumed.
@@ -51,7 +51,7 @@ class CodexExecParser(OutputParser):
 
     def __init__(self, total: SessionTotal = NO_TURNS, epoch: int = 1) -> None:
         super().__init__(total, epoch)
-        self._said: set[int] = set()  # items of the batch that are texts, thoughts, warnings
+        self._whole: set[int] = set()  # items of the batch that are texts, thoughts, warnings
         self._todo = ""
         self._thread: Any = None
         # A recovered session resumes its thread, whose sum is what the session has had of it so far.
@@ -66,9 +66,9 @@ class CodexExecParser(OutputParser):
         return drafts
 
     def _end_batch(self) -> list[DraftMessage]:
-        """Close what is open; the next items have the ids of these, and must not be taken for them."""
+        """Closes what is open: the next items may have the same ids."""
         drafts = self.close(_UNANSWERED)
-        self._said.clear()
+        self._whole.clear()
         self._todo = ""
         return drafts
 
@@ -99,16 +99,16 @@ class CodexExecParser(OutputParser):
         words = item.message if kind == "error" else item.text
         if not json_line.is_text(words):
             return [DraftMessage(*json_line.malformed(f"{kind} item", "its text is missing", line))]
-        if hash(line) in self._said:  # the same line once more
+        if hash(line) in self._whole:  # the same line once more
             return []
-        self._said.add(hash(line))
-        said = json_line.passed(words)
+        self._whole.add(hash(line))
+        passed = json_line.passed(words)
         if kind == "agent_message":
-            return [DraftMessage("text", Text(text=said))]
+            return [DraftMessage("text", Text(text=passed))]
         if kind == "reasoning":
-            return [DraftMessage("thinking", Thinking(text=said))]
+            return [DraftMessage("thinking", Thinking(text=passed))]
         # An error item is a warning ("non-fatal", exec_events.rs); what fails comes as an event of type error.
-        return [DraftMessage("status", StatusReport(subtype="warning" if kind == "error" else "plan", message=said))]
+        return [DraftMessage("status", StatusReport(subtype="warning" if kind == "error" else "plan", message=passed))]
 
     def _tool(self, item: Item, line: bytes, done: bool = False) -> list[DraftMessage]:
         if item.id is None:
@@ -173,11 +173,11 @@ class CodexExecParser(OutputParser):
 
 
 _WHOLE = frozenset({"agent_message", "reasoning", "plan", "error"})
-"""The items that are said as a whole, when they are completed."""
+"""The items that are published whole, when they are completed."""
 
 
 def _name(item: Item) -> str:
-    """The tool's name: the item's type, or the name that agents know a tool of an MCP server by."""
+    """The tool's name: the item's type, or the usual name of an MCP server's tool."""
     if item.type == "mcp_tool_call":
         return f"mcp__{json_line.text(item.server)}__{json_line.text(item.tool)}"
     if item.type == "collab_tool_call":

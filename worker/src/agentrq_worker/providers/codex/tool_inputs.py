@@ -1,4 +1,4 @@
-"""The inputs of calls as both of codex's outputs have them: what `codex exec` and `codex app-server` tell alike.
+"""The inputs of tool calls that `codex exec` and `codex app-server` have in common.
 
 Owns these shapes alone. The lines themselves differ in their members' names (snake and camel case): exec_wire.py and
 app_wire.py.
