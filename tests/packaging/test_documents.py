@@ -10,6 +10,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.registry import parser_names
 from agentrq_worker.session.program_lookup import builtin
+from agentrq_worker.settings import Settings
 from tests.packaging.conftest import ROOT
 
 DOCS = ROOT / "docs"
@@ -52,3 +53,18 @@ def test_the_contract_has_every_name_in_redis() -> None:
     of_a_session = (keys.state, keys.events, keys.inbox, keys.commands, keys.messages_channel, keys.status_channel)
     names = [name("SID") for name in of_a_session] + [keys.sessions, keys.worker("NAME"), keys.wake_channel("NAME")]
     assert [name for name in names if f"`{name}`" not in page("keys-and-channels")] == []
+
+
+def test_every_environment_variable_on_a_page_exists() -> None:
+    sources = [path for room in ("producer/src", "worker/src", "tests") for path in (ROOT / room).rglob("*.py")]
+    known = {f"AGENTRQ_{name.upper()}" for name in Settings.__struct_fields__}
+    known |= {name for path in sources for name in re.findall(r"AGENTRQ_[A-Z_]+[A-Z]", path.read_text())}
+    named = {name for path in DOCS.rglob("*.md") for name in re.findall(r"AGENTRQ_[A-Z_]+[A-Z]", path.read_text())}
+    assert named - known == set()
+
+
+def test_every_metric_on_a_page_exists() -> None:
+    metrics = set(re.findall(r"`(agentrq_\w+)`", page("metrics")))
+    pages = [path.read_text() for path in (DOCS / "how-to").glob("*.md")]
+    named = {name for text in pages for name in re.findall(r"agentrq_[a-z_]+", text)}
+    assert named - metrics == {"agentrq_worker"}  # the package
