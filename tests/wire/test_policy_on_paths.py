@@ -46,6 +46,7 @@ ALSO_ETC = [
     {"input": f"*** Begin Patch\n*** Add File: {ETC}\n+x\n*** End Patch"},
     {"diff": f"--- /srv/shop/a\n+++ {ETC}\n@@\n"},
     {"path": "/srv/shop/a", "patch": f"rename from a\nrename to {ETC}\n"}, {"path": f" {ETC} "},
+    {"path": "%2e%2e/%2E%2E/etc/cron.d/job"},
     {"path": "/srv/shop/a", "permissions": {"fileSystem": {"write": [ETC]}}},
 ]  # fmt: skip
 
@@ -73,7 +74,8 @@ def test_every_path_of_a_call_counts(given: Any) -> None:
         {"path": "src", "pattern": "**/*.py"}, {"path": "src", "output_mode": "content", "head_limit": 5, "-n": True},
         {"source": "./a", "destination": "/srv/shop/b"}, patch({"type": "update", "move_path": None}),
         patch({"type": "add"}),
-        {"path": "a", "data": "hello", "format": "json"}, {"paths": ["a", "b/c"]}, {"uri": "file:///srv/shop/a"},
+        {"path": "a", "data": "hello", "format": "json"}, {"paths": ["a", "b/c"]}, {"path": "a%20b/{slug}/[id].tsx"},
+        {"uri": "file:///srv/shop/a"},
         {"path": "a", "url": "https://host/etc/x"},
         {"path": "/srv/shop/a", "diff": "@@ -1 +1 @@\n-a\n+b"},
     ],
@@ -88,6 +90,7 @@ def test_an_ordinary_call_in_an_allowed_directory_is_allowed(given: Any) -> None
     [
         {}, {"content": "x"}, {"query": "DROP TABLE"}, {"url": "https://evil"}, {"path": ["/srv/shop/a", "$X/b"]},
         {"path": "~bob/a"},
+        {"path": "../../proc/self/cwd/a"}, {"path": "a/{b,/etc/c}"}, {"path": "a", "pattern": "{/etc/*,b}"},
         {"path": "/proc/self/cwd/a"}, {"path": "/dev/fd/3"}, {"path": "vscode://a/b"},
         {"path": [f"a{i}" for i in range(1000)]},
         {"command": "cat /srv/shop/a", "path": "/srv/shop/a"}, {"command": "ls", "cwd": "/srv/shop/x"}, {"to": "bob",

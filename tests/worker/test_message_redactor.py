@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from agentrq.wire.codec import encode
 from agentrq.wire.messages import Cost, Error, Prompt, Text, TextDelta, ThinkingDelta, ToolCall, ToolResult
 from agentrq_worker.process.redact import Redactor
 from agentrq_worker.providers.draft_message import DraftMessage
@@ -68,6 +69,13 @@ def test_text_is_held_back_only_while_it_may_become_a_secret() -> None:
     assert [[content["text"] for content in contents] for contents in said] == [
         ["the shop "], [], [], [], ["shop-9fx "], [], ["[redacted]"], ["!"],
     ]  # fmt: skip
+
+
+def test_half_a_character_in_a_piece_harms_nothing() -> None:
+    redactor = MessageRedactor(Redactor([KEY]))
+    given: Any = Raw(rb'"a \ud83d"')
+    (piece,) = redactor.drafts([DraftMessage("text_delta", TextDelta(given, "b", 0))])
+    assert json.loads(encode(piece.content))["text"].startswith("a ")
 
 
 def test_texts_under_way_do_not_mix() -> None:

@@ -56,6 +56,10 @@ _NAME: Final = re.compile("[^a-z]")
 _VARIABLE: Final = re.compile(r"\$(?:[A-Za-z_{(])")
 _HOME: Final = re.compile(r"(?:~|\$HOME\b|\$\{HOME\})(?=/|$)")
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_FILE_URI: Final = re.compile("file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
+_URI: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+_BRACES: Final = re.compile(r"\{[^{}]*,")
+"""What a tool that knows the globs of a shell makes several paths of."""
 _OF_A_PROCESS: Final = re.compile(r"/+(?:proc|dev/fd|dev/std(?:in|out|err))(?:/|$)")
 
 
@@ -197,7 +201,7 @@ class _Reader:
             return
         self._seen.add((text, base, named))
         likely = named or _looks_like_a_path(text)
-        written, certain = self._readings(text.strip(), base)
+        written, certain = self._readings(text, base)
         leads_to: list[str] = []
         for path in written:
             try:
@@ -211,21 +215,20 @@ class _Reader:
 
     def _readings(self, text: str, base: str) -> tuple[list[str], bool]:
         """The paths that a tool may take this text for, not normalized, and whether there are no others."""
-        if file := re.match("file:(?://(?:localhost)?)?(?=/)", text, re.IGNORECASE):
-            text = _ESCAPES.sub(_decoded, text[file.end() :])
-        elif re.match("[A-Za-z][A-Za-z0-9+.-]*://", text):
-            return [join(base, text)], False
-        certain = not _VARIABLE.search(_HOME.sub("", text, 1)) and not _OF_A_PROCESS.match(text)
-        certain = certain and "\0" not in text and len(text) <= _PATH_MAX
-        found = [join(base, text)]
-        if home := _HOME.match(text):
-            if self._directories.home is None:
+        found: list[str] = []
+        certain = "\0" not in text and len(text) <= _PATH_MAX and not _BRACES.search(text)
+        for spelled in dict.fromkeys((text, text.strip(), _ESCAPES.sub(_decoded, text.strip()))):
+            if file := _FILE_URI.match(spelled):
+                found.append(spelled[file.end() :])
+                continue
+            found.append(join(base, spelled))
+            if home := _HOME.match(spelled):
+                found += [self._directories.home + spelled[home.end() :]] if self._directories.home is not None else []
+                certain = certain and self._directories.home is not None
+            elif spelled.startswith("~") or _URI.match(spelled):
                 certain = False
-            else:
-                found.append(self._directories.home + text[home.end() :])
-        elif text.startswith("~"):
-            certain = False
-        return found, certain
+            certain = certain and not _VARIABLE.search(_HOME.sub("", spelled, 1))
+        return found, certain and not any(_OF_A_PROCESS.match(normpath(path)) for path in found)
 
 
 def _decoded(escapes: re.Match[str]) -> str:

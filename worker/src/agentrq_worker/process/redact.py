@@ -30,7 +30,9 @@ class Redactor:
                     forms.update(_in_base64(part.encode("utf-8", "surrogateescape")))
         self._forms = sorted(forms, key=len, reverse=True)  # a secret within another: the longer first
         self._longest = len(self._forms[0]) if self._forms else 0
-        self._first_bytes = frozenset(form[0] for form in self._forms)
+        self._by_first_byte: dict[int, list[bytes]] = {}
+        for form in self._forms:
+            self._by_first_byte.setdefault(form[0], []).append(form)
         self.count = 0
 
     def __bool__(self) -> bool:
@@ -67,13 +69,15 @@ class Redactor:
         """How many bytes of a text that still grows end before every secret that is not whole yet."""
         cut = len(data)
         for at in range(max(0, cut - self._longest + 1), cut):
-            if data[at] in self._first_bytes and any(
-                len(form) > cut - at and form.startswith(data[at:]) for form in self._forms
-            ):
+            forms = self._by_first_byte.get(data[at], ())
+            if any(len(form) > cut - at and form.startswith(data[at:]) for form in forms):
                 cut = at
                 break
-        while (start := min((self._start_across(form, data, cut) for form in self._forms), default=cut)) < cut:
-            cut = start  # a whole secret that stands across the cut waits as well
+        while cut < len(data):  # a whole secret that stands across the cut waits as well
+            start = min(self._start_across(form, data, cut) for form in self._forms)
+            if start == cut:
+                break
+            cut = start
         return cut
 
     def _start_across(self, form: bytes, data: bytes, cut: int) -> int:

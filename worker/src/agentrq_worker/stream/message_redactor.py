@@ -7,10 +7,10 @@ secret (process/redact.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-import msgspec
 from msgspec import Raw
 
 from agentrq.wire.codec import encode
@@ -69,7 +69,7 @@ class MessageRedactor:
     def _piece(self, delta: TextDelta | ThinkingDelta) -> TextDelta | ThinkingDelta | None:
         """What may be published now of a text under way; None where that is nothing."""
         given: Any = delta.text
-        text: str = msgspec.json.decode(given) if isinstance(given, Raw) else given
+        text: str = json.loads(bytes(given)) if isinstance(given, Raw) else given  # takes half a character, too
         growing = self._growing.get(delta.block_id)
         if growing is None or growing.next_offset != delta.offset:
             if len(self._growing) >= _MOST_TEXTS:
