@@ -16,6 +16,8 @@ import msgspec
 from agentrq.cli import _run
 from agentrq.errors import AgentRQError, InvalidOption
 from agentrq.rq_commands import SERIALIZER
+from agentrq.wire.approval_policy import read_policy
+from agentrq.wire.call_targets import Directories
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload, encode
 from agentrq.wire.commands import make_options
 from agentrq.wire.ids import Cursor, is_session_id
@@ -25,13 +27,16 @@ from agentrq_worker.ownership.command_decoder import LONGEST, Unreadable, read_c
 from agentrq_worker.process import marks
 from agentrq_worker.process.redact import Redactor
 from agentrq_worker.providers.registry import make_protocol, parser_names
+from agentrq_worker.providers.streamed_text import Block
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_payload import read_call
+from agentrq_worker.stream.message_redactor import MessageRedactor
 from tests.worker.test_framing import frame, reference
 from tests.worker.test_golden import RPC
 from tests.worker.test_parser_properties import run as run_parser
 from tests.worker.test_protocol_properties import talk
 
+_DIRECTORIES: Final = Directories("/srv", "/srv/home")
 REFUSED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 """What readers of Redis are ready for (`agentrq.client.subscription`, `agentrq_worker.ownership`)."""
 
@@ -139,6 +144,30 @@ def redaction(data: bytes) -> None:
     assert (clean == data) == (redactor.count == 0)
 
 
+def policy(data: bytes) -> None:
+    """A shell line, or a call's input as JSON: what an allow rule lets through, the same deny rule does not miss."""
+    given: Any = {"command": data.decode("utf-8", "replace")}
+    with contextlib.suppress(*REFUSED):
+        given = msgspec.json.decode(data)
+    for rule in ({"command": "rm *"}, {"path": "/srv/*"}):
+        allows = read_policy({"rules": [rule | {"decision": "allow"}]}).decide("x", given, _DIRECTORIES)
+        denies = read_policy({"default": "allow", "rules": [rule | {"decision": "deny"}]}).decide(
+            "x", given, _DIRECTORIES
+        )
+        assert (allows, denies) != ("allow", "allow")
+
+
+def pieces(data: bytes) -> None:
+    """Zero bytes cut a text into pieces: what live readers put together is the beginning of what is kept."""
+    block, redactor, live = Block("b"), MessageRedactor(Redactor(_SECRETS)), ""
+    texts = [piece.decode("utf-8", "replace") for piece in data.split(b"\0")]
+    whole = Redactor(_SECRETS).text("".join(texts))
+    for piece in texts:
+        for draft in redactor.drafts([block.piece(piece)]):
+            live += msgspec.to_builtins(draft.content)["text"]
+        assert whole.startswith(live)
+
+
 def command_line(data: bytes) -> None:
     """Arguments with a zero byte between them: a documented exit code, no traceback, no password."""
     arguments = [part.decode("utf-8", "surrogateescape") for part in data.split(b"\0")][:8]
@@ -196,5 +225,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "job": job,
     "names": names,
     "redaction": redaction,
+    "policy": policy,
+    "pieces": pieces,
     "command-line": command_line,
 }
