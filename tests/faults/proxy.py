@@ -42,6 +42,10 @@ class Plan:
         self.injected[fault] += 1
         return fault
 
+    def begin(self, rate: float) -> None:
+        """Faults from now on, at this rate."""
+        self._rate = rate
+
     def calm(self) -> None:
         """No more faults."""
         self._rate = 0.0
