@@ -80,6 +80,13 @@ def test_a_cut_turn_of_an_earlier_life_is_remembered() -> None:
     assert talk.end[0] == "error"
 
 
+def test_a_session_is_idle_from_the_answer_on_that_it_waited_for() -> None:
+    talk = Talk(idle_timeout_s=20).begin().say(Alive(), cost()).say(asks()).wait(1000)
+    talk.command("answer", request_id="r1", answer="allow")
+    assert not talk.wait(19).is_over
+    assert talk.wait(1).outcome == Outcome(Status.DONE, Reason.IDLE_TIMEOUT)
+
+
 def test_background_work_keeps_a_session_from_being_idle() -> None:
     talk = Talk(idle_timeout_s=20).begin().say(Alive(), Background(("research",)), cost()).wait(1000)
     assert talk.statuses[-1] == "idle"

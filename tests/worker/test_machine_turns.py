@@ -15,7 +15,7 @@ from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import Alive, Background, Ended, Reply, TurnStarted
 from agentrq_worker.session import inputs
 from agentrq_worker.session_types import InterruptedRequest, Outcome
-from tests.worker.machine_talk import Talk, asks, cost, cut
+from tests.worker.machine_talk import Scripted, Talk, asks, cost, cut
 
 FORM = DraftMessage("question", Question("form", [{"id": "0"}]))
 WITHDRAWN = ("withdrawn", "client")
@@ -333,6 +333,13 @@ def test_background_work_that_is_cut_is_told() -> None:
     talk = Talk().begin().say(Alive(), Background(("research", "sleep 60")), cost()).leave(at_once=True).gone(-15)
     assert talk.of_type("error")[-1]["code"] == "background_ended"
     assert talk.statuses[-1] == "recovering"
+
+
+def test_a_stop_during_the_start_hands_nothing_over() -> None:
+    talk = Talk().feed(inputs.Opened()).feed(inputs.StopRequested()).feed(inputs.RunnerStarted(Scripted(), 7))
+    assert talk.written == []
+    talk.feed(inputs.RunnerGone(-15))
+    assert (talk.of_type("prompt"), talk.end) == ([], ("done", "stopped", None))
 
 
 def test_a_session_that_cannot_be_started_ends_with_the_cause() -> None:

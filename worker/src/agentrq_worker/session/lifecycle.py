@@ -125,6 +125,7 @@ class Lifecycle:
         if status is not self.status:
             check_move(self.status, status)
             self.status = status
+            self.limits.idle_since = self.now
             self.output.status(status)
 
     # -- turns
@@ -223,7 +224,6 @@ class Lifecycle:
             if waiting.command.command == "interrupt":
                 output.receipt(waiting, "applied")
         output.write_after_commit(data)
-        self.limits.idle_since = self.now
         self.limits.seems_over_by = None
         most = self.options.max_turns
         if most is not None and isinstance(total, SessionTotal) and total.num_turns >= most:
@@ -236,7 +236,6 @@ class Lifecycle:
         self.turn.end_as(last)
         self._set_turn_fields()
         self.output.message(DraftMessage("error", error))
-        self.limits.idle_since = self.now
 
     def end_turn_with_session(self, last: str) -> None:
         """The session ends in mid-turn."""

@@ -117,6 +117,8 @@ class SessionMachine:
         self._life.cut_turn(Error("The turn was interrupted: its worker ended", "turn_interrupted"), CUT)
 
     def _runner_started(self, given: inputs.RunnerStarted) -> bool:
+        if self._life.phase is not Phase.OPEN:  # it was stopped meanwhile: nothing is handed over
+            return False
         self._output.set_field("pid", given.pid)
         if given.enforced or self._life.claimed.recovering:  # the last owner may have had another sandbox
             self._output.set_field("enforced", given.enforced)

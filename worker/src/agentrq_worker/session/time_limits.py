@@ -43,6 +43,7 @@ class TimeLimits:
         self.texts_by: float | None = None
         """When a text that came between turns is taken for whole."""
         self.idle_since = now
+        """When the session entered its status, or the last background work ended."""
         self.heard = now
         """When the agent has last said anything."""
 
