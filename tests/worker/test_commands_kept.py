@@ -202,7 +202,7 @@ async def test_a_cut_turn_reaches_back_over_steering_prompts() -> None:
     )  # fmt: skip
     assert found.prompt == "the turn"
     assert [call for call, _ in found.open_calls] == ["t2", "t1"]
-    assert [asked.request_id for asked in found.asked] == ["r1"]
+    assert [asked.request_id for asked in found.requests] == ["r1"]
 
 
 async def test_requests_of_a_turn_cut_earlier_are_still_open() -> None:
@@ -213,7 +213,7 @@ async def test_requests_of_a_turn_cut_earlier_are_still_open() -> None:
     )  # fmt: skip
     assert found.prompt == "second"
     assert found.open_calls == [("t2", None)]
-    assert [asked.request_id for asked in found.asked] == ["r1"]
+    assert [asked.request_id for asked in found.requests] == ["r1"]
 
 
 # -- one inbox, several claims by one worker

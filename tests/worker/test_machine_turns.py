@@ -243,7 +243,7 @@ def test_a_request_whose_worker_is_lost_leaves_its_session_waiting_and_its_answe
 
 def test_it_waits_again_when_its_second_worker_is_lost() -> None:
     asked = InterruptedRequest("old", "Bash", {"command": "ls"})
-    talk = Talk(recovering=True, claimed={"asked": [asked]}).begin()
+    talk = Talk(recovering=True, claimed={"requests": [asked]}).begin()
     assert talk.statuses == ["running", "waiting"]
     assert talk.state["recoveries"] == 0
 
@@ -355,7 +355,8 @@ def test_a_session_that_cannot_be_started_ends_with_the_cause() -> None:
         ({"recoveries": 4}, {}, ("error", "lost", "Its worker was lost 4 times in a row (max_recoveries 3)")),
         ({"recoveries": 2}, {"max_recoveries": 1},
          ("error", "lost", "Its worker was lost 2 times in a row (max_recoveries 1)")),
-        ({"cut": cut()}, {"on_interrupt": "fail"}, ("error", "failed", "Interrupted: its worker was lost in a turn")),
+        ({"interrupted_turn": cut()}, {"on_interrupt": "fail"},
+         ("error", "failed", "Interrupted: its worker was lost in a turn")),
     ],
 )  # fmt: skip
 def test_a_session_that_is_not_to_be_resumed_ends_before_a_runner_starts(

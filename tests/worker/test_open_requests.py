@@ -25,8 +25,8 @@ def ms_ago(seconds: float) -> int:
     return REDIS_MS - int(seconds * 1000)
 
 
-def recovered(*asked: InterruptedRequest, fates: dict[str, str] | None = None, **options: Any) -> Talk:
-    cut = InterruptedTurn("first", [], list(asked), fates or {})
+def recovered(*asked: InterruptedRequest, decisions: dict[str, str] | None = None, **options: Any) -> Talk:
+    cut = InterruptedTurn("first", [], list(asked), decisions or {})
     return Talk(cut=cut, recovering=True, on_interrupt="continue", **options).begin()
 
 
@@ -62,7 +62,7 @@ def test_a_deadline_decides_what_nobody_has_asked_again() -> None:
 
 
 def test_who_won_is_told_after_a_workers_death_too() -> None:
-    talk = recovered(fates={"old": "allow by alice"})
+    talk = recovered(decisions={"old": "allow by alice"})
     late = talk.command("answer", request_id="old", answer="deny")
     assert talk.receipts() == [(late, "rejected", "answered already: allow by alice")]
 
@@ -92,9 +92,9 @@ async def test_an_answer_outlives_a_second_worker() -> None:
     receipt = next(effect for effect in talk.effects if isinstance(effect, PublishReceipt))
     kept = read_stored_answers(receipt.fields["kept"].decode())  # in the same step: an answer that is applied is kept
     found = await read_back(ApprovalRequest("old", "Bash", LS), ApprovalResolved("old", "allow", "alice"), kept=kept)
-    assert [(one.request_id, one.answer, one.by) for one in found.asked] == [("old", changed, "alice")]
-    assert found.fates == {"old": "allow by alice"}
-    next_owner = recovered(*found.asked, fates=found.fates).say(Alive(), asks("new"))
+    assert [(one.request_id, one.answer, one.by) for one in found.requests] == [("old", changed, "alice")]
+    assert found.decisions == {"old": "allow by alice"}
+    next_owner = recovered(*found.requests, decisions=found.decisions).say(Alive(), asks("new"))
     assert next_owner.written[-1].startswith('answer new {"decision": "allow", "input": {"command": "ls -l"}')
     next_owner.say(cost())
     assert next_owner.state["kept"] == b""
@@ -102,7 +102,7 @@ async def test_an_answer_outlives_a_second_worker() -> None:
 
 async def test_a_request_asked_twice_is_read_back_once() -> None:
     found = await read_back(ApprovalRequest("r", "Bash", LS), ApprovalRequest("r", "Bash", LS))
-    assert [one.request_id for one in found.asked] == ["r"]
+    assert [one.request_id for one in found.requests] == ["r"]
 
 
 @pytest.mark.parametrize("kept", ["", "{}"])

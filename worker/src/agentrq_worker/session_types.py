@@ -20,10 +20,10 @@ class Outcome(NamedTuple):
 
 
 class InterruptedRequest(NamedTuple):
-    """An approval request or question of a cut turn: should the resumed agent ask the same again, it is this one.
+    """An approval request or question of an interrupted turn: if the resumed agent asks the same again, it is this one.
 
-    ``name`` is the tool's, empty for a question; ``asked_at`` is in ms since the epoch. ``answer`` is what came for it
-    meanwhile, if anything did; ``by`` who gave it.
+    ``name`` is the tool's, empty for a question; ``asked_at`` is in ms since the epoch, by Redis's clock. ``answer`` is
+    what somebody answered meanwhile, None so far; ``by`` who did.
     """
 
     request_id: str
@@ -35,41 +35,44 @@ class InterruptedRequest(NamedTuple):
 
 
 class InterruptedTurn(NamedTuple):
-    """A turn its owner did not finish: its prompt, the tool calls (id, parent) without a result, what was asked.
+    """A turn that its owner did not finish: its prompt, and the tool calls (id, parent) without a result.
 
-    ``fates`` has what became of the requests that are not open any more, by id: decision and by whom.
+    ``requests`` are those that are open; ``decisions`` says of the others who decided what, by request id.
     """
 
     prompt: str
     open_calls: list[tuple[str, str | None]]
-    asked: list[InterruptedRequest]
-    fates: dict[str, str]
+    requests: list[InterruptedRequest]
+    decisions: dict[str, str]
 
 
 class ClaimedSession(NamedTuple):
-    """What a claim brought: the session as the state has it."""
+    """A session as its new owner has claimed it, from its state and its stream."""
 
     session_id: str
     provider: str
     prompt: str
     options: Options
     recovering: bool
-    """The first prompt was handed to a runner before: this one resumes."""
-    cut: InterruptedTurn | None
+    """An earlier owner has handed over the first prompt: this one resumes."""
+    interrupted_turn: InterruptedTurn | None
+    """The turn of the last owner, if that did not finish it."""
     recoveries: int
     """Owners lost in a row since the last whole turn, or since it was last resumed where no turn was cut."""
     total: SessionTotal
+    """The figures of the turns so far."""
     started_at: int
+    """When it was first started, in ms since the epoch, by Redis's clock."""
     ran_s: float = 0.0
     """Seconds from the first start to this claim, by Redis's clock."""
-    asked: Sequence[InterruptedRequest] = ()
-    """What was asked in a turn that an owner before the last one did not finish, and is not answered yet."""
-    fates: Mapping[str, str] = {}
-    """What became of the other requests of that turn, as in `InterruptedTurn`."""
+    requests: Sequence[InterruptedRequest] = ()
+    """The open requests of a turn that an owner before the last one did not finish."""
+    decisions: Mapping[str, str] = {}
+    """What was decided on the other requests of that turn, as in `InterruptedTurn`."""
     last_turn: str | None = None
     """How the latest turn ended, as in `State`."""
     unreadable: str | None = None
-    """Why it is not known what the start asked for; then it must not run."""
+    """Why the options of the start cannot be known; then the session must not run."""
 
 
 class InboxCommand(NamedTuple):

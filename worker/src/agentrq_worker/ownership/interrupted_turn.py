@@ -67,14 +67,14 @@ async def read_interrupted_turn(
             elif isinstance(content, ToolCall) and content.tool_use_id not in answered:
                 cut.open_calls.append((content.tool_use_id, message.parent_id))
             elif isinstance(content, ApprovalResolved):
-                cut.fates.setdefault(content.request_id, f"{content.decision} by {content.by}")
+                cut.decisions.setdefault(content.request_id, f"{content.decision} by {content.by}")
             elif isinstance(content, ApprovalRequest | Question) and content.request_id not in seen:
                 seen.add(content.request_id)
                 carried = _carried(content, message.timestamp)
                 if stored_answers and content.request_id in stored_answers:
-                    cut.asked.append(carried._replace(**stored_answers[content.request_id]._asdict()))
-                elif content.request_id not in cut.fates:
-                    cut.asked.append(carried)
+                    cut.requests.append(carried._replace(**stored_answers[content.request_id]._asdict()))
+                elif content.request_id not in cut.decisions:
+                    cut.requests.append(carried)
         if not entries:
             break
     return cut

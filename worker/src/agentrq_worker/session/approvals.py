@@ -80,8 +80,8 @@ class ApprovalFlow:
         request_id, answer = command.request_id or "", command.answer
         own_id, carried = self.requests.own_id(request_id), self.requests.carried(request_id)
         if own_id is None and carried is None:
-            fate = self.requests.fate(request_id)
-            raise CommandRefused(f"answered already: {fate}" if fate else "no such request is open")
+            decided = self.requests.decision_on(request_id)
+            raise CommandRefused(f"answered already: {decided}" if decided else "no such request is open")
         changed = changed_input(answer)
         if changed is not None and self.requests.denies(request_id, changed):
             raise CommandRefused("the worker's policy denies the call with this input")

@@ -61,7 +61,9 @@ class Lifecycle:
         self.phase = Phase.OPEN
         self.outcome: Outcome | None = None
         """How the session ends, once that is known; the first outcome stands."""
-        self.turn = Turn(is_open=claimed.cut is not None, last=claimed.last_turn, timeout_s=options.turn_timeout_s)
+        self.turn = Turn(
+            is_open=claimed.interrupted_turn is not None, last=claimed.last_turn, timeout_s=options.turn_timeout_s
+        )
         self.prompts = PromptQueue()
         self.confirmations = Confirmations()
         self.background: tuple[str, ...] = ()
@@ -139,10 +141,10 @@ class Lifecycle:
         if not claimed.recovering:
             output.set_field("prompted", 1)
             self._hand_over(claimed.prompt, claimed.session_id, None)
-        elif claimed.cut is not None and self.options.on_interrupt == "continue":
+        elif claimed.interrupted_turn is not None and self.options.on_interrupt == "continue":
             self.resume_turn()
         else:
-            if claimed.cut is None:  # it was idle or waiting and is again: the loss was not its doing
+            if claimed.interrupted_turn is None:  # it was idle or waiting and is again: the loss was not its doing
                 output.set_field("recoveries", 0)
             self.watch_handshake()
             if self.agent.is_ready:
@@ -151,7 +153,7 @@ class Lifecycle:
     def resume_turn(self) -> None:
         """Have the agent go on with the turn that an earlier owner did not finish."""
         claimed = self.claimed
-        before = claimed.cut.prompt if claimed.cut is not None else ""
+        before = claimed.interrupted_turn.prompt if claimed.interrupted_turn is not None else ""
         text = CONTINUE if self.options.resume is not None else before or claimed.prompt
         self._hand_over(text, f"{claimed.session_id}-continue-{self._epoch}", None)
 

@@ -50,10 +50,10 @@ class SessionMachine:
         redis_ms: int,
     ) -> None:
         """``options``: the start's with the worker's defaults. ``now`` (monotonic) is ``redis_ms`` on Redis's clock."""
-        left: InterruptedTurn | ClaimedSession = claimed.cut or claimed
-        carried = [(request, now - max(0, redis_ms - request.asked_at) / 1000) for request in left.asked]
+        left: InterruptedTurn | ClaimedSession = claimed.interrupted_turn or claimed
+        carried = [(request, now - max(0, redis_ms - request.asked_at) / 1000) for request in left.requests]
         session_policy = read_policy(options.approvals)
-        requests = OpenRequests(worker_policy, session_policy, carried, left.fates)
+        requests = OpenRequests(worker_policy, session_policy, carried, left.decisions)
         self._output = Output()
         limits = TimeLimits(options, handshake_s, claimed.ran_s, now)
         self._life = Lifecycle(claimed, options, epoch, ApprovalFlow(requests, self._output), limits, self._output)
@@ -95,8 +95,8 @@ class SessionMachine:
         if claimed.unreadable is not None:
             life.fail(claimed.unreadable, Reason.REFUSED)
             return False
-        if claimed.cut is not None:
-            self._close_interrupted_turn(claimed.cut)
+        if claimed.interrupted_turn is not None:
+            self._close_interrupted_turn(claimed.interrupted_turn)
             if options.on_interrupt == "fail":
                 life.fail("Interrupted: its worker was lost in a turn")
                 return False
@@ -109,9 +109,9 @@ class SessionMachine:
             life.finish(Outcome(Status.DONE, Reason.MAX_TURNS))  # its worker was lost before it could say so
         return False
 
-    def _close_interrupted_turn(self, cut: InterruptedTurn) -> None:
+    def _close_interrupted_turn(self, turn: InterruptedTurn) -> None:
         """Say that the last owner's turn was cut; no tool call stays without a result."""
-        for call, parent in cut.open_calls:
+        for call, parent in turn.open_calls:
             result = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
             self._output.message(DraftMessage("tool_result", result, parent))
         self._life.cut_turn(Error("The turn was interrupted: its worker ended", "turn_interrupted"), CUT)

@@ -1,7 +1,7 @@
 """What an agent has asked and nobody has answered yet, who decided the rest, and what an interrupted turn left. Pure.
 
-Owns the requests' ids and fates, and what policy and deadlines say of them (session/approval_policy.py). Does not own
-statuses, messages or the agent's language: session/approvals.py tells those. Times are monotonic, in seconds.
+Owns the requests' ids, decisions and deadlines. Does not own what policies say (session/approval_policy.py), nor
+statuses, messages or the agent's language (session/approvals.py). Times are monotonic, in seconds.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class OpenRequests:
         worker: Policy,
         session: Policy,
         carried: Iterable[tuple[InterruptedRequest, float]] = (),
-        fates: Mapping[str, str] | None = None,
+        decisions: Mapping[str, str] | None = None,
     ) -> None:
-        """``carried`` and ``fates`` are what earlier owners left, with since when each request is open."""
+        """``carried`` and ``decisions`` are what earlier owners left, with since when each request is open."""
         self._worker = worker
         self._session = session
         self.directories = NO_DIRECTORIES
@@ -66,7 +66,7 @@ class OpenRequests:
         self._timed = session if session.deadline_s is not None else worker
         self.open: dict[str, _Open] = {}
         """Those that the agent waits for."""
-        self._closed: dict[str, str] = dict(fates or {})
+        self._closed: dict[str, str] = dict(decisions or {})
         self._carried = [_Carried(request, since) for request, since in carried]
 
     @property
@@ -178,13 +178,13 @@ class OpenRequests:
         return [key for key, opened in self.open.items() if opened.tool_use_id == tool_use_id]
 
     def close(self, request_id: str, decision: str, by: str) -> None:
-        """A request has its fate."""
+        """A request is decided or withdrawn."""
         self.open.pop(request_id, None)
         self._closed[request_id] = f"{decision} by {by}"
         if len(self._closed) > REMEMBERED:
             del self._closed[next(iter(self._closed))]
 
-    def fate(self, request_id: str) -> str | None:
+    def decision_on(self, request_id: str) -> str | None:
         """What became of a closed request: decision and by whom."""
         return self._closed.get(request_id)
 
