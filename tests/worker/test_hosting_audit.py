@@ -69,6 +69,17 @@ async def test_a_session_that_nobody_here_remembers_is_released(
     assert await ownership.claim_session(snapshot) is not None  # anybody recovers it
 
 
+async def test_a_session_that_ended_here_is_not_claimed_again(
+    ownership: Ownership, claim: Claim, raw: redis.Redis
+) -> None:
+    ownership.remember_end("s", claim.state["nonce"], SessionEnd(Status.DONE, Reason.STOPPED, ""))
+    raw.hdel(STATE, "token", "worker", "claim")
+    snapshot = await ownership.fetch_session("s")
+    assert snapshot is not None
+    assert await ownership.claim_session(snapshot) is None
+    assert raw.hmget(STATE, "status", "reason") == [b"done", b"stopped"]
+
+
 @pytest.mark.parametrize("how", ["claimed", "claiming", "another's", "ended"])
 async def test_what_is_hosted_or_not_this_workers_is_left_alone(
     ownership: Ownership, claim: Claim, audit: HostingAudit, raw: redis.Redis, how: str

@@ -185,6 +185,9 @@ class Ownership:
     async def _claim(self, snapshot: SessionSnapshot) -> Claim | None:
         state, inner = snapshot.state, snapshot.inner
         sid = state.session_id
+        if (end := self.remembered_end(snapshot)) is not None:  # Redis came back older than that
+            await self.end_session(snapshot, *end)
+            return None
         if inner.stop:
             await self.end_session(snapshot, Status.DONE, Reason.STOPPED, "")
             return None

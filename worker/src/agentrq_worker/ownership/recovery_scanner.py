@@ -267,6 +267,9 @@ class RecoveryScanner:
         token = snapshot.inner.token
         if token and now - self._back < RETURN_S and not self._leases.was_released(token):
             return
+        if (end := self._ownership.remembered_end(snapshot)) is not None:  # Redis came back older than that
+            await self._ownership.end_session(snapshot, *end)
+            return
         if snapshot.inner.stop:
             await self._ownership.end_session(snapshot, Status.DONE, Reason.STOPPED, "")
             return
