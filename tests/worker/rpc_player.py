@@ -1,7 +1,7 @@
-"""Plays a recorded JSON-RPC conversation through its dialect: the recorded agent answers what the dialect writes.
+"""Plays a recorded JSON-RPC conversation through its protocol: the recorded agent answers what the protocol writes.
 
 The recording's own client (``NAME.in.ndjson``) tells what was prompted, interrupted and answered, and when: a line of
-the agent that answers a request is only played once the dialect has made that request.
+the agent that answers a request is only played once the protocol has made that request.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ PROMPTS = ("turn/start", "session/prompt")
 HANDSHAKE = ("initialize", "initialized", "thread/start", "session/new")
 
 
-def dialect_of(recording: Path, **options: Any) -> AgentProtocol:
-    """The dialect that spoke, or could have spoken, with the recorded agent; it asks for permissions."""
-    adapter = "codex" if recording.name.startswith("codexapp") else "acp"
+def protocol_of(recording: Path, **options: Any) -> AgentProtocol:
+    """The protocol that spoke, or could have spoken, with the recorded agent; it asks for permissions."""
+    parser = "codex" if recording.name.startswith("codexapp") else "acp"
     chosen: Options = make_options({"permission_mode": "default", "cwd": "/srv/work"} | options)
-    return make_protocol("jsonrpc", "s1", chosen, adapter, SessionTotal(), 1)
+    return make_protocol("jsonrpc", "s1", chosen, parser, SessionTotal(), 1)
 
 
 class Player:
     """One recording, played to its end by `play`."""
 
     def __init__(self, recording: Path) -> None:
-        self.dialect = dialect_of(recording)
+        self.protocol = protocol_of(recording)
         self.drafts: list[DraftMessage] = []
         self.ended: list[Ended] = []
         self.written: list[dict[str, Any]] = []
@@ -41,7 +41,7 @@ class Player:
         self._commands = [line for line in self.client if line.get("method") not in HANDSHAKE]
 
     def play(self) -> Player:
-        self._write(self.dialect.open())
+        self._write(self.protocol.open())
         self._command()  # the session hands over its first prompt at once
         for line in self._agent:
             found = json.loads(line) if line else {}
@@ -56,7 +56,7 @@ class Player:
                 self._command()
         while self._commands:
             self._command()
-        self.drafts += self.dialect.close("Interrupted: the recording ended")
+        self.drafts += self.protocol.close("Interrupted: the recording ended")
         return self
 
     def _request_ids(self) -> set[Any]:
@@ -68,14 +68,14 @@ class Player:
         if method in PROMPTS:
             params = command["params"]
             (said,) = params.get("input") or params["prompt"]
-            self._write(self.dialect.prompt(said["text"]))
+            self._write(self.protocol.prompt(said["text"]))
         elif method == "turn/interrupt":
-            self._write(self.dialect.interrupt().data)
+            self._write(self.protocol.interrupt().data)
         else:
-            self._write(self.dialect.answer(str(command["id"]), answer_of(command["result"])))
+            self._write(self.protocol.answer(str(command["id"]), answer_of(command["result"])))
 
     def _receive(self, line: bytes) -> None:
-        for said in self.dialect.receive(line):
+        for said in self.protocol.receive(line):
             if isinstance(said, DraftMessage):
                 self.drafts.append(said)
             elif isinstance(said, Write):

@@ -24,7 +24,7 @@ OPTIONS = [
 
 
 class Talk:
-    """A dialect, what it has written and what it has said."""
+    """A protocol, what it has written and its events."""
 
     def __init__(self, epoch: int = 1, total: SessionTotal | None = None, **options: Any) -> None:
         chosen = make_options({"cwd": "/w"} | options)

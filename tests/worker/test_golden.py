@@ -1,6 +1,6 @@
 """The recordings of real agents against the messages that a reader has checked line by line.
 
-When an adapter's output changes on purpose, write the golden files anew and review their difference:
+When a parser's output changes on purpose, write the golden files anew and review their difference:
 
     AGENTRQ_UPDATE_GOLDEN=1 pytest tests/worker/test_golden.py && git diff tests/transcripts/golden
 """
@@ -84,7 +84,7 @@ def test_the_conversation_gives_its_golden_messages(recording: Path) -> None:
 
 
 @pytest.mark.parametrize("recording", RPC, ids=lambda path: path.stem)
-def test_the_dialect_writes_what_the_recorded_client_wrote(recording: Path) -> None:
+def test_the_protocol_writes_what_the_recorded_client_wrote(recording: Path) -> None:
     player = Player(recording).play()
     for ours, theirs in zip(player.written, player.client, strict=True):
         assert ("jsonrpc" in ours) == (provider_of(recording) == "acp")  # codex's own clients leave it out

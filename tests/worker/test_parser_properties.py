@@ -1,4 +1,4 @@
-"""What holds of every adapter for any input: it never raises, never calls a tool twice, and says only what a
+"""What holds of every parser for any input: it never raises, never calls a tool twice, and says only what a
 subscriber can read."""
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from agentrq_worker.providers.protocol import (
     Write,
 )
 from tests.worker.parser_checks import check, contents
-from tests.worker.rpc_player import data_of, dialect_of
+from tests.worker.rpc_player import data_of, protocol_of
 from tests.worker.test_golden import RPC
 
 SETTINGS = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,11 +36,11 @@ LINES = [line for lines in RECORDED.values() for line in lines if line]
 
 def talk(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
     """Feed the lines, give the commands in between, and check all that is written and said."""
-    dialect = dialect_of(recording)
-    written: list[bytes] = [dialect.open(), dialect.prompt("go")]
+    protocol = protocol_of(recording)
+    written: list[bytes] = [protocol.open(), protocol.prompt("go")]
     drafts: list[DraftMessage] = []
     for at, line in enumerate(lines):
-        for said in dialect.receive(line):
+        for said in protocol.receive(line):
             if isinstance(said, DraftMessage):
                 drafts.append(said)
             elif isinstance(said, Write):
@@ -49,10 +49,10 @@ def talk(recording: Any, lines: list[bytes], commands: list[Any]) -> None:
                 assert isinstance(said, Background | Ended | Late | Log | Ready | Reply | TurnSeemsOver | TurnStarted)
         for command in commands[at : at + 1]:
             with contextlib.suppress(CommandRefused):
-                written.append(data_of(command(dialect)))
-    written.append(dialect.stop())
-    written += [dialect.withdraw(found["requestId"]) for found in contents(drafts, "approval_request", "question")]
-    drafts += dialect.close("Interrupted")
+                written.append(data_of(command(protocol)))
+    written.append(protocol.stop())
+    written += [protocol.withdraw(found["requestId"]) for found in contents(drafts, "approval_request", "question")]
+    drafts += protocol.close("Interrupted")
     for data in written:
         assert not data or data.endswith(b"\n")
         assert all(isinstance(json.loads(line), dict) for line in data.splitlines())
@@ -85,15 +85,15 @@ def request_of(line: bytes) -> dict[str, Any] | None:
 COMMANDS = st.lists(
     st.sampled_from(
         [
-            lambda dialect: dialect.prompt("more"),
-            lambda dialect: dialect.steer("more"),
-            lambda dialect: dialect.interrupt(),
-            lambda dialect: dialect.answer("0", "allow"),
-            lambda dialect: dialect.answer("0", "deny"),
-            lambda dialect: dialect.set_model("m"),
-            lambda dialect: dialect.set_permission_mode("plan"),
-            lambda dialect: b"",
-            lambda dialect: b"",
+            lambda protocol: protocol.prompt("more"),
+            lambda protocol: protocol.steer("more"),
+            lambda protocol: protocol.interrupt(),
+            lambda protocol: protocol.answer("0", "allow"),
+            lambda protocol: protocol.answer("0", "deny"),
+            lambda protocol: protocol.set_model("m"),
+            lambda protocol: protocol.set_permission_mode("plan"),
+            lambda protocol: b"",
+            lambda protocol: b"",
         ]
     ),
     max_size=80,

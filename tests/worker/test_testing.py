@@ -41,7 +41,7 @@ class Wrong:
 
 
 @pytest.mark.parametrize("recording", RECORDINGS, ids=lambda path: path.stem)
-def test_our_own_adapters_conform(recording: Path) -> None:
+def test_our_own_parsers_conform(recording: Path) -> None:
     messages = conform(lambda: make_parser(provider_of(recording)), recording, trouble=20)
     golden = (TRANSCRIPTS / "golden" / f"{recording.stem}.messages.ndjson").read_bytes().splitlines()
     if recording in ONE_WAY:
