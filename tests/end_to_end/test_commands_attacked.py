@@ -206,7 +206,8 @@ async def test_the_word_stop_in_an_answer_stops_nothing(client: AsyncAgentClient
     running = await until(session, "running")
     for number in range(2):
         await session.prompt("/echo on", command_id=f"wait {number}")
-    await session.answer("nobody", {"decision": "allow", "input": {"command": "stop"}})
+    with pytest.raises(CommandRejected, match="no such request is open"):
+        await session.answer("nobody", {"decision": "allow", "input": {"command": "stop"}})
     second = start_worker(*FAST, "--name", "second")
     first.process.send_signal(signal.SIGTERM)
     first.wait_log("told to end")
