@@ -154,6 +154,22 @@ def test_a_worker_killed_together_with_its_guardian_is_cleaned_up_after_by_anoth
         assert is_gone(other)
 
 
+def test_a_process_that_forges_its_mark_is_known_by_its_tag() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with marks.tagged(f"{ended.pid}.1.0123:s"):
+        forged = {**os.environ, marks.MARK_VARIABLE: marks.make_mark("s")}  # of a worker that lives: this process
+        left = subprocess.Popen(["sleep", "60"], env=forged, start_new_session=True)
+    descendants.MANAGED.add(left.pid)
+    try:
+        guardian.sweep()
+        assert left.wait(20) == -signal.SIGKILL
+    finally:
+        left.kill()
+        left.wait()
+        descendants.MANAGED.discard(left.pid)
+
+
 def test_a_pid_that_is_used_again_is_another_worker() -> None:
     """The mark of a process that is gone and had this process's pid: its runner ends, who has the pid now does not."""
     predecessor = f"{os.getpid()}.{procfs.starttime(os.getpid()) - 1}.0123:s"

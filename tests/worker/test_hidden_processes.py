@@ -139,6 +139,10 @@ def test_a_process_is_gone_only_if_it_certainly_is(monkeypatch: pytest.MonkeyPat
     assert not procfs.is_gone((me[0], 0))  # its start time was not known: some process has its pid
     assert procfs.is_gone((ended.pid, 0))
     assert not procfs.is_gone((1 << 70, 1))  # not a pid
+    seen = procfs.snapshot()
+    assert procfs.sees_all(seen) or b"hidepid=" in procfs.read_file("/proc/self/mountinfo")
+    del seen[os.getpid()]  # it could not be read for a moment, and is older than others that could
+    assert not procfs.sees_all(seen)
     monkeypatch.setattr(procfs, "read_stat", lambda pid: None)
     assert not procfs.is_gone(me)
     assert procfs.is_gone((ended.pid, 1))

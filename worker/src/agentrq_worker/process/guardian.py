@@ -160,8 +160,10 @@ def _leftovers(known: Signs | None = None) -> list[procfs.Stat]:
         if seen is None:
             seen = marks.parse_mark(marks.read_mark(process.pid)), marks.read_tag(process.pid) >> 32
         mark, tag = signs[process.ident] = seen
-        # Without a mark its environment was cleaned. The tag names its worker too, but only among those that are seen.
-        unowned = tag != 0 and tag not in living and all_seen() if mark is None else procfs.is_gone(mark.worker)
+        # Either sign is enough: the environment may have been cleaned or forged. The tag names its worker only among
+        # those that are seen.
+        unowned = mark is not None and procfs.is_gone(mark.worker)
+        unowned = unowned or (tag != 0 and tag not in living and all_seen())
         return unowned and here != "" and procfs.pid_namespace(process.pid) == here
 
     return descendants.with_relatives(table, is_leftover)

@@ -105,7 +105,10 @@ def sees_all(table: Mapping[int, Stat]) -> bool:
     options = [behind.split()[-1].split(b",") for before, _, behind in mounts if before.split()[4:5] == [b"/proc"]]
     if not options or any(option.startswith(b"hidepid=") and option not in _HIDE_NOTHING for option in options[-1]):
         return False
-    return not any(read_stat(pid) is None and exists(pid) for pid in _listed() if pid not in table)
+    newest = max((stat.starttime for stat in table.values()), default=0)
+    missing = [pid for pid in _listed() if pid not in table]
+    later = [stat.pid for pid in missing if (stat := read_stat(pid)) and stat.starttime >= newest]
+    return not any(exists(pid) for pid in missing if pid not in later)
 
 
 def _nothing(_: Stat) -> None:
