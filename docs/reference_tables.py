@@ -215,6 +215,18 @@ def packages_table() -> str:
     return _table(("package", "holds"), *rows)
 
 
+def modules_table() -> str:
+    """The modules that lie beside the packages, with the first sentence of their docstrings."""
+    rows = []
+    for path in sorted(path for source in SOURCES for path in source.glob("*/[a-z]*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        if not text:
+            raise NoText(f"{path.relative_to(ROOT)} has no docstring")
+        first = re.split(r"(?<=\w[.])\s|\n\n|\.$", text, maxsplit=1)[0].removesuffix(".")
+        rows.append((f"`{path.relative_to(ROOT)}`", f"{_one_line(first)}."))
+    return _table(("module", "is"), *rows)
+
+
 def layers_text(package: str) -> str:
     """The layers of a distribution, from the top, as its import contract has them."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
@@ -234,6 +246,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "commands": commands_text,
     "support": support_table,
     "packages": packages_table,
+    "modules": modules_table,
     "producer-layers": lambda: layers_text("agentrq"),
     "worker-layers": lambda: layers_text("agentrq_worker"),
 }
