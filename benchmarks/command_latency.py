@@ -24,8 +24,8 @@ from agentrq.embedded.server_process import ServerProcess
 RUNNER = Path(__file__).parents[1] / "tests" / "fakes" / "diary_runner.py"
 PROVIDER = """
 [providers.diary]
-dialect = "runner"
-adapter = "claude"
+protocol = "runner"
+parser = "claude"
 command = ["{python}", "-S", "-E", "{runner}"]
 env = {{ DIARY_DIR = "{directory}" }}
 """

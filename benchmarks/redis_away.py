@@ -64,7 +64,7 @@ async def main(away: float, rate: int) -> None:
         (directory / "spool").mkdir()
         (directory / "runner.py").write_text(RUNNER)
         config = directory / "agentrq.toml"
-        config.write_text(f'spool_dir = "{directory}/spool"\n[providers.ticker]\ndialect = "runner"\n'
+        config.write_text(f'spool_dir = "{directory}/spool"\n[providers.ticker]\nprotocol = "runner"\n'
                           f'command = ["{sys.executable}", "{directory}/runner.py"]\n')  # fmt: skip
         server = ServerProcess(directory / "valkey")
         worker = psutil.Popen(

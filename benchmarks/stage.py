@@ -105,7 +105,7 @@ class Stage:
         """A real worker that is ready; its providers are the corpora."""
         config = self.directory / "agentrq.toml"
         config.write_text("".join(
-            f"[providers.{provider}]\nadapter = \"claude\"\ncommand = {json.dumps(native.flood(path))}\n"
+            f"[providers.{provider}]\nparser = \"claude\"\ncommand = {json.dumps(native.flood(path))}\n"
             for provider, path in self.corpora.items()
         ))  # fmt: skip
         arguments = ("--redis", self.url, "--config", str(config), "--name", name, "--log-level", "ERROR", *options)

@@ -14,7 +14,7 @@ from tests.fakes.model_server import ModelServer
 # CLAUDE: as root it refuses to bypass permissions unless it is told that it runs in a sandbox, as it does here.
 SETTINGS = """
 [providers.claude]
-dialect = "claude"
+protocol = "claude"
 command = ["%(claude)s"]
 env = { HOME = "%(home)s", ANTHROPIC_API_KEY = "none", ANTHROPIC_BASE_URL = "%(model)s", IS_SANDBOX = "1", \
 CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1", CLAUDE_CODE_MAX_RETRIES = "2" }

@@ -26,8 +26,8 @@ WAIT: dict[str, Any] = {"wait": True, "timeout": 30}
 AGENTS = ["gemini-acp", "opencode-acp"]
 SETTINGS = """
 [providers.gemini-acp]
-dialect = "jsonrpc"
-adapter = "acp"
+protocol = "jsonrpc"
+parser = "acp"
 command = ["%(gemini)s", "--acp"]
 env = { HOME = "%(home)s", GEMINI_API_KEY = "none", GOOGLE_GEMINI_BASE_URL = "%(model)s", \
 GEMINI_CLI_TRUST_WORKSPACE = "true" }
@@ -35,8 +35,8 @@ public_env = ["GEMINI_API_KEY", "GEMINI_CLI_TRUST_WORKSPACE"]
 options = { model = "gemini-2.5-pro" }
 
 [providers.opencode-acp]
-dialect = "jsonrpc"
-adapter = "acp"
+protocol = "jsonrpc"
+parser = "acp"
 command = ["%(opencode)s", "acp"]
 env = { HOME = "%(home)s" }
 """

@@ -24,7 +24,7 @@ FAST = ("--lease-s", "2", "--beat-s", "0.5")
 WAIT: dict[str, Any] = {"wait": True, "timeout": 30}
 SETTINGS = """
 [providers.codex]
-dialect = "jsonrpc"
+protocol = "jsonrpc"
 command = ["%(codex)s", "app-server", "-c", "model_provider=\\"x\\"", "-c", "analytics.enabled=false", "-c",
   "model_providers.x={name=\\"x\\",base_url=\\"%(model)s/v1\\",wire_api=\\"responses\\",env_key=\\"KEY\\"}"]
 env = { HOME = "%(home)s", KEY = "none" }

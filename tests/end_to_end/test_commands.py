@@ -33,13 +33,13 @@ FAST = ("--lease-s", "2", "--beat-s", "0.5")
 
 @pytest.fixture
 def fake_claude(config: Path, tmp_path: Path) -> None:
-    """A provider ``fake-claude``: a program that speaks Claude's dialect."""
+    """A provider ``fake-claude``: a program that speaks Claude's protocol."""
     program = Path(__file__).parents[1] / "fakes" / "fake_claude.py"
     with config.open("a") as file:
         file.write(f"""
 [providers.fake-claude]
-dialect = "claude"
-adapter = "claude"
+protocol = "claude"
+parser = "claude"
 command = ["{sys.executable}", "-S", "{program}"]
 env = {{ FAKE_CLAUDE_DIR = "{tmp_path}" }}
 """)

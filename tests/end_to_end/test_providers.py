@@ -62,7 +62,7 @@ def acp(config: Path, tmp_path: Path) -> None:
     with config.open("a") as file:
         file.write(f"""
 [providers.echo-acp]
-dialect = "jsonrpc"
+protocol = "jsonrpc"
 command = ["{sys.executable}", "-S", "{FAKES / "fake_acp_agent.py"}"]
 env = {{ FAKE_ACP_HOME = "{tmp_path}" }}
 """)

@@ -42,8 +42,8 @@ def diaries(config: Path, tmp_path: Path) -> Path:
     with config.open("a") as file:
         file.write(f"""
 [providers.diary]
-dialect = "runner"
-adapter = "claude"
+protocol = "runner"
+parser = "claude"
 command = ["{sys.executable}", "-S", "-E", "{program}"]
 env = {{ DIARY_DIR = "{directory}" }}
 """)

@@ -656,3 +656,9 @@ def test_another_request_by_an_open_ones_id_takes_its_place(claude: OutputParser
     drafts = receive_all(claude, first, other)
     assert [draft.type for draft in drafts] == ["approval_request", "approval_resolved", "approval_request"]
     assert [content["requestId"] for content in contents(drafts)] == ["r1", "r1", "r1~2"]
+
+
+def test_a_sub_agents_request_names_its_parent(claude: OutputParser) -> None:
+    ask = control(subtype="can_use_tool", tool_name="Bash", input={}, tool_use_id="b")
+    drafts = receive_all(claude, use("s", name="Task"), use("b", "s"), ask)
+    assert [draft.parent_id for draft in drafts] == [None, "s", "s"]

@@ -22,7 +22,7 @@ from tests.worker.rpc_player import Player
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
 RECORDINGS = sorted(path for path in TRANSCRIPTS.glob("*.ndjson") if not path.name.endswith(".in.ndjson"))
-ADAPTER_OF = {
+PARSER_OF = {
     "claude": "claude",
     "claude197": "claude",
     "codex": "codex",
@@ -37,7 +37,7 @@ UPDATE = os.environ.get("AGENTRQ_UPDATE_GOLDEN") == "1"
 
 
 def provider_of(recording: Path) -> str:
-    return ADAPTER_OF[recording.name.partition("-")[0]]
+    return PARSER_OF[recording.name.partition("-")[0]]
 
 
 def is_rpc(recording: Path) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentrq_worker.settings import InvalidSetting, Settings, load
+from agentrq_worker.settings import InvalidSetting, Provider, Settings, load
 
 
 def test_the_nearer_source_wins(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_an_option_that_is_wrong(name: str, value: str, said: str) -> None:
         ("lease_s =", "Invalid value"),
         ("providers = 1", "providers: expected tables [providers.NAME]"),
         ("[providers.x]\ncommand = []", "providers.x.command: is empty"),
-        ("[providers.x]\nadapter = 3", "providers.x: Expected `str"),
+        ("[providers.x]\nparser = 3", "providers.x: Expected `str"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:
@@ -65,3 +65,20 @@ def test_a_variable_is_named(tmp_path: Path) -> None:
     bad: dict[str, Any] = {"AGENTRQ_LEASE_S": "soon"}
     with pytest.raises(InvalidSetting, match="AGENTRQ_LEASE_S: Expected `float`, got `str`"):
         load(environment=bad)
+
+
+def test_the_former_names_of_a_providers_keys_are_accepted_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "agentrq.toml"
+    config.write_text('[providers.x]\ndialect = "jsonrpc"\nadapter = "acp"\n')
+    assert load(str(config), {}).providers["x"] == Provider(protocol="jsonrpc", parser="acp")
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == f"{config}: providers.x: dialect is now called protocol; adapter is now called parser"
+
+
+def test_a_key_given_by_both_its_names_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "agentrq.toml"
+    config.write_text('[providers.x]\nparser = "acp"\nadapter = "claude"\n')
+    with pytest.raises(InvalidSetting, match=r"providers\.x: give parser, not adapter, which is its old name$"):
+        load(str(config), {})

@@ -298,9 +298,11 @@ class ClaudeParser(OutputParser):
         content = draft.content
         if isinstance(content, ApprovalRequest | Question):
             content.request_id = public
+        parent = None
         if isinstance(content, ApprovalRequest) and isinstance(content.tool_use_id, str):
             content.tool_use_id = self._call_id(content.tool_use_id)
-        return [*drafts, draft]
+            parent = self._parents.get(content.tool_use_id)
+        return [*drafts, DraftMessage(draft.type, content, parent)]
 
     def close_request(self, public: str) -> None:
         """A request was answered, or will not be: the CLI may use its id again."""

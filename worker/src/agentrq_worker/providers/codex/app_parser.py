@@ -332,7 +332,7 @@ class CodexAppParser(JsonRpcParser):
         draft = app_approvals.asked(method, request_id, params, self._changes.get(params.item_id or ""))
         if isinstance(draft.content, ApprovalRequest) and isinstance(draft.content.tool_use_id, str):
             draft.content.tool_use_id = self._call_id(draft.content.tool_use_id)
-        return [draft]
+        return [DraftMessage(draft.type, draft.content, self._parent(params))]
 
     def _after_unread(self, line: bytes, found: json_line.Unread) -> list[DraftMessage]:
         """As `OutputParser._after_unread`; there is only this method that ends a turn."""
