@@ -114,3 +114,13 @@ def test_a_last_line_over_the_size_limit_ends_its_turn(head: bytes) -> None:
     assert told == ["error", "cost"]
     assert len(protocol.receive_lost(b'{"type":"tool_result","output":"', 20_000_000)) == 1
     assert [draft.type for draft in protocol.end_turn("silence")] == ["cost"]
+
+
+@pytest.mark.parametrize(
+    ("parser", "tells"), [("gemini", True), ("opencode", True), ("ollama", True), ("aider", True), ("claude", False)]
+)
+def test_an_exit_before_the_turns_last_line_has_cut_the_turn_of_these(parser: str, tells: bool) -> None:
+    protocol = RunnerProtocol("s", Options(), parser, partial(make_parser, epoch=1), SessionTotal())
+    assert protocol.tells_turn_end is tells
+    protocol.receive(b'{"type":"agent_started","parser":"gemini"}')
+    assert protocol.tells_turn_end

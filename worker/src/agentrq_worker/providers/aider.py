@@ -68,6 +68,7 @@ Line: TypeAlias = InitLine | PrintedLine | AnalyticsLine | ExitLine
 class AiderParser(OutputParser):
     """Reads what the built-in aider runner reports."""
 
+    ends_each_turn = True
     _decoder = msgspec.json.Decoder(Line)
     _turn_ends = frozenset({"exit"})
     _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))

@@ -82,6 +82,7 @@ Line: TypeAlias = InitLine | MessageLine | ToolUse | ToolResultLine | ErrorLine 
 class GeminiParser(OutputParser):
     """Reads Gemini CLI's `stream-json`."""
 
+    ends_each_turn = True
     _decoder = msgspec.json.Decoder(Line)
     _turn_ends = frozenset({"result"})
     _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))

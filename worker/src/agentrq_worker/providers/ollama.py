@@ -67,6 +67,7 @@ class Chunk(msgspec.Struct, gc=False):
 class OllamaParser(OutputParser):
     """Reads the chunks of Ollama's `POST /api/chat`."""
 
+    ends_each_turn = True
     _decoder = msgspec.json.Decoder(Chunk)
     _tags = None
 

@@ -94,6 +94,7 @@ Line: TypeAlias = StepStart | TextLine | ReasoningLine | ToolUse | StepFinish | 
 class OpencodeParser(OutputParser):
     """Reads `opencode run --format json`."""
 
+    ends_each_turn = True
     _decoder = msgspec.json.Decoder(Line)
     _turn_ends = frozenset({"step_finish", "error"})
     _tags = frozenset(str(kind.__struct_config__.tag) for kind in get_args(Line))

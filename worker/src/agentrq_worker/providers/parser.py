@@ -62,6 +62,8 @@ class OutputParser(ABC):
     _decoder: ClassVar[msgspec.json.Decoder[Any]]
     _readers: ClassVar[Mapping[type, Reader]]
     _tags: ClassVar[frozenset[str] | None]
+    ends_each_turn: ClassVar[bool] = False
+    """The agent ends each turn by a line, whatever runs it: a process that exits before it has cut the turn."""
     _turn_ends: ClassVar[frozenset[str]] = frozenset()
     """The types of lines that end a turn: where one of these cannot be read, the turn ends all the same."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, StatusReport
@@ -110,7 +110,7 @@ class AgentProtocol(ABC):
     somebody sends one, so whatever `open` does must leave the runner idle.
     """
 
-    tells_turn_end: ClassVar[bool] = True
+    tells_turn_end: bool = True
     """Whether every turn ends with a `Cost`: then exit code 0 before it means that the turn was cut."""
 
     unsupported: Sequence[str] = ()

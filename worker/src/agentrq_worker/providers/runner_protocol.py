@@ -51,8 +51,6 @@ _decode = msgspec.json.Decoder(_Line).decode
 class RunnerProtocol(AgentProtocol):
     """One session with one runner; `receive` never raises."""
 
-    tells_turn_end = False  # a simple runner just exits when it has answered
-
     def __init__(
         self,
         session_id: str,
@@ -67,6 +65,7 @@ class RunnerProtocol(AgentProtocol):
         self._make = make
         self._name = parser
         self._parser = make(parser, total)
+        self.tells_turn_end = self._parser.ends_each_turn  # a simple runner just exits when it has answered
         self._introduced = False
         self._heard = False
         self._accepts: list[Any] = []  # the commands that the runner accepts beside prompts and the stop
@@ -193,4 +192,5 @@ class RunnerProtocol(AgentProtocol):
         except UnknownParser:
             return []  # a name of a newer protocol: the parser in use reads on
         self._name = name
+        self.tells_turn_end = self._parser.ends_each_turn
         return before.close()
