@@ -24,6 +24,8 @@ from agentrq_worker.rq.worker_record import WorkerRecord
 
 log = logging.getLogger(__name__)
 
+STOP_S: Final = 5.0
+"""How long a worker that ends waits for a command that it carries out, and for Redis."""
 YIELD_S: Final = 0.2
 """How long a start is left to workers that have more room than this one."""
 MOST_AT_ONCE: Final = 100
@@ -77,13 +79,18 @@ class JobFetcher:
         self._stopping.set()
 
     async def stopped(self) -> None:
-        """Wait, after `stop`, until no dequeue runs and what the last ones brought is back in its queue."""
+        """Wait, after `stop`, until no dequeue runs and what the last ones brought is back in its queue.
+
+        At most `STOP_S`, for Redis may be away: what was dequeued by then another worker puts back.
+        """
         readers = (self._starts, self._commands)
         async with asyncio.TaskGroup() as group:
             unblocking = [group.create_task(reader.end_wait(), name="unblock a dequeue") for reader in readers]
-            await asyncio.gather(*self._pumps)
-            for task in unblocking:
+            if self._pumps:
+                await asyncio.wait(self._pumps, timeout=STOP_S)
+            for task in (*self._pumps, *unblocking):
                 task.cancel()
+            await asyncio.gather(*self._pumps, return_exceptions=True)
         for reader in readers:
             reader.close()
 

@@ -86,8 +86,8 @@ class QueueReader:
             await asyncio.sleep(UNBLOCK_S)
 
     def close(self) -> None:
-        """Wait for the read that runs."""
-        self._thread.shutdown()
+        """End the connections, and with them a read that still runs."""
+        self._thread.shutdown(wait=False)
         for client in (self._client, self._others):
             client.close()
 

@@ -90,7 +90,7 @@ class RqService:
         self._fetcher.stop()
 
     async def fetching_stopped(self) -> None:
-        """Wait for the dequeues that run, at most `queue_reader.DEQUEUE_S`."""
+        """Wait for the dequeues that run, at most `fetcher.STOP_S`."""
         await self._fetcher.stopped()
 
     async def unregister(self) -> None:
