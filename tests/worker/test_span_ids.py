@@ -43,3 +43,14 @@ def test_no_public_id_is_given_twice_in_a_session(epochs: list[list[str]]) -> No
             given_ids.append(ids.open(name, name))
             ids.close(name)
     assert len(set(given_ids)) == len(given_ids)
+
+
+@given(st.integers(1, 2), st.lists(NAMES, max_size=12))
+def test_the_latest_of_a_name_is_the_one_opened_last(epoch: int, names: list[str]) -> None:
+    ids = SpanIds(epoch)
+    for name in names:
+        opened = ids.open(name, name)
+        assert ids.latest(name) == opened
+        ids.close(name)
+        assert ids.latest(name) == opened
+    assert ids.latest("never") is None

@@ -206,7 +206,7 @@ class OutputParser(ABC):
         if public is None:
             if repeated is False:
                 return
-            public = self._calls.give(own_id, own_id)
+            public = self._calls.give(own_id)
         self._parents.pop(public, None)
         drafts.append(
             DraftMessage("tool_result", ToolResult(tool_use_id=public, output=output, is_error=is_error), parent)

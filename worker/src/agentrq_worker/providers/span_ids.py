@@ -23,7 +23,6 @@ class SpanIds:
     def __init__(self, epoch: int = 1) -> None:
         self._epoch = epoch
         self._open: dict[Hashable, str] = {}
-        self._latest: dict[Hashable, str] = {}
         self._given: dict[str, int] = {}  # each public id ever given, with how often its name was asked for
 
     def __contains__(self, own: Hashable) -> bool:
@@ -40,27 +39,32 @@ class SpanIds:
         """
         public = self._open.get(own)
         if public is None:
-            public = self._open[own] = self.give(own, name)
+            public = self._open[own] = self.give(name)
         return public
 
-    def give(self, own: Hashable, name: str) -> str:
+    def give(self, name: str) -> str:
         """As `open`, for one that is over already."""
-        plain = self._epoch == 1 and not ("0" <= name < ":" and _HAS_EPOCH.match(name))
-        first = public = name if plain else f"{self._epoch}.{name}"
+        first = public = self._first(name)
         while public in self._given:
             self._given[first] += 1
             public = f"{first}~{self._given[first]}"
         self._given[public] = 1
-        self._latest[own] = public
         return public
+
+    def _first(self, name: str) -> str:
+        """The public id of the first one that has this name."""
+        plain = self._epoch == 1 and not ("0" <= name < ":" and _HAS_EPOCH.match(name))
+        return name if plain else f"{self._epoch}.{name}"
 
     def public(self, own: Hashable) -> str | None:
         """The public id of an open one; None if ``own`` is not open."""
         return self._open.get(own)
 
-    def latest(self, own: Hashable) -> str | None:
-        """The public id of the one opened last, open or not; None if ``own`` was never opened."""
-        return self._latest.get(own)
+    def latest(self, name: str) -> str | None:
+        """The public id of the one opened last by this name, open or not; None if there was none."""
+        first = self._first(name)
+        count = self._given.get(first)
+        return None if count is None else first if count == 1 else f"{first}~{count}"
 
     def close(self, own: Hashable) -> str | None:
         """Closes ``own`` and returns its public id; None if it was not open. ``own`` may be opened again."""
