@@ -210,7 +210,7 @@ async def test_the_word_stop_in_an_answer_stops_nothing(client: AsyncAgentClient
         await session.answer("nobody", {"decision": "allow", "input": {"command": "stop"}})
     second = start_worker(*FAST, "--name", "second")
     first.process.send_signal(signal.SIGTERM)
-    first.wait_log("told to end")
+    first.wait_log("stopping: ")
     first.process.send_signal(signal.SIGTERM)
     await until(session, "idle", running)
     state = await session.state()

@@ -66,7 +66,7 @@ async def test_rqs_stop_command_reaches_a_session_that_is_handed_over(
     await until(session, "idle")
     await eventually(lambda: raw.hget(f"rq:job:{session.id}", "status") == b"started")
     first.process.terminate()
-    first.wait_log("told to end")
+    first.wait_log("stopping: ")
     send_stop_job_command(raw, session.id, serializer=JSONSerializer)
     start_worker(*FAST, "--name", "second")
     assert (await session.wait(30)).reason == "stopped"

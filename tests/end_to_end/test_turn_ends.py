@@ -108,7 +108,7 @@ async def test_an_answer_after_its_worker_has_gone_makes_the_agent_go_on(
         first.kill()
     else:
         first.process.send_signal(signal.SIGTERM)
-        first.wait_log("told to end")
+        first.wait_log("stopping: ")
         first.process.send_signal(signal.SIGTERM)
     place = await until(session, "waiting", place)
     state = await session.state()

@@ -201,7 +201,7 @@ class Deaths:
         worker, began = self._workers[number], time.monotonic()
         worker.process.terminate()
         if at_once:
-            await asyncio.to_thread(worker.wait_log, "told to end")
+            await asyncio.to_thread(worker.wait_log, "stopping: ")
             worker.process.terminate()
         assert await asyncio.to_thread(worker.process.wait, 60) == 0, "".join(worker.log)
         worker.close()

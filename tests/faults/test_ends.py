@@ -74,7 +74,7 @@ async def test_redis_dies_while_a_worker_drains(server: Restartable, light: Path
         async with AsyncAgentClient.from_url(server.url) as client:
             idle, busy = await begun(client, 4, 3, "SLOWEST")
             first.process.terminate()
-            first.wait_log("told to end")
+            first.wait_log("stopping: ")
             server.kill()
             first.wait_log("connection lost|Connection refused|dequeue on")
             server.start()
@@ -125,7 +125,7 @@ async def test_a_worker_ends_though_redis_stays_away(server: Restartable, light:
             await begun(client, 2, 1)
         server.kill() if how == "dead" else os.kill(server.pid, signal.SIGSTOP)
         worker.process.terminate()
-        worker.wait_log("told to end")
+        worker.wait_log("stopping: ")
         worker.process.terminate()
         assert await asyncio.to_thread(worker.process.wait, ENDS_S) == 0, "".join(worker.log)
         worker.wait_log("Redis does not answer: this worker.s lease and records there will expire")
@@ -144,7 +144,7 @@ async def test_a_worker_drains_while_another_is_killed(
     owners = {(await session.state()).worker for session in (*idle, *busy)}
     assert owners == {"drained", "killed"}
     drained.process.terminate()
-    drained.wait_log("told to end")
+    drained.wait_log("stopping: ")
     killed.kill()
     start_worker(*FAST, "--name", "third")
     assert await asyncio.to_thread(drained.process.wait, ENDS_S) == 0

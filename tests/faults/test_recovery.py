@@ -124,7 +124,7 @@ async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_wo
     running = await until(session, "running")
     second = start_worker(*FAST, "--name", "second")
     first.process.terminate()
-    first.wait_log("told to end")
+    first.wait_log("stopping: ")
     assert first.terminate() == 0
     async with asyncio.timeout(30):
         async for event in session.events(running):

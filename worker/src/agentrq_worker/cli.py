@@ -35,10 +35,10 @@ _HELP = {
     "metrics_port": "Serve Prometheus metrics on this loopback port.",
     "lease_s": "Seconds after which a silent worker is lost.",
     "beat_s": "Seconds between heartbeats.",
-    "drain_s": "Seconds that turns have to finish when the worker is told to end.",
+    "drain_s": "Seconds that turns have to finish when the worker is stopped.",
     "stop_grace_s": "Seconds a runner has to obey the protocol's stop.",
     "handshake_s": "Seconds an agent has to be ready, and to end an interrupted turn.",
-    "recovery_timeout_s": "Seconds after which a lost session that nobody takes ends.",
+    "recovery_timeout_s": "Seconds after which a lost session that no worker takes over ends.",
     "retention_s": "Seconds an ended session is kept.",
     "max_events": "Events kept of one session.",
     "max_event_bytes": "Bytes of events kept of one session.",
@@ -139,7 +139,7 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
 @click.command()
 @_options
 def worker(config: str | None, log_level: str, **given: Any) -> None:
-    """Host sessions until told to end (SIGTERM drains, a second one hands over at once)."""
+    """Host sessions until stopped (SIGTERM drains, a second one hands over at once)."""
     _run(config, log_level, given, announce=False)
 
 

@@ -136,7 +136,7 @@ class SessionHost:
             if self.sessions.get(session.id) is session:  # else it was claimed here anew, while this one was ending
                 del self.sessions[session.id]
             lane.close()
-        if lane.lost in ("refused", "unreadable"):  # nobody else owns it: it would seem to run for ever
+        if lane.lost in ("refused", "unreadable"):  # no other worker owns it: it would seem to run for ever
             await self._end_unserved(session.id, f"{SPOILT}: {lane.lost}")
         if outcome.handed_over:
             await self._stop_if_asked(session.id)
@@ -150,7 +150,7 @@ class SessionHost:
         return outcome
 
     async def claim(self, session: SessionSnapshot) -> Claim | None:
-        """As `Ownership.claim_session`; a session that is claimed and cannot begin ends, or nobody would serve it."""
+        """As `Ownership.claim_session`; a session that is claimed and cannot begin ends: no worker would serve it."""
         try:
             return await self.ownership.claim_session(session)
         except Exception as error:

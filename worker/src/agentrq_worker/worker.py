@@ -1,4 +1,4 @@
-"""The worker process: started, told to end, drained, ended.
+"""The worker process: started, stopped, drained, ended.
 
 Owns the task group, the signals and the order of start and end. Does not own the sessions (session_host.py) nor RQ's
 side (rq/service.py).
@@ -32,12 +32,12 @@ class Worker:
         self._settings = settings
         self._url = url
         self._rq = RqService(settings, url)
-        self._told_to_end = asyncio.Event()
-        self._told_again = asyncio.Event()
+        self._stop_requested = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._metrics: asyncio.Task[None] | None = None
 
     def run(self) -> None:
-        """Serve until told to end by SIGTERM, SIGINT or RQ's shutdown. Raises `NameTaken`."""
+        """Serve until stopped by SIGTERM, SIGINT or RQ's shutdown. Raises `NameTaken`."""
         try:
             asyncio.run(self._serve())
         except BaseExceptionGroup as errors:
@@ -56,15 +56,15 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             # Redis may be away while the worker starts: a signal ends that wait too.
             starting = group.create_task(self._start(group, jobs), name="start")
-            told = group.create_task(self._told_to_end.wait(), name="told to end")
-            await asyncio.wait([starting, told], return_when=asyncio.FIRST_COMPLETED)
+            stop_requested = group.create_task(self._stop_requested.wait(), name="stop requested")
+            await asyncio.wait([starting, stop_requested], return_when=asyncio.FIRST_COMPLETED)
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
-            await told
+            await stop_requested
             await self._rq.fetching_stopped()
             leave_by = await self._drain()
             await self._leave(leave_by)
-        log.info("worker %s has ended", self._settings.worker_name)
+        log.info("worker %s has stopped", self._settings.worker_name)
 
     async def _start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
         await self._host.ownership.take_lease()
@@ -78,12 +78,12 @@ class Worker:
                  self._settings.max_sessions)  # fmt: skip
 
     def _on_signal(self) -> None:
-        if self._told_to_end.is_set():
-            log.warning("told again to end: handing all sessions over now")
-            self._told_again.set()
+        if self._stop_requested.is_set():
+            log.warning("stopping now: handing all sessions over")
+            self._stop_now.set()
             return
-        log.info("told to end: nothing new is taken, turns have %g s to finish", self._settings.drain_s)
-        self._told_to_end.set()
+        log.info("stopping: fetching no more jobs; turns have %g s to finish", self._settings.drain_s)
+        self._stop_requested.set()
         self._rq.stop_fetching()
         self._host.drain(at_once=False)
 
@@ -96,10 +96,10 @@ class Worker:
         try:
             async with asyncio.timeout(self._settings.drain_s), asyncio.TaskGroup() as waits:
                 all_gone = waits.create_task(self._all_gone(), name="all sessions gone")
-                told_again = waits.create_task(self._told_again.wait(), name="told again to end")
-                await asyncio.wait([all_gone, told_again], return_when=asyncio.FIRST_COMPLETED)
+                stop_now = waits.create_task(self._stop_now.wait(), name="stop now")
+                await asyncio.wait([all_gone, stop_now], return_when=asyncio.FIRST_COMPLETED)
                 all_gone.cancel()
-                told_again.cancel()
+                stop_now.cancel()
         except TimeoutError:
             log.warning("%d sessions still run after %g s: handing them over now", len(running), self._settings.drain_s)
         self._host.drain(at_once=True)

@@ -1,4 +1,4 @@
-"""How many jobs a worker takes: starts only while there is room, shared out between workers; commands always.
+"""How many jobs a worker fetches: starts only while there is room, shared out between workers; commands always.
 
 Owns the slots and the share between workers. Does not own how a queue is read (queue_reader.py) nor what becomes of a
 job (job_handler.py).
@@ -29,11 +29,11 @@ STOP_S: Final = 5.0
 YIELD_S: Final = 0.2
 """How long a start is left to workers that have more room than this one."""
 MOST_AT_ONCE: Final = 100
-"""Starts that are taken by one dequeue: each takes a slot first, whether it comes or not."""
+"""Starts that one dequeue may bring: each takes a slot first, whether it comes or not."""
 
 
 class JobFetcher:
-    """Takes and hands on jobs until told to stop. ``running`` are the starts whose sessions live here."""
+    """Fetches jobs and has them handled, until stopped. ``running`` are the starts whose sessions run here."""
 
     def __init__(
         self,
@@ -60,22 +60,22 @@ class JobFetcher:
         self._stopping = asyncio.Event()
         self._pumps: list[asyncio.Task[None]] = []
         self._troubled: set[str] = set()
-        """Names of queues whose last dequeue failed; told once."""
+        """Names of queues whose last dequeue failed; logged once."""
 
     @property
     def free(self) -> int:
-        """How many more sessions would be taken."""
+        """How many more sessions this worker would take."""
         return 0 if self._stopping.is_set() else self._most - len(self.running)
 
     def begin(self, group: asyncio.TaskGroup) -> None:
-        """Take jobs from now on; their tasks are the group's."""
+        """Fetch jobs from now on; their tasks are the group's."""
         self._pumps = [
-            group.create_task(self._take_starts(group), name=f"queue {self._starts.queue.name}"),
-            group.create_task(self._take_commands(), name=f"queue {self._commands.queue.name}"),
+            group.create_task(self._fetch_starts(group), name=f"queue {self._starts.queue.name}"),
+            group.create_task(self._fetch_commands(), name=f"queue {self._commands.queue.name}"),
         ]
 
     def stop(self) -> None:
-        """Take no more jobs."""
+        """Fetch no more jobs."""
         self._stopping.set()
 
     async def stopped(self) -> None:
@@ -94,8 +94,8 @@ class JobFetcher:
         for reader in readers:
             reader.close()
 
-    async def _take_starts(self, group: asyncio.TaskGroup) -> None:
-        """Take starts while there is room. Of several workers those with the most room are the first to take."""
+    async def _fetch_starts(self, group: asyncio.TaskGroup) -> None:
+        """Fetch starts while there is room. Of several workers those with the most room are the first to take."""
         while not self._stopping.is_set():
             if not await self._acquire_slot():
                 continue
@@ -108,8 +108,8 @@ class JobFetcher:
                 while slots < min(most, MOST_AT_ONCE) and not self._slots.locked():
                     await self._slots.acquire()
                     slots += 1
-                for taken in await self._take(self._starts.queue, self._starts.read_starts(slots, wait=most >= 0)):
-                    task = group.create_task(self._handle(taken), name=f"job {taken.job.id}")
+                for fetched in await self._dequeue(self._starts.queue, self._starts.read_starts(slots, wait=most >= 0)):
+                    task = group.create_task(self._handle(fetched), name=f"job {fetched.job.id}")
                     self.running.add(task)
                     task.add_done_callback(self._release_slot)
                     slots -= 1
@@ -117,11 +117,11 @@ class JobFetcher:
                 for _ in range(slots):
                     self._slots.release()
 
-    async def _take_commands(self) -> None:
-        """Take the other commands, full or not, one after the other: that keeps their order in one worker."""
+    async def _fetch_commands(self) -> None:
+        """Fetch the other commands, full or not, one after the other: that keeps their order in one worker."""
         while not self._stopping.is_set():
-            for taken in await self._take(self._commands.queue, self._commands.read_one()):
-                await self._handle(taken)
+            for fetched in await self._dequeue(self._commands.queue, self._commands.read_one()):
+                await self._handle(fetched)
 
     async def _acquire_slot(self) -> bool:
         """Wait for room for one more session; False: none came in time, or the worker is to end."""
@@ -145,28 +145,28 @@ class JobFetcher:
         self.running.discard(task)
         self._slots.release()
 
-    async def _handle(self, taken: DequeuedJob) -> None:
-        self._maintenance.in_hand.add(taken.job.id)
+    async def _handle(self, fetched: DequeuedJob) -> None:
+        self._maintenance.in_hand.add(fetched.job.id)
         try:
-            await self._jobs.handle(*taken)
+            await self._jobs.handle(*fetched)
         finally:
-            self._maintenance.in_hand.discard(taken.job.id)
+            self._maintenance.in_hand.discard(fetched.job.id)
 
-    async def _take(self, queue: Queue, dequeue: Awaitable[Dequeued]) -> list[DequeuedJob]:
+    async def _dequeue(self, queue: Queue, dequeue: Awaitable[Dequeued]) -> list[DequeuedJob]:
         """What one dequeue brought; empty when nothing came or it was dealt with. An outage costs a log line."""
         try:
-            taken, error = await dequeue
+            jobs, error = await dequeue
         except Exception as failure:  # noqa: BLE001 - a job hash may hold anything, RQ's reading of it raise anything
-            taken, error = [], failure
+            jobs, error = [], failure
         if error is not None:
             await self._handle_failure(queue, error)
         else:
             self._troubled.discard(queue.name)
         if self._stopping.is_set():
-            for each in reversed(taken):
+            for each in reversed(jobs):
                 await self._call(put_back, self._connection, each.job.id, each.queue)
             return []
-        return taken
+        return jobs
 
     async def _handle_failure(self, queue: Queue, error: Exception) -> None:
         job_id = getattr(error, "job_id", None)

@@ -1,7 +1,7 @@
 """One dequeued job: carried out and closed. A start is held open for its session's life.
 
 What goes wrong is the job's failure, never the worker's. Does not own how jobs are dequeued (fetcher.py), what they ask
-for (job_payload.py) nor how RQ is told (job_records.py).
+for (job_payload.py) nor RQ's records of it (job_records.py).
 """
 
 from __future__ import annotations
@@ -251,5 +251,5 @@ class JobHandler:
         return outcome != "canceled"
 
     async def conclude(self, job_id: str, session: SessionSnapshot) -> None:
-        """Close the job of a session that has ended, if nobody did."""
+        """Close the job of a session that has ended, if its worker did not."""
         await self._call(self._orphans.close_job, job_id, session)

@@ -1,4 +1,4 @@
-"""What RQ is told of a job that this worker handles: started, finished, failed, stopped, canceled, requeued.
+"""RQ's records of the jobs that this worker handles: started, finished, failed, stopped, canceled, requeued.
 
 Each change is our own commands in one step (fenced_pipeline.py): a worker that dies leaves the old record or the new
 one, and a job that somebody canceled in RQ stays canceled. RQ's own methods are used where they write into a pipeline.

@@ -32,7 +32,7 @@ DEQUEUE_S: Final = 1
 UNBLOCK_S: Final = 0.02
 """Between two tries to unblock a BLMOVE, which may not have begun yet."""
 _FETCH: Final = hashlib.sha1(scripts.SOURCES["fetch_session"].encode(), usedforsecurity=False).hexdigest()
-"""How Redis names a script that anybody has run before."""
+"""The digest by which Redis knows a script that some client has run before."""
 
 
 class DequeuedJob(NamedTuple):
@@ -162,7 +162,7 @@ class QueueReader:
             )
         except DequeueTimeout:
             return [], None
-        except Exception as error:  # noqa: BLE001 - told on the loop, with what was dequeued before it
+        except Exception as error:  # noqa: BLE001 - handled on the loop, with what was dequeued before it
             return [], error
         return [] if found is None else [DequeuedJob(*found)], None
 

@@ -1,4 +1,4 @@
-"""All that a worker does with RQ: registered, jobs taken and handled, beats, maintenance, unregistered.
+"""All that a worker does with RQ: registration, fetching and handling jobs, heartbeats, maintenance.
 
 Owns the connections to RQ, the one thread of its synchronous calls, and when each part runs. Does not own the process,
 its signals nor the sessions (worker.py).
@@ -29,10 +29,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 BEAT_S: Final = 30.0
-"""How often RQ is told that the worker and its jobs live: as often as RQ's own workers tell it."""
+"""Seconds between heartbeats to RQ: as often as RQ's own workers send them."""
 MAINTAIN_S: Final = 1.0
 FROZEN_S: Final = 15.0
-"""After a gap as long as this, RQ is told what lives before anything else is done to its records."""
+"""After a gap as long as this, a heartbeat comes before anything else is done to RQ's records."""
 
 
 class RqService:
@@ -50,7 +50,7 @@ class RqService:
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self, host: JobHost, on_shutdown: Callable[[], None]) -> JobHandler:
-        """Serve this host's sessions; ``on_shutdown`` is called where RQ tells the worker to end."""
+        """Serve this host's sessions; ``on_shutdown`` is called when RQ asks the worker to shut down."""
         self._loop = asyncio.get_running_loop()
         self._on_shutdown = on_shutdown
         settings, worker = self._settings, self._worker
@@ -71,7 +71,7 @@ class RqService:
         await self._call(self._record.register)
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
-        """Take jobs and commands from now on."""
+        """Fetch jobs and obey RQ's commands from now on."""
         await self._call(self._record.beat)
         await self._call(self._worker.subscribe)
         self._tasks = [
@@ -86,7 +86,7 @@ class RqService:
         return self._fetcher.running
 
     def stop_fetching(self) -> None:
-        """Take no more jobs."""
+        """Fetch no more jobs."""
         self._fetcher.stop()
 
     async def fetching_stopped(self) -> None:
@@ -139,7 +139,7 @@ class RqService:
         cleaned = beaten = time.monotonic()
         while True:
             gap, beaten = time.monotonic() - beaten, time.monotonic()
-            if gap > FROZEN_S:  # frozen, or Redis away: first of all RQ is told what lives
+            if gap > FROZEN_S:  # the process was frozen, or Redis away
                 await self._attempt(self._record.beat)
                 cleaned = time.monotonic()
             await self._attempt(self._record.share, self._fetcher.free)

@@ -1,7 +1,7 @@
 """This process as RQ knows a worker: its record, and the commands that RQ sends to it.
 
 RQ's subclass interface is not promised by RQ: ``rq~=3.0`` is pinned, and tests/packaging/test_private_names.py names
-what has moved. Does not own which jobs are taken (fetcher.py) nor what becomes of them (job_handler.py).
+what has moved. Does not own which jobs are fetched (fetcher.py) nor what becomes of them (job_handler.py).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class RqWorker(BaseWorker):
             log.warning("malformed RQ command %.200r: %r", message, error)
 
     def unsubscribe(self) -> None:
-        """End RQ's command thread; told to end before it hears of it, or it would wait for commands once more."""
+        """End RQ's command thread: stopped before it is unsubscribed, or it would wait for commands once more."""
         thread: Any = self.pubsub_thread
         if thread is not None:
             thread.stop()

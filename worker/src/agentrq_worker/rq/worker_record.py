@@ -63,7 +63,7 @@ class WorkerRecord:
         with self._connection.pipeline() as pipeline:
             worker.last_heartbeat = now()
             pipeline.hset(worker.key, mapping=worker.serialize())
-            pipeline.hdel(worker.key, "death")  # a worker that stood still for long was taken for dead
+            pipeline.hdel(worker.key, "death")  # RQ took it for dead while it stood still
             worker.set_state(WorkerStatus.BUSY if runs else WorkerStatus.IDLE, pipeline=pipeline)
             worker_registration.register(worker, pipeline)
             for run in runs:
@@ -81,7 +81,7 @@ class WorkerRecord:
             try:
                 self._repair(run)
             except redis.ResponseError as error:
-                log.error("job %s: RQ cannot be told that it runs here: %s", run.job.id, error)
+                log.error("job %s: cannot tell RQ that it runs here: %s", run.job.id, error)
 
     def _repair(self, run: JobRun) -> None:
         """RQ lost a living job, or its upkeep took it for abandoned, while Redis was away or the worker frozen."""
