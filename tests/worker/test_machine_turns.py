@@ -9,11 +9,12 @@ import pytest
 
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import make_options
-from agentrq.wire.messages import ApprovalRequest, Question, Text, ToolResult
+from agentrq.wire.messages import ApprovalRequest, Error, Question, Text, ToolResult
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.protocol import Alive, Background, Ended, Reply, TurnStarted
+from agentrq_worker.providers.protocol import Alive, Background, Ended, Ready, Reply, TurnStarted
 from agentrq_worker.session import inputs
+from agentrq_worker.session.lifecycle import CONTINUE
 from agentrq_worker.session_types import InterruptedRequest, Outcome
 from tests.worker.machine_talk import Scripted, Talk, asks, cost, cut
 
@@ -123,6 +124,11 @@ def test_a_runner_that_says_itself_that_all_is_done_has_done_it() -> None:
     assert talk.ended == [""]  # it needs no farewell
 
 
+def test_an_agent_that_leaves_after_its_turn_was_cut_is_no_success() -> None:
+    talk = Talk(cut=cut(), recovering=True).begin().gone()
+    assert talk.end == ("error", "failed", "Its last turn was cut, then: completed")
+
+
 def test_a_turn_that_a_stop_ends_is_interrupted_and_the_session_done() -> None:
     talk = Talk().begin().say(Alive()).feed(inputs.StopRequested()).gone(-15)
     assert talk.end == ("done", "stopped", None)
@@ -156,6 +162,16 @@ def test_a_request_behind_an_interrupt_is_withdrawn_at_once(late: Any) -> None:
     talk.command("prompt", text="next")
     talk.say(Alive(), DraftMessage("approval_request", ApprovalRequest("r10", "Bash", {})))
     assert talk.written[-1] == 'answer r10 "allow"'  # the next turn is heard again
+
+
+@pytest.mark.parametrize(("interrupted", "status"), [(True, "idle"), (False, "waiting")])
+def test_a_request_behind_the_end_of_an_interrupted_turn_is_withdrawn(interrupted: bool, status: str) -> None:
+    talk = Talk().begin().say(Alive())
+    if interrupted:
+        talk.command("interrupt")
+    talk.say(cost(is_error=True), asks("late"))
+    assert talk.statuses[-1] == status
+    assert bool(resolutions(talk)) is interrupted
 
 
 def test_what_is_open_at_the_end_of_a_turn_is_withdrawn_and_the_agent_told() -> None:
@@ -239,6 +255,21 @@ def test_a_request_whose_worker_is_lost_leaves_its_session_waiting_and_its_answe
     talk.say(Alive(), asks("new"), cost())
     assert 'answer new "allow"' in talk.written
     assert (talk.statuses[-1], talk.state["lastTurn"]) == ("idle", "whole")
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+@pytest.mark.parametrize("why", ["an answer", "on_interrupt"])
+def test_a_turn_is_resumed_once_the_agent_is_ready_and_says_what_it_remembers(remembers: bool, why: str) -> None:
+    asked = InterruptedRequest("old", "Bash", {"command": "ls"})
+    options: dict[str, Any] = {"on_interrupt": "continue"} if why == "on_interrupt" else {}
+    talk = Talk(cut=cut(asked), recovering=True, resume="conversation", **options)
+    talk.agent.ready = False
+    talk.begin()
+    talk.command("answer", request_id="old", answer="allow")
+    assert talk.of_type("prompt") == []
+    talk.agent.ready = True
+    talk.say(*([] if remembers else [DraftMessage("error", Error("no", "not_resumed"))]), Ready())
+    assert talk.written[-1] == f"prompt {CONTINUE if remembers else 'first'}"
 
 
 def test_it_waits_again_when_its_second_worker_is_lost() -> None:

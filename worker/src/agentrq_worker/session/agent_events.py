@@ -111,8 +111,8 @@ class AgentEvents:
         life, content = self._life, draft.content
         life.show_alive()
         if isinstance(content, ApprovalRequest | Question):
-            nested = life.background and draft.parent_id is not None
-            heard = bool(nested) or not life.turn.interrupted
+            of_background = bool(life.background) and draft.parent_id is not None
+            heard = of_background or not life.turn.is_interrupted
             life.approvals.ask(life.agent, draft, content, life.now, heard=heard)
         elif isinstance(content, ApprovalResolved):
             life.approvals.close(content.request_id, content.decision, content.by)
@@ -128,8 +128,10 @@ class AgentEvents:
                 ):  # fmt: skip
                     if isinstance(value, str):
                         life.output.set_field(name, value)
-            elif isinstance(content, Error) and _may_have_ended_turn(content):
-                self._lost = line
+            elif isinstance(content, Error):
+                life.began_anew = life.began_anew or content.code == "not_resumed"
+                if _may_have_ended_turn(content):
+                    self._lost = line
             life.output.message(draft)
             if isinstance(content, ToolResult) and life.approvals.requests.open:
                 life.approvals.close_of_tool(content.tool_use_id)

@@ -120,6 +120,8 @@ def prepare(
         )  # fmt: skip
     except (RunnerNotFound, UnknownParser) as error:
         raise CannotLaunch(str(error)) from None
+    if program.settings.parser is not None:  # who says what it prints, holds it to that
+        protocol.tells_turn_end = True
     defaults = (options.extra_env or {}) if given.extra_env is None else {}  # of the settings: the operator's word
     environment = build_environment(
         os.environ,

@@ -70,10 +70,14 @@ class Lifecycle:
         """The agent's background work that runs now, by label."""
         self.alive = False
         """The agent has shown that it works, or is ready to while nothing is asked of it."""
+        self.began_anew = False
+        """The agent could not resume its conversation and began another: it remembers nothing."""
         self.leaving = False
         self.said_over = False
         """The agent says itself that the session is over: it needs no farewell."""
         self._epoch = epoch
+        self._resumes = False
+        """Once the agent is ready it goes on with the turn of an earlier owner."""
         self._protocol: AgentProtocol | None = None
 
     # -- the agent
@@ -98,7 +102,11 @@ class Lifecycle:
     def show_ready(self) -> None:
         """The handshake is over: a resumed session that nothing was asked of is no longer starting."""
         self.limits.handshake_by = None
-        if not self.turn.is_open:
+        if self.turn.is_open:
+            return
+        if self._resumes:
+            self._resume()
+        else:
             self.show_alive()
 
     def watch_handshake(self) -> None:
@@ -141,25 +149,31 @@ class Lifecycle:
         if not claimed.recovering:
             output.set_field("prompted", 1)
             self._hand_over(claimed.prompt, claimed.session_id, None)
-        elif claimed.interrupted_turn is not None and self.options.on_interrupt == "continue":
-            self.resume_turn()
         else:
             if claimed.interrupted_turn is None:  # it was idle or waiting and is again: the loss was not its doing
                 output.set_field("recoveries", 0)
             self.watch_handshake()
+            self._resumes = claimed.interrupted_turn is not None and self.options.on_interrupt == "continue"
             if self.agent.is_ready:
                 self.show_ready()
 
     def resume_turn(self) -> None:
-        """Have the agent go on with the turn that an earlier owner did not finish."""
+        """Have the agent go on with the turn that an earlier owner did not finish, as soon as it is ready."""
+        self._resumes = True
+        if self.agent.is_ready:
+            self._resume()
+
+    def _resume(self) -> None:
+        self._resumes = False
         claimed = self.claimed
         before = claimed.interrupted_turn.prompt if claimed.interrupted_turn is not None else ""
-        text = CONTINUE if self.options.resume is not None else before or claimed.prompt
+        remembers = self.options.resume is not None and not self.began_anew
+        text = CONTINUE if remembers else before or claimed.prompt
         self._hand_over(text, f"{claimed.session_id}-continue-{self._epoch}", None)
 
     def next_turn(self) -> None:
         """Hand over the next prompt that waits, if one may be; else the session is idle, and leaves if it is to."""
-        if self.turn.is_open or self.phase is not Phase.OPEN or self._protocol is None:
+        if self.turn.is_open or self._resumes or self.phase is not Phase.OPEN or self._protocol is None:
             return
         late = self.prompts.take_late()
         if late is not None:

@@ -30,9 +30,9 @@ class Turn:
         self._ran_over = False
 
     @property
-    def interrupted(self) -> bool:
-        """Somebody interrupts the turn under way, and it has not ended yet."""
-        return self._interrupted_as is not None
+    def is_interrupted(self) -> bool:
+        """Somebody interrupts the turn under way, or has ended the last one so and none has begun since."""
+        return self._interrupted_as is not None or (not self.is_open and self.last == INTERRUPTED)
 
     @property
     def ran_over(self) -> bool:
