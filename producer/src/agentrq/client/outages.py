@@ -12,7 +12,7 @@ import redis
 from agentrq.client.pubsub_hub import BACKOFF_S
 from agentrq.client.subscription import Reader
 from agentrq.connection import is_outage
-from agentrq.errors import AgentRQError, RedisUnavailable
+from agentrq.errors import AgentRQError
 
 OUTAGE_S: Final = 600.0
 """How long a reader that has begun tries to reach Redis again before it raises, in seconds."""
@@ -54,8 +54,8 @@ def bounded(what: str, timeout: float | None) -> Iterator[float | None]:
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         yield deadline
-    except (TimeoutError, RedisUnavailable) as error:
-        if deadline is None or time.monotonic() < deadline:
+    except (TimeoutError, AgentRQError) as error:
+        if deadline is None or time.monotonic() < deadline or not is_outage(error.__cause__ or error):
             raise
         raise timed_out(what, timeout) from error
 
