@@ -122,7 +122,7 @@ def test_a_session_begins_and_waits_for_a_prompt() -> None:
     assert early.ready().last["params"] == {"sessionId": "s", "prompt": [{"type": "text", "text": "go"}]}
 
 
-def test_what_the_agent_does_not_have_is_said() -> None:
+def test_options_that_the_agent_does_not_support_are_reported() -> None:
     talk = Talk(additional_directories=["/a"], system_prompt="x").begun()
     assert "additionalDirectories" not in talk.last["params"]
     assert [report["message"] for report in talk.of("status")] == [
@@ -165,12 +165,12 @@ def test_model_and_mode_are_set_one_after_another(result: Any, options: Any, req
         ({}, {"permission_mode": "plan"}, "has no permission mode 'plan'; it has none"),
     ],
 )
-def test_what_cannot_be_set_ends_the_session(result: Any, options: Any, error: str) -> None:
+def test_a_model_or_mode_that_the_agent_does_not_offer_ends_the_session(result: Any, options: Any, error: str) -> None:
     (ended,) = Talk(**options).ready(**result).ended
     assert error in str(ended)
 
 
-def test_a_setting_that_fails() -> None:
+def test_a_refused_model_ends_the_session_and_a_refused_bypass_is_reported() -> None:
     talk = Talk(model="y").ready(models={"currentModelId": "x"}).answers(error={"code": 1, "message": "no such model"})
     assert talk.ended == ["The agent's model could not be set: no such model"]
     talk = Talk().ready(modes=MODES).answers(error={"code": 1, "message": "untrusted folder"})
@@ -198,7 +198,7 @@ def test_a_session_is_resumed_and_its_history_not_repeated(agent: Any, method: s
     assert talk.last["params"]["sessionId"] == "old"
 
 
-def test_an_agent_that_repeats_its_history_late() -> None:
+def test_a_history_that_gemini_repeats_late_is_not_published() -> None:
     talk = Talk(resume="old").begun({"loadSession": True}, agentInfo={"name": "gemini-cli"})
     talk.protocol.prompt("go")
     talk.answers({"modes": MODES | {"currentModeId": "yolo"}})
@@ -211,7 +211,7 @@ def test_an_agent_that_repeats_its_history_late() -> None:
     assert [found["text"] for found in talk.of("text")] == ["new"]
 
 
-def test_a_session_that_cannot_be_resumed() -> None:
+def test_a_recovered_session_that_cannot_be_resumed_begins_anew() -> None:
     assert Talk(resume="old").begun().ended == [
         "The agent could not resume old: this agent does not support resuming a session"
     ]
@@ -222,7 +222,7 @@ def test_a_session_that_cannot_be_resumed() -> None:
     assert talk.of("error")[0]["code"] == "not_resumed"
 
 
-def test_authentication_by_a_key_and_no_other() -> None:
+def test_only_a_key_authenticates_without_a_person() -> None:
     methods = [{"id": "oauth", "name": "Log in"}, {"id": "gemini-api-key", "name": "API key"}]
     required = {"code": -32000, "message": "Authentication required"}
     talk = Talk().begun(authMethods=methods).answers(error=required)
@@ -235,7 +235,7 @@ def test_authentication_by_a_key_and_no_other() -> None:
     assert "pass_env" in str(ended)
 
 
-def test_handshakes_that_fail() -> None:
+def test_a_failed_handshake_ends_the_session_with_its_cause() -> None:
     assert Talk().answers({"protocolVersion": 2}).ended == ["The agent speaks version 2 of ACP, not 1"]
     assert Talk().answers(error={"code": 1, "message": "no"}).ended == ["The agent refused to begin: no"]
     assert Talk().begun().answers({}).ended == ["The agent began a session without an id"]
@@ -244,7 +244,7 @@ def test_handshakes_that_fail() -> None:
 # Turns ----------------------------------------------------------------------------------------------------------
 
 
-def test_figures_of_a_turn() -> None:
+def test_a_turn_costs_what_the_running_sum_grew_by() -> None:
     talk = Talk().ready().turn().hear(cost(0.5), cost(0.75)).over(usage={"inputTokens": 10, "outputTokens": 2})
     talk.turn().hear(cost(1.0)).over(_meta={"quota": {"token_count": {"input_tokens": 7, "output_tokens": 1}}})
     talk.turn().hear(cost(9.0, "EUR")).over()
@@ -271,7 +271,7 @@ def test_a_resumed_session_counts_nothing_twice(amounts: tuple[float, float], sp
         ("refusal", ["The turn ended: refusal"], []),
     ],
 )
-def test_how_a_turn_ends(reason: str, errors: Any, reports: list[str]) -> None:
+def test_a_turns_stop_reason_says_whether_it_failed(reason: str, errors: Any, reports: list[str]) -> None:
     talk = Talk().ready().turn().hear(say("half"), update("tool_call", toolCallId="t", title="ls")).over(reason)
     assert talk.types() == [
         "init",
@@ -296,7 +296,7 @@ def test_a_prompt_that_fails_is_a_turn_that_failed() -> None:
     assert talk.of("cost")[1]["errors"] == ["The prompt was answered without a stopReason"]
 
 
-def test_responses_that_are_not_quite_json_rpc() -> None:
+def test_a_response_ends_a_turn_only_if_it_answers_its_prompt() -> None:
     talk = Talk().ready().turn()
     prompt = talk.last["id"]
     talk.hear({"id": 99, "result": {"stopReason": "end_turn"}})  # to no request of ours: no turn ends
@@ -386,7 +386,7 @@ def test_a_sum_that_begins_anew_in_mid_turn_loses_nothing() -> None:
     assert [found["totalCostUsd"] for found in talk.of("cost")] == [1.25, 0.25]
 
 
-def test_an_interrupt_cancels_what_was_asked_too() -> None:
+def test_an_interrupt_is_confirmed_by_the_turns_end() -> None:
     talk = Talk().ready().turn().hear(PERMISSION)
     sent = talk.protocol.interrupt()
     assert talk.write(sent).last == {"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "s"}}
@@ -428,7 +428,7 @@ def test_an_interrupt_before_the_handshake_is_over_ends_the_turn_as_it_begins() 
         talk.protocol.steer("more")
 
 
-def test_model_and_mode_change_later() -> None:
+def test_the_agents_response_confirms_or_refuses_a_model_and_a_mode() -> None:
     talk = Talk(permission_mode="default").ready(configOptions=OPTIONS)
     refused, taken = talk.protocol.set_model("big"), talk.protocol.set_permission_mode("plan")
     talk.write(refused).answers(error={"code": 1, "message": "no"}).write(taken)
@@ -469,7 +469,7 @@ def test_an_endless_text_is_cut_and_not_kept_for_ever() -> None:
     assert len(talk.of("text")) > 1
 
 
-def test_a_call_that_is_over_keeps_nothing_of_what_it_brought() -> None:
+def test_an_ended_call_holds_no_memory() -> None:
     talk = Talk().ready().turn()
     tracemalloc.start()
     try:
@@ -488,7 +488,7 @@ def test_a_call_that_is_over_keeps_nothing_of_what_it_brought() -> None:
         tracemalloc.stop()
 
 
-def test_calls_and_results() -> None:
+def test_partial_updates_make_one_call_and_one_result() -> None:
     meta = {"claudeCode": {"toolName": "Read", "parentToolUseId": "p1"}}
     talk = Talk().ready().turn()
     talk.hear(
@@ -515,7 +515,7 @@ def test_calls_and_results() -> None:
     ]  # fmt: skip
 
 
-def test_every_other_update() -> None:
+def test_every_other_update_becomes_its_message() -> None:
     talk = Talk().ready().turn()
     entries = [{"content": "a", "status": "completed"}, {"content": "b", "status": "in_progress"}]
     talk.hear(
@@ -557,7 +557,7 @@ PERMISSION: dict[str, Any] = {
 }
 
 
-def test_a_permission_request() -> None:
+def test_a_permission_request_becomes_one_approval_request() -> None:
     talk = Talk().ready().turn().hear(say("May I?"), PERMISSION, PERMISSION)
     assert talk.types() == ["init", "text_delta", "text", "tool_call", "approval_request"]
     assert talk.of("approval_request") == [
@@ -601,14 +601,14 @@ def test_policies_see_all_that_an_agent_shows_of_a_call(call: dict[str, Any], gi
         ({"decision": "allow", "input": {"a": 1, "path": "/x"}}, {"outcome": "selected", "optionId": "o1"}),
     ],
 )
-def test_answers(answer: Any, outcome: Any) -> None:
+def test_an_answer_selects_the_agents_option(answer: Any, outcome: Any) -> None:
     talk = Talk().ready().turn().hear(PERMISSION)
     talk.write(talk.protocol.answer("4", answer))
     assert talk.last == {"jsonrpc": "2.0", "id": 4, "result": {"outcome": outcome}}
 
 
 @pytest.mark.parametrize("answer", [{"decision": "allow", "input": {}}, {"suggestion": "o9"}, "maybe", None])
-def test_answers_that_do_not_fit(answer: Any) -> None:
+def test_an_answer_that_does_not_fit_is_refused(answer: Any) -> None:
     with pytest.raises(CommandRefused):
         Talk().ready().turn().hear(PERMISSION).protocol.answer("4", answer)
     no_choice = PERMISSION | {"params": PERMISSION["params"] | {"options": []}}
@@ -616,7 +616,7 @@ def test_answers_that_do_not_fit(answer: Any) -> None:
         Talk().ready().turn().hear(no_choice).protocol.answer("4", "deny")
 
 
-def test_a_question_and_a_withdrawal() -> None:
+def test_a_form_is_answered_and_a_withdrawn_permission_is_not() -> None:
     ask = {"id": "q", "method": "elicitation/create", "params": {"sessionId": "s", "message": "Name?", "mode": "form"}}
     talk = Talk().ready().turn().hear(ask)
     assert talk.of("question")[0]["questions"] == [{"id": "0", "header": "", "question": "Name?", "mode": "form"}]

@@ -47,7 +47,7 @@ def printed(found: list[dict[str, Any]]) -> str:
     return "\n".join(event["text"] for event in events(found, "line"))
 
 
-def test_turns_of_one_conversation(place: dict[str, str], tmp_path: Path) -> None:
+def test_aider_goes_on_with_its_conversation_over_turns_and_processes(place: dict[str, str], tmp_path: Path) -> None:
     asked = query("eins", model="gpt-5", permissionMode="plan", cwd=str(tmp_path)) + query("zwei “drei”")
     found = run_aider(asked, place, "--no-git")
     assert [line["type"] for line in found[:3]] == ["ready", "agent_started", "agent_event"]
@@ -75,12 +75,12 @@ def test_the_models_words_are_told_from_aiders_own(place: dict[str, str]) -> Non
     assert [event["text"] for event in found if not event["own"]] == quoted * 2
 
 
-def test_a_failed_run_is_that_turns(place: dict[str, str]) -> None:
+def test_a_failed_run_of_aider_fails_only_its_turn(place: dict[str, str]) -> None:
     found = run_aider(query("fail") + query("on"), place)
     assert [event["code"] for event in events(found, "exit")] == [3, 0]
 
 
-def test_no_aider(tmp_path: Path) -> None:
+def test_a_missing_aider_is_one_clear_error(tmp_path: Path) -> None:
     found = run_aider(query("hi"), {"PATH": str(tmp_path)}, code=1)
     assert found[-1]["type"] == "agent_error"
     assert found[-1]["message"].startswith("Aider not found. Install it first: ")

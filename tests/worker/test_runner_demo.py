@@ -258,7 +258,9 @@ def test_the_figures_are_true_and_the_prompt_is_quoted(tree: Path) -> None:
         (lambda at: (at / "long").write_text("x" * 4095 + "é" + "y"), ("x" * 4095, False)),
     ],
 )
-def test_what_is_read(tmp_path: Path, make: Any, answer: tuple[str, bool] | None) -> None:
+def test_the_demo_reads_a_text_file_and_nothing_else(
+    tmp_path: Path, make: Any, answer: tuple[str, bool] | None
+) -> None:
     place = tmp_path / "place"
     place.mkdir()
     make(place)
@@ -271,7 +273,7 @@ def test_what_is_read(tmp_path: Path, make: Any, answer: tuple[str, bool] | None
     assert len(results(lines)) == 1
 
 
-def test_a_file_name_that_is_no_utf8(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_is_shown_with_question_marks(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("hi")
     answers = tool_answers(demo(query("x", cwd=str(tmp_path))))
     assert (answers["LS"]["content"], answers["Read"]["content"]) == ("caf?.txt", "hi")
@@ -425,11 +427,11 @@ def test_malformed_stdin_is_a_log_line_and_no_more() -> None:
     assert texts(lines) == ["still here"]
 
 
-def test_no_prompt_at_all_is_no_fault() -> None:
+def test_a_demo_without_a_prompt_ends_well() -> None:
     assert demo(b"") == [READY]
 
 
-def test_resume_is_said() -> None:
+def test_a_resumed_demo_says_so() -> None:
     lines = demo(query("go on", resume="old-1"))
     assert "resumed session old-1" in texts(lines)[0]
     assert "no language model is asked" in texts(lines)[0]
@@ -468,14 +470,14 @@ def test_huge_is_one_text_of_its_size() -> None:
     assert [len(text) for text in texts(demo(query("/huge 3000000")))] == [3_000_000]
 
 
-def test_words_are_done_in_order() -> None:
+def test_prompt_commands_are_carried_out_in_order() -> None:
     done = run_runner(DEMO, query("please\n/stderr to the log\n/echo a\r\n/echo b\nand thanks"))
     lines = [as_line(raw) for raw in done.stdout.splitlines()]
     assert (done.stderr, texts(lines), len(results(lines))) == (b"to the log\n", ["a", "b"], 1)
 
 
 @pytest.mark.parametrize("word", ["/crash x", "/crash 256", "/sleep", "/sleep nan", "/lines", "/lines 1 x", "/huge -1"])
-def test_a_word_with_bad_arguments_ends_its_turn_as_an_error(word: str) -> None:
+def test_a_prompt_command_with_bad_arguments_ends_its_turn_as_an_error(word: str) -> None:
     lines = demo(query(word) + query("/echo on"))
     bad, good = results(lines)
     assert bad["is_error"]
@@ -483,7 +485,7 @@ def test_a_word_with_bad_arguments_ends_its_turn_as_an_error(word: str) -> None:
     assert (good["is_error"], texts(lines)) == (False, ["on"])
 
 
-async def test_hang_is_deaf_to_stop_and_term() -> None:
+async def test_hang_ignores_stop_and_term() -> None:
     async with talking_runner(DEMO) as talk:
         talk.write(query("/hang"))
         await talk.until("Hanging")

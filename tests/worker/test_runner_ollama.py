@@ -97,7 +97,7 @@ def test_a_server_that_is_not_there_is_one_clear_error(options: dict[str, Any]) 
     assert "OLLAMA_HOST" in error["message"]
 
 
-def test_an_error_of_a_later_turn_is_that_turns() -> None:
+def test_an_ollama_error_fails_only_its_turn() -> None:
     with ModelServer() as model:
         found = lines(query("[[text:a]]", model="m") + query("[[error:500]]") + query("[[text:b]]"), model.url)
         bodies = [request.body["messages"] for request in model.requests]
@@ -142,7 +142,7 @@ def raw_server(body: bytes, length: int | None = None) -> Iterator[str]:
         (b"", "Ollama ended in the middle of its answer"),
     ],
 )
-def test_an_answer_that_breaks_off(body: bytes, message: str) -> None:
+def test_an_ollama_answer_that_breaks_off_fails_its_turn(body: bytes, message: str) -> None:
     with raw_server(body) as host:
         done = run_runner(OLLAMA, query("hi", model="m"), OLLAMA_HOST=host)
     assert done.returncode == 1
@@ -151,7 +151,7 @@ def test_an_answer_that_breaks_off(body: bytes, message: str) -> None:
         assert b"no json" in done.stdout.splitlines()
 
 
-def test_a_server_that_is_no_ollama() -> None:
+def test_a_server_that_is_not_ollama_is_one_clear_error() -> None:
     with raw_server(b"") as host:
         (error,) = (line for line in lines(query("hi"), host, 1) if line["type"] == "agent_error")
     assert "is not an Ollama server" in error["message"]
@@ -182,10 +182,10 @@ async def test_a_stop_in_mid_turn_ends_it_at_once() -> None:
         ("[::1]:9", "http://[::1]:9"),
     ],
 )
-def test_addresses(address: str, url: str) -> None:
+def test_every_form_of_address_is_understood(address: str, url: str) -> None:
     assert Server(address).url == url
 
 
-def test_no_address() -> None:
+def test_an_address_that_is_not_valid_is_refused() -> None:
     with pytest.raises(OllamaError, match="OLLAMA_HOST is not a valid address"):
         Server("host:port")

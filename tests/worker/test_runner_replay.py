@@ -50,7 +50,7 @@ def started(parser: str) -> dict[str, str]:
     return {"type": "agent_started", "parser": parser}
 
 
-def test_there_are_recordings() -> None:
+def test_the_recordings_are_found() -> None:
     assert {name.split("-")[0] for name in RECORDED} >= {"claude", "codex"}
 
 
@@ -64,7 +64,7 @@ def test_every_object_goes_out_byte_for_byte(name: str) -> None:
         assert json.loads(line)["event"] == json.loads(raw)
 
 
-def test_at_a_pace_it_is_the_same_as_flat_out(tmp_path: Path) -> None:
+def test_a_paced_replay_prints_the_same_as_one_without_pauses(tmp_path: Path) -> None:
     stamped = [{"type": "text", "timestamp": 1795329149023 + at * 3_600_000, "sessionID": "x"} for at in range(20)]
     file = tmp_path / "r.ndjson"
     file.write_text("\n".join(map(json.dumps, stamped)))
@@ -74,7 +74,7 @@ def test_at_a_pace_it_is_the_same_as_flat_out(tmp_path: Path) -> None:
     assert replayed(query(""), str(file), "--speed=1e9") == flat
 
 
-def test_what_is_no_object_goes_out_as_it_is(tmp_path: Path) -> None:
+def test_a_line_that_is_not_an_object_is_replayed_as_it_is(tmp_path: Path) -> None:
     odd = [b"a banner", b"[1]", b'{"torn":', b'{"bad":"\xff"}', b'{"n":NaN}', b'"text"', b'{"a":' * 3000]
     good = [b'{"type":"x","lone":"\\ud800"}', '{"type":"y","raw":"\u2028"}'.encode(), b' { "spaced" : 1 } \r', b"{}"]
     file = tmp_path / "odd.ndjson"
@@ -84,7 +84,7 @@ def test_what_is_no_object_goes_out_as_it_is(tmp_path: Path) -> None:
     assert lines == [*odd, *(wrapped(line) for line in good)]
 
 
-def test_each_query_plays_the_whole_again_or_another(tmp_path: Path) -> None:
+def test_each_query_replays_the_whole_recording_or_another(tmp_path: Path) -> None:
     (tmp_path / "a b.ndjson").write_text('{"jsonrpc":"2.0","id":1}\n')
     (tmp_path / "c.ndjson").write_text('{"type":"turn.started"}\n')
     prompts = query("'a b.ndjson'", cwd=str(tmp_path)) + query("c.ndjson --repeat 2") + query("c.ndjson --parser mine")
@@ -94,7 +94,7 @@ def test_each_query_plays_the_whole_again_or_another(tmp_path: Path) -> None:
     assert (lines[1], lines[3], lines[4], lines[6]) == (wrapped(b'{"jsonrpc":"2.0","id":1}'), turn, turn, turn)
 
 
-def test_load_comes_in_order(tmp_path: Path) -> None:
+def test_a_repeated_recording_comes_in_order(tmp_path: Path) -> None:
     file = tmp_path / "load.ndjson"
     file.write_text("".join(f'{{"type":"system","number":{number}}}\n' for number in range(1000)))
     lines = replayed(query("ignored") + query("ignored"), str(file), "--speed", "0", "--repeat", "20")
@@ -144,7 +144,7 @@ async def test_stop_ends_it_between_two_lines(tmp_path: Path) -> None:
         assert await talk.process.wait() == 0
 
 
-def test_words_override_the_command_line() -> None:
+def test_options_of_the_prompt_override_the_command_line() -> None:
     base = parse(["--speed", "4", "--adapter=claude"], Request())
     assert base == Request(speed=4, parser="claude")
     assert parse(["f", "--speed=0"], base) == Request(file="f", speed=0, parser="claude")

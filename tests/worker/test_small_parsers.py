@@ -22,7 +22,7 @@ def gemini(kind: str, **members: Any) -> dict[str, Any]:
     return {"type": kind, "timestamp": "2026-11-22T06:31:24.962Z", **members}
 
 
-def test_gemini_whole_texts_and_faults() -> None:
+def test_gemini_lines_become_their_messages() -> None:
     messages = told(
         "gemini",
         gemini("init", session_id="s", model="m"),
@@ -42,7 +42,7 @@ def test_gemini_whole_texts_and_faults() -> None:
     assert (messages[6]["content"]["errors"], messages[6]["content"]["inputTokens"]) == (["API 500"], 3)
 
 
-def test_a_gemini_that_ends_in_mid_text() -> None:
+def test_a_gemini_that_ends_in_mid_text_closes_text_and_call() -> None:
     reader = make_parser("gemini")
     receive_all(reader, gemini("message", role="assistant", content="ha", delta=True), gemini("tool_use", tool_id="t"))
     receive_all(reader, gemini("message", role="assistant", content="lf", delta=True))
@@ -135,7 +135,7 @@ def test_opencode_errors_end_the_turn() -> None:
 # Ollama ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_ollama_conversation() -> None:
+def test_ollama_chunks_become_their_messages() -> None:
     messages = told("ollama", *OLLAMA)
     assert [message["type"] for message in messages] == [
         "init", "thinking_delta", "thinking_delta", "thinking", "text_delta", "text_delta", "text", "tool_call",
@@ -174,7 +174,7 @@ def analytics(event: str, **properties: Any) -> dict[str, Any]:
     return {"type": "analytics", "event": event, "properties": properties}
 
 
-def test_an_aider_turn() -> None:
+def test_aiders_report_becomes_its_messages() -> None:
     messages = told("aider", *AIDER)
     assert [message["type"] for message in messages] == [
         "init", "status", "status", "text_delta", "text_delta", "text_delta", "text", "tool_call", "tool_result",
@@ -197,12 +197,14 @@ def test_an_aider_turn() -> None:
         (["Tokens: many sent"], (0.0, 0, 0)),
     ],
 )
-def test_what_aider_prints_of_its_cost(printed: list[str], figures: tuple[float, int, int]) -> None:
+def test_aiders_printed_cost_counts_where_its_log_is_silent(
+    printed: list[str], figures: tuple[float, int, int]
+) -> None:
     cost = told("aider", *map(line, printed), {"type": "exit", "code": 0})[-1]["content"]
     assert (cost["totalCostUsd"], cost["inputTokens"], cost["outputTokens"]) == figures
 
 
-def test_how_aider_fails() -> None:
+def test_an_aider_failure_is_told_by_its_own_words_or_its_exit_code() -> None:
     reader = make_parser("aider")
     drafts = receive_all(reader, line("litellm.AuthenticationError: no key"), {"type": "exit", "code": 0})
     assert contents(drafts, "error") == [
@@ -254,7 +256,7 @@ def test_an_aider_turn_fails_if_its_model_did_not_answer(told: list[str], errors
     assert len(contents(drafts, "error")) == len(errors or [])
 
 
-def test_an_aider_that_stumbles_says_over_what() -> None:
+def test_an_exception_in_aiders_log_is_the_turns_error() -> None:
     stumble = [analytics("message_send_starting"), analytics("message_send_exception", exception="KeyError: 'x'")]
     drafts = receive_all(make_parser("aider"), *stumble, {"type": "exit", "code": 0})
     assert contents(drafts, "error") == [{"message": "KeyError: 'x'"}]
