@@ -52,7 +52,7 @@ def test_the_soft_limit_is_raised_to_what_the_sessions_take(start_worker: Callab
 
 def test_a_hard_limit_that_is_too_low_is_logged(start_worker: Callable[..., Worker]) -> None:
     worker = start_worker("--max-sessions", str(2**31))
-    worker.wait_log(r"max_sessions 2147483648 needs some 10737418496 open files, the limit is \d+")
+    worker.wait_log(r"max_sessions 2147483648 needs some 10737418496 open files; the limit is \d+")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
