@@ -35,6 +35,7 @@ from agentrq_worker.providers.claude import background_tasks, notices
 from agentrq_worker.providers.claude.approvals import request_message
 from agentrq_worker.providers.claude.background_tasks import BackgroundTasks
 from agentrq_worker.providers.claude.stream_blocks import StreamBlocks
+from agentrq_worker.providers.claude.turn_costs import TurnCosts
 from agentrq_worker.providers.claude.wire import (
     AssistantLine,
     Block,
@@ -77,7 +78,7 @@ class ClaudeParser(OutputParser):
         """How often the CLI said that a turn begins."""
         self._session: str | None = None
         self._setting: tuple[Any, Any] = (None, None)  # model and permission mode
-        self._cost_so_far: float | None = None  # the last total_cost_usd of this process
+        self._costs = TurnCosts()
         self._last_result: Any = None  # its uuid, until the next turn shows
 
     @property
@@ -244,7 +245,7 @@ class ClaudeParser(OutputParser):
         if failed and not errors and result is UNSET:
             errors = [json_line.text(event.subtype) or "error"]
         cost = self._cost(
-            cost_usd=self._turn_cost(event),
+            cost_usd=self._costs.take(event, self.total.cost_usd),
             input_tokens=json_line.whole(usage.get("input_tokens")),
             output_tokens=json_line.whole(usage.get("output_tokens")),
             num_turns=json_line.whole(event.num_turns),
@@ -264,25 +265,6 @@ class ClaudeParser(OutputParser):
             if not speaker.is_unfinished:
                 del self._speakers[parent]
         return drafts
-
-    def _turn_cost(self, event: ResultLine) -> float:
-        """One turn's part of the running sum ``total_cost_usd``.
-
-        Within a process the sum only grows. A process may begin it anew or go on with what its conversation has cost
-        before, and one session may see several processes, also under one owner. ``result_index`` 0 (CLI 2.1.330), a
-        lower sum or an owner's first result show a new one.
-        """
-        total = json_line.amount(event.total_cost_usd)
-        if not total:  # absent, or of a turn that was refused: the sum is where it was
-            return 0.0
-        before, self._cost_so_far = self._cost_so_far, total
-        if before is not None and event.result_index != 0 and total >= before:
-            return total - before
-        since = event.model_usage_since_last_result
-        if isinstance(since, dict):
-            return min(total, sum(json_line.amount(json_line.mapping(used).get("costUSD")) for used in since.values()))
-        had = self.total.cost_usd
-        return total if total < had or _counts_this_turn_only(event) else total - had
 
     def _control_request(self, event: ControlRequestLine, line: bytes) -> list[DraftMessage]:
         earlier = self.open_requests.get(self._requests.public(event.request_id) or "")
@@ -345,13 +327,6 @@ class ClaudeParser(OutputParser):
         **dict.fromkeys(get_args(Notice), _notice),
         **dict.fromkeys(get_args(Silent), _silent),
     }
-
-
-def _counts_this_turn_only(event: ResultLine) -> bool:
-    """Whether ``total_cost_usd`` is the price of this turn's tokens only."""
-    used = json_line.mapping(event.modelUsage).values()
-    spent = sum(json_line.whole(json_line.mapping(one).get("outputTokens")) for one in used)
-    return spent > 0 and spent == json_line.whole(json_line.mapping(event.usage).get("output_tokens"))
 
 
 def _other(block: Block, position: int, parent: str | None, line: bytes) -> DraftMessage:

@@ -88,7 +88,7 @@ class ClaudeProtocol(AgentProtocol):
         self._in_turn = False  # a prompt was handed over, or the agent began a turn of its own
         self._working = False  # the turn's work has begun: an interrupt takes effect
         self._interrupt_due = False
-        self._heard = False  # the agent has events something
+        self._heard = False  # the agent has said something
         self._initialize = ""  # the request of the handshake
         self._unconfirmed: set[str] = set()
         self._background: tuple[str, ...] = ()
@@ -124,7 +124,7 @@ class ClaudeProtocol(AgentProtocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the agent has events anything: the answer to the handshake comes first."""
+        """Whether the agent has said anything: the answer to the handshake comes first."""
         return self._heard
 
     def prompt(self, text: str) -> bytes:

@@ -18,12 +18,12 @@ from msgspec import UNSET
 from agentrq.wire.messages import ApprovalRequest, Compaction, Error, Init, RateLimit, SessionTotal, StatusReport, Text
 from agentrq_worker.providers import json_line
 from agentrq_worker.providers.codex import app_approvals, app_items, app_notices
+from agentrq_worker.providers.codex.app_texts import OpenTexts
 from agentrq_worker.providers.codex.app_usage import Usage
 from agentrq_worker.providers.codex.app_wire import Item, Params, Thread, decode_response, params_decoder
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, MethodReader, RpcLine, is_given, read_error
 from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
-from agentrq_worker.providers.span_ids import SpanIds
 from agentrq_worker.providers.streamed_text import Block
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
@@ -53,8 +53,7 @@ class CodexAppParser(JsonRpcParser):
         self._ended_turn: str | None = None
         self._spawned: dict[str, str] = {}  # a sub-agent's thread → the call that made it
         self._working: dict[str, str] = {}  # the sub-agents' threads that work now, and what they are called
-        self._blocks: dict[str, Block] = {}
-        self._block_ids = SpanIds(epoch)
+        self._texts = OpenTexts(epoch)
         self._whole: set[str] = set()  # items of the turn that have come whole
         self._whole_lines: set[int] = set()  # hashes of their lines
         self._changes: dict[str, Any] = {}  # the changes of patches that are under way
@@ -148,7 +147,7 @@ class CodexAppParser(JsonRpcParser):
     def _end_turn(self, error: str, duration_ms: int) -> list[DraftMessage]:
         self.turns_ended += 1
         self._ended_turn, self.turn = self.turn, None
-        drafts = self._end_texts() + self._close_calls_of_turn(_UNANSWERED)
+        drafts = self._texts.end() + self._close_calls_of_turn(_UNANSWERED)
         self._whole.clear()
         self._whole_lines.clear()
         self._changes.clear()
@@ -166,19 +165,7 @@ class CodexAppParser(JsonRpcParser):
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
         """As `OutputParser.close`; unfinished texts are published as far as they came."""
         self._changes.clear()
-        return self._end_texts() + super().close(reason)
-
-    def _end_texts(self) -> list[DraftMessage]:
-        drafts = [block.whole() for block in self._blocks.values() if block.size]
-        self._blocks.clear()
-        self._block_ids.close_all()
-        return drafts
-
-    def _abandon_texts(self) -> list[DraftMessage]:
-        drafts = [block.abandon() for block in self._blocks.values() if block.size]
-        self._blocks.clear()
-        self._block_ids.close_all()
-        return drafts
+        return self._texts.end() + super().close(reason)
 
     # -- items
 
@@ -188,10 +175,7 @@ class CodexAppParser(JsonRpcParser):
         key = params.item_id + suffix
         if not params.delta or key in self._whole:
             return []
-        block = self._blocks.get(key)
-        if block is None:
-            block = self._blocks[key] = Block(self._block_ids.open(key, key), thought, self._parent(params))
-        return [block.piece(params.delta)]
+        return [self._texts.piece(key, params.delta, thought, self._parent(params))]
 
     def _text_delta(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._delta(params, line, thought=False)
@@ -200,8 +184,9 @@ class CodexAppParser(JsonRpcParser):
         return self._delta(params, line, thought=True)
 
     def _summary_part(self, params: Params, line: bytes) -> list[DraftMessage]:
-        block = self._blocks.get(params.item_id or "")
-        return [block.piece("\n\n")] if block is not None and json_line.whole(params.summary_index) else []
+        key = params.item_id or ""
+        follows = key in self._texts and json_line.whole(params.summary_index)
+        return [self._texts.piece(key, "\n\n", True, self._parent(params))] if follows else []
 
     def _reasoning_delta(self, params: Params, line: bytes) -> list[DraftMessage]:
         return self._delta(params, line, thought=True, suffix=":content")
@@ -233,7 +218,7 @@ class CodexAppParser(JsonRpcParser):
         if kind == "agentMessage":
             if not json_line.is_text(item.text):
                 return [DraftMessage(*json_line.malformed("agentMessage item", "its text is missing", line))]
-            return [DraftMessage("text", Text(json_line.passed(item.text), self._take_block(key) or UNSET), parent)]
+            return [DraftMessage("text", Text(json_line.passed(item.text), self._texts.take(key) or UNSET), parent)]
         if kind == "reasoning":
             return self._reasoning(item, key, parent)
         if kind == "contextCompaction":
@@ -248,21 +233,12 @@ class CodexAppParser(JsonRpcParser):
     def _reasoning(self, item: Item, key: str, parent: str | None) -> list[DraftMessage]:
         drafts = []
         for parts, block_id in ((item.summary, key), (json_line.value(item.content), f"{key}:content")):
-            public = self._take_block(block_id)
+            public = self._texts.take(block_id)
             self._whole.add(block_id)
             words = [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
             if any(words):
                 drafts.append(Block(public, thought=True, parent=parent).whole("\n\n".join(words)))
         return drafts
-
-    def _take_block(self, key: str) -> str:
-        """The public id of a block that has come whole."""
-        if not key:
-            return ""
-        self._blocks.pop(key, None)
-        public = self._block_ids.open(key, key)
-        self._block_ids.close(key)
-        return public
 
     def _tool(self, item: Item, params: Params, line: bytes, done: bool = False) -> list[DraftMessage]:
         call, parent = item.id, self._parent(params)
@@ -289,7 +265,7 @@ class CodexAppParser(JsonRpcParser):
         message = json_line.text(error.get("message")) or "unknown"
         if params.will_retry is True:
             # Codex drops this half answer of the model and asks for it again.
-            return [*self._abandon_texts(), DraftMessage("status", StatusReport(subtype="retry", message=message))]
+            return [*self._texts.abandon(), DraftMessage("status", StatusReport(subtype="retry", message=message))]
         code = app_notices.error_code(error.get("codexErrorInfo"))
         drafts = [DraftMessage("error", Error(message=message, code=code or UNSET))]
         if code in app_notices.LIMITS:
