@@ -144,3 +144,23 @@ def test_a_stored_answer_changes_no_input_into_one_that_the_worker_denies() -> N
     talk = recovered(InterruptedRequest("old", "Bash", LS), worker=policy)
     talk.command("answer", request_id="old", answer={"decision": "allow", "input": {"command": "rm x"}})
     assert talk.receipts()[-1][1] == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("allow", "applied"), ({"decision": "allow", "by": "alice"}, "applied"),
+        ({"decision": "deny", "always": True}, "applied"), ({"suggestion": "accept"}, "applied"),
+        ({"suggestion": {"optionId": "y", "kind": "allow_once"}}, "applied"),
+        ({"decision": "allow", "always": True}, "rejected"), ({"suggestion": "acceptForSession"}, "rejected"),
+        ({"decision": "deny", "suggestion": {"kind": "allow_always"}}, "rejected"),
+        ({"suggestion": {"type": "setMode", "mode": "acceptEdits"}}, "rejected"),
+        ({"suggestion": {"optionId": "y", "kind": "allow_always"}}, "rejected"),
+    ],
+)  # fmt: skip
+def test_no_answer_lets_an_agent_ask_less_where_the_worker_denies_calls(answer: Any, outcome: str) -> None:
+    policy = read_policy({"rules": [{"tool": "Bash", "command": "rm *", "decision": "deny"}]})
+    for worker, expected in ((policy, outcome), (read_policy("ask"), "applied")):
+        talk = Talk(worker=worker).begin().say(Alive(), asks("r1"))
+        talk.command("answer", request_id="r1", answer=answer)
+        assert talk.receipts()[-1][1] == expected

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 from agentrq_worker.providers.json_line import mapping, text
 from agentrq_worker.providers.protocol import CommandRefused
 
+_ONCE: Final = ("accept", "decline", "cancel")
+"""Suggestions of codex that decide on one call."""
 _DECIDES: Final = ("decision", "behavior", "suggestion")
 
 
@@ -49,6 +51,15 @@ def read_decision(answer: Any) -> Decision:
         interrupt=found.get("interrupt") is True,
         choice=choice,
     )
+
+
+def lets_ask_less(answer: Any) -> bool:
+    """Whether an answer may allow calls beside the one that is asked about, as an unknown suggestion may."""
+    found = mapping(answer)
+    choice = found.get("suggestion")
+    if choice is not None and choice not in _ONCE and not text(mapping(choice).get("kind")).endswith("_once"):
+        return True  # whatever the decision beside it says: agents are given the suggestion
+    return found.get("always") is True and found.get("decision", found.get("behavior")) != "deny"
 
 
 def changed_input(answer: Any) -> Any:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from agentrq_worker.providers.answers import changed_input, read_decision, summarize_answer
+from agentrq_worker.providers.answers import changed_input, lets_ask_less, read_decision, summarize_answer
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused
 from agentrq_worker.session.effects import Output, WriteLog
@@ -85,6 +85,8 @@ class ApprovalFlow:
         changed = changed_input(answer)
         if changed is not None and self.requests.denies(request_id, changed):
             raise CommandRefused("the worker's policy denies the call with this input")
+        if self.requests.worker_denies_calls and lets_ask_less(answer):
+            raise CommandRefused("the worker's policy has to be asked each time: answer this one call alone")
         data = b"" if own_id is None else protocol.answer(own_id, answer)
         said, by = summarize_answer(answer)
         if carried is not None:

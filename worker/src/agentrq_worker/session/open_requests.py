@@ -196,6 +196,11 @@ class OpenRequests:
                 return True
         return False
 
+    @property
+    def worker_denies_calls(self) -> bool:
+        """Whether there are calls that the worker's policy denies."""
+        return self._worker.default == "deny" or any(rule.decision == "deny" for rule in self._worker.rules)
+
     def denies(self, request_id: str, given: Any) -> bool:
         """Whether the worker's policy denies the open request if its input is ``given`` in place of the agent's."""
         opened, carried = self.open.get(request_id), self.carried(request_id)
