@@ -26,7 +26,7 @@ from agentrq_worker.redis_retry import CALL_TIMEOUT_S
 
 log = logging.getLogger(__name__)
 
-WATCH_S: Final = 0.25
+WATCH_S: Final = 0.5
 """How often the processes of the other workers are checked."""
 REFRESH_S: Final = 2.0
 """How often this worker's record is renewed and the others' are read."""
