@@ -61,9 +61,9 @@ class SessionHost:
         if left:
             log.warning("ended %d processes that dead workers had left", left)
         self._guardian = Guardian()
-        neighbors = self.ownership.lease.neighbors
+        neighbours = self.ownership.lease.neighbours
         scanner = RecoveryScanner(self._client, self.ownership, self.settings, jobs)
-        neighbors.on_release = scanner.recover_released
+        neighbours.on_release = scanner.recover_released
         self._tasks = [
             group.create_task(self.publisher.run(), name="publisher"),
             group.create_task(self.ownership.renew_lease(), name="lease"),
@@ -72,7 +72,7 @@ class SessionHost:
             group.create_task(self._watch(), name="watch"),
             group.create_task(self._conclude_repaired(jobs), name="repaired ends"),
             group.create_task(scanner.run(), name="recovery scanner"),
-            group.create_task(neighbors.watch(), name="neighbors"),
+            group.create_task(neighbours.watch(), name="neighbours"),
             group.create_task(HostingAudit(self._client, self.ownership, self.settings).run(), name="hosting audit"),
         ]
 

@@ -13,7 +13,7 @@ import redis.asyncio
 
 from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire import owner_calls
-from agentrq_worker.ownership.neighbors import Neighbors
+from agentrq_worker.ownership.neighbours import Neighbours
 from agentrq_worker.redis_retry import retry_outages
 from agentrq_worker.settings import Settings
 
@@ -31,7 +31,7 @@ class Lease:
         self.name = settings.worker_name
         self.token = secrets.token_hex(16)
         """New in each process: a worker with a name that was used before never passes for the earlier one."""
-        self.neighbors = Neighbors(client, settings.keys, self.name, self.token)
+        self.neighbours = Neighbours(client, settings.keys, self.name, self.token)
         self._client = client
         self._scripts = AsyncScriptRunner(client)
         self._settings = settings
@@ -54,7 +54,7 @@ class Lease:
             if left < 0 or (before is not None and left > before):
                 raise NameTaken(f"There is a live worker named {self.name!r} already: choose another --name")
             if before is None:
-                if await self.neighbors.release_if_ended(self.name):
+                if await self.neighbours.release_if_ended(self.name):
                     continue
                 log.info("the name %s is held for %.1f s more, perhaps by a worker that died", self.name, left / 1000)
             await asyncio.sleep(min(left / 1000 + 0.01, 0.5))
@@ -65,7 +65,7 @@ class Lease:
             self._ended = True
             call = owner_calls.release_lease(self._keys, self.name, self.token)
             await retry_outages(lambda: self._scripts.run(call))
-            await retry_outages(self.neighbors.unregister)
+            await retry_outages(self.neighbours.unregister)
 
     async def renew(self) -> None:
         """Extend it to its full length. Raises `NameTaken` where another process has taken the name meanwhile."""

@@ -14,7 +14,7 @@ import pytest
 from agentrq import AsyncAgentClient
 from agentrq.connection import connect_async
 from agentrq.wire.keys import Keys
-from agentrq_worker.ownership.neighbors import Neighbors, read_record
+from agentrq_worker.ownership.neighbours import Neighbours, read_record
 from agentrq_worker.process import procfs
 from agentrq_worker.process.identity import machine_id, own_process
 from tests.rq_checks import eventually
@@ -29,7 +29,7 @@ LONG = ("--lease-s", "300", "--beat-s", "1")
 KEYS = Keys()
 
 
-async def test_a_killed_workers_session_is_resumed_by_its_neighbor(
+async def test_a_killed_workers_session_is_resumed_by_its_neighbour(
     client: AsyncAgentClient, start_worker: Start, raw: Any
 ) -> None:
     first = start_worker(*LONG, "--name", "first")
@@ -74,9 +74,9 @@ async def test_a_worker_that_ends_leaves_no_record(client: AsyncAgentClient, sta
 
 
 @pytest.fixture
-async def neighbors(redis_url: str) -> AsyncIterator[Neighbors]:
+async def neighbours(redis_url: str) -> AsyncIterator[Neighbours]:
     async with connect_async(redis_url) as client:
-        yield Neighbors(client, KEYS, "w", "token-of-w")
+        yield Neighbours(client, KEYS, "w", "token-of-w")
 
 
 @pytest.fixture
@@ -87,27 +87,27 @@ def machine() -> str:
 
 
 async def test_a_frozen_worker_keeps_its_lease(
-    neighbors: Neighbors, machine: str, raw: Any, start_worker: Start
+    neighbours: Neighbours, machine: str, raw: Any, start_worker: Start
 ) -> None:
     frozen = start_worker(*LONG, "--name", "frozen")
     await eventually(lambda: raw.hexists(machine, "frozen"), "its record")
     frozen.freeze()
-    assert not await neighbors.release_if_ended("frozen")
+    assert not await neighbours.release_if_ended("frozen")
     assert raw.exists(KEYS.worker("frozen"))
 
 
 async def test_a_lease_that_another_process_took_since_is_left_alone(
-    neighbors: Neighbors, machine: str, raw: Any
+    neighbours: Neighbours, machine: str, raw: Any
 ) -> None:
     own = own_process()
     assert own is not None
     raw.hset(machine, "other", f"{own.pid}.{own.starttime - 1}.token-of-the-dead")
     raw.set(KEYS.worker("other"), "token-of-the-living")
-    assert not await neighbors.release_if_ended("other")
+    assert not await neighbours.release_if_ended("other")
     assert raw.get(KEYS.worker("other")) == b"token-of-the-living"
     raw.hset(machine, "other", f"{own.pid}.{own.starttime - 1}.token-of-the-dead")
     raw.set(KEYS.worker("other"), "token-of-the-dead")
-    assert await neighbors.release_if_ended("other")
+    assert await neighbours.release_if_ended("other")
     assert not raw.exists(KEYS.worker("other"), machine)
 
 

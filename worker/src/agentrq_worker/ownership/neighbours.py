@@ -57,7 +57,7 @@ def read_record(data: bytes) -> WorkerRecord | None:
     return WorkerRecord(ProcessId(int(pid), int(starttime)), token) if int(pid) > 0 else None
 
 
-class Neighbors:
+class Neighbours:
     """The workers of one machine, as one of them sees the others."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys, name: str, token: str) -> None:
