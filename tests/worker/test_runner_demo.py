@@ -378,6 +378,15 @@ async def test_an_interrupt_ends_the_demos_turn_while_it_waits_and_while_it_work
         assert texts(await talk.until("result")) == ["on"]
 
 
+async def test_a_policy_decides_what_the_demo_reads_and_nobody_has_to_answer_a_question(tree: Path) -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("look", cwd=str(tree), approvals="deny"))
+        lines = await talk.until("control_request")
+        talk.command("answer", requestId=asked(lines)["request_id"], answer="deny")
+        lines += await talk.until("result")
+        assert tool_answers(lines)["Read"]["is_error"]
+
+
 def test_a_demo_that_is_not_asked_to_ask_and_one_without_anybody_to_answer_go_on(tree: Path) -> None:
     for mode in ("bypassPermissions", "default"):
         lines = demo(query("look", cwd=str(tree), permissionMode=mode))

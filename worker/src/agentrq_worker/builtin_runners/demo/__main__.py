@@ -2,7 +2,8 @@
 
 It prints what Claude Code prints and reads its ``cwd``. The first turn (tour.py) shows every type of message; later
 ones are short; prompt lines such as ``/echo TEXT`` (prompt_commands.py) make it the tests' fake agent. With the
-permission mode ``default``, or an approval policy, it asks before it reads a file and waits for the answer.
+permission mode ``default`` it asks before it reads a file, asks a question, and waits for the answers; with an approval
+policy it asks before it reads.
 ``AGENTRQ_DEMO_PACE`` is the seconds a step takes (default 0.15; 0 for no pause).
 
 Owns the turns and their count.
@@ -36,7 +37,8 @@ class Demo:
                 model=query.text("model"),
                 cwd=os.path.abspath(query.text("cwd") or "."),
                 pace=_pace(runner),
-                asks=_asks(query),
+                asks_permission=_asks(query) or query.options.get("approvals") is not None,
+                asks_questions=_asks(query),
             )
         self._turns += 1
         runner.send("agent_started")
@@ -70,7 +72,7 @@ class Demo:
 
 def _asks(query: Query) -> bool:
     """Whether the start wants to be asked: as with any agent, not by default (``bypassPermissions``)."""
-    return query.text("permissionMode") in ("default", "plan") or query.options.get("approvals") is not None
+    return query.text("permissionMode") in ("default", "plan")
 
 
 def _pace(runner: Runner) -> float:

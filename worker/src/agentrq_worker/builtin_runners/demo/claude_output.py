@@ -29,17 +29,26 @@ ToolOutput = tuple[str, bool]
 
 
 class ClaudeOutput:
-    """Prints as one agent. ``pace`` is the seconds a step takes, 0 for no pause; ``asks``: it waits for answers.
+    """Prints as one agent. ``pace`` is the seconds a step takes, 0 for no pause.
 
     Ids carry a token of the process: a session's next runner does not repeat them.
     """
 
     def __init__(
-        self, runner: Runner, *, session: str | None, model: str | None, cwd: str, pace: float, asks: bool
+        self,
+        runner: Runner,
+        *,
+        session: str | None,
+        model: str | None,
+        cwd: str,
+        pace: float,
+        asks_permission: bool,
+        asks_questions: bool,
     ) -> None:
         self.runner = runner
         self.cwd = cwd
-        self.asks = asks
+        self.asks_permission = asks_permission
+        self.asks_questions = asks_questions
         self._token = os.urandom(6).hex()
         self.session = session or f"demo-{self._token}"
         self._model = model or "demo"
@@ -131,13 +140,13 @@ class ClaudeOutput:
         message = {"role": "user", "content": [block]}
         self.emit(0.5, {"type": "user", "message": message, "parent_tool_use_id": None, **self._stamp()})
 
-    def ask(self, request: dict[str, Any]) -> Any:
+    def ask(self, request: dict[str, Any], waits: bool) -> Any:
         """Asks the user (a ``control_request``); returns the answer, None if nobody gives one.
 
-        A demo that was not started to ask withdraws the request after a moment; else it waits for ten minutes.
+        It ``waits`` for ten minutes, or withdraws the request after a moment.
         """
         request_id = self.new_id("req")
-        bound_s = _ANSWER_S if self.asks else 1.5 * self._pace
+        bound_s = _ANSWER_S if waits else 1.5 * self._pace
         self.emit(0, {"type": "control_request", "request_id": request_id, "request": request})
         try:
             return self.runner.wait_for_answer(request_id, bound_s)

@@ -57,7 +57,7 @@ def _read_directory(output: ClaudeOutput) -> directory_tools.Count:
     path = directory_tools.choose_file(output.cwd) or os.path.join(output.cwd, "README.md")
     given = {"file_path": displayable(path), "limit_bytes": directory_tools.MAX_READ}
     call = output.call("Read", given)
-    if output.asks and not _is_allowed(_ask_permission(output, "Read", given, call)):
+    if output.asks_permission and not _is_allowed(_ask_permission(output, "Read", given, call)):
         output.tool_result(call, ("Not allowed: I did not read this file.", True))
     else:
         output.tool_result(call, directory_tools.read_start(path))
@@ -82,7 +82,7 @@ def _show_sub_agent(output: ClaudeOutput, counted: directory_tools.Count) -> Non
 
 def _show_requests(output: ClaudeOutput) -> str:
     """Shows an approval request and a question; returns what the report says of the answer."""
-    if not output.asks:
+    if not output.asks_permission:
         command = {"command": "true", "description": "Do nothing (a demonstration)"}
         call = output.call("Bash", command)
         _ask_permission(output, "Bash", command, call, description=_NOT_ASKED)
@@ -92,10 +92,11 @@ def _show_requests(output: ClaudeOutput) -> str:
         {
             "subtype": "elicitation",
             "mcp_server_name": "demo",
-            "message": "Which colour?" if output.asks else f"Which colour? ({_NOT_ASKED})",
+            "message": "Which colour?" if output.asks_questions else f"Which colour? ({_NOT_ASKED})",
             "mode": "form",
             "requested_schema": {"type": "object", "properties": {"colour": colour}},
-        }
+        },
+        waits=output.asks_questions,
     )
     chosen = next((name for name in _COLOURS if name in str(answer)), None)
     return "" if chosen is None else f" You chose {chosen}."
@@ -103,7 +104,7 @@ def _show_requests(output: ClaudeOutput) -> str:
 
 def _ask_permission(output: ClaudeOutput, tool: str, given: dict[str, Any], call: str, **members: Any) -> Any:
     request = {"subtype": "can_use_tool", "tool_name": tool, "input": given, "tool_use_id": call}
-    return output.ask(request | members)
+    return output.ask(request | members, waits=output.asks_permission)
 
 
 def _is_allowed(answer: Any) -> bool:
