@@ -150,8 +150,8 @@ def test_a_stored_answer_changes_no_input_into_one_that_the_worker_denies() -> N
     ("answer", "outcome"),
     [
         ("allow", "applied"), ({"decision": "allow", "by": "alice"}, "applied"),
-        ({"decision": "deny", "always": True}, "applied"), ({"suggestion": "accept"}, "applied"),
-        ({"suggestion": {"optionId": "y", "kind": "allow_once"}}, "applied"),
+        ({"decision": "deny", "always": True}, "applied"),
+        ({"suggestion": {"optionId": "y", "kind": "allow_once"}}, "rejected"),  # the kind is the client's word
         ({"decision": "allow", "always": True}, "rejected"), ({"suggestion": "acceptForSession"}, "rejected"),
         ({"decision": "deny", "suggestion": {"kind": "allow_always"}}, "rejected"),
         ({"suggestion": {"type": "setMode", "mode": "acceptEdits"}}, "rejected"),

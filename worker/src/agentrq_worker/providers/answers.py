@@ -14,8 +14,6 @@ from typing import Any, Final, NamedTuple
 from agentrq_worker.providers.json_line import mapping, text
 from agentrq_worker.providers.protocol import CommandRefused
 
-_ONCE: Final = ("accept", "decline", "cancel")
-"""Suggestions of codex that decide on one call."""
 _DECIDES: Final = ("decision", "behavior", "suggestion")
 
 
@@ -54,11 +52,10 @@ def read_decision(answer: Any) -> Decision:
 
 
 def lets_ask_less(answer: Any) -> bool:
-    """Whether an answer may allow calls beside the one that is asked about, as an unknown suggestion may."""
+    """Whether an answer may allow calls beside the one that is asked about, as a suggestion may."""
     found = mapping(answer)
-    choice = found.get("suggestion")
-    if choice is not None and choice not in _ONCE and not text(mapping(choice).get("kind")).endswith("_once"):
-        return True  # whatever the decision beside it says: agents are given the suggestion
+    if found.get("suggestion") is not None:  # only the agent knows what it means, whatever the decision beside it says
+        return True
     return found.get("always") is True and found.get("decision", found.get("behavior")) != "deny"
 
 
