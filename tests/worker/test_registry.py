@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 
@@ -10,6 +11,7 @@ import pytest
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers import registry
+from agentrq_worker.providers.acp.protocol import AcpProtocol
 from agentrq_worker.providers.gemini import GeminiParser
 from agentrq_worker.providers.parser import UnknownParser
 from agentrq_worker.providers.protocol import AgentProtocol, CommandRefused
@@ -78,6 +80,21 @@ def test_a_package_registers_a_provider(registered: dict[str, object]) -> None:
     assert program.argv[0].endswith("/true")
     assert (program.protocol, program.parser, program.spec) == ("runner", "mine", MINE)
     check_settings(Settings(providers={"x": Provider(parser="mine")}))
+
+
+def test_a_package_brings_a_protocol_of_its_own(registered: dict[str, object]) -> None:
+    registered["mine"] = dataclasses.replace(
+        MINE, drive=AcpProtocol, protocol="mine-wire", supports=frozenset({"model"})
+    )
+    program = resolve("mine", Settings())
+    assert (program.protocol, program.parser) == ("mine-wire", "mine")
+    own = Settings(providers={"other-name": Provider(protocol="mine-wire", command=["x"])})
+    check_settings(own)
+    assert resolve("other-name", own).parser == "mine"
+    protocol = make_protocol("mine-wire", "s", Options(resume="r", cwd="/"), "mine", SessionTotal(), 1)
+    assert list(protocol.unsupported) == ["resume"]
+    with pytest.raises(UnknownParser, match=r"Unknown parser 'claude'; parsers are mine$"):
+        make_protocol("mine-wire", "s", Options(), "claude", SessionTotal(), 1)
 
 
 @pytest.mark.parametrize(
