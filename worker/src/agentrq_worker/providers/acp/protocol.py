@@ -22,7 +22,7 @@ from agentrq_worker.providers.acp.parser import AcpParser
 from agentrq_worker.providers.acp.wire import Result, decode_result, params_decoder
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import mapping, text
-from agentrq_worker.providers.jsonrpc.parser import PeerRequest, RpcError, RpcLine, is_given
+from agentrq_worker.providers.jsonrpc.parser import AgentRequest, RpcError, RpcLine, is_given
 from agentrq_worker.providers.jsonrpc.protocol import CLIENT, JsonRpcProtocol, ends
 from agentrq_worker.providers.protocol import CommandRefused, Ended, ProtocolEvent, Reply, Sent, Write
 from agentrq_worker.providers.running_cost import RunningCost
@@ -257,11 +257,11 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         method, params = find(wanted)
         return self._confirmed(method, self._of_session(params))
 
-    def _result(self, request: PeerRequest, answer: Any) -> Any:
+    def _result(self, request: AgentRequest, answer: Any) -> Any:
         params = params_decoder.decode(request.params if is_given(request.params) else b"{}")
         return approvals.reply(request.method, params, answer)
 
-    def _withdrawal(self, request: PeerRequest) -> Any:
+    def _withdrawal(self, request: AgentRequest) -> Any:
         return approvals.withdrawal(request.method)
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:

@@ -15,7 +15,7 @@ from agentrq_worker.providers.codex import app_approvals
 from agentrq_worker.providers.codex.app_parser import CodexAppParser
 from agentrq_worker.providers.codex.app_wire import Params, params_decoder
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.jsonrpc.parser import PeerRequest, RpcError, RpcLine, is_given
+from agentrq_worker.providers.jsonrpc.parser import AgentRequest, RpcError, RpcLine, is_given
 from agentrq_worker.providers.jsonrpc.protocol import CLIENT, JsonRpcProtocol, ends, nothing, told
 from agentrq_worker.providers.protocol import (
     Background,
@@ -212,10 +212,10 @@ class CodexAppProtocol(JsonRpcProtocol):
         # What a policy is to decide has to be asked for.
         return MODES[mode if self._options.approvals is None or mode == "plan" else "untrusted"]
 
-    def _result(self, request: PeerRequest, answer: Any) -> Any:
+    def _result(self, request: AgentRequest, answer: Any) -> Any:
         return app_approvals.reply(request.method, _decode_params(request.params), answer)
 
-    def _withdrawal(self, request: PeerRequest) -> Any:
+    def _withdrawal(self, request: AgentRequest) -> Any:
         return app_approvals.withdrawal(request.method, _decode_params(request.params))
 
 

@@ -65,7 +65,7 @@ MethodReader = Callable[[Any, Any, bytes], list[DraftMessage]]
 """A method of a parser that reads one JSON-RPC method: (parser, its params, its line)."""
 
 
-class PeerRequest(NamedTuple):
+class AgentRequest(NamedTuple):
     """A request of the agent that waits for an answer; ``id`` is the agent's own."""
 
     id: Raw
@@ -95,9 +95,9 @@ class JsonRpcParser(OutputParser):
         self.event: RpcLine | None = None
         self.driven = False
         """A protocol speaks with the agent and knows which of its requests a response answers; else: a recording."""
-        self.open_requests: dict[str, PeerRequest] = {}
+        self.open_requests: dict[str, AgentRequest] = {}
         """The agent's requests that wait for an answer, by the ids that clients see (unique in the session)."""
-        self.withdrawn: PeerRequest | None = None
+        self.withdrawn: AgentRequest | None = None
         """The request that the agent withdrew last, for the protocol to respond to."""
         self._request_ids = SpanIds(epoch)  # the agent's own: an id's bytes, so that 1 and "1" are two
 
@@ -110,7 +110,7 @@ class JsonRpcParser(OutputParser):
         """The id that clients see of the agent's open request ``raw``; empty if it is not open."""
         return self._request_ids.public(bytes(raw)) or ""
 
-    def close_request(self, request_id: str) -> PeerRequest | None:
+    def close_request(self, request_id: str) -> AgentRequest | None:
         """Closes a request that is answered or withdrawn; returns it, or None if it was not open."""
         self._request_ids.close_public(request_id)
         return self.open_requests.pop(request_id, None)
@@ -164,7 +164,7 @@ class JsonRpcParser(OutputParser):
 
     def _request(self, event: RpcLine, reader: MethodReader, params: Any, line: bytes) -> list[DraftMessage]:
         """Opens a request of the agent, and tells it."""
-        request = PeerRequest(event.id, str(event.method), event.params)
+        request = AgentRequest(event.id, str(event.method), event.params)
         before: list[DraftMessage] = []
         earlier = self.open_requests.get(self.request_id(event.id))
         if earlier is not None:

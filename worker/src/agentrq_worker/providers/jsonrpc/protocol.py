@@ -20,8 +20,8 @@ from agentrq.wire.messages import Error
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import value
 from agentrq_worker.providers.jsonrpc.parser import (
+    AgentRequest,
     JsonRpcParser,
-    PeerRequest,
     RpcError,
     RpcLine,
     error_code,
@@ -128,11 +128,11 @@ class JsonRpcProtocol(AgentProtocol):
         """The request of a turn."""
 
     @abstractmethod
-    def _result(self, request: PeerRequest, answer: Any) -> Any:
+    def _result(self, request: AgentRequest, answer: Any) -> Any:
         """The result for an agent's request. Raises `CommandRefused` for an answer that does not fit it."""
 
     @abstractmethod
-    def _withdrawal(self, request: PeerRequest) -> Any:
+    def _withdrawal(self, request: AgentRequest) -> Any:
         """The result for an agent's request that nobody will answer."""
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
