@@ -131,6 +131,7 @@ def test_a_resumed_session_is_starting_until_its_agent_is_ready() -> None:
     talk.agent.ready = False
     talk.begin()
     talk.command("set_model", text="m")
+    talk.say(DraftMessage("text", Text("resuming")))
     assert talk.statuses == []
     talk.agent.ready = True
     assert talk.say(Ready()).statuses == ["idle"]

@@ -94,8 +94,11 @@ class Lifecycle:
         return self._protocol
 
     def show_alive(self) -> None:
-        """The agent has shown that it works: a session that was starting is running."""
-        if not self.alive:
+        """The agent has shown that it works: a session that was starting is running.
+
+        Before it is ready it shows so only by working on a prompt: a resumed session is starting until then.
+        """
+        if not self.alive and (self.turn.is_open or self.agent.is_ready):
             self.alive = True
             self.settle()
 
