@@ -18,7 +18,6 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.messages import Text
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership.inbox_reader import InboxReader
-from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.session_types import InboxCommand
 from agentrq_worker.stream import event_log as lanes
 from agentrq_worker.stream import loss_check
@@ -349,9 +348,9 @@ async def test_no_command_is_given_twice_where_redis_has_it_again(
     monkeypatch.setattr(lanes, "KEPT_BYTES", 0)  # receipts are written again by themselves, not among the events
     async with waiting.a_lane(server.url) as (lane, _), AsyncAgentClient.from_url(server.url) as client:
         session, connection = client.session("s"), redis.asyncio.Redis.from_url(server.url)
-        inboxes = InboxReader(connection, connection, waiting.SETTINGS, RedisClock())
+        inboxes = InboxReader(connection, connection, waiting.SETTINGS)
         answering = Answering(lane)
-        inboxes.add(answering, lane)
+        inboxes.add(answering, lane, 0)
         lane.on_repaired = lambda: inboxes.reread("s")
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(inboxes.deliver())
@@ -391,7 +390,8 @@ async def test_a_command_that_an_earlier_owner_may_have_carried_out_is_rejected(
         async with publishing(server.url, waiting.SETTINGS) as (publisher, second):
             lane = await claimed(publisher, second, "s")
             answering = Answering(lane)
-            second.inboxes.add(answering, lane)
+            with redis.Redis.from_url(server.url) as raw:
+                second.inboxes.add(answering, lane, int(raw.hget(STATE, "updatedAt") or 0))
             lane.on_repaired = lambda: second.inboxes.reread("s")
             await say(lane, 3)
             await second.inboxes._read(["s"])  # the inbox is empty

@@ -166,7 +166,7 @@ class Writer:
         seen = (self.epoch, "token" if self.epoch else "", nonce)
         self.fence = f"claim-{self.epoch}"
         call = owner_calls.claim_session(KEYS, self.sid, "fake-worker", "token", self.fence, *seen, "")
-        outcome, cursor = self._scripts.run(call)
+        outcome, cursor, _ = self._scripts.run(call)
         assert outcome == "claimed"
         self.epoch, self.seq = Cursor.parse(cursor)
         return self

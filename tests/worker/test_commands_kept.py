@@ -252,9 +252,9 @@ async def test_a_session_claimed_again_gets_its_inbox_from_the_beginning_once(re
         assert await ownership.open_session("s", "demo", "x", Options(), "s", CREATED) == "created"
         await ownership.send_command("s", Command("a", "prompt", text="a"), "a")
         first, second = Recorder(), Recorder()
-        ownership.inboxes.add(first, an_event_log(tmp_path))
+        ownership.inboxes.add(first, an_event_log(tmp_path), 0)
         await ownership.inboxes._read(["s"])
-        ownership.inboxes.add(second, an_event_log(tmp_path))
+        ownership.inboxes.add(second, an_event_log(tmp_path), 0)
         await ownership.inboxes._read(["s"])
         ownership.inboxes.drop(first)
         await ownership.send_command("s", Command("b", "prompt", text="b"), "b")

@@ -9,7 +9,6 @@ import redis
 
 from agentrq.connection import connect_async
 from agentrq_worker.ownership.inbox_reader import InboxReader
-from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.settings import Settings
 from tests.faults.proxy import Proxy
 from tests.faults.waiting import true
@@ -25,7 +24,7 @@ async def test_a_silent_connection_is_made_anew(redis_url: str, raw: redis.Redis
         return bool(raw.publish(CHANNEL, "nobody"))
 
     async with Proxy.to(redis_url) as network, connect_async(network.url, blocking=True) as live:
-        inboxes = InboxReader(live, live, settings, RedisClock())
+        inboxes = InboxReader(live, live, settings)
         if frozen == "at connect":
             network.freeze()
         async with asyncio.TaskGroup() as group:

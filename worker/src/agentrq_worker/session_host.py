@@ -121,7 +121,7 @@ class SessionHost:
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
         session = SessionShell(claimed, lane, self.settings, marks.make_mark(claimed.session_id))
         self.sessions[session.id] = session
-        self.ownership.inboxes.add(session, lane)
+        self.ownership.inboxes.add(session, lane, claim.claimed_at)
         lane.on_repaired = functools.partial(self._follow_repair, session.id)
         if self._draining:
             session.leave(at_once=True)

@@ -21,10 +21,11 @@ LARGEST_ANSWER: Final = 4 * MAX_PROMPT_BYTES
 
 
 class ClaimAnswer(NamedTuple):
-    """``cursor``: the session's last event, ``starting`` after a claim."""
+    """``cursor``: the last event, ``starting`` after a claim. ``claimed_at``: in ms by Redis, 0 where it was not."""
 
     outcome: Literal["claimed", "taken", "ended", "canceled", "missing"]
     cursor: str
+    claimed_at: int
 
 
 def claim_session(
@@ -44,7 +45,7 @@ def claim_session(
     """
 
     def read(answer: Any) -> ClaimAnswer:
-        return ClaimAnswer(word(answer[0]), text(answer[2]))
+        return ClaimAnswer(word(answer[0]), text(answer[2]), int(answer[3]) if len(answer) > 3 else 0)
 
     return ScriptCall(
         "claim_session",

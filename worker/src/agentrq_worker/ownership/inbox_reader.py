@@ -20,7 +20,6 @@ from agentrq.wire import owner_calls
 from agentrq.wire.commands import Command
 from agentrq_worker.ownership.command_decoder import LONGEST, read_command
 from agentrq_worker.ownership.owner_leases import RENEW_NOW
-from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.redis_retry import retry_delay, retry_outages
 from agentrq_worker.session_types import InboxCommand
 from agentrq_worker.settings import Settings
@@ -58,15 +57,15 @@ class _Inbox:
     """One hosted session's inbox."""
 
     __slots__ = (
-        "after", "delivered", "event_log", "hosted_since_ms", "repaired", "resets", "seen_whole", "session",
+        "after", "claimed_at", "delivered", "event_log", "repaired", "resets", "seen_whole", "session",
         "unexpected_since",
     )  # fmt: skip
 
-    def __init__(self, session: CommandReceiver, event_log: EventLog, hosted_since_ms: int) -> None:
+    def __init__(self, session: CommandReceiver, event_log: EventLog, claimed_at: int) -> None:
         self.session = session
         self.event_log = event_log
-        self.hosted_since_ms = hosted_since_ms
-        """By Redis's clock, as the ids of entries are."""
+        self.claimed_at = claimed_at
+        """In ms by Redis's clock, as the ids of entries are."""
         self.after = b"-"
         """Where the next read begins."""
         self.resets = 0
@@ -80,8 +79,8 @@ class _Inbox:
         """Ids of the newest `DELIVERED_KEPT` commands that the session was given."""
 
     def is_from_before(self, entry: bytes) -> bool:
-        """Whether an entry is older than the hosting of its session."""
-        return int(entry.partition(b"-")[0]) < self.hosted_since_ms
+        """Whether an entry is older than the claim."""
+        return int(entry.partition(b"-")[0]) < self.claimed_at
 
     def should_hold(self, entry: bytes) -> bool:
         """Whether an entry is not to be delivered yet: it may be there because Redis came back older."""
@@ -108,9 +107,7 @@ class _Inbox:
 class InboxReader:
     """Delivers what clients sent to the sessions of one worker."""
 
-    def __init__(
-        self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings, clock: RedisClock
-    ) -> None:
+    def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
         self.sessions: dict[str, CommandReceiver] = {}
         """The hosted sessions, by id."""
         self._client = client
@@ -118,7 +115,6 @@ class InboxReader:
         self._settings = settings
         self._keys = settings.keys
         self._scripts = AsyncScriptRunner(client)
-        self._clock = clock
         self._inboxes: dict[str, _Inbox] = {}
         self._woken: set[str] = set()
         self._unreadable: set[str] = set()  # told once
@@ -126,10 +122,13 @@ class InboxReader:
         self.renew_asked = asyncio.Event()
         """Set when another worker finds this one's lease missing, and asks to have it renewed."""
 
-    def add(self, session: CommandReceiver, event_log: EventLog) -> None:
-        """Deliver this session's commands from now on, beginning with those that wait already."""
+    def add(self, session: CommandReceiver, event_log: EventLog, claimed_at: int) -> None:
+        """Deliver this session's commands from now on, beginning with those that wait already.
+
+        ``claimed_at`` as in `Claim`.
+        """
         self.sessions[session.id] = session
-        self._inboxes[session.id] = _Inbox(session, event_log, self._clock.now_ms())
+        self._inboxes[session.id] = _Inbox(session, event_log, claimed_at)
         self._woken.add(session.id)
         self._wake.set()
 

@@ -75,6 +75,8 @@ class Claim(NamedTuple):
     cursor: Cursor
     state: dict[str, Any]
     """The state's fields as they are known here."""
+    claimed_at: int
+    """When, in ms by Redis's clock: the ids of commands that came later are not below it."""
 
 
 def _read_snapshot(session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
@@ -94,7 +96,7 @@ class Ownership:
     def __init__(self, client: redis.asyncio.Redis, live: redis.asyncio.Redis, settings: Settings) -> None:
         self.lease = Lease(client, settings)
         self.clock = RedisClock()
-        self.inboxes = InboxReader(client, live, settings, self.clock)
+        self.inboxes = InboxReader(client, live, settings)
         self.claiming: set[str] = set()
         """Ids of sessions that are being claimed here."""
         self.sessions = self.inboxes.sessions
@@ -195,7 +197,7 @@ class Ownership:
         key = job_key(inner.job_id or sid)
         call = owner_calls.claim_session(self._keys, sid, self.lease.name, self.token, mine, *seen, key)
         try:
-            outcome, cursor = await self.run_script(call)
+            outcome, cursor, claimed_at = await self.run_script(call)
         except redis.ResponseError as error:
             await self.end_session(snapshot, Status.ERROR, Reason.LOST, f"{SPOILT}: {error}")
             raise AgentRQError(f"Session {sid}: {SPOILT}: {error}") from None
@@ -210,8 +212,7 @@ class Ownership:
         # Requests outlive a cut turn until they are answered or a whole turn has passed.
         left = inner.turn or state.pending_approvals or inner.kept
         cut = await self._read_interrupted_turn(sid, inner.kept) if left else None
-        now_ms = self.clock.now_ms()
-        started_at = state.started_at or now_ms
+        started_at = state.started_at or claimed_at
         claimed = ClaimedSession(
             session_id=sid,
             provider=state.provider,
@@ -222,7 +223,7 @@ class Ownership:
             recoveries=inner.recoveries + bool(inner.token),
             total=SessionTotal(state.cost_usd, state.input_tokens, state.output_tokens, state.num_turns),
             started_at=started_at,
-            ran_s=max(0, now_ms - started_at) / 1000,
+            ran_s=max(0, claimed_at - started_at) / 1000,
             requests=cut.requests if cut is not None and not inner.turn else (),
             decisions=cut.decisions if cut is not None and not inner.turn else {},
             last_turn=state.last_turn,
@@ -232,7 +233,7 @@ class Ownership:
             "worker": self.lease.name, "token": self.token, "claim": mine, "status": Status.STARTING,
             "startedAt": claimed.started_at,
         }  # fmt: skip
-        return Claim(claimed, Cursor.parse(cursor), known)
+        return Claim(claimed, Cursor.parse(cursor), known, claimed_at)
 
     def _state_fields(self, snapshot: SessionSnapshot) -> dict[str, Any]:
         """The fields that are written into a Redis that lost the session."""
