@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,8 @@ from agentrq.wire.messages import LIVE_ONLY, OUTPUT_ONLY, TYPES, UNKNOWN, Cost
 
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--strict", "--no-incremental"],
-    "pyright": ["pyright", "--pythonpath", sys.executable],
+    # basedpyright is pyright with the node it runs on; with this configuration it checks what pyright does.
+    "pyright": [str(Path(sys.executable).with_name("basedpyright")), "--pythonpath", sys.executable],
 }
 PROGRAM = """
 from agentrq import AgentClient, AsyncAgentClient, Event, Message, Receipt, StatusEvent
@@ -47,7 +47,8 @@ def tool_of(message: Message) -> str:
             return message.content.name
         case "approval_request" | "question":
             return message.content.request_id
-    return ""
+        case _:
+            return ""
 
 
 def outcome_of(event: Event) -> str | int:
@@ -89,12 +90,13 @@ def cost_of(message: Message) -> str:
 @pytest.fixture(params=list(CHECKERS))
 def checker(request: pytest.FixtureRequest) -> list[str]:
     command = CHECKERS[request.param]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed (npm install --global pyright)")
+    if not Path(command[0]).exists():
+        pytest.skip(f"{command[0]} is not installed: make install")
     return command
 
 
 def check(checker: list[str], directory: Path, program: str) -> tuple[int, str]:
+    (directory / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     path = directory / "program.py"
     path.write_text(program)
     done = subprocess.run([*checker, str(path)], capture_output=True, text=True, cwd=directory, check=False)
