@@ -100,6 +100,9 @@ NAMES: list[tuple[Any, str, tuple[str, ...]]] = [
     (StartedJobRegistry, "cleanup", ("timestamp",)),
     (FailedJobRegistry, "cleanup", ("timestamp",)),
     (ReadyJobRegistry, "cleanup", ()),
+    (RateLimitRegistry, "from_job", ("job",)),
+    (RateLimitRegistry, "all", ("connection",)),
+    (RateLimitRegistry, "cleanup", ()),
     (RateLimitRegistry, "register", ("concurrency", "pipeline")),
     (RateLimitRegistry, "add_to_rate_limited", ("job_id", "pipeline")),
     (RateLimitRegistry, "acquire_and_enqueue", ("concurrency",)),
@@ -147,6 +150,10 @@ def test_rq_reads_the_servers_version_from_the_connection() -> None:
     connection = redis.Redis(port=1)
     setattr(connection, "__rq_redis_server_version", (7, 0, 0))
     assert rq.utils.get_version(connection) == (7, 0, 0)
+
+
+def test_rq_keeps_the_thread_of_its_commands_in_pubsub_thread() -> None:
+    assert "pubsub_thread" in BaseWorker.subscribe.__code__.co_names, "BaseWorker.pubsub_thread has moved"
 
 
 async def test_an_asyncio_connection_has_its_writer(redis_url: str) -> None:

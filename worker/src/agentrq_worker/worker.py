@@ -21,7 +21,9 @@ from agentrq_worker.settings import Settings
 log = logging.getLogger(__name__)
 
 LAST_WRITE_S: Final = 20.0
-"""How long a worker that ends waits for Redis to take its sessions' last events and its own leave."""
+"""How long a worker that ends waits for Redis to take its sessions' last events."""
+LEAVE_S: Final = 5.0
+"""How long it then waits for Redis to leave RQ's list and to give its lease back."""
 
 
 class Worker:
@@ -62,8 +64,8 @@ class Worker:
             await asyncio.gather(starting, return_exceptions=True)
             await stop_requested
             await self._rq.fetching_stopped()
-            leave_by = await self._drain()
-            await self._leave(leave_by)
+            await self._drain()
+            await self._leave()
         log.info("worker %s has stopped", self._settings.worker_name)
 
     async def _start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
@@ -87,12 +89,9 @@ class Worker:
         self._rq.stop_fetching()
         self._host.drain(at_once=False)
 
-    async def _drain(self) -> float:
-        """Hand the sessions over: each when its turn is over, all of them when the drain time is.
-
-        Answers until when (the loop's time) to wait for Redis, which may be away.
-        """
-        running, loop = self._rq.running, asyncio.get_running_loop()
+    async def _drain(self) -> None:
+        """Hand the sessions over: each when its turn is over, all of them when the drain time is."""
+        running = self._rq.running
         try:
             async with asyncio.timeout(self._settings.drain_s), asyncio.TaskGroup() as waits:
                 all_gone = waits.create_task(self._all_gone(), name="all sessions gone")
@@ -103,24 +102,22 @@ class Worker:
         except TimeoutError:
             log.warning("%d sessions still run after %g s: handing them over now", len(running), self._settings.drain_s)
         self._host.drain(at_once=True)
-        leave_by = loop.time() + LAST_WRITE_S + (self._settings.stop_grace_s if running else 0.0)
         if running:
-            await asyncio.wait(running, timeout=leave_by - loop.time())
+            await asyncio.wait(running, timeout=self._settings.stop_grace_s + LAST_WRITE_S)
         if running:
             log.error("%d sessions could not be handed over; other workers will recover them", len(running))
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        return leave_by
 
     async def _all_gone(self) -> None:
         while self._rq.running:
             await asyncio.wait(self._rq.running)
 
-    async def _leave(self, leave_by: float) -> None:
+    async def _leave(self) -> None:
         """Leave RQ's list, give the lease back, end what all sessions needed."""
         try:
-            async with asyncio.timeout_at(leave_by):
+            async with asyncio.timeout(LEAVE_S):
                 await self._rq.unregister()
                 await self._host.ownership.lease.end()
         except TimeoutError:
