@@ -112,8 +112,8 @@ class AgentEvents:
         life.show_alive()
         if isinstance(content, ApprovalRequest | Question):
             of_background = bool(life.background) and draft.parent_id is not None
-            heard = of_background or not life.turn.is_interrupted
-            life.approvals.ask(life.agent, draft, content, life.now, heard=heard)
+            withdrawn = life.turn.is_interrupted and not of_background
+            life.approvals.ask(life.agent, draft, content, life.now, withdrawn=withdrawn)
         elif isinstance(content, ApprovalResolved):
             life.approvals.close(content.request_id, content.decision, content.by)
         elif isinstance(content, Cost):

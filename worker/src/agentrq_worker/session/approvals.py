@@ -39,14 +39,14 @@ class ApprovalFlow:
         content: ApprovalRequest | Question,
         now: float,
         *,
-        heard: bool,
+        withdrawn: bool,
     ) -> None:
-        """The agent asks. ``heard`` False: its turn is being interrupted, so nobody will answer."""
+        """The agent asks. ``withdrawn``: its turn is interrupted, so nobody will answer."""
         own_id = content.request_id
         public, decided = self.requests.ask(content, now, nested=draft.parent_id is not None)
         self.set_fields()
         self._output.message(replace(draft, content=replace(content, request_id=public)))
-        if not heard:
+        if withdrawn:
             self._resolve(public, "withdrawn", "client")
             self._output.write_after_commit(protocol.withdraw(own_id))
         elif decided is not None:

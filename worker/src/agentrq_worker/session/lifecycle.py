@@ -22,7 +22,7 @@ from agentrq_worker.session.confirmations import Confirmations
 from agentrq_worker.session.effects import EndRunner, Output
 from agentrq_worker.session.prompt_queue import PromptQueue
 from agentrq_worker.session.time_limits import TimeLimits
-from agentrq_worker.session.turn import Turn
+from agentrq_worker.session.turn import CUT, Turn
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 
 CONTINUE: Final = "You were interrupted in the middle of your work. Continue where you left off."
@@ -250,9 +250,9 @@ class Lifecycle:
         self.next_turn()
         self.settle()
 
-    def cut_turn(self, error: Error, last: str) -> None:
+    def cut_turn(self, error: Error) -> None:
         """The turn is over without the agent's word for it."""
-        self.turn.end_as(last)
+        self.turn.end_as(CUT)
         self._set_turn_fields()
         self.output.message(DraftMessage("error", error))
 

@@ -114,7 +114,7 @@ class SessionMachine:
         for call, parent in turn.open_calls:
             result = ToolResult(call, "Interrupted: the session's worker ended before the tool answered", True)
             self._output.message(DraftMessage("tool_result", result, parent))
-        self._life.cut_turn(Error("The turn was interrupted: its worker ended", "turn_interrupted"), CUT)
+        self._life.cut_turn(Error("The turn was interrupted: its worker ended", "turn_interrupted"))
 
     def _runner_started(self, given: inputs.RunnerStarted) -> bool:
         if self._life.phase is not Phase.OPEN:  # it was stopped meanwhile: nothing is handed over

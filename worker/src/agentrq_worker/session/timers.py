@@ -15,7 +15,6 @@ from agentrq_worker.session.command_handler import CommandHandler
 from agentrq_worker.session.effects import SetTimer
 from agentrq_worker.session.lifecycle import Lifecycle, Phase
 from agentrq_worker.session.time_limits import MUTE_S, OBEY_S
-from agentrq_worker.session.turn import CUT
 from agentrq_worker.session_types import Outcome
 
 
@@ -141,7 +140,7 @@ class Timers:
         self._agent.say(ended or life.agent.close("Its result could not be read"))
         if ended:
             return
-        life.cut_turn(Error(f"{silence}: the turn is taken for over", "turn_end_lost"), CUT)
+        life.cut_turn(Error(f"{silence}: the turn is taken for over", "turn_end_lost"))
         life.next_turn()
 
 
