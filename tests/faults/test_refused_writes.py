@@ -300,3 +300,10 @@ async def test_an_answer_that_nobody_can_judge_is_sent(client: AsyncAgentClient,
     assert await session.answer("nonesuch", "allow", command_id="unreadable") == "unreadable"
     raw.hdel(KEYS.state("s"), "openRequests")
     assert await session.answer("nonesuch", "allow", command_id="of an older worker") == "of an older worker"
+
+
+@pytest.mark.parametrize("timeout", [0, 0.01, -1])
+async def test_a_session_without_an_owner_is_removed_in_no_time(client: AsyncAgentClient, timeout: float) -> None:
+    session = await client.start("demo", "hello")
+    await session.remove(timeout)
+    assert await client.states() == []

@@ -6,13 +6,14 @@ session is owner_watch.py's matter, the reading of its events subscription.py's.
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from msgspec import to_builtins
 
 from agentrq import rq_commands
-from agentrq.client.redis_requests import Batch, Context, Operation, pauses, run_script
+from agentrq.client.redis_requests import Batch, Context, Operation, Pause, pauses, run_script
 from agentrq.errors import (
     AgentRQError,
     CommandRejected,
@@ -280,8 +281,8 @@ def remove(context: Context, session_id: str, timeout: float | None) -> Operatio
     except SessionNotFound:
         return
     # Asked again and again: a user who may remove need not be allowed to follow.
-    for pause in pauses(timeout):
+    for pause in itertools.chain((Pause(0.0),), pauses(timeout)):
+        yield pause
         if (yield from run_script(call)) != "live":
             return
-        yield pause
     raise TimeoutError(f"Session {session_id} took longer than {timeout} s")
