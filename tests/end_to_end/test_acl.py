@@ -108,6 +108,7 @@ async def test_a_session_runs_whole_under_the_acl_profiles(guarded: Guarded, wor
     assert PASSWORD not in "".join(worker.log)
 
 
+@pytest.mark.slow
 async def test_a_lost_worker_is_recovered_under_the_profiles(guarded: Guarded, worker: Worker, config: Path) -> None:
     async with AsyncAgentClient.from_url(guarded.url("gateway")) as gateway:
         session = await gateway.start("demo", "/sleep 60")

@@ -115,6 +115,7 @@ async def test_the_workers_policy_wins_over_the_sessions(
     await session.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.usefixtures("fake_claude")
 async def test_an_approval_can_be_answered_after_its_worker_was_killed(

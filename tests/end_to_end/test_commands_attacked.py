@@ -78,6 +78,7 @@ async def test_an_answer_that_crosses_the_withdrawal_is_rejected(client: AsyncAg
     assert (await session.state()).pending_approvals == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_claude")
 async def test_a_request_outlives_two_workers(client: AsyncAgentClient, start_worker: Start) -> None:
     """It stays open and answerable through recoveries; its answer has the agent go on with its turn."""
@@ -102,6 +103,7 @@ async def test_a_request_outlives_two_workers(client: AsyncAgentClient, start_wo
     assert [error.code for error in contents(events, "error")] == ["turn_interrupted"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_claude")
 async def test_a_request_that_is_not_asked_again_is_withdrawn(client: AsyncAgentClient, start_worker: Start) -> None:
     worker = start_worker(*FAST, "--name", "w0")
@@ -184,6 +186,7 @@ async def test_a_changed_model_or_mode_has_a_receipt(client: AsyncAgentClient, s
         await session.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_claude")
 async def test_a_changed_mode_outlives_its_worker(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     worker = start_worker(*FAST, "--name", "w0")

@@ -162,6 +162,7 @@ async def test_a_stop_at_any_moment_of_a_start_ends_the_session(client: AsyncAge
     assert worker.process.poll() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["recovering", "ownerless"])
 async def test_a_stop_ends_a_session_without_a_live_owner(
     client: AsyncAgentClient, start_worker: Start, moment: str
@@ -178,6 +179,7 @@ async def test_a_stop_ends_a_session_without_a_live_owner(
     assert (state.status, state.reason) == ("done", "stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fake_claude")
 async def test_a_deadline_that_passed_without_an_owner_is_applied_by_the_next(
     client: AsyncAgentClient, start_worker: Start

@@ -314,6 +314,7 @@ async def test_a_stream_spoilt_under_a_session_ends_only_that_session(
     assert not [line for line in worker.log if "Traceback" in line]
 
 
+@pytest.mark.slow
 @attack(
     "hundreds of megabytes in a state, an inbox, a stream or an RQ job, packed by zlib too",
     "never read: the worker's memory stays as it was",
@@ -385,6 +386,7 @@ async def test_options_that_cannot_be_read_do_not_become_defaults(
     assert contents([event async for event in session.events()], "text") == []
 
 
+@pytest.mark.slow
 @attack("forged entries in the part of a stream that a recovery reads back", "skipped; neighbours go on")
 async def test_a_forged_stream_costs_its_own_session(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     """Entries that no worker wrote, in the part that a recovery reads back."""

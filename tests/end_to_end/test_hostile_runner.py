@@ -41,6 +41,7 @@ def tree(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 @attack(
     "a runner floods stderr, forks (and forks on), opens sockets, prints 1 GiB without a newline, nests without end, "
     "ignores signals",
@@ -89,6 +90,7 @@ async def test_a_hostile_runner_ends_only_its_own_session(
     assert all(len(line) < 10_000 for line in worker.log)
 
 
+@pytest.mark.slow
 @attack("a runner closes its stdin and lives on; it is sent a prompt", "ended after 10 s with the cause")
 async def test_a_runner_that_does_not_read_its_stdin_is_ended(
     client: AsyncAgentClient, start_worker: Start, config: Path
@@ -105,6 +107,7 @@ async def test_a_runner_that_does_not_read_its_stdin_is_ended(
     await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
+@pytest.mark.slow
 @attack("a runner closes its stdout and lives on", "ended after 10 s with the cause: it could not report its end")
 async def test_a_runner_that_closed_its_stdout_is_ended(
     client: AsyncAgentClient, start_worker: Start, config: Path
@@ -135,6 +138,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.slow
 @attack(
     "a runner fills its disk, the one that homes and spool are on too",
     "neighbours are still served, new sessions start",
@@ -164,6 +168,7 @@ spool_dir = "{small_disk}/spool"
     assert worker.process.poll() is None
 
 
+@pytest.mark.slow
 @attack("a runner writes a file of any size, or many", "`file_size` ends each; bound the sum by a quota")
 async def test_a_runner_at_its_file_size_limit_ends_only_its_session(
     client: AsyncAgentClient, start_worker: Start, config: Path, tmp_path: Path

@@ -100,6 +100,7 @@ async def in_full(
     return session, [process for process in tree(worker) if process.pid not in before]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("launcher")
 async def test_a_sessions_end_leaves_no_process(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
@@ -140,6 +141,7 @@ async def test_a_sessions_end_leaves_no_process(
     assert alive(tree(worker)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("launcher")
 @pytest.mark.parametrize("how", ["kill", "drain", "kill without guardian", "kill with guardian"])
 async def test_a_workers_end_leaves_no_process(client: AsyncAgentClient, start_worker: Start, how: str) -> None:

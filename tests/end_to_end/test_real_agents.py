@@ -14,6 +14,7 @@ SMOKE = {"claude": "tests/agents/test_claude.py::test_a_tool_call"}
 """The test that stands for each agent."""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)  # the first run downloads the CLI
 @pytest.mark.parametrize("name", SMOKE)
 def test_a_real_agent_runs_a_session(name: str) -> None:

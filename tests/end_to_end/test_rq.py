@@ -110,6 +110,7 @@ async def test_a_job_has_the_result_or_error_of_its_session(
     assert not stuck(raw)
 
 
+@pytest.mark.slow
 async def test_rq_info_suspend_and_stop_work_on_sessions(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
 ) -> None:
@@ -366,6 +367,7 @@ def endpoint() -> Iterator[tuple[str, list[dict[str, object]]]]:
     server.server_close()
 
 
+@pytest.mark.slow
 async def test_webhooks_are_sent_and_callbacks_refused(
     client: AsyncAgentClient,
     start_worker: Start,

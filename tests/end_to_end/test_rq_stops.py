@@ -57,6 +57,7 @@ async def test_rqs_stop_command_ends_the_session(
     await eventually(lambda: not stuck(raw))
 
 
+@pytest.mark.slow
 async def test_rqs_stop_command_reaches_a_session_that_is_handed_over(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
 ) -> None:
@@ -74,6 +75,7 @@ async def test_rqs_stop_command_reaches_a_session_that_is_handed_over(
     await eventually(lambda: not stuck(raw))
 
 
+@pytest.mark.slow
 async def test_rqs_stop_command_after_the_end_changes_nothing(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, config: Path
 ) -> None:

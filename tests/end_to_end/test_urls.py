@@ -141,6 +141,7 @@ async def test_the_password_is_shown_nowhere(guarded: ServerProcess, config: Pat
     assert PASSWORD not in "".join(worker.log)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["agentrq_worker"], ["agentrq", "attach", "s"]], ids=" ".join)
 @pytest.mark.parametrize(
     "wrong",

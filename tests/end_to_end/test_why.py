@@ -58,6 +58,7 @@ async def test_a_live_session_is_told_from_one_whose_worker_was_killed(
     queued = await client.start("demo", "/echo later")
     await until(session, "running")
     assert await cause(redis_url, session.id) == ("running", False)
+    await eventually(lambda: raw.hget(f"rq:worker:{worker.name}", "agentrq_free") == b"0")
     assert await cause(redis_url, queued.id) == ("workers_full", False)
     worker.process.send_signal(signal.SIGKILL)
     await eventually(lambda: not raw.exists(f"agentrq:worker:{worker.name}"))

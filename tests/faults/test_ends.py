@@ -66,6 +66,7 @@ async def begun(
     return idle_ones, busy_ones
 
 
+@pytest.mark.slow
 async def test_redis_dies_while_a_worker_drains(server: Restartable, light: Path) -> None:
     first = Worker(server.url, light, (*FAST, "--name", "first"), os.environ)
     second = None
@@ -136,6 +137,7 @@ async def test_a_worker_ends_though_redis_stays_away(server: Restartable, light:
         worker.close()
 
 
+@pytest.mark.slow
 async def test_a_worker_drains_while_another_is_killed(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
 ) -> None:
@@ -154,6 +156,7 @@ async def test_a_worker_drains_while_another_is_killed(
     await eventually(lambda: not leftovers({drained.pid, killed.pid}))
 
 
+@pytest.mark.slow
 async def test_a_worker_freezes_in_a_burst_of_starts(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
 ) -> None:
@@ -176,6 +179,7 @@ async def test_a_worker_freezes_in_a_burst_of_starts(
     await eventually(lambda: not leftovers({first.pid, second.pid}))
 
 
+@pytest.mark.slow
 async def test_a_worker_is_killed_while_it_drains(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
 ) -> None:

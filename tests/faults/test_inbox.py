@@ -211,6 +211,7 @@ async def inbox_run(
             await check(client, raw, sent, diaries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(4)], ids=["4 seeds"])
 async def test_each_command_is_applied_once_and_in_order(
     redis_url: str, start_worker: Start, diaries: Path, raw: Any, seeds: range
@@ -235,6 +236,7 @@ async def lease_ends(raw: Any, worker: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["queued", "starting", "running", "dead", "ownerless"])
 async def test_a_stop_overtakes_everything(
     client: AsyncAgentClient,
@@ -273,6 +275,7 @@ async def test_a_stop_overtakes_everything(
     check_stream(raw, session.id)
 
 
+@pytest.mark.slow
 async def test_a_stop_ends_a_lost_session_before_anybody_goes_on_with_it(
     client: AsyncAgentClient, start_worker: Start, diaries: Path
 ) -> None:

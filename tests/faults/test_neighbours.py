@@ -29,6 +29,7 @@ LONG = ("--lease-s", "300", "--beat-s", "1")
 KEYS = Keys()
 
 
+@pytest.mark.slow
 async def test_a_killed_workers_session_is_resumed_by_its_neighbour(
     client: AsyncAgentClient, start_worker: Start, raw: Any
 ) -> None:
@@ -55,6 +56,7 @@ async def test_a_lone_worker_that_comes_back_by_its_name_takes_its_sessions(
     await until(session, "idle", idle)
 
 
+@pytest.mark.slow
 async def test_a_lone_workers_successor_by_another_name_takes_its_sessions(
     client: AsyncAgentClient, start_worker: Start
 ) -> None:

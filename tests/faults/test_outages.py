@@ -198,6 +198,7 @@ async def test_a_backlog_does_not_starve_a_live_session(server: ServerProcess) -
         assert lane.written == 20_001
 
 
+@pytest.mark.slow
 async def test_an_outage_longer_than_the_lease_takes_nobody_over(tmp_path: Path, config: Path) -> None:
     """Every lease has run out when Redis is back: owners renew theirs before anybody looks for lost sessions."""
     with Restartable(tmp_path / "valkey") as server:
@@ -233,6 +234,7 @@ async def test_an_outage_longer_than_the_lease_takes_nobody_over(tmp_path: Path,
                 worker.close()
 
 
+@pytest.mark.slow
 async def test_a_sentinel_fails_over(tmp_path: Path) -> None:
     """The master is killed; its replica is promoted; writer and readers find it by their sentinel:// URL."""
     ports = [free_port() for _ in range(3)]

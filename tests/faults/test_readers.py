@@ -344,6 +344,7 @@ async def test_a_waiter_finds_a_receipt_that_was_trimmed(
                     await waits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["async", "sync"])
 async def test_a_reader_of_a_removed_session_is_told(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, how: str
@@ -446,6 +447,7 @@ async def following(how: str, redis_url: str, live_url: str, sequence: list[Seen
             yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.both_loops
 async def test_a_silent_subscription_is_made_anew(redis_url: str, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
@@ -581,6 +583,7 @@ async def test_a_reader_works_where_tasks_are_eager(redis_url: str) -> None:
 # -- how long somebody waits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["async", "sync"])
 @pytest.mark.both_loops
 async def test_a_waiter_times_out_though_the_network_stalls(

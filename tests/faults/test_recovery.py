@@ -81,6 +81,7 @@ async def test_a_killed_workers_session_is_resumed_by_another(
     assert texts[-1] == "still here"
 
 
+@pytest.mark.slow
 async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60")
@@ -100,6 +101,7 @@ async def test_a_frozen_worker_is_superseded(client: AsyncAgentClient, start_wor
     assert first.process.poll() is None
 
 
+@pytest.mark.slow
 async def test_a_session_that_ended_while_its_worker_was_frozen_leaves_no_runner(
     client: AsyncAgentClient, start_worker: Start, raw: Any
 ) -> None:
@@ -118,6 +120,7 @@ async def test_a_session_that_ended_while_its_worker_was_frozen_leaves_no_runner
     check_stream(raw, session.id)
 
 
+@pytest.mark.slow
 async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60", on_interrupt="continue")
@@ -136,6 +139,7 @@ async def test_a_second_signal_hands_over_now(client: AsyncAgentClient, start_wo
     assert (await session.wait(20)).worker == second.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_interrupt", ["continue", "fail"])
 async def test_a_cut_turn_is_treated_as_on_interrupt_says(
     client: AsyncAgentClient, start_worker: Start, raw: Any, on_interrupt: str
@@ -164,6 +168,7 @@ async def test_a_cut_turn_is_treated_as_on_interrupt_says(
         assert prompts == [session.id]
 
 
+@pytest.mark.slow
 async def test_a_session_that_keeps_losing_workers_ends_in_error(
     client: AsyncAgentClient, start_worker: Start, raw: Any
 ) -> None:
@@ -179,6 +184,7 @@ async def test_a_session_that_keeps_losing_workers_ends_in_error(
     check_stream(raw, session.id)
 
 
+@pytest.mark.slow
 async def test_an_idle_session_survives_any_number_of_lost_workers(
     client: AsyncAgentClient, start_worker: Start
 ) -> None:
@@ -195,6 +201,7 @@ async def test_an_idle_session_survives_any_number_of_lost_workers(
     assert (await session.wait(20)).epoch == 5
 
 
+@pytest.mark.slow
 async def test_a_session_that_no_worker_takes_ends_as_lost(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("demo", "/sleep 60")
@@ -205,6 +212,7 @@ async def test_a_session_that_no_worker_takes_ends_as_lost(client: AsyncAgentCli
     assert (state.status, state.reason) == ("error", "lost")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["async", "sync"])
 async def test_a_reader_ends_a_session_that_no_worker_is_left_for(
     redis_url: str, start_worker: Start, monkeypatch: pytest.MonkeyPatch, how: str

@@ -71,6 +71,7 @@ async def test_another_by_the_same_id_begins_anew_in_rq_too(
     await eventually(lambda: not left(raw, ["again"]))
 
 
+@pytest.mark.slow
 async def test_a_worker_that_thaws_lets_them_be(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis
 ) -> None:
@@ -90,6 +91,7 @@ async def test_a_worker_that_thaws_lets_them_be(
     assert not left(raw, [session.id])
 
 
+@pytest.mark.slow
 async def test_a_worker_that_was_cut_off_lets_them_be(
     client: AsyncAgentClient, start_worker: Start, raw: redis.Redis, redis_url: str
 ) -> None:

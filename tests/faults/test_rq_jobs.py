@@ -18,6 +18,7 @@ from tests.workers import Worker
 Start = Callable[..., Worker]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_jobs_are_carried_out_once_though_replies_are_lost(
     client: AsyncAgentClient, start_worker: Start, raw: Any, redis_url: str, seed: int

@@ -33,6 +33,7 @@ async def test_no_event_is_lost_doubled_or_reordered_under_faults(tmp_path: Path
     assert sum(sum(result.faults.values()) for result in results) > len(seeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [5000])
 async def test_no_event_is_lost_over_kills_of_the_server(tmp_path: Path, first: int) -> None:
     with Restartable(tmp_path, "--appendfsync", "always") as server:

@@ -113,6 +113,7 @@ def test_a_missing_spool_directory_is_told(tmp_path: Path) -> None:
     assert [item.seq for item in iter(lambda: pop(queue), None)] == list(range(1, 20))
 
 
+@pytest.mark.slow
 async def test_memory_then_disk_then_the_runner_waits(
     redis_url: str, raw: redis.Redis, start_worker: Start, tmp_path: Path
 ) -> None:

@@ -16,12 +16,14 @@ def light(config: Path) -> Path:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_sessions_survive_seeded_deaths_of_workers(redis_url: str, light: Path, seed: int) -> None:
     deaths = await run(redis_url, light, seed, sessions=6, turns=5)
     assert deaths.faults
 
 
+@pytest.mark.slow
 async def test_sessions_survive_a_rolling_restart(redis_url: str, light: Path) -> None:
     deaths = await roll(redis_url, light, 0, sessions=8, turns=3)
     assert deaths.cut_turns == 0

@@ -323,6 +323,7 @@ async def test_a_name_taken_from_a_frozen_worker(
     assert (await session.wait(20)).epoch == 2
 
 
+@pytest.mark.slow
 async def test_sessions_are_handed_over_at_the_drain_deadline(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker(*FAST, "--drain-s", "5")
     busy = await client.start("demo", "/sleep 60")

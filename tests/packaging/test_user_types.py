@@ -103,12 +103,14 @@ def check(checker: list[str], directory: Path, program: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_a_checker_knows_the_content_by_the_type(checker: list[str], tmp_path: Path) -> None:
     code, said = check(checker, tmp_path, PROGRAM)
     assert code == 0, said
     assert re.search(r'"(agentrq\.wire\.messages\.)?Cost"', said)
 
 
+@pytest.mark.slow
 def test_a_checker_refuses_a_wrong_use(checker: list[str], tmp_path: Path) -> None:
     code, said = check(checker, tmp_path, WRONG)
     assert code == 1, said
