@@ -48,6 +48,9 @@ ALSO_ETC = [
     {"path": "/srv/shop/a", "patch": f"rename from a\nrename to {ETC}\n"}, {"path": f" {ETC} "},
     {"path": "%2e%2e/%2E%2E/etc/cron.d/job"},
     {"path": "/srv/shop/a", "permissions": {"fileSystem": {"write": [ETC]}}},
+    {"path": "/srv/shop/a", "edits": f'[{{"path": "{ETC}"}}]'},
+    {"path": "/srv/shop/a", "arguments": f' {{"p": "{ETC}"}}'},
+    {"files": f"/srv/shop/a\n{ETC}"}, {"paths": f"/srv/shop/a, {ETC}"}, {"paths": f"a:{ETC}"},
 ]  # fmt: skip
 
 
@@ -76,7 +79,8 @@ def test_every_path_of_a_call_counts(given: Any) -> None:
         patch({"type": "add"}),
         {"path": "a", "data": "hello", "format": "json"}, {"paths": ["a", "b/c"]}, {"path": "a%20b/{slug}/[id].tsx"},
         {"uri": "file:///srv/shop/a"},
-        {"path": "a", "url": "https://host/etc/x"},
+        {"path": "a", "url": "https://host/etc/x"}, {"path": "a", "pattern": "[a-z] {x"}, {"path": "My file, old.txt"},
+        {"path": "a", "options": '{"limit": 5}'},
         {"path": "/srv/shop/a", "diff": "@@ -1 +1 @@\n-a\n+b"},
     ],
 )  # fmt: skip
@@ -95,7 +99,10 @@ def test_an_ordinary_call_in_an_allowed_directory_is_allowed(given: Any) -> None
         {"path": [f"a{i}" for i in range(1000)]},
         {"command": "cat /srv/shop/a", "path": "/srv/shop/a"}, {"command": "ls", "cwd": "/srv/shop/x"}, {"to": "bob",
         "text": "x"},
-        {"patch": "no header"}, {"path": "a\0b"}, {"path": "a" * 5000}, {"path": "/srv/shop"}, "/srv/shop/a", None,
+        {"patch": "no header"},
+        {"path": "a", "patch": "diff --git a/x b/../../etc/x\nold mode 100644\nnew mode 100755\n"},
+        {"path": "a", "options": "[" * 100_000},
+        {"path": "a\0b"}, {"path": "a" * 5000}, {"path": "/srv/shop"}, "/srv/shop/a", None,
         b"undecodable",
     ],
 )  # fmt: skip

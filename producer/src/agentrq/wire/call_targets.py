@@ -7,6 +7,7 @@ rule does with it (approval_policy.py), nor links: a function that is given reso
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -46,6 +47,8 @@ _HEADER: Final = re.compile(
     re.MULTILINE,
 )
 """The lines of a patch that name a file, as git, diff(1) and codex's apply_patch write them."""
+_OTHER_HEADER: Final = re.compile("^(?:diff |Index: )", re.MULTILINE)
+"""Lines of a patch that name files, which some patches have no other of."""
 _COMMANDS: Final = frozenset(
     {"command", "commands", "cmd", "cmds", "cmdline", "commandline", "shellcommand", "bashcommand", "script", "argv"}
 )
@@ -58,6 +61,7 @@ _HOME: Final = re.compile(r"(?:~|\$HOME\b|\$\{HOME\})(?=/|$)")
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _FILE_URI: Final = re.compile("file:(?://(?:localhost)?)?(?=/)", re.IGNORECASE)
 _URI: Final = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+_BETWEEN_PATHS: Final = re.compile(r"[\r\n]+|[,;:\s]+(?=~|\.{0,2}/)")
 _BRACES: Final = re.compile(r"\{[^{}]*,")
 """What a tool that knows the globs of a shell makes several paths of."""
 _OF_A_PROCESS: Final = re.compile(r"/+(?:proc|dev/fd|dev/std(?:in|out|err))(?:/|$)")
@@ -129,6 +133,8 @@ class _Reader:
                 waiting += [(item, name, base) for item in value]
             elif isinstance(value, str):
                 self._text(value, name, base)
+                if name not in _CONTENTS and value.lstrip()[:1] in ("{", "["):
+                    waiting += self._within(value, name, base)
             elif value is not None and not isinstance(value, bool | int | float):  # what could not be decoded
                 self._paths_are_certain = self._commands_are_certain = False
         if waiting or len(self._paths) > MOST_PATHS:
@@ -183,17 +189,28 @@ class _Reader:
         if name in _COMMANDS or re.match("https?://", text, re.IGNORECASE):
             return
         if _holds_paths(name) or (name in _PERHAPS_PATHS and _looks_like_a_path(text)):
-            self._path(text, base, named=True)
+            for path in _paths_of_list(text):
+                self._path(path, base, named=True)
         elif name in _MERE_WORDS and not _looks_like_a_path(text):
             return
         elif name not in _CONTENTS and text and len(text) <= _PATH_MAX:
             self._path(text, base, named=False)
 
+    def _within(self, text: str, name: str, base: str) -> list[tuple[Any, str, str]]:
+        """What is in a text that is JSON, as models write nested arguments."""
+        try:
+            return [(json.loads(text), name, base)]
+        except RecursionError:
+            self._paths_are_certain = False
+        except ValueError:
+            pass
+        return []
+
     def _patch(self, text: str, base: str, *, beside_a_path: bool) -> None:
         headers = [found for found in _HEADER.findall(text) if found != "/dev/null"]
         for header in headers[: MOST_PATHS + 1]:
             self._path(header, base, named=True)
-        if not headers and not beside_a_path:
+        if not headers and (not beside_a_path or _OTHER_HEADER.search(text)):
             self._paths_are_certain = False
 
     def _path(self, text: str, base: str, *, named: bool) -> None:
@@ -234,6 +251,12 @@ class _Reader:
 def _decoded(escapes: re.Match[str]) -> str:
     """What percent escapes of a URI stand for."""
     return bytes.fromhex(escapes.group().replace("%", "")).decode(errors="surrogateescape")
+
+
+def _paths_of_list(text: str) -> list[str]:
+    """The text itself, and the paths that it lists where a tool takes it for a list."""
+    parts = [] if _URI.match(text) or _FILE_URI.match(text) else _BETWEEN_PATHS.split(text)
+    return list(dict.fromkeys([text, *filter(None, parts)]))
 
 
 def _plain(name: str) -> str:

@@ -35,8 +35,8 @@ _RUNS_ANOTHER: Final = frozenset({
     "setarch", "prlimit", "cgexec",
 })  # fmt: skip
 """Programs and words of the shell after which any word may be the program that runs."""
-_APPENDS: Final = frozenset({"xargs", "parallel"})
-"""Programs that add arguments to the command they run."""
+_APPENDS: Final = frozenset({"xargs", "parallel", "-x", "-X", "--exec", "--exec-batch"})
+"""Programs, and options of fd, that add arguments to the command they run."""
 _FINDS: Final = {
     "find": {"-exec", "-execdir", "-ok", "-okdir"},
     "fd": {"-x", "-X", "--exec", "--exec-batch"}, "fdfind": {"-x", "-X", "--exec", "--exec-batch"},
@@ -48,6 +48,8 @@ _STDIN: Final = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 _SHORT_S: Final = re.compile("-[A-Za-z]*s")
 _ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\[[^]]*\])?\+?=")
 _OF_A_LINE: Final = re.compile(r"[\s;&|`<>()]")
+_OPTION_WITH_VALUE: Final = re.compile(r"(?:--[a-z-]+=|-[A-Za-z]*?[Sc])(?=.)")
+"""An option in one word with a value that may be a command: env's ``-Srm``, ``--split-string=rm``."""
 
 
 class CommandLine(NamedTuple):
@@ -121,7 +123,7 @@ class _Commands:
             places = [place for place, word in enumerate(words) if word.text in _FINDS[program]]
             self.opaque = self.opaque or len(places) > _MOST_TAILS
             for place in places[:_MOST_TAILS]:
-                self._run_another(program, words[place:], depth)
+                self._run_another(words[place].text, words[place:], depth)
         elif program in (".", "source"):
             self.opaque = self.opaque or any(word.text.startswith("<(") or word.text in _STDIN for word in words)
 
@@ -150,6 +152,11 @@ class _Commands:
         begun = False
         for place in range(1, min(len(words), _MOST_TAILS)):
             tail = words[place:]
+            if option := _OPTION_WITH_VALUE.match(tail[0].text):
+                value = Word(tail[0].text[option.end() :], tail[0].certain)
+                tail = [value, *tail[1:]]
+                if _OF_A_LINE.search(value.text):
+                    self.read(value.text, depth + 1)
             self._list([*tail, Word("{}", 0)] if program in _APPENDS else tail, surely=not begun)
             begun = begun or _begins_a_command(words[place], after=words[place - 1] if place > 1 else None)
             if _program(tail[0]) in _SHELLS:
