@@ -181,6 +181,13 @@ def test_what_is_open_at_the_end_of_a_turn_is_withdrawn_and_the_agent_told() -> 
     assert talk.statuses[-1] == "idle"
 
 
+def test_a_request_about_a_call_that_has_its_result_is_withdrawn_and_the_agent_told() -> None:
+    closed_with_its_turn = DraftMessage("tool_result", ToolResult("t1", "the turn ended", True))
+    talk = Talk().begin().say(Alive(), asks(), closed_with_its_turn, cost())
+    assert resolutions(talk) == [("r1", "withdrawn", "agent")]
+    assert [line for line in talk.written if "withdraw" in line] == ["; withdraw r1"]
+
+
 def nested(request_id: str) -> DraftMessage:
     return DraftMessage("approval_request", ApprovalRequest(request_id, "Bash", {"command": request_id}), "t1")
 

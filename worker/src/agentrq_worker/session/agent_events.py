@@ -134,7 +134,7 @@ class AgentEvents:
                     self._lost = line
             life.output.message(draft)
             if isinstance(content, ToolResult) and life.approvals.requests.open:
-                life.approvals.close_of_tool(content.tool_use_id)
+                life.approvals.close_of_tool(life.agent, content.tool_use_id)
 
     def _event(self, said: ProtocolEvent) -> None:
         """What a line means beside messages."""

@@ -105,10 +105,13 @@ class ApprovalFlow:
         if public is not None:
             self._resolve(public, decision, by)
 
-    def close_of_tool(self, tool_use_id: str) -> None:
-        """A tool call has its result, so it needs no approval any more."""
-        for request_id in self.requests.of_tool(tool_use_id):
+    def close_of_tool(self, protocol: AgentProtocol, tool_use_id: str) -> None:
+        """A tool call has its result, so it needs no approval any more; the agent is told, as it may still wait."""
+        ids = self.requests.of_tool(tool_use_id)
+        data = self.withdrawals(protocol, ids)
+        for request_id in ids:
             self._resolve(request_id, "withdrawn", "agent")
+        self._output.write_after_commit(data)
 
     def withdraw(self, protocol: AgentProtocol | None, by: str, *, but_nested: bool = False) -> bytes:
         """Nobody will answer what is open: it is told, and the agent is, by the bytes that come back.
