@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from agentrq import AsyncAgentClient, CommandRejected
-from tests.agents import test_codex
+from tests.agents.codex_provider import CODEX_SETTINGS
 from tests.agents.conftest import SETTINGS
 from tests.agents.following import PATIENCE_S, collect, first, statuses
 from tests.agents.installing import place
@@ -61,7 +61,7 @@ def agent(request: pytest.FixtureRequest) -> Agent:
 def config(tmp_path: Path, home: Path, model: ModelServer) -> Path:
     path = tmp_path / "agentrq.toml"
     values = {"claude": place("claude"), "codex": place("codex"), "home": home, "model": model.url}
-    path.write_text((SETTINGS + test_codex.SETTINGS) % values)
+    path.write_text((SETTINGS + CODEX_SETTINGS) % values)
     return path
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from agentrq import AsyncAgentClient, Message
+from tests.agents.codex_provider import CODEX_SETTINGS
 from tests.agents.following import collect, first, statuses, story
 from tests.agents.installing import place
 from tests.fakes.model_server import ModelServer
@@ -22,15 +23,6 @@ pytestmark = pytest.mark.agents
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5")
 WAIT: dict[str, Any] = {"wait": True, "timeout": 30}
-SETTINGS = """
-[providers.codex]
-protocol = "jsonrpc"
-command = ["%(codex)s", "app-server", "-c", "model_provider=\\"x\\"", "-c", "analytics.enabled=false", "-c",
-  "model_providers.x={name=\\"x\\",base_url=\\"%(model)s/v1\\",wire_api=\\"responses\\",env_key=\\"KEY\\"}"]
-env = { HOME = "%(home)s", KEY = "none" }
-public_env = ["KEY"]
-options = { model = "gpt-5" }
-"""
 
 
 def running(words: str) -> list[psutil.Process]:
@@ -43,7 +35,7 @@ def config(tmp_path: Path, home: Path, model: ModelServer) -> Path:
     if not place("codex").exists():
         pytest.skip("codex is not installed: make test-agents AGENTS=codex")
     path = tmp_path / "agentrq.toml"
-    path.write_text(SETTINGS % {"codex": place("codex"), "home": home, "model": model.url})
+    path.write_text(CODEX_SETTINGS % {"codex": place("codex"), "home": home, "model": model.url})
     return path
 
 

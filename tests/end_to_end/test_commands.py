@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from agentrq import (
     AsyncAgentClient,
     CommandRejected,
     InvalidOption,
-    Message,
     Receipt,
     SessionEnded,
     SessionNotFound,
@@ -24,33 +22,11 @@ from agentrq import (
 from agentrq.errors import InboxFull
 from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES
 from agentrq.wire.messages import ApprovalRequest
-from tests.sessions import contents, until
+from tests.sessions import asked, contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5")
-
-
-@pytest.fixture
-def fake_claude(config: Path, tmp_path: Path) -> None:
-    """A provider ``fake-claude``: a program that speaks Claude's protocol."""
-    program = Path(__file__).parents[1] / "fakes" / "fake_claude.py"
-    with config.open("a") as file:
-        file.write(f"""
-[providers.fake-claude]
-protocol = "claude"
-parser = "claude"
-command = ["{sys.executable}", "-S", "{program}"]
-env = {{ FAKE_CLAUDE_DIR = "{tmp_path}" }}
-""")
-
-
-async def asked(session: Any, after: str | None = None) -> Message:
-    async with asyncio.timeout(30):
-        async for message in session.messages(after):
-            if message.type == "approval_request":
-                return message  # type: ignore[no-any-return]
-    raise AssertionError("nothing was asked")
 
 
 @pytest.mark.parametrize(

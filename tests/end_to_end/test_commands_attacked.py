@@ -12,15 +12,12 @@ import pytest
 
 from agentrq import AgentClient, AsyncAgentClient, CommandRejected, InvalidOption, Receipt
 from agentrq.wire.messages import ApprovalRequest
-from tests.end_to_end.test_commands import asked, fake_claude
 from tests.rq_checks import eventually
-from tests.sessions import contents, until
+from tests.sessions import asked, contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "1.5", "--beat-s", "0.3")
-__all__ = ["fake_claude"]
-"""What has the stand-in ask for its last command again."""
 
 
 async def outcome(call: Any) -> str:

@@ -16,15 +16,13 @@ from rq.serializers import JSONSerializer
 from agentrq import AsyncAgentClient, CommandRejected, InvalidOption, Receipt
 from agentrq.errors import AgentRQError, InboxFull, SessionEnded
 from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES
-from tests.end_to_end.test_commands import asked, fake_claude
 from tests.rq_checks import result_of
-from tests.sessions import contents, until
+from tests.sessions import asked, contents, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "1.5", "--beat-s", "0.3")
 WAIT: dict[str, Any] = {"wait": True, "timeout": 30}
-__all__ = ["fake_claude"]
 
 
 async def everything(session: Any) -> list[Any]:

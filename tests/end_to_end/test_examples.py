@@ -25,13 +25,11 @@ import redis
 
 from agentrq import AgentClient, StatusEvent
 from agentrq.wire.keys import Keys
-from tests.end_to_end.test_commands import fake_claude
 from tests.sessions import contents
 from tests.workers import Worker, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Start = Callable[..., Worker]
-__all__ = ["fake_claude"]
 
 
 @contextmanager

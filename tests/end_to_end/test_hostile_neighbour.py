@@ -17,17 +17,15 @@ from agentrq.embedded.server_process import ServerProcess
 from agentrq_worker.process import procfs
 from agentrq_worker.sandbox import landlock
 from tests.attacks import attack
-from tests.end_to_end.test_isolation import PROBE, needs_landlock, texts
+from tests.fakes.probe_provider import PROBE
+from tests.landlock_marks import needs_landlock, needs_scopes
 from tests.rq_checks import eventually
-from tests.sessions import until
+from tests.sessions import texts, until
 from tests.workers import Worker, read_of_process
 
 Start = Callable[..., Worker]
 FAKES = Path(__file__).parents[1] / "fakes"
 KINDS = ["none", pytest.param("landlock", marks=needs_landlock)]
-needs_scopes = pytest.mark.skipif(
-    landlock.version() < landlock.SCOPES_SINCE, reason=f"this kernel's landlock is version {landlock.version()}"
-)
 REACH = """
 import ctypes, os, signal
 libc = ctypes.CDLL(None, use_errno=True)

@@ -19,22 +19,12 @@ from agentrq import AsyncAgentClient
 from agentrq.wire.keys import Keys
 from tests.attacks import attack
 from tests.rq_checks import eventually
-from tests.sessions import contents, until
+from tests.sessions import contents, serves, until
 from tests.workers import Worker, peak
 
 Start = Callable[..., Worker]
 KEYS = Keys()
 DEEP = "[" * 100_000
-
-
-async def serves(client: AsyncAgentClient, session: Any) -> None:
-    """A neighbour goes on as if nothing had been."""
-    command = await session.prompt("/echo still here")
-    receipt = await session.prompt("/echo and here", wait=True, timeout=20)
-    assert receipt.outcome == "applied"
-    assert command
-    state = await session.state()
-    assert not state.ended
 
 
 def stalled(worker: Worker, raw: Any) -> None:

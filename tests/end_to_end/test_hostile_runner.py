@@ -12,11 +12,10 @@ import pytest
 
 from agentrq import AsyncAgentClient
 from tests.attacks import attack
-from tests.end_to_end.test_hostile_redis import serves
-from tests.end_to_end.test_isolation import PROBE
 from tests.fakes.hostile import DEAF_ONLY, DEEP, DISK, FORK_LOOP, FORKS, SOCKETS, STDERR, no_newline
+from tests.fakes.probe_provider import PROBE
 from tests.rq_checks import eventually
-from tests.sessions import contents, until
+from tests.sessions import contents, serves, until
 from tests.workers import Worker, peak
 
 Start = Callable[..., Worker]

@@ -12,26 +12,20 @@ import pytest
 from agentrq import AsyncAgentClient, CommandRejected
 from agentrq_worker.sandbox import landlock
 from tests.attacks import attack
+from tests.fakes.probe_provider import PROBE
+from tests.landlock_marks import needs_landlock
 from tests.rq_checks import eventually
-from tests.sessions import contents, until
+from tests.sessions import texts, until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
 
-PROBE = f"""
-[providers.probe]
-command = ["{sys.executable}", "{Path(__file__).parents[1] / "fakes/probe_runner.py"}"]
-"""
 SECRET = 'sk-test/"café"-0123456789'
 
 
 def everything(raw: Any) -> bytes:
     """All that Redis holds."""
     return b"\n".join((raw.dump(key) or b"") + key for key in raw.scan_iter())
-
-
-async def texts(session: Any) -> list[str]:
-    return [content.text for content in contents([event async for event in session.events()], "text")]
 
 
 @attack(
@@ -201,11 +195,6 @@ env = {{ FAKE_ACP_HOME = "{tmp_path}", SHOP_API_KEY = "{key}" }}
     assert set(live.values()) == set(whole)
     for beginning in (key, key[:10]):
         assert beginning.encode() not in everything(raw)
-
-
-needs_landlock = pytest.mark.skipif(
-    landlock.version() < landlock.NEEDED, reason=f"this kernel's landlock is version {landlock.version()}"
-)
 
 
 @attack(

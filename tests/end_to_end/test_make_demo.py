@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.producer.test_cli_base import environment
+from tests.producer.command_line import environment
 
 
 def processes_of(directory: Path, but: int) -> list[str]:

@@ -13,7 +13,7 @@ from rq.exceptions import InvalidJobOperation
 from rq.serializers import JSONSerializer
 
 from agentrq import AsyncAgentClient
-from tests.end_to_end.test_isolation import PROBE
+from tests.fakes.probe_provider import PROBE
 from tests.rq_checks import eventually, result_of, stuck
 from tests.sessions import contents, until
 from tests.workers import Worker

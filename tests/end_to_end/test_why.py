@@ -12,7 +12,7 @@ from typing import Any
 import redis
 
 from agentrq import AsyncAgentClient
-from tests.producer.test_cli_base import run_cli
+from tests.producer.command_line import run_cli
 from tests.rq_checks import eventually, fetch
 from tests.sessions import until
 from tests.workers import Worker

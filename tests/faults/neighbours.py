@@ -19,8 +19,8 @@ from typing import Any
 from agentrq import AsyncAgentClient
 from agentrq.embedded.server_process import ServerProcess
 from tests.conftest import PROVIDERS
-from tests.end_to_end.test_isolation import PROBE
 from tests.fakes.hostile import CHATTER, DEAF_ONLY, DISK, FORK_LOOP, FORKS, SOCKETS, STDERR, no_newline
+from tests.fakes.probe_provider import PROBE
 from tests.sessions import contents, until
 from tests.workers import Worker, resident
 

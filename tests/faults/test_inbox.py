@@ -23,7 +23,7 @@ import redis.asyncio
 
 from agentrq import AsyncAgentClient, CommandRejected, Event, Message, Receipt
 from agentrq.wire.messages import Cost, Error, Prompt
-from tests.faults.test_recovery import check_moves, check_stream
+from tests.faults.stream_checks import check_moves, check_stream
 from tests.sessions import until
 from tests.workers import Worker
 

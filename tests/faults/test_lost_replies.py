@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests.faults.proxy import Plan, Proxy
-from tests.producer.test_cli_base import run_cli
+from tests.producer.command_line import run_cli
 
 
 class LoseOneReply(Plan):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,31 +10,15 @@ from typing import Any
 import psutil
 import pytest
 
-from agentrq import AgentClient, AsyncAgentClient, Message, StatusEvent
-from agentrq.wire.ids import Cursor
-from agentrq.wire.status import MOVES, Status
-from tests.end_to_end.test_isolation import PROBE
+from agentrq import AgentClient, AsyncAgentClient, Message
+from tests.fakes.probe_provider import PROBE
+from tests.faults.stream_checks import check_moves, check_stream
 from tests.rq_checks import eventually
 from tests.sessions import contents, until
 from tests.workers import Worker, alive
 
 Start = Callable[..., Worker]
 FAST = ("--lease-s", "2", "--beat-s", "0.5")
-
-
-def check_stream(raw: Any, session_id: str) -> list[Any]:
-    """Every cursor follows the one before it, every status move is in the table; answers the entries."""
-    entries: list[Any] = raw.xrange(f"agentrq:{{{session_id}}}:events")
-    cursors = [Cursor.parse(place) for place, _ in entries]
-    for before, after in itertools.pairwise(cursors):
-        assert after in {(before.epoch, before.seq + 1), (before.epoch + 1, 1)}, (before, after)
-    return entries
-
-
-def check_moves(events: list[Any]) -> None:
-    statuses = [Status(event.status) for event in events if isinstance(event, StatusEvent)]
-    for before, after in itertools.pairwise(statuses):
-        assert after in MOVES[before], (before, after)
 
 
 def runner_of(raw: Any, session_id: str) -> psutil.Process:

@@ -31,10 +31,10 @@ from agentrq_worker.providers.streamed_text import Block
 from agentrq_worker.rq.job import SessionJob
 from agentrq_worker.rq.job_payload import read_call
 from agentrq_worker.stream.message_redactor import MessageRedactor
-from tests.worker.test_framing import frame, reference
-from tests.worker.test_golden import RPC
-from tests.worker.test_parser_properties import run as run_parser
-from tests.worker.test_protocol_properties import talk
+from tests.worker.framing_reference import frame, reference
+from tests.worker.parser_checks import run_parser
+from tests.worker.protocol_checks import talk
+from tests.worker.recordings import RPC
 
 _DIRECTORIES: Final = Directories("/srv", "/srv/home")
 REFUSED: Final = (msgspec.MsgspecError, ValueError, RecursionError)

@@ -17,17 +17,8 @@ from agentrq.client import AgentClient
 from agentrq.embedded.attach import try_lock
 from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.commands import MAX_INBOX
-from tests.producer.test_cli_base import (
-    COMMAND,
-    LIMIT_S,
-    Writer,
-    environment,
-    following,
-    only_line,
-    run_cli,
-    run_python,
-    until,
-)
+from tests.producer.command_line import COMMAND, LIMIT_S, environment, following, only_line, run_cli, run_python, until
+from tests.producer.session_writer import Writer
 
 NOWHERE = "redis://somebody:se%20cret@127.0.0.1:1/0"
 OF_A_SESSION = [

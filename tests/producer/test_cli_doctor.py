@@ -11,7 +11,7 @@ from agentrq.acl import profile
 from agentrq.cli import redis_checks
 from agentrq.client import AgentClient
 from agentrq.embedded.server_process import ServerProcess, find_server
-from tests.producer.test_cli_base import run_cli
+from tests.producer.command_line import run_cli
 
 CHECKS = {
     "python", "agentrq", "agentrq-worker", "embedded server", "redis", "eviction", "durability", "memory", "write",

@@ -13,7 +13,8 @@ from agentrq.client.pending_requests import PendingRequests
 from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.events import Message, StatusEvent, make_message
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from tests.producer.test_cli_base import COMMAND, Follower, Writer, following, until
+from tests.producer.command_line import COMMAND, Follower, following, until
+from tests.producer.session_writer import Writer
 
 APPROVAL = {"requestId": "r1", "name": "Bash", "input": {"command": "rm -r build"}}
 COLOUR = {"id": "0", "header": "Colour", "question": "Which?", "options": [{"label": "Red"}, "Green"]}

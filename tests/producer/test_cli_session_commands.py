@@ -9,17 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from agentrq.embedded.server_process import ServerProcess
-from tests.producer.test_cli_base import (
-    COMMAND,
-    LIMIT_S,
-    Follower,
-    Writer,
-    environment,
-    following,
-    only_line,
-    run_cli,
-    until,
-)
+from tests.producer.command_line import COMMAND, LIMIT_S, Follower, environment, following, only_line, run_cli, until
+from tests.producer.session_writer import Writer
 
 EVIL = "\x1b]0;owned\x07\x1b[31mred\r\n\x9b2J \u202edlo"
 HARMLESS = ["^[]0;owned^G^[[31mred", "\ufffd2J \ufffddlo"]

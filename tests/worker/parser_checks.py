@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from agentrq.wire.events import Message, make_message
 from agentrq.wire.messages import TYPES
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.parser import OutputParser
+from agentrq_worker.providers.registry import make_parser
 
 
 def as_json(draft: DraftMessage) -> dict[str, Any]:
@@ -65,3 +67,21 @@ def receive_all(parser: OutputParser, *received: bytes | dict[str, Any]) -> list
 def contents(drafts: list[DraftMessage], *types: str) -> list[dict[str, Any]]:
     """The contents of the drafts of these types (of all, if none is named), as on the wire."""
     return [as_json(draft)["content"] for draft in drafts if not types or draft.type in types]
+
+
+def check_all(drafts: Sequence[DraftMessage]) -> None:
+    for draft in drafts:
+        check(draft)
+    calls = [content["toolUseId"] for content in contents(list(drafts), "tool_call")]
+    results = [content["toolUseId"] for content in contents(list(drafts), "tool_result")]
+    assert len(calls) == len(set(calls))
+    assert len(results) == len(set(results))
+    assert set(calls) <= set(results), "close answers what was left open"
+
+
+def run_parser(name: str, lines: Sequence[bytes]) -> list[DraftMessage]:
+    reader = make_parser(name)
+    drafts = [draft for line in lines for draft in reader.receive(line)]
+    drafts += reader.close()
+    check_all(drafts)
+    return drafts

@@ -11,11 +11,9 @@ import pytest
 from agentrq.connection import connect_async
 from agentrq.wire.codec import encode
 from agentrq.wire.commands import Command, Options, make_options
-from agentrq.wire.events import make_message
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import (
-    TYPE_OF,
     ApprovalRequest,
     ApprovalResolved,
     Cost,
@@ -26,7 +24,6 @@ from agentrq.wire.messages import (
     ToolResult,
 )
 from agentrq.wire.status import Reason, Status
-from agentrq_worker.ownership.interrupted_turn import read_interrupted_turn
 from agentrq_worker.ownership.ownership import Ownership
 from agentrq_worker.providers.protocol import Alive, Ended, Late
 from agentrq_worker.redis_clock import RedisClock
@@ -39,6 +36,7 @@ from agentrq_worker.stream.entry import Entry
 from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.publisher import Publisher
 from tests.worker.machine_talk import Talk, asks, cost, cut
+from tests.worker.recovered_turns import read_back
 
 # -- the conversation
 
@@ -177,19 +175,6 @@ def test_joined_entries_are_never_parted(tmp_path: Path, memory: int) -> None:
 
 
 # -- what recovery reads back
-
-
-async def read_back(*contents: Any, kept: Any = None) -> Any:
-    stream = [
-        (f"1-{seq}".encode(), encode(make_message("s", f"m{seq}", TYPE_OF[type(content)], 0, content)))
-        for seq, content in enumerate(contents, 1)
-    ]
-
-    async def read(end: str, count: int) -> Any:
-        before = len(stream) if end == "+" else int(end.partition("-")[2]) - 1
-        return stream[:before][::-1][:count]
-
-    return await read_interrupted_turn(read, kept)
 
 
 END = Cost(0, 0, 0, 0, 1, False)

@@ -10,29 +10,13 @@ from hypothesis import strategies as st
 
 from agentrq_worker.process import framing
 from agentrq_worker.process.framing import LineFramer, LineTooLong
+from tests.worker.framing_reference import frame, reference
 
 # Mostly the bytes that matter: newlines, white space, the UTF-8 pieces of U+2028 and U+0085.
 streams = st.lists(
     st.sampled_from([b"\n", b"\r", b" ", b"\t", b"a", b"{}", b"\xe2\x80\xa8", b"\xc2\x85", b"\x0b", b"x" * 20]),
     max_size=60,
 ).map(b"".join)
-
-
-def reference(stream: bytes, max_line: int) -> list[bytes | LineTooLong]:
-    out: list[bytes | LineTooLong] = []
-    *ended, last = stream.split(b"\n")
-    for text, newline in [*((line, b"\n") for line in ended), (last, b"")]:
-        if len(text) > max_line:
-            out.append(LineTooLong(len(text)))
-        elif text.strip():
-            out.append(text + newline)
-    return out
-
-
-def frame(chunks: list[bytes], max_line: int) -> list[bytes | LineTooLong]:
-    framer = LineFramer(max_line)
-    out = [line for chunk in chunks for line in framer.feed(chunk)]
-    return out + framer.close()
 
 
 @given(streams, st.integers(1, 30), st.lists(st.integers(0, 300)))

@@ -18,34 +18,10 @@ from agentrq.wire.codec import encode
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.registry import make_parser
 from tests.worker.parser_checks import as_json
+from tests.worker.recordings import ONE_WAY, RECORDINGS, RPC, TRANSCRIPTS, provider_of
 from tests.worker.rpc_player import Player
 
-TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
-RECORDINGS = sorted(path for path in TRANSCRIPTS.glob("*.ndjson") if not path.name.endswith(".in.ndjson"))
-PARSER_OF = {
-    "claude": "claude",
-    "claude197": "claude",
-    "codex": "codex",
-    "codexapp": "codex",
-    "gemini": "gemini",
-    "opencode": "opencode",
-    "claudeacp": "acp",
-    "geminiacp": "acp",
-    "opencodeacp": "acp",
-}
 UPDATE = os.environ.get("AGENTRQ_UPDATE_GOLDEN") == "1"
-
-
-def provider_of(recording: Path) -> str:
-    return PARSER_OF[recording.name.partition("-")[0]]
-
-
-def is_rpc(recording: Path) -> bool:
-    return recording.name.partition("-")[0] in ("codexapp", "claudeacp", "geminiacp", "opencodeacp")
-
-
-RPC = [recording for recording in RECORDINGS if is_rpc(recording)]
-ONE_WAY = [recording for recording in RECORDINGS if not is_rpc(recording)]
 
 
 def test_the_recordings_are_there() -> None:

@@ -11,7 +11,7 @@ from typing import IO
 import pytest
 
 from agentrq_worker.process import descendants, guardian, marks, prctl, procfs
-from tests.worker.test_process import DAEMON, HIDING, PYTHON, THEN_READ, is_gone, left_over, runs
+from tests.worker.hidden_children import DAEMON, HIDING, PYTHON, THEN_READ, is_gone, left_over, runs
 
 # A worker: spawns one runner for each argument, prints the pids (guardian, then runner and its hidden child each).
 WORKER = f"""

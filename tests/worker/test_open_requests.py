@@ -16,7 +16,7 @@ from agentrq_worker.session import inputs
 from agentrq_worker.session.effects import PublishMessage, PublishReceipt
 from agentrq_worker.session_types import InterruptedRequest, InterruptedTurn
 from tests.worker.machine_talk import REDIS_MS, Talk, asks, cost
-from tests.worker.test_commands_kept import read_back
+from tests.worker.recovered_turns import read_back
 
 LS = {"command": "ls"}
 

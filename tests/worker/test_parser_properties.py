@@ -4,7 +4,7 @@ subscriber can read."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.registry import make_parser, parser_names
 from tests.worker.made_lines import MADE
-from tests.worker.parser_checks import as_json, check, contents
-from tests.worker.test_golden import RECORDINGS, provider_of
+from tests.worker.parser_checks import as_json, contents, run_parser
+from tests.worker.recordings import RECORDINGS, provider_of
 
 TRANSCRIPTS = {
     name: [recording.read_bytes().split(b"\n") for recording in RECORDINGS if provider_of(recording) == name]
@@ -24,24 +24,6 @@ TRANSCRIPTS = {
 LINES = {name: [line for lines in found for line in lines if line] for name, found in TRANSCRIPTS.items()}
 NAMES = st.sampled_from(sorted(parser_names()))
 SETTINGS = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def check_all(drafts: Sequence[DraftMessage]) -> None:
-    for draft in drafts:
-        check(draft)
-    calls = [content["toolUseId"] for content in contents(list(drafts), "tool_call")]
-    results = [content["toolUseId"] for content in contents(list(drafts), "tool_result")]
-    assert len(calls) == len(set(calls))
-    assert len(results) == len(set(results))
-    assert set(calls) <= set(results), "close answers what was left open"
-
-
-def run(name: str, lines: Sequence[bytes]) -> list[DraftMessage]:
-    reader = make_parser(name)
-    drafts = [draft for line in lines for draft in reader.receive(line)]
-    drafts += reader.close()
-    check_all(drafts)
-    return drafts
 
 
 # Trouble on the way ---------------------------------------------------------------------------------------------
@@ -76,7 +58,7 @@ def troubled(draw: st.DrawFn) -> tuple[str, list[bytes]]:
 @SETTINGS
 @given(troubled())
 def test_a_troubled_recording_is_survived(case: tuple[str, list[bytes]]) -> None:
-    run(*case)
+    run_parser(*case)
 
 
 @SETTINGS
@@ -84,7 +66,9 @@ def test_a_troubled_recording_is_survived(case: tuple[str, list[bytes]]) -> None
 def test_a_line_says_the_same_with_its_newline(case: tuple[str, list[bytes]]) -> None:
     name, lines = case
     lines = [line.replace(b"\n", b"") for line in lines]
-    assert [*map(as_json, run(name, [line + b"\n" for line in lines]))] == [*map(as_json, run(name, lines))]
+    assert [*map(as_json, run_parser(name, [line + b"\n" for line in lines]))] == [
+        *map(as_json, run_parser(name, lines))
+    ]
 
 
 # Any object, known types above all ------------------------------------------------------------------------------
@@ -136,7 +120,7 @@ def bent(draw: st.DrawFn) -> tuple[str, bytes]:
 @given(bent())
 def test_members_of_any_kind_are_survived(case: tuple[str, bytes]) -> None:
     name, line = case
-    drafts = run(name, [line, line])
+    drafts = run_parser(name, [line, line])
     # Nothing is dropped for its shape: what is not understood is said to be so.
     assert all(draft.type != "error" or as_json(draft)["content"].get("code") != "invalid_json" for draft in drafts)
 
@@ -147,13 +131,13 @@ KEYS = ["type", "message", "item", "event", "x", "method", "params", "id", "resu
 @SETTINGS
 @given(NAMES, st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5))
 def test_any_object_is_survived(name: str, line: dict[str, Any]) -> None:
-    run(name, [json.dumps(line).encode()])
+    run_parser(name, [json.dumps(line).encode()])
 
 
 @SETTINGS
 @given(NAMES, st.binary(max_size=200))
 def test_any_bytes_are_survived(name: str, line: bytes) -> None:
-    drafts = run(name, [line])
+    drafts = run_parser(name, [line])
     assert bool(drafts) == bool(line.strip())
 
 
@@ -161,7 +145,7 @@ def test_any_bytes_are_survived(name: str, line: bytes) -> None:
 @given(NAMES, VALUES.filter(lambda value: not isinstance(value, dict)))
 def test_a_line_that_is_no_object_is_an_error_that_quotes_it(name: str, value: Any) -> None:
     line = json.dumps(value)
-    (content,) = contents(run(name, [line.encode()]), "error")
+    (content,) = contents(run_parser(name, [line.encode()]), "error")
     assert content == {
         "message": f"Not a JSON object: {line[:100]}",
         "code": "invalid_json",
@@ -209,7 +193,7 @@ CALLS: dict[str, tuple[bytes, bytes]] = {
 @given(SPEAKERS, st.text(min_size=1, max_size=300), st.booleans())
 def test_text_arrives_as_it_was_said(name: str, words: str, escaped: bool) -> None:
     line = json.dumps(SAYS[name](words), ensure_ascii=escaped).encode("utf-8")
-    assert texts(run(name, [line])) == [words]
+    assert texts(run_parser(name, [line])) == [words]
 
 
 def texts(drafts: list[DraftMessage]) -> list[str]:
@@ -232,14 +216,14 @@ def test_odd_characters(name: str, words: str, arrives: str) -> None:
     if words == arrives:
         lines.append(json.dumps(SAYS[name](words), ensure_ascii=False).encode())
     for line in lines:
-        assert texts(run(name, [line])) == [arrives]
+        assert texts(run_parser(name, [line])) == [arrives]
 
 
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_bytes_that_are_no_utf_8_become_replacement_characters(name: str) -> None:
     line = json.dumps(SAYS[name]("@")).encode().replace(b"@", b"a\xff\xc3b")
-    assert texts(run(name, [line])) == ["a\ufffd\ufffdb"]
-    (draft,) = run(name, [b'{"type":"new","x":"\xff\\ud800"}'])
+    assert texts(run_parser(name, [line])) == ["a\ufffd\ufffdb"]
+    (draft,) = run_parser(name, [b'{"type":"new","x":"\xff\\ud800"}'])
     assert as_json(draft) == {"type": "unknown", "content": {"type": "new", "x": "\ufffd\ufffd"}}
 
 
@@ -248,23 +232,23 @@ def test_bytes_that_are_no_utf_8_become_replacement_characters(name: str) -> Non
 def test_deep_nesting(name: str, depth: int) -> None:
     before, after = CALLS[name]
     deep = b"[" * depth + b"]" * depth
-    drafts = [draft for draft in run(name, [before + deep + after]) if draft.type not in ("init", "tool_result")]
+    drafts = [draft for draft in run_parser(name, [before + deep + after]) if draft.type not in ("init", "tool_result")]
     if depth < 1000:
         assert [draft.type for draft in drafts] == ["tool_call"]
     else:
         (content,) = contents(drafts, "error")
         assert (content["code"], content["excerpt"]) == ("malformed", before.decode()[:100].ljust(100, "[")[:100])
-    assert contents(run(name, [b"[" * 100_000]), "error")[0]["code"] == "invalid_json"
-    assert contents(run(name, [b'{"type":' * 100_000]), "error")[0]["code"] in ("malformed", "invalid_json")
+    assert contents(run_parser(name, [b"[" * 100_000]), "error")[0]["code"] == "invalid_json"
+    assert contents(run_parser(name, [b'{"type":' * 100_000]), "error")[0]["code"] in ("malformed", "invalid_json")
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_duplicate_keys_and_large_numbers(name: str) -> None:
     before, after = CALLS[name]
     for value in (b'{"a":1,"a":2}', b"9" * 300, b"-1e300", b"0.1e-400"):
-        assert "tool_call" in [draft.type for draft in run(name, [before + value + after])]
+        assert "tool_call" in [draft.type for draft in run_parser(name, [before + value + after])]
     for line in LINES[name][:10]:
-        run(name, [line[:-1] + b',"type":"nothing","message":5,"item":5,"method":5,"params":5,"part":5}'])
+        run_parser(name, [line[:-1] + b',"type":"nothing","message":5,"item":5,"method":5,"params":5,"part":5}'])
 
 
 @pytest.mark.parametrize("name", sorted(CALLS))
@@ -310,17 +294,17 @@ def broken_numbers(name: str, number: bytes) -> list[bytes]:
 @pytest.mark.parametrize("name", sorted(parser_names()))
 @pytest.mark.parametrize("line", [b"", b"\n", b" \t\r\n"])
 def test_blank_lines_say_nothing(name: str, line: bytes) -> None:
-    assert run(name, [line]) == []
+    assert run_parser(name, [line]) == []
 
 
 @pytest.mark.parametrize("name", sorted(parser_names()))
 @pytest.mark.parametrize("line", [b'{"type":NaN}', b'{"type":"x"', b"{'a':1}", b"\xff", b"log: {}"])
 def test_what_is_no_json_is_said_to_be_none(name: str, line: bytes) -> None:
-    (content,) = contents(run(name, [line]), "error")
+    (content,) = contents(run_parser(name, [line]), "error")
     assert (content["code"], content["excerpt"]) == ("invalid_json", line.decode("utf-8", "replace"))
 
 
 @pytest.mark.parametrize("name", sorted(parser_names()))
 def test_an_excerpt_is_cut_between_characters(name: str) -> None:
-    (content,) = contents(run(name, ["\U0001f600".encode() * 200]), "error")
+    (content,) = contents(run_parser(name, ["\U0001f600".encode() * 200]), "error")
     assert content["excerpt"] == "\U0001f600" * 100

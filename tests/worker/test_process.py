@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
-import select
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -16,38 +14,11 @@ import pytest
 from agentrq_worker.process import descendants, kill, marks, open_files, pipes, prctl, procfs
 from agentrq_worker.process.pipes import STDERR_LINE
 from agentrq_worker.process.runner_process import RunnerProcess
-from tests.workers import alive
+from tests.worker.hidden_children import DAEMON, HIDING, PYTHON, THEN_READ, is_gone, left_over, runs
 
 ENV = {"PATH": os.environ["PATH"]}
-PYTHON = [sys.executable, "-I", "-S", "-c"]
 
-# Starts a background child that hides as the arguments say, waits until it has done so, and prints its pid.
-DAEMON = """
-import os, resource, sys
-hides = sys.argv[1].split(",")
-r, w = os.pipe()
-if os.fork() == 0:
-    if "setsid" in hides:
-        os.setsid()
-    if "fork" not in hides or os.fork() == 0:
-        os.write(w, str(os.getpid()).encode())
-        if "limit" in hides:
-            resource.setrlimit(resource.RLIMIT_RTTIME, (-1, -1))
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in (0, 1, 2) if "stdio" in hides else ():
-            os.dup2(null, fd)
-        os.execve("/bin/sleep", ["sleep", "1000"], {} if "env" in hides else os.environ)
-    os._exit(0)
-os.close(w)
-if "fork" in hides:
-    os.wait()
-pid = b""
-while piece := os.read(r, 20):  # until the child's exec closes its end
-    pid += piece
-print(pid.decode(), flush=True)
-"""
 IGNORE_TERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-THEN_READ = "\nsys.stdin.read()"
 
 
 class Runner:
@@ -117,37 +88,6 @@ async def test_a_runner_gets_the_first_limit_of_open_files_however_many_are_open
                 it.process.write(b"\n")
                 assert await it.child() == 100
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == raised
-
-
-def is_gone(pid: int) -> bool:
-    """Whether ``pid`` ends within 10 s (a zombie has ended)."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        return bool(poll.poll(10_000))
-    finally:
-        os.close(handle)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return alive(psutil.Process(pid))
-    except psutil.NoSuchProcess:
-        return False
-
-
-def left_over() -> list[int]:
-    """Children of this process that lead or share a session of their own: runners, their strays, zombies."""
-    found = list[int]()
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(ProcessLookupError):  # gone meanwhile
-            if os.getsid(child.pid) != os.getsid(0):
-                found.append(child.pid)
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -417,15 +357,6 @@ async def test_close_ends_a_running_tree() -> None:
 
 
 # -- the tree
-
-HIDING = [
-    "stdio",
-    "stdio,setsid,fork",
-    "stdio,setsid,fork,env",  # known by the tag alone
-    "stdio,setsid,fork,limit",  # by the mark alone
-    "stdio,fork,limit,env",  # by the session alone
-    "setsid,fork,env",
-]
 
 
 @pytest.mark.parametrize("hides", HIDING)

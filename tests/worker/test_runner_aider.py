@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.fakes import fake_aider
-from tests.worker.test_runner_demo import query, run_runner, talking_runner
+from tests.worker.runner_processes import query, run_runner, talking_runner
 
 AIDER = "agentrq_worker.builtin_runners.aider"
 

@@ -14,7 +14,7 @@ import pytest
 
 from agentrq_worker.builtin_runners.ollama_http import OllamaError, Server
 from tests.fakes.model_server import ModelServer
-from tests.worker.test_runner_demo import query, run_runner, talking_runner
+from tests.worker.runner_processes import query, run_runner, talking_runner
 
 OLLAMA = "agentrq_worker.builtin_runners.ollama"
 

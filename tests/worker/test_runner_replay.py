@@ -15,7 +15,7 @@ from agentrq_worker.builtin_runners.protocol import RunnerError
 from agentrq_worker.builtin_runners.replay.__main__ import Request, parse
 from agentrq_worker.builtin_runners.replay.format_guess import guess
 from agentrq_worker.builtin_runners.replay.pace import GAP_S, due_times
-from tests.worker.test_runner_demo import query, run_runner, talking_runner
+from tests.worker.runner_processes import query, run_runner, talking_runner
 
 REPLAY = "agentrq_worker.builtin_runners.replay"
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"

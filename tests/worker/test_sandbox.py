@@ -17,10 +17,8 @@ from agentrq_worker.sandbox.apply import CANNOT
 from agentrq_worker.sandbox.plan import CannotConfine, Home, complaint, confine
 from agentrq_worker.settings import Sandbox
 from tests.attacks import attack
+from tests.landlock_marks import needs_landlock
 
-needs_landlock = pytest.mark.skipif(
-    landlock.version() < landlock.NEEDED, reason=f"this kernel's landlock is version {landlock.version()}"
-)
 LANDLOCK = Sandbox(kind="landlock", home="worker")
 
 

@@ -17,7 +17,7 @@ from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.registry import make_parser, make_protocol
 from agentrq_worker.testing import conform, main
 from tests.worker.made_lines import MADE
-from tests.worker.test_golden import ONE_WAY, RECORDINGS, RPC, TRANSCRIPTS, provider_of
+from tests.worker.recordings import ONE_WAY, RECORDINGS, RPC, TRANSCRIPTS, provider_of
 
 CALL = DraftMessage("tool_call", ToolCall("t", "n", {}))
 RESULT = DraftMessage("tool_result", ToolResult("t", "", False))

@@ -1,0 +1,93 @@
+"""A writer of a session's events in a worker's place."""
+
+import json
+from typing import Any
+
+import redis
+
+from agentrq.client import AgentClient
+from agentrq.script_runner import ScriptRunner
+from agentrq.wire import owner_calls, script_calls, scripts
+from agentrq.wire.ids import Cursor
+from agentrq.wire.keys import Keys
+
+KEYS = Keys()
+
+
+class Writer:
+    """Writes a session's events as its worker would. Use `start` or give the id of a session that waits for one."""
+
+    def __init__(self, url: str, session_id: str) -> None:
+        self.sid = session_id
+        self.redis = redis.Redis.from_url(url)
+        self.epoch, self.seq = 0, 1
+        self._scripts = ScriptRunner(self.redis)
+        self._write_events = self.redis.register_script(scripts.SOURCES["write_events"])
+
+    @classmethod
+    def start(cls, url: str, session_id: str, **options: Any) -> "Writer":
+        """A new session, claimed."""
+        with AgentClient.from_url(url) as client:
+            client.start("fake", "Do it", session_id, **options)
+        return cls(url, session_id).claim()
+
+    def claim(self) -> "Writer":
+        nonce = script_calls.text(self.redis.hget(KEYS.state(self.sid), "nonce"))
+        seen = (self.epoch, "token" if self.epoch else "", nonce)
+        self.fence = f"claim-{self.epoch}"
+        call = owner_calls.claim_session(KEYS, self.sid, "fake-worker", "token", self.fence, *seen, "")
+        outcome, cursor, _ = self._scripts.run(call)
+        assert outcome == "claimed"
+        self.epoch, self.seq = Cursor.parse(cursor)
+        return self
+
+    def message(self, kind: str, content: Any, **members: Any) -> None:
+        self.write(("m", self._head() | {"id": f"m{self.seq + 1}", "type": kind} | members | {"content": content}))
+
+    def delta(self, kind: str, text: str, block: str, offset: int) -> None:
+        content = {"text": text, "blockId": block, "offset": offset}
+        self.write(("d", {"sessionId": self.sid, "id": "d", "type": kind, "timestamp": 0, "content": content}))
+
+    def statuses(self, *statuses: str) -> None:
+        """Enter statuses, all in one step."""
+        self.write(*(("s", self._head(place) | {"status": status}) for place, status in enumerate(statuses, 1)))
+
+    def receipt(self, command_id: str, command: str, outcome: str, **members: Any) -> None:
+        about = {"commandId": command_id, "command": command, "outcome": outcome}
+        self.write(("r", self._head() | about | members))
+
+    def end(self, status: str, reason: str, **members: Any) -> None:
+        self.write(("e", {"sessionId": self.sid, "status": status, "timestamp": 0, "reason": reason} | members))
+
+    def write(self, *events: tuple[str, dict[str, Any]], most: int = 1000) -> None:
+        fields: dict[str, Any] = {}
+        entries: list[Any] = []
+        for kind, event in events:
+            self.seq += kind != "d"
+            text = json.dumps(event)
+            for name in ("status", "reason", "error") if kind in "se" else ():
+                if name in event:
+                    fields[name] = event[name]
+            sent = [(text[1:] if kind == "e" else text).encode()]
+            entries.append(owner_calls.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
+        channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
+        part = owner_calls.write_arguments(self.sid, self.epoch, self.fence, channels, fields, entries)
+        keys = list(script_calls.session_keys(KEYS, self.sid))
+        answer: Any = self._write_events(keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])
+        assert [each.outcome for each in owner_calls.read_write_answers(answer)] == ["ok"]
+
+    def inbox(self) -> list[dict[str, Any]]:
+        entries: Any = self.redis.xrange(KEYS.inbox(self.sid))
+        return [json.loads(fields[b"command"]) for _, fields in entries]
+
+    def stream(self) -> list[dict[str, Any]]:
+        entries: Any = self.redis.xrange(KEYS.events(self.sid))
+        return [json.loads(next(iter(fields.values()))) for _, fields in entries]
+
+    def followed(self) -> bool:
+        """Whether somebody listens to both channels."""
+        channels = [KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid)]
+        return all(count for _, count in self.redis.pubsub_numsub(*channels))
+
+    def _head(self, place: int = 1) -> dict[str, Any]:
+        return {"cursor": f"{self.epoch}-{self.seq + place}", "sessionId": self.sid, "timestamp": 1_763_793_000_123}
