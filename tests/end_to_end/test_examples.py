@@ -16,6 +16,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -25,11 +26,22 @@ import redis
 
 from agentrq import AgentClient, StatusEvent
 from agentrq.wire.keys import Keys
+from tests.polling import wait_until
 from tests.sessions import contents
 from tests.workers import Worker, free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Start = Callable[..., Worker]
+
+
+def listens(process: subprocess.Popen[str], port: int) -> bool:
+    """Whether an example accepts connections; fails where it has ended."""
+    assert process.poll() is None, process.stdout.read() if process.stdout else ""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -40,15 +52,8 @@ def running(*command: str, port: int | None = None, **env: str) -> Iterator[subp
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
-        while port is not None:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, process.stdout.read() if process.stdout else ""
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+        if port is not None:
+            wait_until(partial(listens, process, port), 60)
         yield process
     finally:
         process.terminate()

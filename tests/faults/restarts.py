@@ -30,6 +30,10 @@ class Restartable:
         self._server.kill()
         self.kills += 1
 
+    async def stay_down(self, seconds: float) -> None:
+        """The time between `kill` and `start`: an outage has no event of its own to wait for."""
+        await asyncio.sleep(seconds)
+
     def start(self) -> None:
         """Come back with what is in the directory. In the thread that made the first: the server dies with it."""
         self._server = ServerProcess(self.directory, args=self._args)

@@ -7,22 +7,22 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 
-from agentrq import AgentRQError, AsyncAgentClient, AsyncSession, Message, SessionEnded, SessionNotFound
+from agentrq import AsyncAgentClient, AsyncSession, Message, SessionEnded, SessionNotFound
 from agentrq.embedded.server_process import ServerProcess, find_server
 from agentrq.wire.keys import Keys
 from tests.faults import waiting
+from tests.faults.retries import patiently
 from tests.sessions import until
 from tests.workers import Worker, free_port
 
-T = TypeVar("T")
 FAST = ("--lease-s", "4", "--beat-s", "1", "--stop-grace-s", "1")
 SENTINELS = 3
 
@@ -90,17 +90,6 @@ def group(tmp_path: Path) -> Iterator[Group]:
             sentinel = stack.enter_context(subprocess.Popen([program, conf, "--sentinel"], stdout=subprocess.DEVNULL))
             stack.callback(sentinel.terminate)
         yield Group(tmp_path, master, replica, ports[2:])
-
-
-async def patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """Again until Redis answers."""
-    while True:
-        try:
-            return await call()
-        except (SessionNotFound, SessionEnded):
-            raise
-        except (AgentRQError, redis.RedisError, OSError):
-            await asyncio.sleep(0.1)
 
 
 async def works(session: AsyncSession) -> bool:

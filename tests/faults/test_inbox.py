@@ -7,30 +7,29 @@ killed, replaced and cut off. What the runners read is proved by their diaries (
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
-import redis.asyncio
 
-from agentrq import AsyncAgentClient, CommandRejected, Event, Message, Receipt
+from agentrq import AsyncAgentClient, Event, Message, Receipt
 from agentrq.wire.messages import Cost, Error, Prompt
+from tests.faults.inbox_storm import (
+    CLIENTS,
+    FAST,
+    Sent,
+    Start,
+    cut_connections,
+    replace_owners,
+    talk,
+)
 from tests.faults.stream_checks import check_moves, check_stream
+from tests.rq_checks import eventually
 from tests.sessions import until
-from tests.workers import Worker
-
-Start = Callable[..., Worker]
-FAST = ("--lease-s", "1.5", "--beat-s", "0.3", "--stop-grace-s", "0.2")
-CLIENTS = 3
-PROMPTS = 8
 
 
 @pytest.fixture
@@ -54,89 +53,6 @@ def diary(directory: Path, session_id: str) -> list[str]:
     """The prompts that the session's runners read, in order."""
     path = directory / session_id
     return [json.loads(line)[0] for line in path.read_text().splitlines()] if path.exists() else []
-
-
-class Sent:
-    """What was sent to one session: command ids in each client's order."""
-
-    def __init__(self, seed: int) -> None:
-        self.sid = f"seed-{seed}"
-        self.chance = random.Random(seed)
-        self.by_client: list[list[str]] = [[] for _ in range(CLIENTS)]
-        self.others: set[str] = set()
-
-    @property
-    def ids(self) -> set[str]:
-        return self.others.union(*self.by_client)
-
-
-async def persist(call: Callable[[], Any]) -> Any:
-    """As any user whose Redis stumbles: again, with the same command id."""
-    while True:
-        try:
-            return await call()
-        except (redis.RedisError, OSError):
-            await asyncio.sleep(0.02)
-
-
-async def talk(url: str, sent: Sent, number: int) -> None:
-    """One client: prompts in order, some sent again by whoever, and commands that come to nothing in between."""
-    chance = sent.chance
-    async with AsyncAgentClient.from_url(url) as client:
-        session = client.session(sent.sid)
-        for at in range(PROMPTS):
-            name = f"{number}.{at}"
-            seconds = chance.choice((0, 0.1, 0.2))
-            await persist(partial(session.prompt, f"{name} {seconds}", command_id=name))
-            sent.by_client[number].append(name)
-            if chance.random() < 0.4:
-                again = chance.choice(sorted(sent.ids))
-                await persist(partial(session.prompt, f"{again} 0", command_id=again))
-            if chance.random() < 0.2:
-                useless = f"{number}.{at} useless"
-                call = chance.choice((
-                    session.interrupt,
-                    partial(session.answer, "nobody", "allow"),
-                    partial(session.set_model, "m"),
-                ))  # fmt: skip
-                with contextlib.suppress(CommandRejected):  # an answer to no open request is told so
-                    await persist(partial(call, command_id=useless))
-                sent.others.add(useless)
-            await asyncio.sleep(chance.uniform(0, 0.6))
-
-
-async def cut_connections(url: str, chance: random.Random) -> None:
-    async with redis.asyncio.Redis.from_url(url) as admin:
-        while True:
-            await asyncio.sleep(chance.uniform(0.1, 0.6))
-            await admin.execute_command("CLIENT", "KILL", "TYPE", chance.choice(("normal", "pubsub")), "SKIPME", "yes")
-
-
-async def replace_owners(
-    url: str, start_worker: Start, workers: list[Worker], chance: random.Random, times: int
-) -> None:
-    """Again and again a worker dies, or is told to end, and another comes; Redis may stand still as it dies."""
-    for number in range(times):
-        await asyncio.sleep(chance.uniform(0.3, 1.2))
-        victim = workers.pop(0)
-        if chance.random() < 0.7:
-            async with redis.asyncio.Redis.from_url(url) as admin:
-                await persist(partial(admin.execute_command, "CLIENT", "PAUSE", 400, "WRITE"))
-            await asyncio.sleep(0.3)  # turns end, and nothing that follows from it can be written any more
-            await asyncio.to_thread(victim.kill)
-        else:
-            victim.process.terminate()
-        workers.append(await asyncio.to_thread(restarted, start_worker, f"next{number}"))
-
-
-def restarted(start_worker: Start, name: str) -> Worker:
-    """As a supervisor does: a worker whose very first call was cut off says so and ends."""
-    while True:
-        try:
-            return start_worker(*FAST, "--name", name)
-        except AssertionError as error:
-            if "Redis not reachable" not in str(error):
-                raise
 
 
 async def all_received(client: AsyncAgentClient, sent: Sent) -> None:
@@ -230,12 +146,6 @@ async def test_each_command_is_applied_once_and_in_order_for_long(
 # -- a stop is a state
 
 
-async def lease_ends(raw: Any, worker: str) -> None:
-    async with asyncio.timeout(20):
-        while raw.exists(f"agentrq:worker:{worker}"):
-            await asyncio.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["queued", "starting", "running", "dead", "ownerless"])
 async def test_a_stop_overtakes_everything(
@@ -251,9 +161,7 @@ async def test_a_stop_overtakes_everything(
     worker = start_worker(*FAST, "--name", "w") if when != "queued" else None
     session = await client.start("diary", "mute" if when == "starting" else "first 60")
     if worker is not None:
-        async with asyncio.timeout(20):
-            while not diary(diaries, session.id):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: diary(diaries, session.id), "the first prompt in the diary")
         if when != "starting":
             await until(session, "running")
     for number in range(300):
@@ -261,7 +169,7 @@ async def test_a_stop_overtakes_everything(
     if worker is not None and when in ("dead", "ownerless"):
         worker.kill()
     if when == "ownerless":
-        await lease_ends(raw, "w")
+        await eventually(lambda: not raw.exists("agentrq:worker:w"), "the end of a dead worker's lease")
     assert (await session.state()).status == (when if when in ("queued", "starting") else "running")
     await session.stop()
     if when in ("queued", "ownerless"):
@@ -282,9 +190,7 @@ async def test_a_stop_ends_a_lost_session_before_anybody_goes_on_with_it(
     """Its worker dies, it is stopped, another worker comes: the agent is not told to continue."""
     first = start_worker(*FAST, "--name", "first")
     session = await client.start("diary", "first 60", on_interrupt="continue")
-    async with asyncio.timeout(20):
-        while not diary(diaries, session.id):
-            await asyncio.sleep(0.02)
+    await eventually(lambda: diary(diaries, session.id), "the first prompt in the diary")
     first.kill()
     await session.stop()
     start_worker(*FAST, "--name", "second")

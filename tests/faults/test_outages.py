@@ -217,7 +217,7 @@ async def test_an_outage_longer_than_the_lease_takes_nobody_over(tmp_path: Path,
                         for worker in workers:
                             while worker.log:
                                 worker.log.pop()
-                        await asyncio.sleep(2.5)  # the time it is away: longer than the lease
+                        await server.stay_down(2.5)  # longer than the lease
                         server.start()
                         for worker in workers:
                             await asyncio.to_thread(worker.wait_log, "stalled for")

@@ -8,11 +8,9 @@ import json
 import random
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,6 +41,7 @@ from agentrq_worker.stream import loss_check
 from agentrq_worker.stream.event_log import EventLog
 from tests.faults import waiting
 from tests.faults.proxy import Proxy
+from tests.faults.reader_pauses import noted_pauses
 from tests.faults.waiting import a_hub, a_lane
 from tests.faults.writing import Seen, seen
 
@@ -493,18 +492,6 @@ async def test_a_network_that_stalls_at_connect_is_survived(
     whole(sequence, 3)
 
 
-def noted_pauses(monkeypatch: pytest.MonkeyPatch, longest: float = 1.0) -> list[float]:
-    """The pauses that synchronous readers will make, each cut to ``longest`` seconds."""
-    pauses: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        time.sleep(min(seconds, longest))
-
-    monkeypatch.setattr(sync_client, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
-    return pauses
-
-
 async def test_hints_that_cannot_be_had_are_asked_for_seldom(
     redis_url: str, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,7 +551,7 @@ async def test_killed_readers_come_back_where_they_were(redis_url: str) -> None:
             readings = [group.create_task(read()) for _ in range(2)]
             for _ in range(100):
                 say(lane, 10)
-                await asyncio.sleep(0.01)
+                await lane.flush()
             end(lane)
         for reading in readings:
             whole(reading.result(), 1002)

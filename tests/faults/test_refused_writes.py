@@ -31,6 +31,7 @@ from agentrq.wire.keys import Keys
 from agentrq.wire.script_calls import ScriptCall
 from tests.faults.restarts import Restartable
 from tests.faults.waiting import a_lane
+from tests.rq_checks import eventually
 
 KEYS = Keys()
 NOWHERE = "redis://:secret@127.0.0.1:1/0"
@@ -277,11 +278,11 @@ async def test_an_answer_to_no_open_request_is_told(redis_url: str, client: Asyn
         assert await session.answer("r2", "allow", command_id="to an open one") == "to an open one"
 
         async def reject() -> None:
-            entries: list[Any] = []
-            while not entries:
-                await asyncio.sleep(0.01)
+            def sent() -> list[Any]:
                 inbox: Any = raw.xrange(KEYS.inbox("s"))
-                entries = [entry for entry in inbox if b"nonesuch" in entry[1][b"command"]]
+                return [entry for entry in inbox if b"nonesuch" in entry[1][b"command"]]
+
+            entries = await eventually(sent, "the answer in the inbox")
             lane.add_receipt("to none", "answer", "rejected", "no such request is open", entries[0][0])
             await lane.flush()
 

@@ -13,6 +13,7 @@ import redis
 
 from agentrq import AgentClient, AsyncAgentClient, AsyncSession, SessionNotFound
 from agentrq.wire.keys import Keys
+from tests.faults.delayed_removal import remove_after
 from tests.faults.proxy import Proxy
 from tests.rq_checks import eventually, fetch
 from tests.sessions import contents, until
@@ -44,8 +45,7 @@ async def test_removed_as_soon_as_they_are_started(
     async def one(delay: float) -> None:
         session = await client.start("demo", "/echo hi")
         ids.append(session.id)
-        await asyncio.sleep(delay)
-        await session.remove()
+        await remove_after(session, delay)
 
     async with asyncio.timeout(60):
         for _ in range(5):

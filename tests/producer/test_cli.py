@@ -17,7 +17,8 @@ from agentrq.client import AgentClient
 from agentrq.embedded.attach import try_lock
 from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.commands import MAX_INBOX
-from tests.producer.command_line import COMMAND, LIMIT_S, environment, following, only_line, run_cli, run_python, until
+from tests.polling import wait_until
+from tests.producer.command_line import COMMAND, LIMIT_S, environment, following, only_line, run_cli, run_python
 from tests.producer.session_writer import Writer
 
 NOWHERE = "redis://somebody:se%20cret@127.0.0.1:1/0"
@@ -277,7 +278,7 @@ def test_wait_prints_the_receipt_or_is_5(url: str) -> None:
     def served(*arguments: str, outcome: str, **members: str) -> tuple[int, str, str, str]:
         writer.redis.delete("agentrq:{waited}:inbox")
         with following(*COMMAND, *arguments, "--wait", url=url) as follower:
-            until(writer.inbox)
+            wait_until(writer.inbox)
             (command,) = writer.inbox()
             writer.receipt(command["commandId"], command["command"], outcome, **members)
             return *follower.finish(), command["commandId"]
@@ -294,7 +295,7 @@ def test_wait_prints_the_receipt_or_is_5(url: str) -> None:
 def test_ctrl_c_while_waiting_is_no_traceback(url: str) -> None:
     writer = Writer.start(url, "impatient")
     with following(*COMMAND, "prompt", "impatient", "Go on", "--wait", url=url) as follower:
-        until(writer.followed)
+        wait_until(writer.followed)
         follower.interrupt()
         code, printed, said = follower.finish()
     assert (code, printed) == (130, "")
@@ -342,7 +343,7 @@ def test_without_a_url_the_embedded_server_is_used(tmp_path: Path) -> None:
         sid = run_cli("start", "fake", "Do it", **places).stdout.strip()
         assert json.loads(run_cli("list", "--json", **places).stdout)["sessionId"] == sid
     finally:
-        until(lambda: is_free(tmp_path / "valkey" / "server.lock"))
+        wait_until(lambda: is_free(tmp_path / "valkey" / "server.lock"))
         shutil.rmtree(runtime)
 
 

@@ -13,7 +13,8 @@ from agentrq.client.pending_requests import PendingRequests
 from agentrq.embedded.server_process import ServerProcess
 from agentrq.wire.events import Message, StatusEvent, make_message
 from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question
-from tests.producer.command_line import COMMAND, Follower, following, until
+from tests.polling import wait_until
+from tests.producer.command_line import COMMAND, Follower, following
 from tests.producer.session_writer import Writer
 
 APPROVAL = {"requestId": "r1", "name": "Bash", "input": {"command": "rm -r build"}}
@@ -170,7 +171,7 @@ def asked(url: str, sid: str, kind: str, content: Any, *options: str) -> Iterato
     writer.statuses("waiting")
     with following(*COMMAND, "attach", sid, *options, url=url, terminal=True, keyboard=True, NO_COLOR="1") as follower:
         follower.read_until(PUT)
-        until(writer.followed)
+        wait_until(writer.followed)
         yield writer, follower
 
 
@@ -191,11 +192,11 @@ def test_the_key_a_allows_the_request(url: str) -> None:
     with asked(url, "allow", "approval_request", APPROVAL) as (writer, follower):
         assert not follower.echoes()
         follower.type("xa")
-        until(writer.inbox)
+        wait_until(writer.inbox)
         assert answers(writer) == [ALLOWED]
         settle(writer, "allow", "me")
         follower.read_until("allowed by me")
-        until(follower.echoes)
+        wait_until(follower.echoes)
         writer.end("done", "completed")
         code, shown, said = follower.finish()
     assert (code, said) == (0, "")
@@ -214,7 +215,7 @@ def test_deny_with_a_message_while_the_session_goes_on(url: str) -> None:
         writer.message("text", {"text": "Another agent speaks"}, parentId="t1")
         follower.read_until("Another agent speaks")
         follower.type(" Friday\x7fys\r")
-        until(writer.inbox)
+        wait_until(writer.inbox)
         assert answers(writer) == [
             {"decision": "deny", "message": "not on Fridays", "by": getpass.getuser()},
         ]
@@ -231,7 +232,7 @@ def test_a_question_by_number_and_text(url: str) -> None:
         follower.read_until("› Green")
         follower.read_until("Question 2 of 2: Whose?")
         follower.type("Zoë\r")
-        until(writer.inbox)
+        wait_until(writer.inbox)
         assert answers(writer) == [{"answers": {"0": "Green", "1": "Zoë"}, "by": getpass.getuser()}]
 
 
@@ -247,14 +248,14 @@ def test_others_answer_first_and_the_next_is_put(url: str) -> None:
             follower.type("a")
             return bool(writer.inbox())
 
-        until(answered)
+        wait_until(answered)
         assert {command["requestId"] for command in writer.inbox()} == {"r2"}
 
 
 def test_an_answer_that_came_too_late_says_who_won(url: str) -> None:
     with asked(url, "late", "approval_request", APPROVAL) as (writer, follower):
         follower.type("a")
-        until(writer.inbox)
+        wait_until(writer.inbox)
         command = writer.inbox()[0]["commandId"]
         writer.message("approval_resolved", {"requestId": "r1", "decision": "deny", "by": "bob"})
         writer.receipt(command, "answer", "rejected", reason="answered already: deny by bob")
@@ -268,7 +269,7 @@ def test_an_answer_that_came_too_late_says_who_won(url: str) -> None:
 def test_an_answer_that_was_refused_is_asked_again(url: str) -> None:
     with asked(url, "refused", "question", {"requestId": "q", "questions": [NAME]}) as (writer, follower):
         follower.type("x\r")
-        until(writer.inbox)
+        wait_until(writer.inbox)
         writer.receipt(writer.inbox()[0]["commandId"], "answer", "rejected", reason="no such form")
         follower.read_until("no such form")
         follower.read_until(PUT, times=2)
@@ -278,14 +279,14 @@ def test_what_was_typed_before_does_not_count(url: str) -> None:
     writer = Writer.start(url, "early")
     with following(*COMMAND, "attach", "early", url=url, terminal=True, keyboard=True, NO_COLOR="1") as follower:
         follower.read_until("starting")
-        until(writer.followed)
+        wait_until(writer.followed)
         follower.type("a\n")
         writer.statuses("running")
         writer.message("approval_request", APPROVAL)
         writer.statuses("waiting")
         follower.read_until(PUT)
         follower.type("d")
-        until(writer.inbox)
+        wait_until(writer.inbox)
         assert [answer["decision"] for answer in answers(writer)] == ["deny"]
 
 
@@ -298,14 +299,14 @@ def test_a_request_before_the_cursor_is_put_too(url: str) -> None:
     with following(*command, url=url, terminal=True, keyboard=True) as follower:
         follower.read_until(PUT)
         follower.type("a")
-        until(writer.inbox)
+        wait_until(writer.inbox)
 
 
 def test_escape_leaves_the_request_open(url: str) -> None:
     with asked(url, "left", "approval_request", APPROVAL) as (writer, follower):
         follower.type("\x1b")
         follower.read_until("Left to others.")
-        until(follower.echoes)
+        wait_until(follower.echoes)
         writer.end("done", "completed")
         assert follower.finish()[0] == 0
 
@@ -325,7 +326,7 @@ def test_nobody_is_asked_without_a_person(url: str, options: list[str], keyboard
     writer = Writer.start(url, sid)
     command = (*COMMAND, "attach", sid, *options)
     with following(*command, url=url, terminal=True, keyboard=keyboard, NO_COLOR="1") as follower:
-        until(writer.followed)
+        wait_until(writer.followed)
         writer.statuses("running")
         writer.message("approval_request", APPROVAL)
         writer.statuses("waiting")

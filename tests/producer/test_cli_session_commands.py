@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from agentrq.embedded.server_process import ServerProcess
-from tests.producer.command_line import COMMAND, LIMIT_S, Follower, environment, following, only_line, run_cli, until
+from tests.polling import wait_until
+from tests.producer.command_line import COMMAND, LIMIT_S, Follower, environment, following, only_line, run_cli
 from tests.producer.session_writer import Writer
 
 EVIL = "\x1b]0;owned\x07\x1b[31mred\r\n\x9b2J \u202edlo"
@@ -66,7 +67,7 @@ def everything(url: str, sid: str) -> Writer:
 
 def begun(writer: Writer, follower: Follower) -> None:
     """The follower has seen all there is and gets live hints from now on."""
-    until(writer.followed)
+    wait_until(writer.followed)
     writer.message("text", {"text": "BEGUN"})
     follower.read_until("BEGUN")
 
@@ -244,7 +245,7 @@ def test_a_reader_that_goes_while_we_follow(url: str) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
-        until(writer.followed)
+        wait_until(writer.followed)
         process.stdout.close()
         process.stdout = None
         writer.message("text", {"text": "for nobody"})

@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -20,6 +19,7 @@ from agentrq.embedded import server_process
 from agentrq.embedded.attach import EmbeddedServer, attach, try_lock
 from agentrq.embedded.server_process import ServerProcess, find_server, runtime_dir, socket_path
 from agentrq.errors import EmbeddedServerError
+from tests.polling import wait_until
 from tests.workers import alive
 
 LIMIT_S = 20.0
@@ -45,19 +45,12 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield directory
     left = processes_of(directory)
     try:
-        until(lambda: not processes_of(directory))
+        wait_until(lambda: not processes_of(directory))
     finally:
         for process in left:
             if alive(process):
                 process.kill()
         shutil.rmtree(runtime)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:
@@ -127,7 +120,7 @@ def test_data_survives_the_last_user(data_dir: Path) -> None:
         path = socket_of(server)
         put(server, "kept")
     server.close()
-    until(lambda: not alive(first) and not path.exists())
+    wait_until(lambda: not alive(first) and not path.exists())
     with attach() as server:  # the same directory, from the environment
         assert server.data_dir == data_dir
         assert server.pid != first.pid
@@ -142,7 +135,7 @@ def test_two_users_share_one_server_until_the_second_goes(data_dir: Path) -> Non
     with pytest.raises(psutil.TimeoutExpired):
         process.wait(1.5)  # longer than the linger
     two.close()
-    until(lambda: not alive(process))
+    wait_until(lambda: not alive(process))
 
 
 def test_a_user_arriving_during_the_linger_keeps_the_server(data_dir: Path) -> None:
@@ -174,7 +167,7 @@ def test_a_killed_user_was_the_last(data_dir: Path) -> None:
         assert path.is_socket()
     finally:
         dismiss(user)  # SIGKILL
-    until(lambda: not alive(process) and not path.exists())
+    wait_until(lambda: not alive(process) and not path.exists())
 
 
 def test_children_of_a_user_do_not_hold_the_server(data_dir: Path) -> None:
@@ -182,7 +175,7 @@ def test_children_of_a_user_do_not_hold_the_server(data_dir: Path) -> None:
         process = psutil.Process(server.pid)
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        until(lambda: not alive(process))
+        wait_until(lambda: not alive(process))
         assert child.poll() is None
     finally:
         child.kill()
@@ -197,7 +190,7 @@ def test_sigkill_of_the_supervisor_leaves_no_server_and_the_next_attach_starts_o
         assert supervisor is not None
         assert "agentrq.embedded.supervisor" in supervisor.cmdline()
         supervisor.kill()
-        until(lambda: not alive(process))
+        wait_until(lambda: not alive(process))
         with attach(data_dir) as new:
             assert new.url == old.url
             assert got(old) == b"kept"
@@ -208,7 +201,7 @@ def test_a_killed_server_comes_back_at_the_same_socket(data_dir: Path) -> None:
         put(server, "kept")
         first = server.pid
         os.kill(first, signal.SIGKILL)
-        until(lambda: answers(server))
+        wait_until(lambda: answers(server))
         assert got(server) == b"kept"
         assert server.pid != first
 
@@ -217,7 +210,7 @@ def test_a_removed_socket_comes_back(data_dir: Path) -> None:
     with attach(data_dir) as server:
         put(server, "kept")
         socket_of(server).unlink()
-        until(lambda: answers(server))
+        wait_until(lambda: answers(server))
 
 
 def test_terminating_the_supervisor_ends_both(data_dir: Path) -> None:
@@ -226,7 +219,7 @@ def test_terminating_the_supervisor_ends_both(data_dir: Path) -> None:
         supervisor = process.parent()
         assert supervisor is not None
         supervisor.terminate()
-        until(lambda: not alive(process) and not alive(supervisor))
+        wait_until(lambda: not alive(process) and not alive(supervisor))
         assert not socket_of(server).exists()
         with pytest.raises(EmbeddedServerError, match="does not answer"):
             _ = server.pid
@@ -451,4 +444,4 @@ def test_server_process_dies_with_its_parent(data_dir: Path) -> None:
         assert alive(process)
     finally:
         dismiss(parent)
-    until(lambda: not alive(process))
+    wait_until(lambda: not alive(process))
