@@ -55,9 +55,9 @@ def methods() -> Iterator[tuple[str, Any, str]]:
 @pytest.mark.parametrize(("method", "said"), [each[1:] for each in methods()], ids=[each[0] for each in methods()])
 def test_a_method_says_what_its_parameters_are(method: Any, said: str) -> None:
     assert method.__doc__
-    sync = method.__doc__.partition("As `Session.")[2] or method.__doc__.partition("As `AgentClient.")[2]
+    sync = method.__doc__.partition("Like `Session.")[2] or method.__doc__.partition("Like `AgentClient.")[2]
     if sync:  # the asyncio client: what the other one says
-        twin = AgentClient if "As `AgentClient." in method.__doc__ else Session
+        twin = AgentClient if "Like `AgentClient." in method.__doc__ else Session
         said += getattr(twin, sync.partition("`")[0]).__doc__
     parameters = [name for name in inspect.signature(method).parameters if name not in UNTOLD]
     assert [name for name in parameters if f"`{name}`" not in said] == []

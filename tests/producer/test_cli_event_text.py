@@ -109,6 +109,15 @@ def decoded(event: Event) -> Any:
     return event.content
 
 
+@pytest.mark.parametrize(
+    ("subtype", "said", "shown"),
+    [("status", "requesting", "requesting"), ("api_retry", "in 2 s", "api_retry: in 2 s"), ("status", None, "status")],
+)
+def test_a_report_of_status_does_not_say_status_twice(subtype: str, said: str | None, shown: str) -> None:
+    report = {"subtype": subtype} if said is None else {"subtype": subtype, "message": said}
+    assert describe(message("status", report)).body == shown
+
+
 def test_amounts_and_times_are_shown_for_people() -> None:
     assert [dollars(amount) for amount in (0, 0.00186, 12.345)] == ["$0.00", "$0.0019", "$12.35"]
     assert clock(10**30) == "--:--:--"

@@ -46,6 +46,12 @@ def test_bad_urls_are_one_clear_error(make: Callable[[str], Any], url: str) -> N
         make(url)
 
 
+def test_a_bad_url_that_may_hold_a_password_is_told_with_an_example_and_without_the_password() -> None:
+    with pytest.raises(BadUrl, match=r"e\.g\. redis://USER:PASSWORD@HOST:6379/0") as caught:
+        connect("redis://h:secret")
+    assert "secret" not in str(caught.value)
+
+
 def test_every_public_name_is_there() -> None:
     assert {name: getattr(agentrq, name).__name__ for name in agentrq.__all__ if name != "Event"}
     assert agentrq.start.__module__ == "agentrq"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentrq.client.diagnosis import Finding, diagnose, is_stuck
 from agentrq.client.evidence import Evidence, WorkerEvidence
 from agentrq.wire.events import Message, make_message
-from agentrq.wire.messages import ApprovalRequest, ToolCall, ToolResult
+from agentrq.wire.messages import ApprovalRequest, Question, ToolCall, ToolResult
 from agentrq.wire.state import Inner, State
 from agentrq.wire.status import Status
 
@@ -99,6 +99,12 @@ def test_a_waiting_session_names_the_request_and_a_command_that_is_safe_to_paste
     assert (found.cause, found.stuck) == ("waiting", False)
     assert "Bash, asked 7 s ago" in found.says
     assert found.remedy == "agentrq answer -- s 'r; rm -rf /' allow    # or: deny"
+
+
+def test_a_session_that_waits_for_a_question_names_the_command_that_takes_its_answer() -> None:
+    events = [message("1-1", NOW - 7000, "question", Question("r", [{"id": "0", "question": "Which colour?"}]))]
+    found = only(evidence("waiting", events=events, lease="held"))
+    assert (found.says, found.remedy) == ("It waits for an answer: a question, asked 7 s ago", "agentrq attach s")
 
 
 def test_commands_that_a_live_owner_does_not_take_are_stuck() -> None:

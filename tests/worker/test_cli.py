@@ -21,5 +21,5 @@ def test_cut_off_between_the_probe_and_the_worker(
     assert ended.value.code == cli.EXIT_UNREACHABLE
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "Redis not reachable" in said
+    assert "is not reachable" in said
     assert "Broken pipe" in said

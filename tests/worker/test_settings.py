@@ -20,10 +20,10 @@ def test_the_nearer_source_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("max_sessions", "0", "--max-sessions: 0 is out of range"),
-        ("max_sessions", "many", "--max-sessions: Expected `int`, got `str`"),
+        ("max_sessions", "0", "--max-sessions: 0 is out of range, use a number above 0"),
+        ("max_sessions", "many", "--max-sessions: 'many' is not a whole number"),
         ("lease_s", "4", "beat_s (2.5) must be at most half of lease_s (4)"),
-        ("metrics_port", "70000", "--metrics-port: 70000 is not a port"),
+        ("metrics_port", "70000", "--metrics-port: 70000 is not a port, use 1 to 65535"),
         ("name", "a b", "--name: use 1 to 100 of A-Z a-z 0-9 _ . -"),
         ("queue", "", "--queue: is empty"),
         ("prefix", "", "--prefix: is empty"),
@@ -39,7 +39,7 @@ def test_an_option_that_is_wrong(name: str, value: str, said: str) -> None:
     ("text", "said"),
     [
         ("lease = 3", "unknown setting; settings are "),
-        ('max_sessions = "3"', "max_sessions: Expected `int`, got `str`"),
+        ('max_sessions = "3"', "max_sessions: '3' is not a whole number"),
         ("lease_s =", "Invalid value"),
         ("providers = 1", "providers: expected tables [providers.NAME]"),
         ("[providers.x]\ncommand = []", "providers.x.command: is empty"),
@@ -63,7 +63,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_variable_is_named(tmp_path: Path) -> None:
     bad: dict[str, Any] = {"AGENTRQ_LEASE_S": "soon"}
-    with pytest.raises(InvalidSetting, match="AGENTRQ_LEASE_S: Expected `float`, got `str`"):
+    with pytest.raises(InvalidSetting, match="AGENTRQ_LEASE_S: 'soon' is not a number"):
         load(environment=bad)
 
 

@@ -153,7 +153,8 @@ def _guarded(url: str, make: Callable[[], T]) -> T:
         raise
     except (ValueError, TypeError, KeyError) as error:
         # redis-py's text may quote a part of the URL, and that part may be of the password.
-        text = "" if "@" in url or masked(url) != url else f": {error}"
+        hidden = "@" in url or masked(url) != url
+        text = ", e.g. redis://USER:PASSWORD@HOST:6379/0" if hidden else f": {error}"
         raise BadUrl(f"{masked(url)} is not a valid Redis URL{text}") from None
 
 
@@ -172,7 +173,7 @@ class _Packing:
 
 
 def _packing(pool: Any) -> Any:
-    """Makes the connections of an asyncio pool pack by hiredis."""
+    """Makes the connections of an asyncio pool encode commands with hiredis."""
     made = pool.connection_class
     pool.connection_class = type(made.__name__, (_Packing, made), {})
     return pool
@@ -189,7 +190,7 @@ class _MasterPool(SentinelConnectionPool):
 
 
 class _AsyncMasterPool(AsyncSentinelConnectionPool):
-    """As `_MasterPool`."""
+    """Like `_MasterPool`."""
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         await super().disconnect(inuse_connections)

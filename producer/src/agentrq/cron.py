@@ -33,7 +33,7 @@ class JSONCronScheduler(CronScheduler):
     """``CronScheduler`` whose registered functions are enqueued as JSON; `register` and `start` as in RQ."""
 
     def register(self, *args: Any, **kwargs: Any) -> CronJob:
-        """As `CronScheduler.register`."""
+        """Like `CronScheduler.register`."""
         job = super().register(*args, **kwargs)
         job.__class__ = JSONCronJob  # it has no state of its own: only `enqueue` differs
         return job

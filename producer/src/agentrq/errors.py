@@ -81,7 +81,7 @@ class StreamTrimmed(AgentRQError):
 
 
 class CommandRejected(AgentRQError):
-    """The receipt of a command says ``rejected`` or ``expired``; ``reason`` is what it gives as reason."""
+    """The receipt of a command says ``rejected`` or ``expired``; ``reason`` is the reason it gives."""
 
     def __init__(self, session_id: str, command_id: str, outcome: str, reason: str | None) -> None:
         super().__init__(f"Command {command_id} of session {session_id} was {outcome}: {reason or 'no reason given'}")

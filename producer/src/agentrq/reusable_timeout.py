@@ -1,7 +1,7 @@
 """A time limit for one wait after another, which costs next to nothing for waits that end in time.
 
-Setting and cancelling a timer for each wait costs more than all other work for an event that comes alone. Here one
-timer runs on from wait to wait, and is checked when it is due.
+Setting and cancelling a timer for each wait would cost more than all other work on a single event. So one timer keeps
+running from wait to wait, and checks the current wait when it is due.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class ReusableTimeout:
         self._due = 0.0
         """When the timer is due. (uvloop's has no `when` if that is less than half a millisecond away.)"""
         self._until: float | None = None
-        """When the wait under way has taken too long; None while there is no wait."""
+        """When the current wait times out; None while nothing waits."""
 
     def start(self, timeout: float) -> None:
-        """A wait begins, of ``timeout`` seconds at most."""
+        """Begin a wait of at most ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         if self._due > until:

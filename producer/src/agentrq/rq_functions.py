@@ -31,7 +31,7 @@ def answer(session_id: str, request_id: str, answer: Any) -> NoReturn:
 
 
 def interrupt(session_id: str) -> NoReturn:
-    """End the turn under way."""
+    """End the current turn."""
     _only_in_a_worker("interrupt")
 
 

@@ -34,6 +34,6 @@ class AsyncScriptRunner:
         self._scripts = {name: client.register_script(source) for name, source in SOURCES.items()}
 
     async def run(self, call: ScriptCall[T]) -> T:
-        """As `ScriptRunner.run`."""
+        """Like `ScriptRunner.run`."""
         answer: Any = await self._scripts[call.script](keys=list(call.keys), args=list(call.args))
         return call.read(answer)

@@ -28,24 +28,24 @@ log = logging.getLogger(__name__)
 
 _HELP = {
     "prefix": "Prefix of all keys and channels.",
-    "queue": "RQ queue of starts; the other commands come by QUEUE-ctl.",
-    "name": "This worker's name, unique among those that live.",
+    "queue": "RQ queue of starts; the other commands use QUEUE-ctl.",
+    "name": "This worker's name, unique among live workers.",
     "max_sessions": "Sessions hosted at once.",
     "runners_dir": "Directory of <provider>-runner.mjs programs.",
     "metrics_port": "Serve Prometheus metrics on this loopback port.",
     "lease_s": "Seconds after which a silent worker is lost.",
     "beat_s": "Seconds between heartbeats.",
     "drain_s": "Seconds that turns have to finish when the worker is stopped.",
-    "stop_grace_s": "Seconds a runner has to obey the protocol's stop.",
+    "stop_grace_s": "Seconds a runner has to obey a stop, before SIGTERM.",
     "handshake_s": "Seconds an agent has to be ready, and to end an interrupted turn.",
-    "recovery_timeout_s": "Seconds after which a lost session that no worker takes over ends.",
+    "recovery_timeout_s": "Seconds after which a lost session ends if no worker takes it over.",
     "retention_s": "Seconds an ended session is kept.",
     "max_events": "Events kept of one session.",
     "max_event_bytes": "Bytes of events kept of one session.",
-    "max_line": "Bytes of a runner's longest line.",
-    "max_pending": "Bytes that wait in memory while Redis is away.",
-    "max_spool": "Bytes that wait on disk after that.",
-    "spool_dir": "Directory for them.",
+    "max_line": "Bytes of the longest line that a runner may print.",
+    "max_pending": "Bytes of events kept in memory while Redis is unavailable.",
+    "max_spool": "Bytes of events kept on disk once that memory is full.",
+    "spool_dir": "Directory of the events kept on disk.",
 }
 SWITCH_S = 0.0005
 """How long RQ's thread may hold the interpreter while the loop waits; Python's default of 5 ms shows in latencies."""
@@ -71,7 +71,7 @@ def _fail(code: int, message: str) -> NoReturn:
 
 
 def configure_logging(level: str) -> None:
-    """Send log lines to stderr: time, level, logger, text. Ends the process where the level is not known."""
+    """Send log lines to stderr: time, level, logger, text. Exits if the level is unknown."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         _fail(EXIT_USAGE, f"--log-level: {level!r} is not one of DEBUG, INFO, WARNING, ERROR")
@@ -89,7 +89,7 @@ def allow_files(sessions: int) -> None:
 
 
 def serve(settings: Settings, url: str) -> None:
-    """Run a worker; end the process with the documented exit code where Redis, its name or a port cannot be had."""
+    """Run a worker; exit with the documented code if Redis, the name or the port is not available."""
     try:
         with connect(url, retries=0) as probe:
             probe.ping()
@@ -97,7 +97,7 @@ def serve(settings: Settings, url: str) -> None:
     except BadUrl as error:
         _fail(EXIT_USAGE, str(error))
     except (redis.RedisError, OSError) as error:
-        _fail(EXIT_UNREACHABLE, f"Redis not reachable at {masked(url)}: {error}")
+        _fail(EXIT_UNREACHABLE, f"Redis at {masked(url)} is not reachable: {error}")
     if settings.metrics_port is not None:
         try:
             with socket.create_server(("127.0.0.1", settings.metrics_port)):
@@ -139,12 +139,12 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
 @click.command()
 @_options
 def worker(config: str | None, log_level: str, **given: Any) -> None:
-    """Host sessions until stopped (SIGTERM drains, a second one hands over at once)."""
+    """Host sessions until stopped: SIGTERM lets turns finish, a second one hands all sessions over at once."""
     _run(config, log_level, given, announce=False)
 
 
 @click.command()
 @_options
 def up(config: str | None, log_level: str, **given: Any) -> None:
-    """All that is needed on one machine: the private Valkey (unless a Redis is named) and a worker."""
+    """Run all that one machine needs: the private Valkey (unless you name a Redis) and a worker."""
     _run(config, log_level, given, announce=True)

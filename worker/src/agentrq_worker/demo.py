@@ -6,6 +6,7 @@ Only puts together what users run: the private Valkey (in a temporary directory)
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,8 @@ def run(directory: Path) -> int:
             _end_worker(worker)
         ended = server.close_and_wait(END_S)
     said = "Worker and Valkey have ended." if ended else f"The worker has ended, Valkey not within {END_S:g} s."
-    click.echo(f"{said} Next: agentrq up, and in another terminal agentrq run demo 'Hello'.")
+    program = "agentrq" if shutil.which("agentrq") else os.path.relpath(Path(sys.executable).with_name("agentrq"))
+    click.echo(f"{said} Next: {program} up, and in another terminal {program} run demo 'Hello'.")
     return shown.returncode
 
 

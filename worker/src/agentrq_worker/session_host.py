@@ -59,7 +59,7 @@ class SessionHost:
         prctl.deny_inspection()
         left = sweep()
         if left:
-            log.warning("ended %d processes that dead workers had left", left)
+            log.warning("ended %d processes that dead workers left behind", left)
         self._guardian = Guardian()
         neighbours = self.ownership.lease.neighbours
         scanner = RecoveryScanner(self._client, self.ownership, self.settings, jobs)
@@ -150,7 +150,7 @@ class SessionHost:
         return outcome
 
     async def claim(self, session: SessionSnapshot) -> Claim | None:
-        """As `Ownership.claim_session`; a session that is claimed and cannot begin ends: no worker would serve it."""
+        """Like `Ownership.claim_session`; a session that is claimed and cannot begin ends: no worker would serve it."""
         try:
             return await self.ownership.claim_session(session)
         except Exception as error:
@@ -207,7 +207,7 @@ class SessionHost:
         return outcome == "ok"
 
     async def _stop_if_asked(self, session_id: str) -> None:
-        """Carry out a stop that came while the session was handed over; else it would wait for the next owner."""
+        """Carry out a stop that arrived during the handover; otherwise it would wait for the next owner."""
         session = await self.ownership.fetch_session(session_id)
         if session is not None and session.inner.stop:
             await self.stop_ownerless(session_id)

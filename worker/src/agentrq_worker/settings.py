@@ -87,7 +87,7 @@ class Sandbox(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
 
     @property
     def own_home(self) -> bool | None:
-        """Whether a session has a home of its own; None where that is the runner's matter."""
+        """Whether a session has a home of its own; None if the runner decides."""
         if self.home is None:
             return True if self.kind == "landlock" else None
         return self.home == "session"
@@ -269,12 +269,16 @@ def _checked(name: str, value: Any, source: str, *, strict: bool) -> Any:
             return _providers(value, source)
         value = msgspec.convert(value, _ANNOTATIONS[name], strict=strict)
     except msgspec.ValidationError as error:
+        wanted = {int: "a whole number", float: "a number"}.get(kind_of(name))
+        if wanted and isinstance(value, str):
+            raise InvalidSetting(f"{source}: {value[:80]!r} is not {wanted}") from None
         raise InvalidSetting(f"{source}: {error}") from None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and not (0 if name in _MAY_BE_ZERO else 1e-3) <= value < 2**53:
-        raise InvalidSetting(f"{source}: {value} is out of range")
+        least = "of at least 0" if name in _MAY_BE_ZERO else "above 0"
+        raise InvalidSetting(f"{source}: {value} is out of range, use a number {least}")
     if name == "metrics_port" and value > 65535:
-        raise InvalidSetting(f"{source}: {value} is not a port")
+        raise InvalidSetting(f"{source}: {value} is not a port, use 1 to 65535")
     if name == "approvals":
         try:
             read_policy(value)

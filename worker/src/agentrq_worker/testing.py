@@ -1,4 +1,4 @@
-"""A conformance test for providers: what every parser and protocol must do, tried on a transcript of yours.
+"""A conformance test for providers: checks a parser or protocol on a transcript that you give.
 
     from agentrq_worker.testing import conform
 
@@ -9,8 +9,8 @@
 or ``python -m agentrq_worker.testing --parser claude FILE…``, which prints the messages; with ``--runner`` the file
 holds what a runner of the runner protocol wrote.
 
-Owns the checks and the trouble that is made (lines dropped, doubled, moved, cut, garbled). Raises AssertionError with
-the line that showed a fault; knows no test framework.
+Owns the checks and the faults it injects (lines dropped, doubled, moved, cut, garbled). Raises AssertionError with
+the line that showed a fault; needs no test framework.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ Json = dict[str, Any]
 
 
 class Reader(Protocol):
-    """What is tested: an `OutputParser` or a `AgentProtocol`."""
+    """What is tested: an `OutputParser` or an `AgentProtocol`."""
 
     def receive(self, line: bytes) -> Sequence[Any]:
-        """What one line means."""
+        """The messages of one line."""
 
     def close(self, reason: str) -> Sequence[DraftMessage]:
-        """What is left to say in the end."""
+        """The messages that close what is still open at the end."""
 
 
 def conform(make: Callable[[], Reader], transcript: bytes | Path, trouble: int = 300, seed: int = 0) -> list[Json]:
-    """Check a provider on a transcript (JSON lines); answers its messages as they stand on the wire.
+    """Check a provider on a transcript (JSON lines); returns its messages as they stand on the wire.
 
     ``make`` makes a fresh reader. The transcript is read once as it is, then ``trouble`` times with lines dropped,
-    doubled, moved, cut or garbled, by the random ``seed``. Raises AssertionError when the reader raises, says what no
-    subscriber can read, makes two calls or two results of one call, or leaves a call without a result.
+    doubled, moved, cut or garbled, by the random ``seed``. Raises AssertionError when the reader raises,
+    makes a message that no subscriber can read, makes two calls or two results of one call, or leaves a call without
+    a result.
     """
     raw = transcript.read_bytes() if isinstance(transcript, Path) else transcript
     lines = [line for line in raw.split(b"\n") if line.strip()]

@@ -84,7 +84,8 @@ class Worker:
             log.warning("stopping now: handing all sessions over")
             self._stop_now.set()
             return
-        log.info("stopping: fetching no more jobs; turns have %g s to finish", self._settings.drain_s)
+        log.info("stopping: fetching no more jobs; turns have %g s to finish, a second signal hands them over at once",
+                 self._settings.drain_s)  # fmt: skip
         self._stop_requested.set()
         self._rq.stop_fetching()
         self._host.drain(at_once=False)

@@ -1,4 +1,4 @@
-"""The command ``acl``: Redis ACL rules for the parts of an installation. What they are is agentrq.acl's."""
+"""The command ``acl``: prints Redis ACL rules for the parts of an installation. agentrq.acl makes the rules."""
 
 from __future__ import annotations
 

@@ -17,18 +17,18 @@ GROUP: Final = "agentrq.commands"
 """Entry point group in which agentrq-worker registers its commands."""
 COMMANDS: Final = {
     "up": (None, "Run all that one machine needs: the private Valkey and a worker."),
-    "worker": (None, "Host sessions until told to end."),
+    "worker": (None, "Host sessions until stopped."),
     "start": ("agentrq.cli.session_commands:start", "Start a session and print its id."),
     "run": ("agentrq.cli.session_commands:run", "Start a session and follow it to the end of its turn."),
     "attach": ("agentrq.cli.session_commands:attach", "Show a session from its beginning, then live, until it ends."),
     "prompt": ("agentrq.cli.control_commands:prompt", "Send a prompt to a session."),
     "answer": ("agentrq.cli.control_commands:answer", "Answer an approval request or a question."),
-    "interrupt": ("agentrq.cli.control_commands:interrupt", "End the turn under way; the session stays."),
-    "stop": ("agentrq.cli.control_commands:stop", "Stop a session, whoever owns it."),
-    "list": ("agentrq.cli.inspect_commands:list_sessions", "List the sessions that are kept, the oldest start first."),
+    "interrupt": ("agentrq.cli.control_commands:interrupt", "End the current turn; the session goes on."),
+    "stop": ("agentrq.cli.control_commands:stop", "Stop a session, whichever worker owns it."),
+    "list": ("agentrq.cli.inspect_commands:list_sessions", "List all sessions that Redis still has, the oldest first."),
     "show": ("agentrq.cli.inspect_commands:show", "Show a session's state."),
     "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
-    "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; one that lives is stopped first."),
+    "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; a live one is stopped first."),
     "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),
 }

@@ -78,7 +78,7 @@ def answer(sid: str, request_id: str, reply: Any, wait: bool, url: str | None, a
 @WAIT
 @shared_options
 def interrupt(sid: str, wait: bool, url: str | None, as_json: bool) -> int:
-    """End the turn under way; the session stays."""
+    """End the current turn; the session goes on."""
     with connected(url) as client:
         sent = client.session(sid).interrupt(wait)
     return _print_result(sid, sent, as_json)
@@ -88,7 +88,7 @@ def interrupt(sid: str, wait: bool, url: str | None, as_json: bool) -> int:
 @SID
 @shared_options
 def stop(sid: str, url: str | None, as_json: bool) -> int:
-    """Stop a session, whoever owns it."""
+    """Stop a session, whichever worker owns it."""
     with connected(url) as client:
         sent = client.session(sid).stop()
     return _print_result(sid, sent, as_json)

@@ -45,7 +45,7 @@ _ESSENTIAL: Final = (
 
 
 class EventText(NamedTuple):
-    """``kind`` is the message's type, ``session`` for a session's status, or ``receipt``; ``body`` may have lines.
+    """``kind``: the message's type, ``session`` for a status, or ``receipt``; ``body`` may have several lines.
 
     ``bad`` is true for failures. The text is not sanitized for a terminal yet.
     """
@@ -105,7 +105,8 @@ def _message(message: Message) -> EventText:
                 message.type, ("failed: " if is_error else "") + (_shortened(_flat(output)) or "(no output)"), is_error
             )
         case StatusReport(subtype=subtype, message=words):
-            return EventText(message.type, f"{subtype}: {words}" if words else subtype)
+            named = words and subtype != message.type  # Claude Code's subtype "status" would say it twice
+            return EventText(message.type, f"{subtype}: {words}" if named else words or subtype)
         case Compaction(trigger=trigger, pre_tokens=tokens):
             return EventText(message.type, f"{trigger}, {tokens} tokens before" if isinstance(tokens, int) else trigger)
         case Cost() as cost:

@@ -21,7 +21,7 @@ _HEADS: Final = ("SESSION", "STATUS", "PROVIDER", "MODEL", "WORKER", "TURNS", "C
 @click.command(name="list")
 @shared_options
 def list_sessions(url: str | None, as_json: bool) -> int:
-    """List the sessions that are kept, the oldest start first."""
+    """List all sessions that Redis still has, the oldest first."""
     with connected(url) as client:
         states = client.states()
     if as_json:
@@ -55,7 +55,7 @@ def show(sid: str, url: str | None, as_json: bool) -> int:
 @SID
 @shared_options
 def remove(sid: str, url: str | None, as_json: bool) -> int:
-    """Delete a session at once; one that lives is stopped first."""
+    """Delete a session at once; a live one is stopped first."""
     with connected(url) as client:
         client.session(sid).remove()
     if as_json:

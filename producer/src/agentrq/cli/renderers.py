@@ -28,7 +28,7 @@ class View(Protocol):
 
 
 class JsonView:
-    """Each event's JSON object on a line."""
+    """Prints each event as one line of JSON."""
 
     deltas = False
 
@@ -44,7 +44,7 @@ class JsonView:
 
 
 class PlainView:
-    """Each event on a line ``HH:MM:SS CURSOR KIND TEXT``; further lines of its text are indented."""
+    """Prints each event as a line ``HH:MM:SS CURSOR KIND TEXT``; further lines of its text are indented."""
 
     deltas = False
 

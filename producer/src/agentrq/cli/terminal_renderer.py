@@ -89,7 +89,7 @@ class TerminalView:
         self._column.end()
 
     def close(self) -> None:
-        """End the line of a text whose pieces still come."""
+        """End the line of a text that is still streaming."""
         if self._open is not None:
             self._open = None
             self._column.end()

@@ -58,11 +58,11 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         return f"AsyncSession({self.id!r})"
 
     async def state(self) -> State:
-        """As `Session.state`."""
+        """Like `Session.state`."""
         return await self._client.run(operations.state(self._client.context, self.id))
 
     async def ask_for_approval(self, callback: Callable[[OpenRequest], Any]) -> State:
-        """As `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
+        """Like `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
         requests = PendingRequests((await self.state()).cursor)
         async for event in self._follow(None, skips=True):
             for request in requests.see(event):
@@ -75,15 +75,15 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         return await self.state()
 
     async def stop(self) -> str:
-        """As `Session.stop`."""
+        """Like `Session.stop`."""
         return await self._client.run(operations.stop(self._client.context, self.id))
 
     async def remove(self, timeout: float | None = 30.0) -> None:
-        """As `Session.remove`."""
+        """Like `Session.remove`."""
         await self._client.run(operations.remove(self._client.context, self.id, check_timeout(timeout)))
 
     async def wait(self, timeout: float | None = None) -> State:
-        """As `Session.wait`."""
+        """Like `Session.wait`."""
         timeout = check_timeout(timeout)
         if timeout is not None and timeout <= 0 and (state := await self.state()).ended:
             return state
@@ -96,11 +96,11 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
             return state
 
     def events(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Event]:
-        """As `Session.events`."""
+        """Like `Session.events`."""
         return self._follow(after, deltas=deltas)
 
     async def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> AsyncIterator[Message]:
-        """As `Session.messages`."""
+        """Like `Session.messages`."""
         async with contextlib.aclosing(self._follow(after, deltas=deltas)) as events:
             async for event in events:
                 if isinstance(event, Message):
@@ -155,24 +155,24 @@ class AsyncAgentClient:
 
     @classmethod
     def from_url(cls, url: str) -> Self:
-        """As `AgentClient.from_url`."""
+        """Like `AgentClient.from_url`."""
         return cls(connect_async(url), connect_async(url, blocking=True), url=url)
 
     async def start(self, provider: str, prompt: str, session_id: str | None = None, **options: Any) -> AsyncSession:
-        """As `AgentClient.start`."""
+        """Like `AgentClient.start`."""
         sid = await self.run(operations.start(self.context, provider, prompt, session_id, options))
         return AsyncSession(self, sid)
 
     def session(self, session_id: str) -> AsyncSession:
-        """As `AgentClient.session`."""
+        """Like `AgentClient.session`."""
         return AsyncSession(self, session_id)
 
     async def sessions(self) -> list[AsyncSession]:
-        """As `AgentClient.sessions`."""
+        """Like `AgentClient.sessions`."""
         return [AsyncSession(self, state.session_id) for state in await self.states()]
 
     async def states(self) -> list[State]:
-        """As `AgentClient.states`."""
+        """Like `AgentClient.states`."""
         return await self.run(operations.states(self.context))
 
     async def aclose(self) -> None:
@@ -262,5 +262,5 @@ class AsyncAgentClient:
             try:
                 await self.run(watch.check())
             except RedisRefused as error:  # of a user who may only read, or Redis takes no writes: see OwnerWatch
-                log.debug("session %s: whether it has an owner is not known: %s", reader.session_id, error)
+                log.debug("session %s: cannot find out whether it has an owner: %s", reader.session_id, error)
         return reader.from_stream(await self._perform(reader.page()))

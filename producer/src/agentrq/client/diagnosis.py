@@ -22,7 +22,7 @@ UNREAD_COMMAND_S: Final = 20.0
 
 
 class Finding(NamedTuple):
-    """One cause. ``stuck``: it does not resolve by itself; ``evidence``: facts; ``remedy``: a command, or empty."""
+    """One cause. ``stuck``: it needs somebody to act; ``evidence``: facts; ``remedy``: a command, or empty."""
 
     cause: str
     stuck: bool
@@ -79,7 +79,7 @@ def _shared(found: Evidence) -> list[Finding]:
 def _queued(found: Evidence) -> list[Finding]:
     queue, sid = found.queue, found.state.session_id
     since = f"queued for {_since(found, found.state.created_at)}"
-    job = [f"job: {found.job}", *([] if found.job_position is None else [f"{found.job_position} jobs before it"])]
+    job = [f"job: {found.job}", *([] if found.job_position is None else [f"jobs before it: {found.job_position}"])]
     if found.job in ("missing", "canceled", "failed", "stopped"):
         says = f"RQ's job of the start is {found.job}: no worker will begin it"
         return [Finding(f"job_{found.job}", True, says, [since], f"agentrq stop {sid}")]
@@ -96,7 +96,7 @@ def _queued(found: Evidence) -> list[Finding]:
         says = f"No live worker serves queue {queue}"
         return [Finding("no_worker", True, says, [since, *lost], f"AGENTRQ_QUEUE={queue} agentrq worker")]
     if all(worker.free == 0 for worker in alive):
-        says = f"All {len(alive)} workers of queue {queue} are full"
+        says = f"No worker of queue {queue} has a free slot: all are full or stopping"
         return [Finding("workers_full", False, says, [since, *job, *(f"{worker.name}: 0 free" for worker in alive)],
                         "agentrq worker --max-sessions N")]  # fmt: skip
     return [Finding("queued", False, f"A worker of queue {queue} takes it next", [since, *job])]
@@ -115,7 +115,7 @@ def _without_owner(found: Evidence) -> list[Finding]:
         says = f"{lost} and no live worker serves queue {found.queue}"
         return [Finding("worker_lost", True, says, [since], f"AGENTRQ_QUEUE={found.queue} agentrq worker")]
     if alive and all(other.free == 0 for other in alive):
-        says = f"{lost} and all workers of queue {found.queue} are full"
+        says = f"{lost} and no worker of queue {found.queue} has a free slot: all are full or stopping"
         return [Finding("worker_lost", late, says, [since], "agentrq worker --max-sessions N")]
     says = f"{lost}; another worker takes it over within {SLOW_TAKEOVER_S:g} s"
     return [Finding("worker_lost", late, says, [since, f"job: {found.job}"], f"agentrq stop {sid}" if late else "")]
@@ -132,10 +132,13 @@ def _waiting(found: Evidence) -> Finding:
     """Which request waits, and since when."""
     sid = found.state.session_id
     for message, request in _open_requests(found):
-        name = request.name if isinstance(request, ApprovalRequest) else "a question"
         waited = _since(found, message.timestamp)
-        # The agent chose the id: quoted it is one shell word, after "--" it is not an option.
-        remedy = f"agentrq answer -- {sid} {shlex.quote(request.request_id)} allow    # or: deny"
+        if isinstance(request, ApprovalRequest):
+            name = request.name
+            # The agent chose the id: quoted it is one shell word, after "--" it is not an option.
+            remedy = f"agentrq answer -- {sid} {shlex.quote(request.request_id)} allow    # or: deny"
+        else:  # allow or deny would leave it unanswered; attach shows the question and takes the answer
+            name, remedy = "a question", f"agentrq attach {sid}"
         return Finding("waiting", False, f"It waits for an answer: {name}, asked {waited} ago", [], remedy)
     pending = found.state.pending_approvals
     return Finding("waiting", False, f"It waits for {pending} answers", [], f"agentrq attach {sid}")

@@ -200,7 +200,7 @@ def send(context: Context, session_id: str, command: Command) -> Operation[str]:
 
 
 def send_awaited(context: Context, session_id: str, command: Command) -> Operation[tuple[str, Receipt | None]]:
-    """As `send`; answers the cursor after which the receipt will come, and the receipt if it is there already."""
+    """Like `send`; returns the cursor after which the receipt will come, and the receipt if it is there already."""
     check_session_id(session_id)
     (before,) = yield Batch([("HGET", context.keys.state(session_id), "cursor")])
     if before is None:

@@ -1,4 +1,4 @@
-"""How long a reader bears with an outage of Redis, and how bounded waits end. Pure, no IO. Shared by both clients."""
+"""How long a reader retries during an outage of Redis, and how bounded waits end. No IO; shared by both clients."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError
 
 OUTAGE_S: Final = 600.0
-"""How long a reader that has begun tries to reach Redis again before it raises, in seconds."""
+"""Seconds that a reader retries an unreachable Redis before it raises, once Redis has answered it."""
 
 
 class OutagePatience:
-    """One reader's outages. Before Redis first answered it has no patience: the address may be wrong."""
+    """Retry delays of one reader. No retry before Redis has answered once: the address may be wrong."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -28,13 +28,13 @@ class OutagePatience:
         self._since: float | None = None
 
     def over(self, *, subscribed: bool = True) -> None:
-        """Redis answered. If it gives no ``subscribed`` connection yet, it is asked for one less and less often."""
+        """Record that Redis answered. Without a ``subscribed`` connection the next delays go on growing."""
         self._began, self._since = True, None
         if subscribed:
             self._failures = 0
 
     def delay(self, error: Exception, deadline: float | None = None) -> float | None:
-        """The seconds to wait before the next try; None where there is no other."""
+        """Seconds to wait before the next try; None if the reader must give up."""
         if isinstance(error, redis.TimeoutError) and self._reader.shrink():
             return 0.0
         now = time.monotonic()
@@ -47,9 +47,9 @@ class OutagePatience:
 
 @contextlib.contextmanager
 def bounded(what: str, timeout: float | None) -> Iterator[float | None]:
-    """Gives the moment (monotonic) at which ``timeout`` seconds are over, None for never.
+    """Yields the deadline (monotonic) of ``timeout`` seconds from now; None means no limit.
 
-    What fails after it for want of time, or because Redis is away, raises TimeoutError.
+    A time-out, or an outage of Redis, after the deadline raises TimeoutError.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
@@ -66,5 +66,5 @@ def closed() -> AgentRQError:
 
 
 def timed_out(what: str, timeout: float | None) -> TimeoutError:
-    """The error of a caller whose time is over."""
+    """The error of a call that took longer than its ``timeout``."""
     return TimeoutError(f"{what} took longer than {timeout} s")

@@ -43,7 +43,7 @@ class ReaderInbox(Mailbox):
         self.wake()
 
     def on_subscribed(self) -> None:
-        """A subscription began."""
+        """Count a subscription that began."""
         super().on_subscribed()
         self.wake()
 
@@ -57,7 +57,7 @@ class ReaderInbox(Mailbox):
             self._waiter.set_result(woken)
 
     async def wait(self, timeout: float) -> bool:
-        """Wait until something is there; False after ``timeout`` seconds."""
+        """Wait until an item is ready; False after ``timeout`` seconds."""
         if not self._woken:
             self._timeout.start(timeout)
             self._waiter = asyncio.get_running_loop().create_future()
@@ -176,7 +176,7 @@ class PubSubHub:
                 await self._watch(link)
             except Exception as error:  # noqa: BLE001 - whatever it is: readers wait for what comes over this connection
                 if not is_outage(error):
-                    log.warning("live hints: %s", error)
+                    log.warning("the Pub/Sub connection failed, readers poll until it is back: %s", error)
                 failures += 1
             finally:
                 if self._link is link:  # else it is already that of the next task

@@ -36,7 +36,7 @@ class Commands(ABC, Generic[Sent, Got]):
 
     @abstractmethod
     def _send(self, command: Command, wait: bool, timeout: float | None) -> Any:
-        """Send it; answers ``Sent``, with ``wait`` ``Got``."""
+        """Send the command; returns ``Sent``, with ``wait`` ``Got``."""
 
     @overload
     def prompt(

@@ -140,7 +140,7 @@ class Reader:
 
     def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> Event:
         """A placeholder for an event that cannot be read, so that its place does not look like a hole."""
-        log.warning("session %s: event %s cannot be read: %s", self.session_id, place, error)
+        log.warning("session %s: event %s cannot be decoded: %s", self.session_id, place, error)
         shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
         return make_message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
 
@@ -162,7 +162,9 @@ class Reader:
         return events
 
     def _unread(self, error: Exception) -> list[Event]:
-        log.warning("session %s: a payload cannot be read, the stream is: %s", self.session_id, error)
+        log.warning(
+            "session %s: a Pub/Sub payload cannot be decoded, reading the stream instead: %s", self.session_id, error
+        )
         self.behind = True
         return []
 

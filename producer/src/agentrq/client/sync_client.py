@@ -176,11 +176,11 @@ class AgentClient:
         return Session(self, session_id)
 
     def sessions(self) -> list[Session]:
-        """Handles for all sessions that are kept, the oldest start first. To know their states too, call `states`."""
+        """Handles for all sessions that Redis still has, the oldest first. For their states as well, call `states`."""
         return [Session(self, state.session_id) for state in self.states()]
 
     def states(self) -> list[State]:
-        """The states of all sessions that are kept, ended ones included, the oldest start first.
+        """The states of all sessions that Redis still has, ended ones included, the oldest first.
 
         Reads 500 sessions a round trip. A session whose state cannot be read is left out.
         """
@@ -280,7 +280,7 @@ class AgentClient:
             try:
                 self.run(watch.check())
             except RedisRefused as error:  # of a user who may only read, or Redis takes no writes: see OwnerWatch
-                log.debug("session %s: whether it has an owner is not known: %s", reader.session_id, error)
+                log.debug("session %s: cannot find out whether it has an owner: %s", reader.session_id, error)
         return reader.from_stream(self._perform(reader.page()))
 
     def _check_open(self) -> None:

@@ -102,7 +102,7 @@ class ServerProcess:
             while not self.alive or not answers(self.path):
                 if not self.alive:
                     code = self._process.returncode
-                    raise EmbeddedServerError(f"Exit code {code}: {last_line(log, said) or 'without a word'}")
+                    raise EmbeddedServerError(f"Exit code {code}: {last_line(log, said) or 'no output'}")
                 if time.monotonic() > deadline:
                     raise EmbeddedServerError(f"No answer after {timeout:g} s: {last_line(log, said)}")
                 time.sleep(POLL_S)

@@ -68,7 +68,7 @@ def _open(envelope: _Envelope) -> Message:
 
 
 def decode_entry(field: bytes, value: bytes) -> Event | None:
-    """One stream entry's only field and value → its event; None for a field this library does not know."""
+    """The event of one stream entry (its only field and value); None for a field this library does not know."""
     if field == b"message":
         return _open(_decode_envelope(value))
     if field == b"status":

@@ -75,7 +75,7 @@ class Thinking(_Content):
 class TextDelta(_Content):
     """A token-sized piece of a text: live only, not in the stream. ``offset`` counts characters.
 
-    With ``abandoned`` the agent gave up the block: its pieces are to be dropped, no whole text follows.
+    With ``abandoned`` the agent gave up the block: drop its pieces, no complete text follows.
     """
 
     type_name = "text_delta"
@@ -220,7 +220,7 @@ class Question(_Content):
 
 
 class Error(_Content):
-    """A fault the session survives; ``code`` tells machines which, with the members it brings."""
+    """A fault that the session survives; ``code`` identifies it for programs and says which members follow."""
 
     type_name = "error"
     mark = "✗ "

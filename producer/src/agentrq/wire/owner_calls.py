@@ -228,7 +228,7 @@ def end_unwritable_session(
     error: str,
     retention_s: float,
 ) -> ScriptCall[bool]:
-    """As `end_session`, in the state alone: the stream cannot be written. False: another writer came first."""
+    """Like `end_session`, in the state alone: the stream cannot be written. False: another writer came first."""
     check_move(Status.RECOVERING, status, reason)
     args = (epoch, token, nonce, status, reason, error, int(retention_s * 1000))
     return ScriptCall("end_unwritable_session", session_keys(keys, session_id), args, bool)

@@ -147,7 +147,7 @@ class _Commands:
             before += len(word.text) + 1
 
     def _run_another(self, program: str, words: list[Word], depth: int) -> None:
-        """A program that runs another: which of its words that is, is not read from its options."""
+        """A program that runs another. Its options are not parsed, so any of its words may be that program."""
         self.opaque = self.opaque or len(words) > _MOST_TAILS
         begun = False
         for place in range(1, min(len(words), _MOST_TAILS)):
@@ -196,7 +196,7 @@ def _is_before_a_command(word: Word) -> bool:
 
 
 def _begins_a_command(word: Word, after: Word | None) -> bool:
-    """Whether a word behind ``sudo`` and the like is the program: no option, number or option's value."""
+    """Whether a word after ``sudo`` and the like is the program, not an option, a number or an option's value."""
     if after is not None and after.text.startswith("-"):
         return False
     return not (word.text.startswith(("-", "+")) or word.text[:1].isdigit() or _is_before_a_command(word))

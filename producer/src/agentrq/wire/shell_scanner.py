@@ -26,22 +26,22 @@ class Word(NamedTuple):
     """One word of a command."""
 
     text: str
-    """Without quotes; what the shell makes of it stands as written."""
+    """Without quotes; expansions stand as they were written."""
     certain: int | None = None
-    """Characters before the first that the shell makes; None where it makes none."""
+    """Characters before the first expansion of the shell; None if there is no expansion."""
 
 
 class Reader(Protocol):
-    """What takes in the commands that a scan finds."""
+    """Receives the commands that a scan finds."""
 
     opaque: bool
     """Commands run that cannot be listed."""
 
     def add(self, written: str, words: list[Word], depth: int) -> None:
-        """Take in a simple command."""
+        """Receive a simple command."""
 
     def read(self, text: str, depth: int) -> None:
-        """Take in a text that a shell would be given as a line."""
+        """Receive a text that the command would run as a shell line."""
 
     def spend(self, characters: int) -> bool:
         """Whether so much more may be read."""

@@ -60,7 +60,7 @@ REASONS: dict[Status, frozenset[Reason]] = {
 
 
 class IllegalMove(AssertionError):
-    """A status change that the table does not know: a bug of the writer."""
+    """A status change that the table does not allow: a bug in whoever writes it."""
 
 
 def check_move(current: Status, following: Status, reason: Reason | None = None) -> None:

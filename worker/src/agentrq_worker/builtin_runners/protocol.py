@@ -48,7 +48,7 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Runner:
-    """The two pipes. Every method may be called from any thread; a line is never torn by another.
+    """The runner's stdin and stdout. Every method may be called from any thread; lines are never mixed.
 
     ``ignores_stop`` makes it ignore the protocol's stop. ``before_exit`` ends what the runner has started itself.
     """

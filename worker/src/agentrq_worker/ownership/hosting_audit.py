@@ -39,7 +39,7 @@ class HostingAudit:
         self._suspects: set[str] = set()
 
     async def run(self) -> None:
-        """Audit again and again, until cancelled; errors cost a log line."""
+        """Repeat the audit until cancelled; errors are logged."""
         while True:
             await asyncio.sleep(AUDIT_S)
             try:

@@ -56,7 +56,11 @@ class Lease:
             if before is None:
                 if await self.neighbours.release_if_ended(self.name):
                     continue
-                log.info("the name %s is held for %.1f s more, perhaps by a worker that died", self.name, left / 1000)
+                log.info(
+                    "the name %s is leased for %.1f s more, perhaps by a worker that died: waiting",
+                    self.name,
+                    left / 1000,
+                )
             await asyncio.sleep(min(left / 1000 + 0.01, 0.5))
 
     async def end(self) -> None:
@@ -68,11 +72,11 @@ class Lease:
             await retry_outages(self.neighbours.unregister)
 
     async def renew(self) -> None:
-        """Extend it to its full length. Raises `NameTaken` where another process has taken the name meanwhile."""
+        """Extend the lease to its full length. Raises `NameTaken` if another process has taken the name meanwhile."""
         async with self._renewing:
             if self._ended:
                 return
             call = owner_calls.renew_lease(self._keys, self.name, self.token, self._settings.lease_s)
             ours = await retry_outages(lambda: self._scripts.run(call))
         if not ours:
-            raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")
+            raise NameTaken(f"Another worker took the name {self.name!r} while this process stood still")

@@ -77,7 +77,9 @@ class Neighbours:
     async def watch(self) -> None:
         """Give back the leases of workers whose processes end, until cancelled."""
         if self._key is None:
-            log.info("the processes of this machine cannot be told apart: other workers' ends are seen by their leases")
+            log.info(
+                "cannot identify this machine's processes: the end of another worker shows only when its lease expires"
+            )
             return
         while True:
             try:

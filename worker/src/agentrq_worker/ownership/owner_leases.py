@@ -16,14 +16,14 @@ import redis.asyncio
 from agentrq.wire.keys import Keys
 
 CONFIRM_S: Final = 1.0
-"""Between the first look that misses a lease and the one that calls it lost."""
+"""Seconds between the first read that finds no lease and the read that declares it lost."""
 RENEW_NOW: Final = "!renew"
 """On a worker's wake channel: renew your lease. (A session id has no such character.)"""
 RELEASED_KEPT_S: Final = 60.0
 
 
 class OwnerLeases:
-    """What one scanner knows of the leases of sessions' owners."""
+    """The leases of session owners, as one recovery scanner has read them."""
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys, lease_s: float) -> None:
         self._client = client

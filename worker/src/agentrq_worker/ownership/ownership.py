@@ -131,7 +131,7 @@ class Ownership:
             await self.lease.renew()
             gap, beaten = time.monotonic() - beaten, time.monotonic()
             if gap > self._settings.lease_s / 2:
-                log.warning("stalled for %.1f s: others may have taken sessions over", gap)
+                log.warning("stalled for %.1f s: other workers may have taken over its sessions", gap)
             with contextlib.suppress(redis.RedisError, OSError):  # the clock keeps the offset of the beat before
                 await self.clock.synchronize(self._client)
             self.beats += 1
@@ -177,7 +177,7 @@ class Ownership:
         ))  # fmt: skip
 
     async def claim_session(self, snapshot: SessionSnapshot) -> Claim | None:
-        """Become the owner of a session that has no live one; None if somebody else was first or it ended."""
+        """Become the owner of a session that has no live owner; None if another worker was first or it has ended."""
         self.claiming.add(snapshot.state.session_id)
         try:
             return await self._claim(snapshot)
@@ -278,7 +278,7 @@ class Ownership:
             return "unwritable"
 
     def remember_end(self, session_id: str, nonce: str, end: SessionEnd) -> None:
-        """Keep how a session ended here, should Redis come back older than that."""
+        """Remember how a session ended here, in case Redis loses that write."""
         self._ends[session_id, nonce] = end
         if len(self._ends) > ENDS_KEPT:
             del self._ends[next(iter(self._ends))]

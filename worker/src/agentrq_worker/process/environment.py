@@ -60,7 +60,7 @@ def build_environment(
 
 
 def is_public(name: str) -> bool:
-    """Whether the allow-list has it: a variable that every runner is given holds no secret."""
+    """Whether the variable is on the allow-list; every runner gets those, so they hold no secret."""
     return name in _ALLOWED or name.startswith(_ALLOWED_PREFIXES)
 
 
@@ -69,7 +69,7 @@ def _is_providers_own(name: str) -> bool:
 
 
 def _is_valid(name: str, value: str) -> bool:
-    """Whether the system takes them: execve(2) has no "=" in names and no NUL; a lone surrogate has no bytes."""
+    """Whether execve(2) accepts them: no "=" in the name, no NUL, no lone surrogate (it has no bytes)."""
     try:
         text = (name + value).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

@@ -47,7 +47,7 @@ class Redactor:
         return line
 
     def json(self, line: bytes) -> bytes:
-        """As `line`, but what is JSON stays JSON: where a secret is a number, only texts are searched for it."""
+        """Like `line`, but what is JSON stays JSON: where a secret is a number, only texts are searched for it."""
         clean = self.line(line)
         if clean is line or _is_json(clean):
             return clean
@@ -86,7 +86,7 @@ class Redactor:
         return cut if start < 0 else min(start, cut)
 
     def text(self, text: str, limit: int | None = None) -> str:
-        """As `line`, for a log; a text cut at ``limit`` bytes loses its end, where half a secret may be."""
+        """Like `line`, for a log; a text cut at ``limit`` bytes also loses its end, which may be half a secret."""
         try:
             data = text.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:  # half a character, as JSON can write it

@@ -46,7 +46,7 @@ class Tree:
                 pass  # nobody left in it
 
     def kill(self) -> bool:
-        """One round of `end`, without waiting; True when nothing was left. For when nothing may be awaited."""
+        """One round of `end`, without waiting; True when nothing was left. For callers that cannot await."""
         if self.reaped:
             return True
         nothing_left = self._ending.round()

@@ -143,7 +143,7 @@ def first_type(line: bytes) -> str:
 
 
 def _repair(line: bytes) -> bytes:
-    """The line's JSON in clean UTF-8: what JSON in UTF-8 has no place for becomes U+FFFD. Raises ValueError."""
+    """The line's JSON as valid UTF-8: bytes and escapes that are not valid become U+FFFD. Raises ValueError."""
     found = json.loads(line.decode("utf-8", "replace"), parse_constant=_refuse)
     return _SURROGATE.sub("\ufffd", json.dumps(found, ensure_ascii=False, allow_nan=False)).encode()
 

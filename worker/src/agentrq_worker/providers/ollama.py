@@ -142,11 +142,11 @@ class OllamaParser(OutputParser):
         )
 
     def finish_texts(self) -> list[DraftMessage]:
-        """As `OutputParser.finish_texts`."""
+        """Like `OutputParser.finish_texts`."""
         return self._text.end()
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; an unfinished text is published as it stands."""
+        """Like `OutputParser.close`; an unfinished text is published as it stands."""
         return [*self._text.end(), *super().close(reason)]
 
     _readers: ClassVar[Mapping[type, Reader]] = {Chunk: _chunk}

@@ -48,7 +48,7 @@ class Part(msgspec.Struct, gc=False):
 
 
 class _Line(msgspec.Struct, gc=False, kw_only=True):
-    """Any line."""
+    """What every line has."""
 
     session: Any = msgspec.field(default=None, name="sessionID")
     timestamp: Any = None
@@ -179,7 +179,7 @@ class OpencodeParser(OutputParser):
         return [] if goes_on else super()._after_unread(line, found)
 
     def lost_end(self, reason: str) -> list[DraftMessage]:
-        """As `OutputParser.lost_end`, with what the turn's steps have cost."""
+        """Like `OutputParser.lost_end`, with what the turn's steps have cost."""
         return self._end_turn(None, reason)
 
     def _end_turn(self, event: _Line | None, error: str | None) -> list[DraftMessage]:

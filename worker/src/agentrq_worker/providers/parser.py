@@ -86,7 +86,7 @@ class OutputParser(ABC):
             return [*found.before, *(draft for piece in found.pieces for draft in self.receive(piece)), *found.after]
 
     def read(self, line: bytes) -> list[DraftMessage]:
-        """As `receive`; raises `LineInPieces`, for a protocol that reads more in a line than the messages."""
+        """Like `receive`; raises `LineInPieces`, for a protocol that reads more in a line than the messages."""
         try:
             if not line.isascii():
                 str(line, "utf-8")  # msgspec.Raw does not check it, and subscribers would get the bytes
@@ -119,7 +119,7 @@ class OutputParser(ABC):
         return self.lost_end("The line that ends the turn could not be read")
 
     def read_lost(self, head: bytes) -> list[DraftMessage]:
-        """What a line beyond the size limit leads to, of which only the ``head`` is known: the end of its turn."""
+        """The messages for a line over the size limit, of which only the ``head`` is known: the end of its turn."""
         ends = json_line.first_type(head) in self._turn_ends
         return self.lost_end("The line that ends the turn is over the size limit") if ends else []
 
@@ -157,7 +157,7 @@ class OutputParser(ABC):
         return self._give_up_indented() + self._end_span(reason, set(self._parents))
 
     def _close_calls_of_turn(self, reason: str) -> list[DraftMessage]:
-        """As `close`, at a turn's end: the calls of a sub-agent whose own call was answered go on in the background."""
+        """Like `close`, at a turn's end; calls of a sub-agent whose own call was answered go on in the background."""
         of_turn: set[str] = set()
         for call, parent in self._parents.items():  # a call stands behind the one that made it
             if parent is None or parent in of_turn:
@@ -165,7 +165,7 @@ class OutputParser(ABC):
         return self._end_span(reason, of_turn)
 
     def _end_span(self, reason: str, calls: set[str]) -> list[DraftMessage]:
-        """As `close` does it for these open ``calls`` (public ids); others stay open."""
+        """Like `close` does it for these open ``calls`` (public ids); others stay open."""
         drafts = [
             DraftMessage("tool_result", ToolResult(tool_use_id=call, output=reason, is_error=True), parent)
             for call, parent in self._parents.items()

@@ -30,7 +30,7 @@ class TurnStarted(NamedTuple):
 
 
 class TurnSeemsOver(NamedTuple):
-    """The agent shows that it works no more, without the end of its turn that its format has.
+    """The agent shows that it has stopped working, without the message that ends a turn in its format.
 
     That end may be just behind. The session waits a few seconds for it; then it takes `AgentProtocol.end_turn` for it.
     """

@@ -88,7 +88,7 @@ class RunnerProtocol(AgentProtocol):
 
     @property
     def is_ready(self) -> bool:
-        """As `AgentProtocol.is_ready`: a runner that was prompted owes its first line."""
+        """Like `AgentProtocol.is_ready`: a runner that was prompted owes its first line."""
         return self._heard or not self._introduced
 
     def interrupt(self) -> Sent:
@@ -106,7 +106,7 @@ class RunnerProtocol(AgentProtocol):
         return self._command("answer", requestId=own_id, answer=answer)
 
     def withdraw(self, request_id: str) -> bytes:
-        """As `AgentProtocol.withdraw`."""
+        """Like `AgentProtocol.withdraw`."""
         own_id = self._parser.take_request(request_id)
         accepted = own_id is not None and "answer" in self._accepts
         return self._command("withdraw", requestId=own_id) if accepted else b""
@@ -167,19 +167,19 @@ class RunnerProtocol(AgentProtocol):
         return self._parser.read(line)
 
     def receive_lost(self, head: bytes, size: int) -> list[ProtocolEvent]:
-        """As `AgentProtocol.receive_lost`: a turn whose last line is lost ends all the same."""
+        """Like `AgentProtocol.receive_lost`: a turn whose last line is lost ends all the same."""
         return [*super().receive_lost(head, size), *self._parser.read_lost(head.removeprefix(_EVENT))]
 
     def end_turn(self, reason: str) -> list[DraftMessage]:
-        """As `AgentProtocol.end_turn`."""
+        """Like `AgentProtocol.end_turn`."""
         return self._parser.lost_end(reason)
 
     def finish_texts(self) -> list[DraftMessage]:
-        """As `AgentProtocol.finish_texts`."""
+        """Like `AgentProtocol.finish_texts`."""
         return self._parser.finish_texts()
 
     def close(self, reason: str) -> list[DraftMessage]:
-        """As `AgentProtocol.close`."""
+        """Like `AgentProtocol.close`."""
         return self._parser.close(reason)
 
     def _choose(self, name: Any) -> list[DraftMessage]:

@@ -1,4 +1,4 @@
-"""Public ids for tool calls and requests that somebody else numbers. Pure.
+"""Gives public ids to tool calls and requests that the agent numbers. Pure.
 
 An agent's own id is unique only in its span: while the call or request is open, in one turn, in one process. A public
 id is unique in the whole session, over turns and over recoveries. Owns the mapping between the two; does not own what
@@ -17,7 +17,7 @@ _SHORT, _END = 512, 128  # bytes
 class SpanIds:
     """The open calls, or the open requests, of one owner of a session.
 
-    The first owner (epoch 1) keeps an agent's id as it is where it can; a later one puts its epoch before it.
+    The first owner (epoch 1) keeps the agent's id where it can; a later owner prefixes it with its epoch.
     """
 
     def __init__(self, epoch: int = 1) -> None:
@@ -43,7 +43,7 @@ class SpanIds:
         return public
 
     def give(self, name: str) -> str:
-        """As `open`, for one that is over already."""
+        """Like `open`, for a call or request that has ended already."""
         first = public = self._first(name)
         while public in self._given:
             self._given[first] += 1
@@ -57,7 +57,7 @@ class SpanIds:
         return name if plain else f"{self._epoch}.{name}"
 
     def public(self, own: Hashable) -> str | None:
-        """The public id of an open one; None if ``own`` is not open."""
+        """The public id of ``own``; None if it is not open."""
         return self._open.get(own)
 
     def latest(self, name: str) -> str | None:
@@ -71,7 +71,7 @@ class SpanIds:
         return self._open.pop(own, None)
 
     def close_public(self, public: str) -> bool:
-        """Closes the one with this public id; False if none such is open."""
+        """Closes the call or request with this public id; False if it is not open."""
         own = next((own for own, given in self._open.items() if given == public), None)
         return own is not None and self.close(own) is not None
 

@@ -17,7 +17,7 @@ LARGEST = 1 << 20
 
 
 class Block:
-    """One text or thought, from its first piece to its whole."""
+    """One text or thought, from its first piece until it is complete."""
 
     __slots__ = ("_pieces", "block_id", "parent", "size", "thought")
 
@@ -30,7 +30,7 @@ class Block:
         self._pieces: list[str] = []
 
     def piece(self, text: str) -> DraftMessage:
-        """The delta of one more piece."""
+        """The delta message of the next piece."""
         offset = self.size
         self.size += len(text)
         self._pieces.append(text)
@@ -41,13 +41,13 @@ class Block:
         return DraftMessage("text_delta", TextDelta(text=text, block_id=self.block_id, offset=offset), self.parent)
 
     def abandon(self) -> DraftMessage:
-        """The last delta of a block that the agent gave up: no whole follows."""
+        """The last delta of a block that the agent gave up: no complete text follows."""
         if self.thought:
             return DraftMessage("thinking_delta", ThinkingDelta("", self.block_id, self.size, True), self.parent)
         return DraftMessage("text_delta", TextDelta("", self.block_id, self.size, True), self.parent)
 
     def whole(self, text: Any = None) -> DraftMessage:
-        """The whole: ``text`` (also as `msgspec.Raw`) where the agent says it itself, else all pieces."""
+        """The complete message: ``text`` (may be `msgspec.Raw`) if the agent repeats it, else all pieces joined."""
         words = "".join(self._pieces) if text is None else text
         if self.thought:
             return DraftMessage("thinking", Thinking(text=words, block_id=self.block_id), self.parent)

@@ -59,7 +59,7 @@ class JobHost(Protocol):
 
 @dataclass(slots=True)
 class _LiveJob:
-    """A start whose session runs here."""
+    """A start job whose session this worker hosts."""
 
     run: JobRun
     session_id: str
@@ -73,7 +73,7 @@ class JobHandler:
     def __init__(
         self, records: JobRecords, orphans: OrphanJobRecords, call: RqThread, host: JobHost, starts: str
     ) -> None:
-        """``starts``: the name of the queue that starts come by."""
+        """``starts``: the name of the queue of start jobs."""
         self._records = records
         self._orphans = orphans
         self._call = call
@@ -104,7 +104,7 @@ class JobHandler:
 
     async def fail_unreadable(self, queue: Queue, job_id: str, error: Exception) -> None:
         """Fail a job whose hash RQ cannot read."""
-        log.warning("job %s of queue %s cannot be read and fails: %.500r", job_id, queue.name, error)
+        log.warning("job %s of queue %s cannot be read, marked as failed: %.500r", job_id, queue.name, error)
         text = f"ForeignFunction: The job cannot be read: {error!r:.500}"
         try:
             await self._call(self._records.fail_unreadable, queue, job_id, text)
@@ -219,13 +219,13 @@ class JobHandler:
         """Stop a job's session as RQ's stop-job asks: the job will be ``stopped``."""
         live = self._live.get(job_id)
         if live is None:
-            log.warning("RQ asks to stop job %s, which does not run here", job_id)
+            log.warning("RQ asked to stop job %s, which this worker does not run", job_id)
             return
         live.stopped = True
         self._host.stop_hosted(live.session_id)
 
     def stop_execution(self, execution_id: str) -> None:
-        """As `stop_job`, for RQ's stop-execution."""
+        """Like `stop_job`, for RQ's stop-execution."""
         run = self._records.started.get(execution_id)
         self.stop_job(run.job.id if run is not None else f"of execution {execution_id}")
 

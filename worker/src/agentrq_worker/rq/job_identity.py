@@ -9,7 +9,7 @@ from agentrq_worker.rq.job import SessionJob
 
 
 def identity_of(session: SessionSnapshot) -> SessionIdentity:
-    """A session as it was read."""
+    """Identifies a session by what was read of it."""
     return SessionIdentity(session.state.session_id, session.inner.nonce, session.state.status)
 
 

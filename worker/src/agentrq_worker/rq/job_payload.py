@@ -89,7 +89,7 @@ def read_call(job: SessionJob) -> tuple[str, dict[str, Any]]:
         raise ForeignFunction(f"The job's data cannot be read as JSON: {error.__cause__ or error}") from None
     parameters = ("session_id", "provider", "prompt", "options") if name == START else FUNCTIONS.get(name)
     if parameters is None:
-        raise ForeignFunction(f"{name[:200]!r} is not run here: agentrq runs {', '.join([START, *FUNCTIONS])}")
+        raise ForeignFunction(f"{name[:200]!r} is not run here: agentrq runs only {', '.join([START, *FUNCTIONS])}")
     takes = f"takes {', '.join(parameters)}"
     args, kwargs = () if args is None else args, {} if kwargs is None else kwargs
     if not isinstance(args, list | tuple) or len(args) > len(parameters) or not isinstance(kwargs, dict):

@@ -78,7 +78,7 @@ class JobRecords:
     # -- the start of a run
 
     def mark_started(self, run: JobRun) -> Written:
-        """Mark the job ``started``, here alone."""
+        """Mark the job ``started`` by this worker alone."""
         self.started[run.id] = run
         written: Written = "changed"
         try:
@@ -300,7 +300,7 @@ class JobRecords:
         queue.push_job_id(job.id, pipeline=step.rq, at_front=at_front)
 
     def move_to_starts(self, run: JobRun) -> None:
-        """Move a start that came by the queue of commands to the queue of starts, where they are counted."""
+        """Move a start from the queue of commands to the queue of starts, where starts are counted."""
         with self.fence(run, None, "move") as step:
             step.add(("LREM", run.queue.intermediate_queue_key, 1, run.job.id))
             self.write_queued(run.job, self._starts, step, at_front=False)

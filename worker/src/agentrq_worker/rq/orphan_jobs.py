@@ -75,7 +75,7 @@ class OrphanJobRecords:
             return
         status = job.get_status(refresh=False)
         if status is JobStatus.STARTED:
-            log.warning("job %s: its worker did not close it", job_id)
+            log.warning("job %s: its worker did not close it; closed now", job_id)
         elif status is not JobStatus.QUEUED:
             return
         self.close(JobRun(job, self._records.queue(job.origin)), session)

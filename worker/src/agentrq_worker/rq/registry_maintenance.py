@@ -84,7 +84,7 @@ class RegistryMaintenance:
         # RQ passes over a job that is gone, or has no data, and leaves its id here.
         queue.intermediate_queue.remove(job_id)
         if fields:
-            log.warning("job %s of queue %s cannot be read and fails: it has no data", job_id, queue.name)
+            log.warning("job %s of queue %s has no data, marked as failed", job_id, queue.name)
             self._records.fail_unreadable(queue, job_id, UNREADABLE)
 
     # -- scheduled jobs

@@ -159,7 +159,7 @@ class RqService:
             answer = await self._call(call, *args)
         except Exception as error:  # noqa: BLE001 - a job hash may hold anything
             if name not in self._failing:
-                log.warning("RQ maintenance: %s fails, until it succeeds: %s: %s", name, type(error).__name__, error)
+                log.warning("RQ maintenance: %s failed, trying again: %s: %s", name, type(error).__name__, error)
             self._failing.add(name)
             return None
         self._failing.discard(name)

@@ -1,4 +1,4 @@
-"""This process as RQ knows a worker: its record, and the commands that RQ sends to it.
+"""This process as an RQ worker: its record in Redis, and the commands that RQ sends to it.
 
 RQ's subclass interface is not promised by RQ: ``rq~=3.0`` is pinned, and tests/packaging/test_private_names.py names
 what has moved. Does not own which jobs are fetched (fetcher.py) nor what becomes of them (job_handler.py).

@@ -92,7 +92,7 @@ class WorkerRecord:
             job.save(pipeline=step.rq, include_meta=False)
             step.add(("PERSIST", job.key), ("ZREM", run.queue.failed_job_registry.key, job.id))
             if step.execute() == "written":
-                log.warning("job %s: RQ's record did not say any more that it runs here; repaired", job.id)
+                log.warning("job %s: RQ's record no longer said that this worker runs it; repaired", job.id)
 
     def find_canceled(self) -> list[str]:
         """The ids of jobs that run here and that somebody has canceled in RQ."""

@@ -38,7 +38,7 @@ class Confirmations:
                 yield command
 
     def take_overdue(self, now: float) -> Iterator[InboxCommand]:
-        """The commands whose reply has not come in time."""
+        """The commands that the agent did not confirm in time."""
         for confirmation, (command, deadline) in list(self._waiting.items()):
             if deadline <= now:
                 del self._waiting[confirmation]

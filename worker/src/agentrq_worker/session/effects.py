@@ -159,7 +159,7 @@ class Output:
             self._effects.append(WriteStdinAfterCommit(data))
 
     def add(self, effect: EndRunner | SetTimer | WriteLog) -> None:
-        """Any other effect."""
+        """Add an effect that has no method of its own."""
         self._effects.append(effect)
 
     def take(self) -> list[Effect]:

@@ -22,7 +22,7 @@ class Opened(_Input):
 
 
 class RunnerStarted(_Input):
-    """The runner runs and can be spoken with.
+    """The runner has started and accepts input.
 
     ``enforced``: what its sandbox holds it to, for people. ``directories``: what the paths of calls are read against.
     """
@@ -56,7 +56,7 @@ class EntryUnreadable(_Input):
 
 
 class StopRequested(_Input):
-    """Somebody asks for the session's end."""
+    """A request to end the session."""
 
 
 class LeaveRequested(_Input):

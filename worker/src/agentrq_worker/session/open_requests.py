@@ -49,7 +49,7 @@ class AutomaticAnswer(NamedTuple):
 
 
 class OpenRequests:
-    """The requests of one owner of a session, by the ids that clients know."""
+    """The requests that wait for an answer under one owner of a session, by their public ids."""
 
     def __init__(
         self,
@@ -58,20 +58,20 @@ class OpenRequests:
         carried: Iterable[tuple[InterruptedRequest, float]] = (),
         decisions: Mapping[str, str] | None = None,
     ) -> None:
-        """``carried`` and ``decisions`` are what earlier owners left, with since when each request is open."""
+        """``carried``: requests that earlier owners left, each with its time of opening; ``decisions``: theirs too."""
         self._worker = worker
         self._session = session
         self.directories = NO_DIRECTORIES
-        """What the paths of calls are read against; the runner's launch knows them."""
+        """Directories that relative paths of calls refer to; set at the runner's launch."""
         self._timed = session if session.deadline_s is not None else worker
         self.open: dict[str, _Open] = {}
-        """Those that the agent waits for."""
+        """Requests that the agent waits for."""
         self._closed: dict[str, str] = dict(decisions or {})
         self._carried = [_Carried(request, since) for request, since in carried]
 
     @property
     def ids(self) -> list[str]:
-        """The requests that an answer may still be given to, those of an interrupted turn included."""
+        """Requests that can still be answered, including those of an interrupted turn."""
         return [*self.open, *(one.request.request_id for one in self._carried if one.request.answer is None)]
 
     @property
@@ -87,7 +87,7 @@ class OpenRequests:
 
     @property
     def deadline(self) -> float | None:
-        """When the next request is decided by time."""
+        """When the next request reaches its deadline."""
         if self._timed.deadline_s is None:
             return None
         due = [opened.deadline for opened in self.open.values() if opened.deadline is not None]

@@ -77,7 +77,7 @@ class SessionShell:
     # -- the life
 
     async def run(self) -> Outcome:
-        """From the claim to the end; returns once everything that the session said is in Redis."""
+        """Run the session from its claim to its end; returns once all its events are in Redis."""
         code: int | None = None
         explained: Outcome | None = None
         try:

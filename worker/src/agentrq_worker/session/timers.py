@@ -29,14 +29,14 @@ class Timers:
         self._mute_pipe = ""
 
     def close_pipe(self, pipe: str) -> None:
-        """The runner has closed a pipe and has not ended: it has `MUTE_S` to."""
+        """Give a runner that closed a pipe but still runs `MUTE_S` seconds to exit."""
         limits = self._life.limits
         if limits.mute_by is None:
             limits.mute_by = self._life.now + MUTE_S
             self._mute_pipe = pipe
 
     def set_next(self) -> None:
-        """Ask for the timer, if its time has changed."""
+        """Set the timer if the next deadline has changed."""
         life = self._life
         at = self._next() if life.phase is Phase.OPEN else None
         if at != self._set_for:

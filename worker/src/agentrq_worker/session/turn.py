@@ -69,7 +69,7 @@ class Turn:
             self._calm()
 
     def end(self, *, is_error: bool) -> None:
-        """The agent has ended its turn; one that ran to its end in spite of an interrupt is whole."""
+        """End the turn as the agent reported it; a turn that finished in spite of an interrupt counts as `whole`."""
         self.last = (self._interrupted_as or FAILED) if is_error else WHOLE
         self._close()
 

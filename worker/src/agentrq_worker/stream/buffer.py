@@ -74,7 +74,7 @@ class EventBuffer:
             self._run = run
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; none is refused."""
+        """Append an entry; always succeeds."""
         self._run = None
         if self._spool is None and not self._shares.is_full():
             self._hold(self._memory, entry)

@@ -31,7 +31,7 @@ class BufferBudget:
         return self.memory >= self.most_memory
 
     def room(self) -> int:
-        """Bytes that may still go to the disk."""
+        """Bytes that may still be written to disk."""
         return self._most_disk - self._disk
 
     def use(self, change: int) -> None:

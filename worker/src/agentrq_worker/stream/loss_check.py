@@ -157,7 +157,7 @@ class LossCheck:
         if outcome == "removed":
             self._mark_removed(event_log)
             return None
-        log.warning("session %s: Redis came back older or without it; its stream stands at %s (%s)",
+        log.warning("session %s: Redis lost writes (restart or failover); its stream now ends at %s (%s)",
                     event_log.session_id, cursor, outcome)  # fmt: skip
         return cursor
 

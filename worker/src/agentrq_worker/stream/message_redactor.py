@@ -54,7 +54,7 @@ class MessageRedactor:
         return Raw(self._redactor.json(encode(content)))
 
     def drafts(self, drafts: Iterable[DraftMessage]) -> Iterator[DraftMessage]:
-        """The same messages; of live pieces perhaps fewer."""
+        """Returns the messages redacted; some live pieces may be held back."""
         for draft in drafts:
             content: Any = draft.content
             if not isinstance(content, TextDelta | ThinkingDelta):
@@ -67,7 +67,7 @@ class MessageRedactor:
         return self._redactor.text(text)
 
     def _piece(self, delta: TextDelta | ThinkingDelta) -> TextDelta | ThinkingDelta | None:
-        """What may be published now of a text under way; None where that is nothing."""
+        """The part of an unfinished text that may be published now; None if nothing may."""
         given: Any = delta.text
         text: str = json.loads(bytes(given)) if isinstance(given, Raw) else given  # takes half a character, too
         growing = self._growing.get(delta.block_id)

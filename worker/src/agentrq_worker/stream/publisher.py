@@ -230,7 +230,12 @@ class Publisher:
         elif outcome in ("missing", "behind"):
             event_log.unknown_to_redis, event_log.missing_in_redis = True, outcome == "missing"
         else:
-            log.warning("session %s: superseded (%s, the stream stands at %s)", event_log.session_id, outcome, cursor)
+            log.warning(
+                "session %s: superseded, another owner writes it now (%s, the stream ends at %s)",
+                event_log.session_id,
+                outcome,
+                cursor,
+            )
             event_log.mark_lost(outcome)
 
     def _acquire(self, event_log: EventLog) -> bool:

@@ -22,7 +22,7 @@ _HEAD: Final = 4
 
 
 class SpoolFull(Exception):
-    """The worker's share of the disk, or the disk, is used up; nothing was written."""
+    """The worker's disk budget, or the disk, is full; nothing was written."""
 
 
 _to_file = msgspec.msgpack.Encoder().encode

@@ -62,7 +62,7 @@ class ClaudeOutput:
         return f"{kind}_demo{self._token}{self._count:06d}"
 
     def pause(self, steps: float = 1.0) -> None:
-        """Waits so many steps. Raises `TurnInterrupted` when the user interrupts the turn."""
+        """Waits this many steps. Raises `TurnInterrupted` when the user interrupts the turn."""
         self.runner.pause(self._pace * steps)
 
     def emit(self, steps: float, event: dict[str, Any]) -> None:

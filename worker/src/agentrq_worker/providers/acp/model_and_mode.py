@@ -83,7 +83,7 @@ class Setup:
 
 
 def current_model(result: Result) -> str | UnsetType:
-    """The model that a new session has, where the agent says it."""
+    """The model of a new session, if the agent names it."""
     if found := text(mapping(result.models).get("currentModelId")):
         return found
     options = result.config_options if isinstance(result.config_options, list) else []

@@ -131,11 +131,11 @@ class AcpParser(JsonRpcParser):
         )
 
     def finish_texts(self) -> list[DraftMessage]:
-        """As `OutputParser.finish_texts`; calls whose input might still have come are published, too."""
+        """Like `OutputParser.finish_texts`; calls whose input might still have come are published, too."""
         return [*self._text.end(), *self._publish_calls()]
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; an unfinished text is published as it stands."""
+        """Like `OutputParser.close`; an unfinished text is published as it stands."""
         return [*self.finish_texts(), *super().close(reason)]
 
     # -- updates

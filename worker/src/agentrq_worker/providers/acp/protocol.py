@@ -232,7 +232,7 @@ agent's own program on this machine, or pass its API key by env or pass_env"
         return b"" if self._prompt_id is None else self._cancel()
 
     def end_turn(self, reason: str) -> list[DraftMessage]:
-        """As `AgentProtocol.end_turn`; a response that comes after all ends nothing any more."""
+        """Like `AgentProtocol.end_turn`; a response that comes after all ends nothing any more."""
         if self._awaited.pop(self._prompt_id, None) is None:
             return []
         self._prompt_id = None

@@ -31,21 +31,21 @@ class Call:
         self.was_cut = False
         """The turn ended before the call did; its result may still come."""
         self.made_again: ToolCallUpdate | None = None
-        """The line that made this call, read once more after its end: repeated, or the beginning of another call."""
+        """The line that began this call, received again after its end: a repeat, or the beginning of another call."""
         self._name = ""
         self._title = ""
         self._kind = ""
         self.forget()
 
     def forget(self) -> None:
-        """Drops what may be megabytes, as soon as the call has ended."""
+        """Drops input and output, which may be megabytes, once the call has ended."""
         self._input = json_line.ABSENT
         self._output = json_line.ABSENT
         self._content = json_line.ABSENT
         self._locations = json_line.ABSENT
 
     def update(self, update: ToolCallUpdate) -> None:
-        """Takes in what has changed."""
+        """Applies the changes of an update."""
         self._name = json_line.text(update.name) or self._name or _tool_name(update.meta)
         self._title = json_line.text(update.title) or self._title
         self._kind = json_line.text(update.kind) or self._kind

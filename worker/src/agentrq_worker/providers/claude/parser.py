@@ -87,7 +87,7 @@ class ClaudeParser(OutputParser):
         return self._tasks.labels
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; the blocks whose whole has not come are abandoned."""
+        """Like `OutputParser.close`; the blocks whose whole has not come are abandoned."""
         return [
             draft for parent, speaker in self._speakers.items() for draft in speaker.abandon(parent)
         ] + super().close(reason)
@@ -292,7 +292,7 @@ class ClaudeParser(OutputParser):
         self._requests.close_public(public)
 
     def take_request(self, request_id: str) -> str | None:
-        """As `OutputParser.take_request`."""
+        """Like `OutputParser.take_request`."""
         request = self.open_requests.get(request_id)
         self.close_request(request_id)
         return None if request is None else request.request_id

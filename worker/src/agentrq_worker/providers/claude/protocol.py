@@ -116,7 +116,7 @@ class ClaudeProtocol(AgentProtocol):
         return argv
 
     def open(self) -> bytes:
-        """The handshake; it carries the system prompt, as an argument is short and every user can read it."""
+        """The handshake; it carries the system prompt, because an argument is short and not private."""
         prompt = self._options.system_prompt
         members = {} if prompt is None else {"appendSystemPrompt": prompt}
         self._initialize, line = self._request("initialize", **members)
@@ -160,7 +160,7 @@ class ClaudeProtocol(AgentProtocol):
         return self._respond(request_id, asked, answers.reply(asked.request, answer))
 
     def withdraw(self, request_id: str) -> bytes:
-        """As `AgentProtocol.withdraw`."""
+        """Like `AgentProtocol.withdraw`."""
         asked = self._parser.open_requests.get(request_id)
         return b"" if asked is None else self._respond(request_id, asked, answers.cancelled(asked.request))
 
@@ -174,7 +174,7 @@ class ClaudeProtocol(AgentProtocol):
         return self._control("interrupt") + self._control("end_session")
 
     def receive(self, line: bytes) -> Sequence[ProtocolEvent]:
-        """As `AgentProtocol.receive`."""
+        """Like `AgentProtocol.receive`."""
         try:
             drafts = self._parser.read(line)
         except LineInPieces as found:
@@ -184,7 +184,7 @@ class ClaudeProtocol(AgentProtocol):
         return self._take(drafts, line)
 
     def receive_lost(self, head: bytes, size: int) -> Sequence[ProtocolEvent]:
-        """As `AgentProtocol.receive_lost`."""
+        """Like `AgentProtocol.receive_lost`."""
         return [*super().receive_lost(head, size), *self._take(self._parser.read_lost(head), head)]
 
     def _take(self, drafts: list[DraftMessage], line: bytes) -> Sequence[ProtocolEvent]:
@@ -215,7 +215,7 @@ class ClaudeProtocol(AgentProtocol):
         return events
 
     def close(self, reason: str) -> list[DraftMessage]:
-        """As `AgentProtocol.close`."""
+        """Like `AgentProtocol.close`."""
         return self._parser.close(reason)
 
     def _note(self, draft: DraftMessage, events: list[ProtocolEvent]) -> None:

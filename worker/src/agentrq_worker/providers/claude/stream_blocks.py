@@ -17,13 +17,13 @@ _NO_BLOCK = -1
 
 
 class StreamBlocks:
-    """The message that the speaker writes, and where the live pieces of its current block stand."""
+    """The current message of one speaker, and how far its current block has streamed."""
 
     __slots__ = ("_block_id", "_index", "_message", "_offset", "_said", "_unfinished", "streamed")
 
     def __init__(self) -> None:
         self.streamed: str | None = None
-        """The message that comes in pieces."""
+        """The id of the message that is being streamed."""
         self._message: str | None = None  # the message of the last whole frame
         self._said: list[tuple[str, Raw | int]] = []  # that message's texts and thoughts
         self._index: int | float | None = _NO_BLOCK
@@ -32,7 +32,7 @@ class StreamBlocks:
         self._unfinished: dict[str, tuple[bool, int]] = {}  # blocks that came in pieces only: is a thought, characters
 
     def whole(self, message: str | None, kind: str, text: Raw, position: int, count: int) -> str | UnsetType | None:
-        """The id that a whole block's pieces had; absent if there were none; None if the message has said it before."""
+        """The id of a complete block's pieces; UNSET if it had none; None if the message has repeated the block."""
         if message is None:
             return UNSET
         said = (kind, text if len(text) < _SHORT else hash(bytes(text)))
@@ -69,7 +69,7 @@ class StreamBlocks:
         return drafts
 
     def begin(self, message: str, parent: str | None) -> list[DraftMessage]:
-        """A message begins to come in pieces: an earlier one is not going on. Returns what `abandon` does."""
+        """Begin a streamed message, which ends an earlier unfinished one. Returns what `abandon` does."""
         self.streamed = message
         self._index = _NO_BLOCK
         return self.abandon(parent)
@@ -99,7 +99,7 @@ class StreamBlocks:
         return self._block_id, offset
 
     def _whole_block(self, message: str, position: int, count: int) -> str | UnsetType:
-        """The id that a whole block's pieces had; absent if it did not come in pieces.
+        """The id of a complete block's pieces; UNSET if it did not come in pieces.
 
         The CLI gives one block a frame, before the next block's first piece; then the position says nothing.
         """

@@ -163,7 +163,7 @@ class CodexAppParser(JsonRpcParser):
         return []
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`; unfinished texts are published as far as they came."""
+        """Like `OutputParser.close`; unfinished texts are published as far as they came."""
         self._changes.clear()
         return self._texts.end() + super().close(reason)
 
@@ -311,7 +311,7 @@ class CodexAppParser(JsonRpcParser):
         return [DraftMessage(draft.type, draft.content, self._parent(params))]
 
     def _after_unread(self, line: bytes, found: json_line.Unread) -> list[DraftMessage]:
-        """As `OutputParser._after_unread`; there is only this method that ends a turn."""
+        """Like `OutputParser._after_unread`; there is only this method that ends a turn."""
         if found.type != "error" or self.turn is None or not _TURN_COMPLETED.search(line):
             return []
         return self._end_turn("The line that ends the turn could not be read", 0)

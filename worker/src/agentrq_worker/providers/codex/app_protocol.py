@@ -157,7 +157,7 @@ class CodexAppProtocol(JsonRpcProtocol):
         return events
 
     def end_turn(self, reason: str) -> list[DraftMessage]:
-        """As `AgentProtocol.end_turn`."""
+        """Like `AgentProtocol.end_turn`."""
         self._in_turn = False
         return self._parser.end_turn(reason)
 

@@ -45,7 +45,7 @@ class CodexAutoParser(CodexExecParser):
         return drafts
 
     def close(self, reason: str = INTERRUPTED) -> list[DraftMessage]:
-        """As `OutputParser.close`."""
+        """Like `OutputParser.close`."""
         return super().close(reason) + (self._app.close(reason) if self._app is not None else [])
 
 

@@ -102,7 +102,7 @@ class JsonRpcParser(OutputParser):
         self._request_ids = SpanIds(epoch)  # the agent's own: an id's bytes, so that 1 and "1" are two
 
     def read(self, line: bytes) -> list[DraftMessage]:
-        """As `OutputParser.read`."""
+        """Like `OutputParser.read`."""
         self.event = None
         return super().read(line)
 
@@ -116,7 +116,7 @@ class JsonRpcParser(OutputParser):
         return self.open_requests.pop(request_id, None)
 
     def take_request(self, request_id: str) -> str | None:
-        """As `OutputParser.take_request`."""
+        """Like `OutputParser.take_request`."""
         request = self.close_request(request_id)
         return None if request is None else _id_text(request.id)
 

@@ -71,7 +71,7 @@ class JsonRpcProtocol(AgentProtocol):
 
     @property
     def is_ready(self) -> bool:
-        """As `AgentProtocol.is_ready`: the handshake is over."""
+        """Like `AgentProtocol.is_ready`: the handshake is over."""
         return self._ready
 
     def command(self, program: list[str], options: Options) -> list[str]:
@@ -98,15 +98,15 @@ class JsonRpcProtocol(AgentProtocol):
         return events
 
     def receive_lost(self, head: bytes, size: int) -> list[ProtocolEvent]:
-        """As `AgentProtocol.receive_lost`: what waits for a lost response fails, a lost request is answered."""
+        """Like `AgentProtocol.receive_lost`: what waits for a lost response fails, a lost request is answered."""
         return [*super().receive_lost(head, size), *self._lost(head, f"is over the size limit ({size} bytes)")]
 
     def finish_texts(self) -> list[DraftMessage]:
-        """As `AgentProtocol.finish_texts`."""
+        """Like `AgentProtocol.finish_texts`."""
         return self._parser.finish_texts()
 
     def close(self, reason: str) -> list[DraftMessage]:
-        """As `AgentProtocol.close`."""
+        """Like `AgentProtocol.close`."""
         return self._parser.close(reason)
 
     def answer(self, request_id: str, answer: Any) -> bytes:
@@ -117,7 +117,7 @@ class JsonRpcProtocol(AgentProtocol):
         return self._respond(request_id, self._result(request, answer))
 
     def withdraw(self, request_id: str) -> bytes:
-        """As `AgentProtocol.withdraw`."""
+        """Like `AgentProtocol.withdraw`."""
         request = self._parser.open_requests.get(request_id)
         return b"" if request is None else self._respond(request_id, self._withdrawal(request))
 
@@ -232,10 +232,10 @@ def nothing(result: Raw) -> list[ProtocolEvent]:
 
 
 def ends(what: str) -> OnError:
-    """For a request without which there is no session: its error ends it."""
+    """Handles the error of a request that the session cannot do without: the session ends."""
     return lambda error: [Ended(f"{what}: {error.text}")]
 
 
 def told(what: str) -> OnError:
-    """For a request that the session can do without: its error is a message."""
+    """Handles the error of a request that the session can do without: it becomes an `error` message."""
     return lambda error: [DraftMessage("error", Error(f"{what}: {error.text}", error_code(error)))]
