@@ -606,6 +606,28 @@ def test_a_turn_that_a_system_error_cut_failed() -> None:
     assert (cost.content.is_error, cost.content.errors) == (True, [seems.reason])
 
 
+def test_a_thread_that_is_closed_in_a_turn_ends_it() -> None:
+    closed = {"method": "thread/closed", "params": {"threadId": "th"}}
+    talk = Talk().ready().turn().hear({"method": "thread/closed", "params": {"threadId": "other"}})
+    assert talk.events == []
+    (seems,) = talk.hear(closed).events
+    assert isinstance(seems, TurnSeemsOver)
+    (_, cost) = talk.protocol.end_turn(seems.reason)
+    assert isinstance(cost.content, Cost)
+    assert cost.content.is_error
+
+
+@pytest.mark.parametrize(
+    "params", [None, {}, {"threadId": "th"}, {"threadId": "th", "turn": None}, {"threadId": "th", "turn": "t1"}]
+)
+def test_an_end_without_its_turn_ends_the_turn_under_way_as_failed(params: Any) -> None:
+    talk = Talk().ready().turn().hear({"method": "turn/completed", "params": params})
+    assert [error["code"] for error in talk.of("error")] == ["malformed"]
+    assert [cost["isError"] for cost in talk.of("cost")] == [True]
+    talk.hear({"method": "turn/completed", "params": params})
+    assert len(talk.of("cost")) == 1
+
+
 def test_a_turns_last_line_that_cannot_be_read_ends_the_turn() -> None:
     talk = Talk().ready().turn()
     cut = b'{"method":"turn/completed","params":{"threadId":"th","turn":{"id":"t1","status":"comp'

@@ -33,6 +33,7 @@ _OVER: Final = {
     "notLoaded": "codex unloaded the thread and did not say that its turn is over",
 }
 """The statuses of a thread in which no turn is under way."""
+_CLOSED: Final = "codex closed the thread and did not say that its turn is over"
 _TURN_COMPLETED = re.compile(rb'"method"\s*:\s*"turn/completed"')
 
 
@@ -115,7 +116,8 @@ class CodexAppParser(JsonRpcParser):
     def _turn_completed(self, params: Params, line: bytes) -> list[DraftMessage]:
         turn = params.turn
         if turn is None:
-            return [DraftMessage(*json_line.malformed("turn/completed", "it has no turn", line))]
+            unread = json_line.malformed("turn/completed", "it has no turn", line)
+            return [DraftMessage(*unread), *([] if self._other(params) else self._after_unread(line, unread))]
         status = json_line.text(turn.status)
         if self._other(params):
             self._working.pop(params.thread_id, None)
@@ -134,10 +136,12 @@ class CodexAppParser(JsonRpcParser):
         """The messages of a turn that could not begin."""
         return [DraftMessage("error", Error(message=error)), *self._end_turn(error, 0)]
 
-    def seems_over(self, status: Any) -> str | None:
-        """Why a turn under way seems to be over, by the status of its thread; None where it does not."""
-        kind = json_line.text(json_line.mapping(status).get("type"))
-        return _OVER.get(kind) if self.turn is not None else None
+    def seems_over(self, method: Any, params: Params) -> str | None:
+        """Why a turn under way seems to be over, by what is said of its thread; None where it does not."""
+        if self.turn is None or params.thread_id != self.thread:
+            return None
+        kind = json_line.text(json_line.mapping(params.status).get("type"))
+        return _CLOSED if method == "thread/closed" else _OVER.get(kind)
 
     def end_turn(self, reason: str) -> list[DraftMessage]:
         """The end of the turn under way that codex did not tell: failed, unless its thread went idle as after any."""

@@ -147,9 +147,8 @@ class CodexAppProtocol(JsonRpcProtocol):
                 self._in_turn = True
                 events.append(TurnStarted())
             events += self._turn_began(event.params)
-        elif event.method == "thread/status/changed":
-            params = _decode_params(event.params)
-            reason = parser.seems_over(params.status) if params.thread_id == parser.thread else None
+        elif event.method in ("thread/status/changed", "thread/closed"):
+            reason = parser.seems_over(event.method, _decode_params(event.params))
             events += [] if reason is None else [TurnSeemsOver(reason)]
         if parser.background != self._background:
             self._background = parser.background

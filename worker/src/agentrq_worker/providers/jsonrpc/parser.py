@@ -152,7 +152,8 @@ class JsonRpcParser(OutputParser):
             try:
                 params = self._params.decode(event.params if is_given(event.params) else NO_PARAMS)
             except (ValueError, RecursionError) as error:
-                return [DraftMessage(*json_line.malformed(method, str(error), line))]
+                unread = json_line.malformed(method, str(error), line)
+                return [DraftMessage(*unread), *self._after_unread(line, unread)]
             return self._request(event, reader, params, line) if is_request else reader(self, params, line)
         if is_given(event.id):
             return self._response(event, line)
