@@ -57,7 +57,7 @@ class Lease:
                 if await self.neighbours.release_if_ended(self.name):
                     continue
                 log.info(
-                    "the name %s is leased for %.1f s more, perhaps by a worker that died: waiting",
+                    "the name %s is held for %.1f s more, perhaps by a worker that died: waiting",
                     self.name,
                     left / 1000,
                 )
@@ -79,4 +79,4 @@ class Lease:
             call = owner_calls.renew_lease(self._keys, self.name, self.token, self._settings.lease_s)
             ours = await retry_outages(lambda: self._scripts.run(call))
         if not ours:
-            raise NameTaken(f"Another worker took the name {self.name!r} while this process stood still")
+            raise NameTaken(f"Another process has taken the name {self.name!r} while this one stood still")

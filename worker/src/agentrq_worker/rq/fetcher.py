@@ -174,6 +174,6 @@ class JobFetcher:
             await self._jobs.fail_unreadable(queue, job_id, error)
             return
         if queue.name not in self._troubled:
-            log.warning("cannot dequeue from %s, trying again: %s", queue.name, error)
+            log.warning("dequeue on %s failed, trying again: %s", queue.name, error)
         self._troubled.add(queue.name)
         await self._pause(DEQUEUE_S)
