@@ -26,6 +26,8 @@ _READ: Final = (
     "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard zscore "
     "subscribe unsubscribe"
 )
+_DIAGNOSE: Final = "time hget llen lpos smembers"
+"""What ``agentrq why`` reads besides: RQ's queue, the workers that serve it, their free slots."""
 _WORK: Final = (
     "multi exec discard watch unwatch evalsha eval script|load script|exists client|info client|id client|unblock "
     "info time type exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists "
@@ -91,7 +93,8 @@ def _reader(keys: Keys, queue: str) -> Iterator[str]:
 
 def _gateway(keys: Keys, queue: str) -> Iterator[str]:
     yield from dict.fromkeys([*_sending(keys, queue), *_reading(keys)])
-    yield from _commands(_CONNECTION, _SEND, _READ)
+    yield from (f"%R~rq:workers:{queue}", "%R~rq:worker:*")
+    yield from _commands(_CONNECTION, _SEND, _READ, _DIAGNOSE)
 
 
 def _worker(keys: Keys, queue: str) -> Iterator[str]:
