@@ -19,6 +19,7 @@ from agentrq_worker.providers.protocol import (
     Ready,
     Reply,
     Sent,
+    SettingsRefused,
     TurnSeemsOver,
     TurnStarted,
     Write,
@@ -327,13 +328,19 @@ def test_model_and_mode_go_with_the_next_turn() -> None:
     assert set(talk.last["params"]) == {"threadId", "input"}
 
 
-def test_a_turn_that_could_not_begin_took_no_change() -> None:
+def test_a_refused_turn_drops_the_settings_that_it_was_to_begin_with() -> None:
     talk = Talk().ready()
     talk.protocol.set_model("gpt-6")
+    talk.turn().hear(completed())
+    talk.protocol.set_model("bogus")
     talk.write(talk.protocol.prompt("go"))
-    talk.protocol.set_permission_mode("plan")
-    talk.answers(error={"message": "overloaded"}).turn()
-    assert talk.last["params"].items() >= {"model": "gpt-6", "approvalPolicy": "never"}.items()
+    talk.protocol.set_permission_mode("plan")  # meanwhile: it goes with the turn after
+    talk.answers(error={"message": "no such model"})
+    assert [said for said in talk.events if isinstance(said, SettingsRefused)] == [SettingsRefused({"model": "gpt-6"})]
+    assert talk.of("error")[0]["code"] == "setting_refused"
+    talk.turn(turn="t3")
+    assert "model" not in talk.last["params"]
+    assert talk.last["params"]["approvalPolicy"] == "never"
 
 
 # What it asks ---------------------------------------------------------------------------------------------------

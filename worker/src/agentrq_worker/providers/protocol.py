@@ -58,6 +58,12 @@ class Background(NamedTuple):
     open: tuple[str, ...] = ()
 
 
+class SettingsRefused(NamedTuple):
+    """The agent refused settings that had counted as applied: ``options`` (start options by name) hold again."""
+
+    options: dict[str, str | None]
+
+
 class Ended(NamedTuple):
     """The runner says that its session is over: ``error`` None for a good end."""
 
@@ -83,7 +89,18 @@ class Late(NamedTuple):
 
 
 ProtocolEvent: TypeAlias = (
-    DraftMessage | Alive | TurnStarted | TurnSeemsOver | Ready | Reply | Background | Ended | Late | Log | Write
+    DraftMessage
+    | Alive
+    | TurnStarted
+    | TurnSeemsOver
+    | Ready
+    | Reply
+    | Background
+    | SettingsRefused
+    | Ended
+    | Late
+    | Log
+    | Write
 )
 
 

@@ -32,6 +32,7 @@ from agentrq_worker.providers.protocol import (
     ProtocolEvent,
     Ready,
     Reply,
+    SettingsRefused,
     TurnSeemsOver,
     TurnStarted,
     Write,
@@ -156,6 +157,8 @@ class AgentEvents:
             self._commands.confirm(said.confirmation, said.error)
         elif isinstance(said, Background):
             self._background(said.open)
+        elif isinstance(said, SettingsRefused):
+            self._commands.restore_settings(said.options)
         elif isinstance(said, Late):
             life.show_alive()
             life.prompts.add_late(said.text)

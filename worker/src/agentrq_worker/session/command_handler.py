@@ -144,10 +144,16 @@ class CommandHandler:
     def _apply_setting(self, waiting: InboxCommand) -> None:
         """A setting that was changed is one of the start's options for the owners to come."""
         command = waiting.command
-        changed = {_SETTINGS[command.command]: command.text}
+        self._keep_options({_SETTINGS[command.command]: command.text})
+        self._life.output.receipt(waiting, "applied")
+
+    def restore_settings(self, options: dict[str, str | None]) -> None:
+        """The agent refused settings later than they were applied: the options before them hold again."""
+        self._keep_options(options)
+
+    def _keep_options(self, changed: dict[str, str | None]) -> None:
         self._options = msgspec.structs.replace(self._options, **changed)
         self._life.output.set_field("options", encode(self._options))
-        self._life.output.receipt(waiting, "applied")
 
     def confirm(self, confirmation: str, error: str | None) -> None:
         """The agent has answered a command."""

@@ -24,6 +24,7 @@ from agentrq_worker.providers.protocol import (
     Late,
     ProtocolEvent,
     Sent,
+    SettingsRefused,
     TurnSeemsOver,
     TurnStarted,
     Write,
@@ -61,6 +62,8 @@ class CodexAppProtocol(JsonRpcProtocol):
         self._steers: list[str] = []  # those that came before the turn's id was known
         self._early_interrupts: list[str] = []  # confirmations of those that came before the turn's id was known
         self._next_turn: dict[str, Any] = {}  # what has been changed since the last turn
+        self._chosen: dict[str, str | None] = {}  # the same, as start options
+        self._held: dict[str, str | None] = {"model": options.model, "permission_mode": options.permission_mode}
         self._in_turn = False  # a prompt was handed over, or codex began a turn of its own
         self._turns_ended = 0
         self._background: tuple[str, ...] = ()
@@ -116,11 +119,18 @@ class CodexAppProtocol(JsonRpcProtocol):
 
     def _begin_turn(self, text: str) -> bytes:
         changed, self._next_turn = self._next_turn, {}
+        chosen, self._chosen = self._chosen, {}
         self._in_turn = True
         params = {"threadId": self._parser.thread, "input": _input(text)} | changed
-        return self._request("turn/start", params, self._turn_began, lambda error: self._turn_failed(error, changed))
+        return self._request(
+            "turn/start", params, lambda _: self._turn_accepted(chosen), lambda error: self._turn_failed(error, chosen)
+        )
 
-    def _turn_began(self, result: Raw) -> list[ProtocolEvent]:
+    def _turn_accepted(self, chosen: dict[str, str | None]) -> list[ProtocolEvent]:
+        self._held |= chosen
+        return self._turn_began()
+
+    def _turn_began(self) -> list[ProtocolEvent]:
         turn = self._parser.turn
         if turn is None:
             return []
@@ -129,11 +139,16 @@ class CodexAppProtocol(JsonRpcProtocol):
         interrupts, self._early_interrupts = self._early_interrupts, []
         return events + [Write(self._interrupt(turn, confirmation).data) for confirmation in interrupts]
 
-    def _turn_failed(self, error: RpcError, changed: dict[str, Any]) -> list[ProtocolEvent]:
+    def _turn_failed(self, error: RpcError, chosen: dict[str, str | None]) -> list[ProtocolEvent]:
         self._in_turn = False
-        self._next_turn = changed | self._next_turn  # the turn that did not begin took none of it
         early, self._steers = self._steers, []
-        return [*map(Late, early), *self._parser.failed_turn(error.text)]
+        events: list[ProtocolEvent] = []
+        if chosen:  # the turn that did not begin took none of it, and it may be why
+            named = ", ".join(f"{name} {value}" for name, value in chosen.items())
+            text = f"codex refused the turn that was to begin with {named}: what was set before holds again"
+            restored = {name: self._chosen.get(name, self._held[name]) for name in chosen}
+            events = [SettingsRefused(restored), DraftMessage("error", Error(text, "setting_refused"))]
+        return [*map(Late, early), *events, *self._parser.failed_turn(error.text)]
 
     def _notified(self, event: RpcLine) -> list[ProtocolEvent]:
         parser = self._parser
@@ -146,7 +161,7 @@ class CodexAppProtocol(JsonRpcProtocol):
             if not self._in_turn:
                 self._in_turn = True
                 events.append(TurnStarted())
-            events += self._turn_began(event.params)
+            events += self._turn_began()
         elif event.method in ("thread/status/changed", "thread/closed"):
             reason = parser.seems_over(event.method, _decode_params(event.params))
             events += [] if reason is None else [TurnSeemsOver(reason)]
@@ -195,13 +210,14 @@ class CodexAppProtocol(JsonRpcProtocol):
 
     def set_model(self, model: str) -> Sent:
         """Changes it with the next turn."""
-        self._next_turn["model"] = model
+        self._next_turn["model"] = self._chosen["model"] = model
         return Sent(b"")
 
     def set_permission_mode(self, mode: str) -> Sent:
         """Changes it with the next turn."""
         policy, sandbox = self._mode(mode)
         self._next_turn |= {"approvalPolicy": policy, "sandboxPolicy": {"type": _SANDBOXES[sandbox]}}
+        self._chosen["permission_mode"] = mode
         return Sent(b"")
 
     def _mode(self, mode: str) -> tuple[str, str]:
