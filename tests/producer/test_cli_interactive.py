@@ -280,7 +280,8 @@ def test_what_was_typed_before_does_not_count(url: str) -> None:
     with following(*COMMAND, "attach", "early", url=url, terminal=True, keyboard=True, NO_COLOR="1") as follower:
         follower.read_until("starting")
         wait_until(writer.followed)
-        follower.type("a\n")
+        follower.type("a~~\n")
+        follower.read_until("a~~")  # its echo: the terminal has taken it, no kernel buffer brings it later
         writer.statuses("running")
         writer.message("approval_request", APPROVAL)
         writer.statuses("waiting")
