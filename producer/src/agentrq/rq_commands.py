@@ -19,6 +19,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import utcformat
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 
 class Utf8Json(JSONSerializer):
@@ -38,6 +39,11 @@ RESULT_TTL_S: Final = 86_400
 
 SUSPENDED: Final = WORKERS_SUSPENDED
 """The key that is there while ``rq suspend`` holds all workers."""
+
+WORKER_PREFIX: Final = "rq:worker:"
+"""What RQ's key of a worker begins with; its name follows."""
+FREE_SLOTS: Final = "agentrq_free"
+"""Field of RQ's hash of a worker in which agentrq's workers say how many more sessions they would take."""
 
 RedisCommand = tuple[Any, ...]
 
@@ -114,6 +120,11 @@ def delete_end(queue: str, session_id: str) -> list[RedisCommand]:
     rq_queue = _queue(queue)
     registries = (rq_queue.finished_job_registry, rq_queue.failed_job_registry, rq_queue.canceled_job_registry)
     return [*(("ZREM", each.key, session_id) for each in registries), ("DEL", Result.get_key(session_id))]
+
+
+def workers_key(queue: str) -> str:
+    """The RQ set of the workers that serve a queue, by their keys."""
+    return str(WORKERS_BY_QUEUE_KEY % queue)
 
 
 def job_key(session_id: str) -> str:

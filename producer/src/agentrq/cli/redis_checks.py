@@ -11,15 +11,13 @@ from typing import Any, Final, NamedTuple
 import redis
 from redis.exceptions import NoPermissionError
 from rq import Queue
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from agentrq.rq_commands import SERIALIZER, SUSPENDED
+from agentrq.rq_commands import SERIALIZER, SUSPENDED, WORKER_PREFIX, workers_key
 from agentrq.wire.keys import Keys, control_queue, queue_name
 
 _OLDEST: Final = (7, 0)
 """Redis 7.0, or a Valkey that is compatible with it: the oldest version that the tests run on."""
 _NEARLY_FULL: Final = 0.9
-_RQ_WORKER: Final = "rq:worker:"
 
 
 class Finding(NamedTuple):
@@ -121,8 +119,8 @@ def _check_workers(client: redis.Redis, keys: Keys, queue: str) -> Iterator[Find
     """Which live workers serve the queue of starts: those that hold a lease and that RQ lists for that queue."""
     leases = keys.worker("")
     alive = {key.decode(errors="replace").removeprefix(leases) for key in _scan(client, leases)}
-    members: Any = client.smembers(WORKERS_BY_QUEUE_KEY % queue)
-    listed = {member.decode(errors="replace").removeprefix(_RQ_WORKER) for member in members}
+    members: Any = client.smembers(workers_key(queue))
+    listed = {member.decode(errors="replace").removeprefix(WORKER_PREFIX) for member in members}
     serving, others = sorted(alive & listed), sorted(alive - listed)
     elsewhere = f"; workers of other queues: {', '.join(others)}" if others else ""
     if serving:
@@ -130,7 +128,7 @@ def _check_workers(client: redis.Redis, keys: Keys, queue: str) -> Iterator[Find
     else:
         remedy = f"start one (agentrq up, or agentrq worker with AGENTRQ_QUEUE={queue})"
         yield Finding("workers", "warn", f"no live worker serves queue {queue}: {remedy}{elsewhere}")
-    foreign = [name for name in sorted(listed - alive) if client.exists(_RQ_WORKER + name)]
+    foreign = [name for name in sorted(listed - alive) if client.exists(WORKER_PREFIX + name)]
     if foreign:
         detail = f"RQ workers that are not agentrq's take from queue {queue} and fail its jobs: {', '.join(foreign)}"
         yield Finding("workers", "warn", detail)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from agentrq.cli.exit_codes import FAILED, INTERRUPTED, OK, UNREACHABLE, CommandFailed, say
 from agentrq.cli.interactive import answer_by_key, is_interactive
@@ -22,6 +21,7 @@ from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import AgentClient, Session
 from agentrq.client.redis_requests import Batch, Operation
 from agentrq.errors import RedisUnavailable
+from agentrq.rq_commands import workers_key
 from agentrq.wire.commands import make_options, parse_option
 from agentrq.wire.events import Event, StatusEvent
 from agentrq.wire.ids import Cursor, new_id
@@ -120,7 +120,7 @@ def _has_worker(client: AgentClient) -> bool:
     """Whether RQ knows a worker for the queue of starts."""
 
     def count() -> Operation[int]:
-        (found,) = yield Batch([("SCARD", WORKERS_BY_QUEUE_KEY % client.context.queue)])
+        (found,) = yield Batch([("SCARD", workers_key(client.context.queue))])
         return int(found)
 
     return client.run(count()) > 0

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from agentrq.client.redis_requests import Batch, Context, Operation
 from agentrq.errors import SessionNotFound
-from agentrq.rq_commands import SUSPENDED, job_key
+from agentrq.rq_commands import FREE_SLOTS, SUSPENDED, WORKER_PREFIX, job_key, workers_key
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.events import Event
 from agentrq.wire.ids import check_session_id
@@ -19,8 +19,6 @@ from agentrq.wire.state import Inner, State, read_inner, read_state
 
 LAST_EVENTS: Final = 50
 """How many of the last events are read."""
-FREE_SLOTS: Final = "agentrq_free"
-"""Field of RQ's hash of a worker in which agentrq's workers say how many more sessions they would take."""
 
 
 class WorkerEvidence(NamedTuple):
@@ -80,7 +78,7 @@ def collect_evidence(context: Context, session_id: str) -> Operation[Evidence]:
             ("LPOS", f"rq:queue:{queue}", job_id),
             ("LLEN", f"rq:queue:{queue}"),
             ("EXISTS", SUSPENDED),
-            ("SMEMBERS", f"rq:workers:{queue}"),
+            ("SMEMBERS", workers_key(queue)),
             ("INFO", "memory"),
         ],
         apart=True,
@@ -107,7 +105,7 @@ def collect_evidence(context: Context, session_id: str) -> Operation[Evidence]:
 
 
 def _workers(context: Context, keys: list[str]) -> Operation[list[WorkerEvidence]]:
-    names = [key.removeprefix("rq:worker:") for key in keys]
+    names = [key.removeprefix(WORKER_PREFIX) for key in keys]
     commands = [("GET", context.keys.worker(name)) for name in names]
     answers = yield Batch([*commands, *(("HGET", key, FREE_SLOTS) for key in keys)], apart=True)
     leases, free = answers[: len(names)], answers[len(names) :]

@@ -17,7 +17,7 @@ from rq.job import JobStatus
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
-from agentrq.rq_commands import SERIALIZER
+from agentrq.rq_commands import FREE_SLOTS, SERIALIZER
 from agentrq_worker.rq import scripts
 from agentrq_worker.rq.job_records import JobRecords
 from agentrq_worker.rq.job_run import JobRun
@@ -26,8 +26,6 @@ log = logging.getLogger(__name__)
 
 WORKER_TTL_S: Final = 90
 """How long RQ lists a worker that sends no heartbeat."""
-FREE: Final = "agentrq_free"
-"""Field of a worker's RQ record: how many more sessions it would take."""
 _BEAT_JOBS: Final = scripts.load("beat_jobs")
 _FIND_CANCELED: Final = scripts.load("find_canceled")
 
@@ -110,14 +108,14 @@ class WorkerRecord:
         """Say how many more sessions this worker would take, and learn it of the others; take out the dead."""
         worker = self._worker
         with self._connection.pipeline(transaction=False) as pipeline:
-            pipeline.hset(worker.key, FREE, free)
+            pipeline.hset(worker.key, FREE_SLOTS, free)
             pipeline.smembers(worker_registration.WORKERS_BY_QUEUE_KEY % worker.queues[0].name)
             members = pipeline.execute()[1]
         names = [key.decode().removeprefix(worker.redis_worker_namespace_prefix) for key in members]
         others = [name for name in names if name != worker.name]
         with self._connection.pipeline(transaction=False) as pipeline:
             for name in others:
-                pipeline.hget(worker.redis_worker_namespace_prefix + name, FREE)
+                pipeline.hget(worker.redis_worker_namespace_prefix + name, FREE_SLOTS)
                 pipeline.exists(self._lease_key(name))
             answers = pipeline.execute()
         self.most_free, before = 0, self._without_lease
