@@ -17,13 +17,13 @@ PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-che
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP)  ## both distributions (editable) and every tool, in .venv
+install: $(STAMP)  ## all distributions (editable) and every tool, in .venv
 
-$(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml
+$(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml gateway/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agentrq needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.txt
-	$(PIP_INSTALL) --no-deps --no-build-isolation -e producer -e worker
+	$(PIP_INSTALL) --no-deps --no-build-isolation -e producer -e worker -e gateway
 	@touch $@
 
 demo: install  ## a session shown live: private Valkey, worker, demo agent; leaves nothing running
@@ -37,7 +37,7 @@ lint: install  ## ruff and the import contracts
 	$(BIN)/lint-imports --no-logo --no-cache
 
 type: install  ## mypy, strict
-	$(BIN)/mypy producer/src worker/src tests
+	$(BIN)/mypy producer/src worker/src gateway/src tests
 
 $(DOCS_STAMP): requirements/docs.txt $(STAMP)
 	$(PIP_INSTALL) --no-deps --require-hashes -r requirements/docs.txt
@@ -51,7 +51,7 @@ reference: install  ## write the tables of docs/reference and ARCHITECTURE.md th
 
 # By hand, once: where Python is told to write no bytecode, each of a thousand processes would compile all of it.
 bytecode: install
-	@$(BIN)/python -m compileall -q producer/src worker/src tests benchmarks
+	@$(BIN)/python -m compileall -q producer/src worker/src gateway/src tests benchmarks
 
 tests: bytecode  ## the tests alone; the slowest are printed
 	$(BIN)/pytest -rs -n $(TEST_PROCESSES) --durations=15
@@ -101,18 +101,21 @@ bench: bytecode  ## speed against what people would use instead; keeps benchmark
 bench-quick: bytecode  ## the same in under a minute, coarsely; keeps nothing
 	$(BIN)/python -m benchmarks --quick
 
-wheels: install  ## both wheels, in dist/
+wheels: install  ## the wheels, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist producer
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist worker
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist gateway
 
 # For maintainers; needs uv. Versions change only with LOCK=--upgrade. No file names an index.
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \
 	--custom-compile-command "make lock" $(LOCK)
 WORKER_NEEDS = producer/pyproject.toml --extra embedded --extra rich requirements/worker.in
+GATEWAY_NEEDS = requirements/gateway.in
 lock:  ## compile requirements/*.txt
-	$(COMPILE) requirements/dev.in $(WORKER_NEEDS) -o requirements/dev.txt
+	$(COMPILE) requirements/dev.in $(WORKER_NEEDS) $(GATEWAY_NEEDS) -o requirements/dev.txt
 	$(COMPILE) producer/pyproject.toml -c requirements/dev.txt -o requirements/producer.txt
 	$(COMPILE) $(WORKER_NEEDS) -c requirements/dev.txt -o requirements/worker.txt
+	$(COMPILE) producer/pyproject.toml $(GATEWAY_NEEDS) -c requirements/dev.txt -o requirements/gateway.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 	$(COMPILE) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt

@@ -1,4 +1,4 @@
-"""What the packaging tests share: both wheels, built once, and fresh environments that have nothing but them."""
+"""What the packaging tests share: the wheels, built once, and fresh environments that have nothing but them."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def _install(environment: Path, requirements: str, *wheels: Path) -> None:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with both wheels, built as ``make wheels`` builds them."""
+    """A directory with the wheels, built as ``make wheels`` builds them."""
 
     def build(directory: Path) -> None:
-        for project in ("producer", "worker"):
+        for project in ("producer", "worker", "gateway"):
             _call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", directory, project)
 
     return _once(tmp_path_factory, "wheels", build)
@@ -92,4 +92,12 @@ def producer_only(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Fre
 @pytest.fixture(scope="session")
 def both(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Fresh:
     """What a worker's machine installs."""
-    return Fresh(_once(tmp_path_factory, "both", lambda path: _install(path, "worker.txt", *wheels.glob("*.whl"))))
+    return Fresh(
+        _once(
+            tmp_path_factory,
+            "both",
+            lambda path: _install(
+                path, "worker.txt", *wheels.glob("agentrq-*.whl"), *wheels.glob("agentrq_worker-*.whl")
+            ),
+        )
+    )

@@ -13,9 +13,11 @@ from pathlib import Path
 from tests.packaging.conftest import ROOT
 from tests.packaging.pages import blocks
 
-ROOMS = ("producer", "worker", "tests", "benchmarks", "examples", "docs", "deploy", "requirements")
+ROOMS = ("producer", "worker", "gateway", "tests", "benchmarks", "examples", "docs", "deploy", "requirements")
 PROGRAMS = [
-    path for room in ("producer", "worker", "tests", "benchmarks", "examples") for path in (ROOT / room).rglob("*.py")
+    path
+    for room in ("producer", "worker", "gateway", "tests", "benchmarks", "examples")
+    for path in (ROOT / room).rglob("*.py")
 ]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 THERE = {
@@ -26,7 +28,9 @@ THERE = {
 """Every path of the tree, with a slash before it: a mention is the end of one."""
 
 FILE = re.compile(r"(?<![\w/.<>*{}-])((?:\.\./)*[\w-]+(?:/[\w.-]+)*\.(?:py|lua|c|md|toml|service))(?![\w/])")
-MODULE = re.compile(r"(?<![\w./])((?:agentrq|agentrq_worker|tests|benchmarks)(?:\.[A-Za-z_]\w*)+)(?![\w(])")
+MODULE = re.compile(
+    r"(?<![\w./])((?:agentrq|agentrq_worker|agentrq_gateway|tests|benchmarks)(?:\.[A-Za-z_]\w*)+)(?![\w(])"
+)
 OF_READERS = {block.file for path in PAGES for block in blocks(path)}
 """Files that a page lets its reader write."""
 OUTSIDE = {"agentrq.toml", "backend.py", "aider/io.py", "acme.service"}

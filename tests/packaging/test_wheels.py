@@ -1,4 +1,4 @@
-"""The two wheels as users get them: what is inside, what they bring along, what runs."""
+"""The wheels as users get them: what is inside, what they bring along, what runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ for distribution in distributions():
 
 
 @pytest.mark.parametrize(
-    ("distribution", "package"), [("agentrq", "producer/src/agentrq"), ("agentrq_worker", "worker/src/agentrq_worker")]
+    ("distribution", "package"),
+    [
+        ("agentrq", "producer/src/agentrq"),
+        ("agentrq_worker", "worker/src/agentrq_worker"),
+        ("agentrq_gateway", "gateway/src/agentrq_gateway"),
+    ],
 )
 def test_a_wheel_holds_its_package_and_nothing_else(wheels: Path, distribution: str, package: str) -> None:
     (wheel,) = wheels.glob(f"{distribution}-*.whl")
