@@ -158,7 +158,7 @@ async def test_a_client_refuses_bad_options_before_it_sends(
 ) -> None:
     with pytest.raises(InvalidOption, match=name):
         await client.start("demo", "hi", **options)
-    assert await client.sessions() == []
+    assert (await client.sessions()).sessions == []
 
 
 async def test_a_client_refuses_bad_input_before_it_sends(

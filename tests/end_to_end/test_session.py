@@ -174,7 +174,7 @@ def test_the_synchronous_client_runs_a_session(redis_url: str, start_worker: Sta
         assert session.wait(30).status == "done"
         assert [known.id for known in client.sessions()] == [session.id]
         session.remove()
-        assert client.sessions() == []
+        assert client.sessions().sessions == []
 
 
 async def test_rqs_job_agrees_with_the_sessions_state(client: AsyncAgentClient, start_worker: Start, raw: Any) -> None:

@@ -29,7 +29,7 @@ from agentrq import (
     StreamTrimmed,
 )
 from agentrq import connection as connections
-from agentrq.client import asyncio_client, operations, sync_client
+from agentrq.client import asyncio_client, states, sync_client
 from agentrq.client import pubsub_hub as lives
 from agentrq.client import subscription as subscriptions
 from agentrq.connection import connect, connect_async
@@ -138,11 +138,11 @@ async def test_a_reader_that_redis_cuts_off_goes_on_from_the_stream(redis_url: s
 async def test_many_sessions_over_one_connection(redis_url: str, raw: redis.Redis) -> None:
     async with AsyncAgentClient.from_url(redis_url) as client:
         sessions = [await client.start("demo", "hello") for _ in range(40)]
-        states: dict[str, list[str]] = {session.id: [] for session in sessions}
+        seen_statuses: dict[str, list[str]] = {session.id: [] for session in sessions}
 
         async def watch(session: Any) -> None:
             async for event in session.events():
-                states[session.id].append(seen(event)[1])
+                seen_statuses[session.id].append(seen(event)[1])
 
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             for session in sessions:
@@ -151,7 +151,7 @@ async def test_many_sessions_over_one_connection(redis_url: str, raw: redis.Redi
             assert clients(raw, "pubsub") == 1
             for session in sessions:
                 await session.stop()
-    assert list(states.values()) == [["status", "receipt", "status"]] * 40
+    assert list(seen_statuses.values()) == [["status", "receipt", "status"]] * 40
 
 
 # -- what they leave behind
@@ -285,13 +285,13 @@ async def test_a_waiter_does_not_mind_trimmed_events(
                 loop.call_soon_threadsafe(end, lane)
 
         async def look(session: AsyncSession) -> State:
-            found = await client.run(operations.state(client.context, session.id))
+            found = await client.run(states.state(client.context, session.id))
             if not skipped:
                 await flood()
             return found
 
         def look_sync(session: Session) -> State:
-            found = other.run(operations.state(other.context, session.id))
+            found = other.run(states.state(other.context, session.id))
             if not skipped:
                 asyncio.run_coroutine_threadsafe(flood(), loop).result(15)
             return found

@@ -192,7 +192,7 @@ async def test_a_client_that_may_not_follow_can_remove(
         with AgentClient.from_url(redis_url) as other:
             monkeypatch.setattr(AgentClient, "follow", refused)
             await asyncio.to_thread(other.session(session.id).remove)
-    assert await client.sessions() == []
+    assert (await client.sessions()).sessions == []
 
 
 @pytest.mark.parametrize("forgotten_by", ["removal", "retention"])

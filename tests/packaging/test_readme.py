@@ -50,8 +50,8 @@ def test_the_readmes_example_runs(redis_url: str, start_worker: Callable[..., Wo
     assert types[-1] == "cost"
     assert {"init", "text", "tool_call", "tool_result"} <= set(types)
     with AgentClient.from_url(redis_url) as client:
-        (session,) = client.sessions()
-        assert session.wait(30).reason == "stopped"
+        (state,) = client.sessions()
+        assert client.session(state.id).wait(30).reason == "stopped"
 
 
 def test_the_readme_names_every_command_and_no_other(both: Fresh) -> None:

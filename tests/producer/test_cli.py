@@ -318,15 +318,15 @@ def test_list_and_show_print_states(tmp_path: Path) -> None:
         first = Writer.start(url, "first", model="fable \x1b[31m", metadata={"who": "me"})
         run_cli("start", "fake", "Do it", "--session-id", "second", url=url)
         first.end("error", "failed", error="Exit code: 3\n\x1b[2J")
-        heads, one, two = run_cli("list", url=url).stdout.splitlines()
-        assert heads.split() == ["SESSION", "STATUS", "PROVIDER", "MODEL", "WORKER", "TURNS", "COST", "CREATED"]
+        heads, two, one = run_cli("list", url=url).stdout.splitlines()
+        assert heads.split() == ["SESSION", "STATUS", "PROVIDER", "MODEL", "WORKER", "TURNS", "COST", "AGE"]
         assert one.split()[:7] == ["first", "error", "(failed)", "fake", "fable", "^[[31m", "fake-worker"]
         assert two.split()[:3] == ["second", "queued", "fake"]
         assert heads.index("PROVIDER") == one.index("fake") == two.index("fake")
         states = [json.loads(line) for line in run_cli("list", "--json", url=url).stdout.splitlines()]
-        assert [state["sessionId"] for state in states] == ["first", "second"]
-        assert json.loads(run_cli("show", "first", "--json", url=url).stdout) == states[0]
-        assert (states[0]["status"], states[0]["inputTokens"], states[0]["metadata"]) == ("error", 0, {"who": "me"})
+        assert [state["sessionId"] for state in states] == ["second", "first"]
+        assert json.loads(run_cli("show", "first", "--json", url=url).stdout) == states[1]
+        assert (states[1]["status"], states[1]["inputTokens"], states[1]["metadata"]) == ("error", 0, {"who": "me"})
         shown = dict(line.split(None, 1) for line in run_cli("show", "first", url=url).stdout.splitlines())
         assert shown["error"] == "Exit code: 3 ^[[2J"
         assert shown["metadata"] == '{"who":"me"}'

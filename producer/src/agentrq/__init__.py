@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentrq.client import AgentClient, AsyncAgentClient, AsyncSession, Session
+    from agentrq.client.session_list import SessionPage
     from agentrq.errors import (
         AgentRQError,
         CommandRejected,
@@ -47,6 +48,7 @@ __all__ = [
     "SessionEnded",
     "SessionExists",
     "SessionNotFound",
+    "SessionPage",
     "State",
     "Status",
     "StatusEvent",
@@ -60,6 +62,7 @@ __all__ = [
 
 _MODULES = {
     "agentrq.client": ("AgentClient", "AsyncAgentClient", "AsyncSession", "Session"),
+    "agentrq.client.session_list": ("SessionPage",),
     "agentrq.errors": (
         "AgentRQError",
         "CommandRejected",

@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "answer": ("agentrq.cli.control_commands:answer", "Answer an approval request or a question."),
     "interrupt": ("agentrq.cli.control_commands:interrupt", "End the current turn; the session goes on."),
     "stop": ("agentrq.cli.control_commands:stop", "Stop a session, whichever worker owns it."),
-    "list": ("agentrq.cli.inspect_commands:list_sessions", "List all sessions that Redis still has, the oldest first."),
+    "list": ("agentrq.cli.list_command:list_sessions", "List the sessions that Redis still has, the newest first."),
     "show": ("agentrq.cli.inspect_commands:show", "Show a session's state."),
     "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
     "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; a live one is stopped first."),

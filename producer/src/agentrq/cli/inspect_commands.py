@@ -1,4 +1,4 @@
-"""Commands about stored sessions: ``list``, ``show``, ``remove``. Owns how a state is printed."""
+"""Commands about one stored session: ``show``, ``remove``. Owns how a whole state is printed."""
 
 from __future__ import annotations
 
@@ -7,32 +7,14 @@ from typing import Any, Final
 
 import click
 
-from agentrq.cli.event_text import compact, dollars
+from agentrq.cli.event_text import compact
 from agentrq.cli.exit_codes import OK
 from agentrq.cli.output import put, put_json
 from agentrq.cli.sanitize import one_line
 from agentrq.cli.shared_options import SID, connected, shared_options
-from agentrq.wire.state import State, to_wire
+from agentrq.wire.state import to_wire
 
 _TIMES: Final = ("createdAt", "startedAt", "endedAt", "updatedAt")
-_HEADS: Final = ("SESSION", "STATUS", "PROVIDER", "MODEL", "WORKER", "TURNS", "COST", "CREATED")
-
-
-@click.command(name="list")
-@shared_options
-def list_sessions(url: str | None, as_json: bool) -> int:
-    """List all sessions that Redis still has, the oldest first."""
-    with connected(url) as client:
-        states = client.states()
-    if as_json:
-        for state in states:
-            put_json(to_wire(state))
-        return OK
-    rows = [_HEADS, *(_row(state) for state in states)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(_HEADS))]
-    for row in rows:
-        put("  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip() + "\n")
-    return OK
 
 
 @click.command()
@@ -63,20 +45,6 @@ def remove(sid: str, url: str | None, as_json: bool) -> int:
     else:
         put(f"removed {sid}\n")
     return OK
-
-
-def _row(state: State) -> tuple[str, ...]:
-    row = (
-        state.session_id,
-        state.status + (f" ({state.reason})" if state.reason else " (worker lost)" if state.worker_lost else ""),
-        state.provider,
-        state.model or "-",
-        state.worker or "-",
-        str(state.num_turns),
-        dollars(state.cost_usd),
-        _moment(state.created_at),
-    )
-    return tuple(one_line(part) for part in row)
 
 
 def _moment(timestamp: int | None) -> str:

@@ -13,7 +13,8 @@ from typing import Any, Self
 import redis
 import redis.asyncio
 
-from agentrq.client import operations
+from agentrq.client import operations, states
+from agentrq.client.list_methods import ListMethods
 from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, closed, timed_out
 from agentrq.client.owner_watch import OwnerWatch, check_absent
@@ -21,6 +22,7 @@ from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.pubsub_hub import PubSubHub
 from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
+from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Reader
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
@@ -59,7 +61,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
     async def state(self) -> State:
         """Like `Session.state`."""
-        return await self._client.run(operations.state(self._client.context, self.id))
+        return await self._client.run(states.state(self._client.context, self.id))
 
     async def ask_for_approval(self, callback: Callable[[OpenRequest], Any]) -> State:
         """Like `Session.ask_for_approval`; ``callback`` may be a coroutine function."""
@@ -131,7 +133,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
         return self._client.follow(Reader(self._client.context.keys, self.id, after, deltas=deltas, skips=skips))
 
 
-class AsyncAgentClient:
+class AsyncAgentClient(ListMethods[Coroutine[Any, Any, SessionPage]]):
     """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.
 
     Its methods are those of `AgentClient`, awaited. One connection carries the subscriptions of all its readers.
@@ -167,13 +169,9 @@ class AsyncAgentClient:
         """Like `AgentClient.session`."""
         return AsyncSession(self, session_id)
 
-    async def sessions(self) -> list[AsyncSession]:
-        """Like `AgentClient.sessions`."""
-        return [AsyncSession(self, state.session_id) for state in await self.states()]
-
     async def states(self) -> list[State]:
         """Like `AgentClient.states`."""
-        return await self.run(operations.states(self.context))
+        return await self.run(states.states(self.context))
 
     async def aclose(self) -> None:
         """Close the connections. Whoever still follows a session gets an `AgentRQError`."""

@@ -71,7 +71,7 @@ def _shared(found: Evidence) -> list[Finding]:
         findings.append(Finding("redis_full", True, says, ["used_memory has reached maxmemory"], "agentrq doctor"))
     waited = found.now - found.inbox_since if found.inbox_since is not None else 0
     if found.inbox_size and found.lease == "held" and waited > UNREAD_COMMAND_S * 1000:
-        says = f"{found.inbox_size} commands wait for worker {found.state.worker}, the oldest for {_duration(waited)}"
+        says = f"{found.inbox_size} commands wait for worker {found.state.worker}, the oldest for {duration(waited)}"
         findings.append(Finding("commands_unread", True, says, [f"inbox: {found.inbox_size} entries"]))
     return findings
 
@@ -123,7 +123,7 @@ def _without_owner(found: Evidence) -> list[Finding]:
 
 def _starting(found: Evidence) -> Finding:
     waited = found.now - (found.state.started_at or found.now)
-    says = f"Worker {found.state.worker} starts the agent, for {_duration(waited)} now"
+    says = f"Worker {found.state.worker} starts the agent, for {duration(waited)} now"
     evidence = [f"pid {found.state.pid}"] if found.state.pid else ["no process yet"]
     return Finding("starting", waited > SLOW_START_S * 1000, says, evidence, f"agentrq stop {found.state.session_id}")
 
@@ -187,10 +187,10 @@ def _messages(found: Evidence) -> list[Message]:
 
 
 def _since(found: Evidence, moment: int | None) -> str:
-    return "an unknown time" if moment is None else _duration(found.now - moment)
+    return "an unknown time" if moment is None else duration(found.now - moment)
 
 
-def _duration(milliseconds: int) -> str:
+def duration(milliseconds: int) -> str:
     """A duration for people: ``7 s``, ``3 min``, ``2 h``, ``5 d``."""
     seconds = max(0, milliseconds) // 1000
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):

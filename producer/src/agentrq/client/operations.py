@@ -1,7 +1,8 @@
 """What a client does, as plain generators: each yields the Redis work it needs and is sent the answers.
 
-The two clients only run these, so that no rule of the product stands in both. Owns no connection. Who owns a followed
-session is owner_watch.py's matter, the reading of its events subscription.py's.
+The two clients only run these, so that no rule of the product stands in both. Owns no connection. States are read by
+states.py, lists of sessions by session_list.py; who owns a followed session is owner_watch.py's matter, the reading of
+its events subscription.py's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import to_builtins
 
 from agentrq import rq_commands
+from agentrq.client.leases import is_lost
 from agentrq.client.redis_requests import Batch, Context, Operation, Pause, pauses, run_script
 from agentrq.errors import (
     AgentRQError,
@@ -22,16 +24,14 @@ from agentrq.errors import (
     SessionExists,
     SessionNotFound,
 )
-from agentrq.wire import script_calls, scripts
+from agentrq.wire import script_calls
 from agentrq.wire.codec import decode_entry
 from agentrq.wire.commands import MAX_INBOX, Command, Options, check_text, make_command, make_options
 from agentrq.wire.events import Receipt
-from agentrq.wire.ids import check_session_id, is_session_id, new_id
+from agentrq.wire.ids import check_session_id, new_id
 from agentrq.wire.script_calls import EndOutcome, text
-from agentrq.wire.state import STATE_FIELDS, State, read_state
 from agentrq.wire.status import Reason, Status
 
-STATES_PAGE: Final = 500
 ANSWER_CHECK_S: Final = 5.0
 """How long an answer to a request that is not open waits for the receipt that says so, in seconds."""
 
@@ -67,78 +67,7 @@ def enqueue(
     return rq_commands.start_job(queue, session_id, arguments, created_at)
 
 
-# -- states
-
-
-def state(context: Context, session_id: str) -> Operation[State]:
-    """The session's state; raises `SessionNotFound`."""
-    check_session_id(session_id)
-    (values,) = yield Batch([("HMGET", context.keys.state(session_id), *_FIELDS)])
-    found, token = _read_state(session_id, values)
-    if found is None:
-        raise SessionNotFound(session_id)
-    (checked,) = yield from _check_leases(context, [(found, token)])
-    return checked
-
-
-def states(context: Context) -> Operation[list[State]]:
-    """The states of all sessions, the oldest start first. Ids without a state are forgotten; see `_read_state`."""
-    (members,) = yield Batch([("ZRANGE", context.keys.sessions, 0, -1)])
-    ids = [text(member) for member in members if is_session_id(member)]
-    found: list[State] = []
-    gone: list[str] = []
-    for at in range(0, len(ids), STATES_PAGE):
-        page = ids[at : at + STATES_PAGE]
-        answers = yield Batch([("HMGET", context.keys.state(sid), *_FIELDS) for sid in page], apart=True)
-        known: list[tuple[State, str]] = []
-        for sid, values in zip(page, answers, strict=True):
-            if isinstance(values, Exception):
-                if "WRONGTYPE" not in str(values):
-                    raise values
-                continue
-            state, token = _read_state(sid, values)
-            if state is not None:
-                known.append((state, token))
-            elif not any(value is not None for value in values):
-                gone.append(sid)
-        found += yield from _check_leases(context, known)
-    if gone:
-        call = script_calls.prune_index(context.keys, gone)
-        command = ("EVAL", scripts.SOURCES[call.script], len(call.keys), *call.keys, *call.args)
-        yield Batch([command], apart=True)  # a user who may only read leaves it to others
-    return found
-
-
-_FIELDS: Final = (*STATE_FIELDS, "token")
-
-
-def _read_state(session_id: str, values: list[bytes | None]) -> tuple[State | None, str]:
-    """The state by the values of `_FIELDS`, None where it is unreadable; and its owner's token."""
-    raw = {name.encode(): value for name, value in zip(_FIELDS, values, strict=True) if value is not None}
-    token = raw.pop(b"token", b"")
-    return read_state(session_id, raw), text(token)
-
-
-def _check_leases(context: Context, found: list[tuple[State, str]]) -> Operation[list[State]]:
-    """The states, those without their owner's lease marked ``worker_lost``."""
-    owners = {state.worker for state, token in found if _has_owner(state, token)}
-    leases: dict[str | None, Any] = {}
-    if owners:
-        answers = yield Batch([("GET", context.keys.worker(name or "")) for name in owners], apart=True)
-        leases = dict(zip(owners, answers, strict=True))
-    return [
-        state.without_worker() if _has_owner(state, token) and _is_lost(leases[state.worker], token) else state
-        for state, token in found
-    ]
-
-
-def _has_owner(state: State, token: str) -> bool:
-    return bool(token and state.worker) and not state.ended
-
-
-def _is_lost(lease: Any, token: str) -> bool:
-    """Whether the lease does not belong to the owner with this token. One that may not be read does."""
-    return not isinstance(lease, Exception) and (lease is None or text(lease) != token)
+# -- owners
 
 
 class SessionOwner(NamedTuple):
@@ -168,7 +97,7 @@ def fetch_owner(context: Context, session_id: str) -> Operation[SessionOwner]:
     owned = False
     if token and worker:
         (lease,) = yield Batch([("GET", context.keys.worker(worker))])
-        owned = not _is_lost(lease, token)
+        owned = not is_lost(lease, token)
     return SessionOwner(session_id, known, epoch, token, nonce, bool(stop), owned)
 
 

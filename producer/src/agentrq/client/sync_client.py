@@ -11,13 +11,15 @@ from typing import Any, Self
 
 import redis
 
-from agentrq.client import operations
+from agentrq.client import operations, states
+from agentrq.client.list_methods import ListMethods
 from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, bounded, closed
 from agentrq.client.owner_watch import OwnerWatch, check_absent
 from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
+from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Mailbox, Reader
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
@@ -47,7 +49,7 @@ class Session(Commands[str, Receipt]):
 
     def state(self) -> State:
         """The session's state now. Its ``worker_lost`` tells that its worker is gone. Raises `SessionNotFound`."""
-        return self._client.run(operations.state(self._client.context, self.id))
+        return self._client.run(states.state(self._client.context, self.id))
 
     def ask_for_approval(self, callback: Callable[[OpenRequest], Any]) -> State:
         """Answer the agent's requests by a function, until the session has ended; returns its last state.
@@ -136,7 +138,7 @@ class Session(Commands[str, Receipt]):
         return self._client.follow(reader, deadline)
 
 
-class AgentClient:
+class AgentClient(ListMethods[SessionPage]):
     """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.
 
     It may be shared by threads. Connections are made when they are first used.
@@ -175,16 +177,13 @@ class AgentClient:
         """A handle for the session ``session_id``, whether it exists or not; no IO. Raises `InvalidSessionId`."""
         return Session(self, session_id)
 
-    def sessions(self) -> list[Session]:
-        """Handles for all sessions that Redis still has, the oldest first. For their states as well, call `states`."""
-        return [Session(self, state.session_id) for state in self.states()]
-
     def states(self) -> list[State]:
         """The states of all sessions that Redis still has, ended ones included, the oldest first.
 
-        Reads 500 sessions a round trip. A session whose state cannot be read is left out.
+        Reads all of them, 500 a round trip: for a page of them call `sessions`. A session whose state cannot be read
+        is left out.
         """
-        return self.run(operations.states(self.context))
+        return self.run(states.states(self.context))
 
     def close(self) -> None:
         """Close the connections. Whoever still follows a session, in another thread, gets an `AgentRQError`."""
