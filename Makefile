@@ -62,11 +62,13 @@ test-slow: bytecode  ## tests that wait for seconds (leases, time-outs, deaths o
 test-user:  ## run by root: the tests on a copy of this checkout as an ordinary user with an empty HOME
 	.ci/as-user make --no-print-directory tests
 
-# Those that run by their name on PATH, each in an environment of its own; the others are named.
+# Those that run by their name on PATH or that pyenv has, each in an environment of its own; the others are named.
 test-pythons:  ## the tests on Python 3.12 and 3.13
 	@for version in 3.12 3.13; do \
-		if ! python$$version -c "" 2>/dev/null; then echo "no python$$version on PATH that runs: not tested here"; continue; fi; \
-		$(MAKE) --no-print-directory PYTHON=python$$version VENV=.venv-$$version tests || exit 1; \
+		python=python$$version; \
+		$$python -c "" 2>/dev/null || python=$$(pyenv prefix $$(pyenv latest $$version 2>/dev/null) 2>/dev/null)/bin/python$$version; \
+		if ! $$python -c "" 2>/dev/null; then echo "no python$$version that runs, on PATH or of pyenv: not tested here"; continue; fi; \
+		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$version tests || exit 1; \
 	done
 
 COVERAGE_FLOOR ?= 90
