@@ -186,8 +186,9 @@ def command_line(data: bytes) -> None:
     assert code in (0, 1, 2, 3, 4, 5), code
     shown = said.buffer.getvalue().decode("utf-8", "replace")
     assert "Traceback" not in shown
-    places = [at for at, argument in enumerate(arguments) if "secret-pw" in argument]
-    if all(at > 0 and arguments[at - 1] == "--redis" for at in places):  # elsewhere it is no URL of ours
+    places = [(at, argument) for at, argument in enumerate(arguments) if "secret-pw" in argument]
+    # Elsewhere it is not the password of a server's URL: without its colon it is the user name, which is shown.
+    if all(at > 0 and arguments[at - 1] == "--redis" and ":secret-pw@" in argument for at, argument in places):
         assert "secret-pw" not in shown
 
 
