@@ -71,6 +71,13 @@ def test_a_line_says_the_same_with_its_newline(case: tuple[str, list[bytes]]) ->
     ]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_an_object_over_several_lines_may_hold_blank_ones(end: bytes) -> None:
+    lines = [b"{", b'  "type": "agent_message_of_tomorrow",', b"", b'  "n": 1', b"}"]
+    (draft,) = run_parser("claude", [line + end for line in lines])
+    assert as_json(draft) == {"type": "unknown", "content": {"type": "agent_message_of_tomorrow", "n": 1}}
+
+
 # Any object, known types above all ------------------------------------------------------------------------------
 
 SCALARS: st.SearchStrategy[Any] = (

@@ -1,7 +1,7 @@
 """An object that an agent prints over several lines, put together again. Pure.
 
-Owns what such an object looks like: a brace alone, indented members, a brace alone. Any other line ends the attempt, so
-that a stray brace costs no line that follows it.
+Owns what such an object looks like: a brace alone, indented members, a brace alone, blank lines between. Any other line
+ends the attempt, so that a stray brace costs no line that follows it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class IndentedObject:
     def add(self, line: bytes) -> bool:
         """Adds a line; False where ``line`` does not belong to the object."""
         self._bytes += len(line)
-        last = line.rstrip() == b"}"
-        belongs = (last or line[:1].isspace()) and self._bytes <= MOST_BYTES
-        if belongs and (words := line.strip()):
+        last, words = line.rstrip() == b"}", line.strip()
+        belongs = (last or not words or line[:1].isspace()) and self._bytes <= MOST_BYTES
+        if belongs and words:
             self._lines.append(words)
             self.is_whole = last
         return belongs
