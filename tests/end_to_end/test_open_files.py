@@ -28,6 +28,9 @@ found["scheduling"] = os.sched_getscheduler(0), str(os.sched_getparam(0))
 wanted = "SigBlk", "SigIgn", "NoNewPrivs", "Seccomp", "CapInh", "CapAmb", "CapBnd"
 with open("/proc/self/status") as status:
     found |= dict(line.split() for line in status if line.partition(":")[0] in wanted)
+# Bits of the signals 32 and 33: the C library keeps them for its threads, and resets them in a program that has some.
+for mask in ("SigBlk:", "SigIgn:"):
+    found[mask] = int(found[mask], 16) & ~(3 << 31)
 for name in ("oom_score_adj", "timerslack_ns", "coredump_filter"):
     with open(f"/proc/self/{name}") as file:
         found[name] = file.read()
