@@ -14,6 +14,7 @@ import redis
 import redis.asyncio
 
 from agentrq.client import operations, states
+from agentrq.client.history import history
 from agentrq.client.list_methods import ListMethods
 from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, closed, timed_out
@@ -107,6 +108,14 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
             async for event in events:
                 if isinstance(event, Message):
                     yield event
+
+    async def history(self, before: str | Cursor | None = None, limit: int = 100) -> list[Event]:
+        """Like `Session.history`."""
+        return await self._client.run(history(self._client.context, self.id, before, limit))
+
+    async def receipt(self, command_id: str) -> Receipt | None:
+        """Like `Session.receipt`."""
+        return await self._client.run(operations.receipt(self._client.context, self.id, command_id))
 
     async def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
         context = self._client.context

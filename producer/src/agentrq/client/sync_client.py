@@ -12,6 +12,7 @@ from typing import Any, Self
 import redis
 
 from agentrq.client import operations, states
+from agentrq.client.history import history
 from agentrq.client.list_methods import ListMethods
 from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, bounded, closed
@@ -111,6 +112,23 @@ class Session(Commands[str, Receipt]):
     def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Message]:
         """The messages among `events`; ``after``, ``deltas`` and the errors are the same."""
         return (event for event in self._follow(after, None, deltas=deltas) if isinstance(event, Message))
+
+    def history(self, before: str | Cursor | None = None, limit: int = 100) -> list[Event]:
+        """The last events before a cursor, oldest first: a page to show above what is shown already.
+
+        ``before``: the ``cursor`` of the first event you have (default None: the newest events of all).
+        ``limit``: how many at most, 1 to 1000. Fewer come only at the beginning of what is kept.
+        Raises `SessionNotFound`, `InvalidOption`; ValueError for a bad cursor.
+        """
+        return self._client.run(history(self._client.context, self.id, before, limit))
+
+    def receipt(self, command_id: str) -> Receipt | None:
+        """The receipt of a command of this session; None while there is none, or where the id is not known.
+
+        ``command_id``: as it was sent, or as sending it returned it.
+        Raises `AgentRQError` where the receipt is no longer kept.
+        """
+        return self._client.run(operations.receipt(self._client.context, self.id, command_id))
 
     def _send(self, command: Command, wait: bool, timeout: float | None) -> str | Receipt:
         client = self._client
