@@ -12,7 +12,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -24,6 +24,7 @@ from agentrq.cli import command_table
 from agentrq.wire.commands import Options
 from agentrq.wire.state import State
 from agentrq_worker import metrics
+from agentrq_worker.measurements import Counts, Measurements
 from agentrq_worker.providers.registry import COMMANDS, OPTIONS, providers
 from agentrq_worker.settings import Provider, Sandbox, Settings
 from agentrq_worker.start_policy import StartPolicy
@@ -152,16 +153,26 @@ def metrics_table() -> str:
     """The metrics: name as it is scraped, kind, labels, help."""
     rows = []
     for node in ast.walk(ast.parse(inspect.getsource(metrics))):
-        if isinstance(node, ast.Call) and (kind := re.fullmatch(r"(\w+)MetricFamily", ast.unparse(node.func))):
+        if (
+            isinstance(node, ast.Call)
+            and (kind := re.fullmatch(r"(\w+)MetricFamily", ast.unparse(node.func)))
+            and isinstance(node.args[0], ast.Constant)
+        ):
             name, text = (ast.literal_eval(argument) for argument in node.args[:2])
             labels: list[str] = next(
                 (ast.literal_eval(word.value) for word in node.keywords if word.arg == "labels"), []
             )
             suffix = "_total" if kind[1] == "Counter" else ""
-            rows.append(
-                (f"`{name}{suffix}`", kind[1].lower(), ", ".join(f"`{label}`" for label in labels) or "–", text)
-            )
+            rows.append(_metric(f"{name}{suffix}", kind[1].lower(), labels, text))
+    for family in Measurements().families:
+        counts = isinstance(family, Counts)
+        name, kind_name = (f"{family.name}_total", "counter") if counts else (family.name, "histogram")
+        rows.append(_metric(name, kind_name, family.labels, family.text))
     return _table(("metric", "type", "labels", "meaning"), *rows)
+
+
+def _metric(name: str, kind: str, labels: Sequence[str], text: str) -> tuple[str, ...]:
+    return f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels) or "–", text
 
 
 def support_table() -> str:

@@ -121,7 +121,7 @@ async def test_more_calls_are_under_way_when_much_waits(redis_url: str, raw: red
             whole(raw, lane, 300)
         assert calls.most == publishers.WRITERS
         assert publisher.shares.memory == 0
-        assert publisher.events_written == 300 * SESSIONS
+        assert publisher.measurements.events.values[()] == 300 * SESSIONS
 
 
 async def test_what_comes_while_some_are_under_way_is_for_the_next_call(redis_url: str, calls: Calls) -> None:

@@ -32,7 +32,8 @@ _HELP = {
     "name": "This worker's name, unique among live workers.",
     "max_sessions": "Sessions hosted at once.",
     "runners_dir": "Directory of <provider>-runner.mjs programs.",
-    "metrics_port": "Serve Prometheus metrics on this loopback port.",
+    "metrics_port": "Serve Prometheus metrics and health on this port.",
+    "metrics_host": "Address that serves them; default 127.0.0.1.",
     "lease_s": "Seconds after which a silent worker is lost.",
     "beat_s": "Seconds between heartbeats.",
     "drain_s": "Seconds that turns have to finish when the worker is stopped.",
@@ -88,22 +89,29 @@ def allow_files(sessions: int) -> None:
         log.warning("max_sessions %d needs some %d open files; the limit is %d (ulimit -n)", sessions, needed, limit)
 
 
+def bind_metrics(settings: Settings) -> socket.socket | None:
+    """The socket that metrics are served on; None: none are. Exits where the address cannot be had."""
+    if settings.metrics_port is None:
+        return None
+    try:
+        family = socket.AF_INET6 if ":" in settings.metrics_host else socket.AF_INET
+        return socket.create_server((settings.metrics_host, settings.metrics_port), family=family)
+    except OSError as error:
+        where = f"metrics_host {settings.metrics_host}, metrics_port {settings.metrics_port}"
+        _fail(EXIT_USAGE, f"{where}: {error.strerror}")
+
+
 def serve(settings: Settings, url: str) -> None:
     """Run a worker; exit with the documented code if Redis, the name or the port is not available."""
+    bound = bind_metrics(settings)
     try:
         with connect(url, retries=0) as probe:
             probe.ping()
-        process = Worker(settings, url)
+        process = Worker(settings, url, bound)
     except BadUrl as error:
         _fail(EXIT_USAGE, str(error))
     except (redis.RedisError, OSError) as error:
         _fail(EXIT_UNREACHABLE, f"Redis at {masked(url)} is not reachable: {error}")
-    if settings.metrics_port is not None:
-        try:
-            with socket.create_server(("127.0.0.1", settings.metrics_port)):
-                pass
-        except OSError as error:
-            _fail(EXIT_REFUSED, f"metrics_port {settings.metrics_port}: {error.strerror}")
     allow_files(settings.max_sessions)
     if advice := settings.approval_policy().advice:
         log.warning("approvals: %s", advice)

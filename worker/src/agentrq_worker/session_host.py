@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections import Counter
+import time
 from typing import Final
 
 import redis
@@ -18,6 +18,7 @@ from agentrq.connection import connect_async
 from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.measurements import Measurements
 from agentrq_worker.ownership.hosting_audit import HostingAudit
 from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, SessionEnd, SessionSnapshot
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs, RecoveryScanner
@@ -42,7 +43,8 @@ class SessionHost:
         self._client = connect_async(url)
         self._live = connect_async(url, blocking=True)
         self.ownership = Ownership(self._client, self._live, settings)
-        self.publisher = Publisher(self._client, settings, self.ownership.clock)
+        self.measurements = Measurements()
+        self.publisher = Publisher(self._client, settings, self.ownership.clock, self.measurements)
         self._guardian: Guardian | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._repaired_ends: asyncio.Queue[str] = asyncio.Queue()
@@ -50,8 +52,6 @@ class SessionHost:
         self._draining = False
         self.sessions: dict[str, SessionShell] = {}
         """The hosted sessions, by id."""
-        self.ended: Counter[tuple[str, str]] = Counter()
-        """Sessions that ended here, by status and reason."""
 
     async def start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
         """Start what all sessions need. The worker has its lease."""
@@ -60,6 +60,7 @@ class SessionHost:
         left = sweep()
         if left:
             log.warning("ended %d processes that dead workers left behind", left)
+            self.measurements.orphans.add(amount=left)
         self._guardian = Guardian()
         neighbours = self.ownership.lease.neighbours
         scanner = RecoveryScanner(self._client, self.ownership, self.settings, jobs)
@@ -96,7 +97,9 @@ class SessionHost:
                     self._guardian = Guardian()
                 except OSError as error:
                     log.error("cannot start a guardian process: %s", error)
+            began = time.monotonic()
             await asyncio.sleep(WATCH_S)
+            self.measurements.loop_lag.add(time.monotonic() - began - WATCH_S)
 
     def _follow_repair(self, session_id: str) -> None:
         """A session's events were written again: read its inbox again, or if it has ended, close its job again."""
@@ -119,7 +122,9 @@ class SessionHost:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
-        session = SessionShell(claimed, lane, self.settings, marks.make_mark(claimed.session_id))
+        self._measure_claim(claim)
+        mark = marks.make_mark(claimed.session_id)
+        session = SessionShell(claimed, lane, self.settings, mark, self.measurements)
         self.sessions[session.id] = session
         self.ownership.inboxes.add(session, lane, claim.claimed_at)
         lane.on_repaired = functools.partial(self._follow_repair, session.id)
@@ -144,10 +149,21 @@ class SessionHost:
             end = SessionEnd(outcome.status, outcome.reason, outcome.error or "")
             self.ownership.remember_end(session.id, claim.state.get("nonce", ""), end)
         if outcome.status is not None:
-            self.ended[outcome.status, outcome.reason or ""] += 1
+            self.measurements.ended.add(claimed.provider, outcome.status, outcome.reason or "")
             log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
                      f": {outcome.error}" if outcome.error else "")  # fmt: skip
         return outcome
+
+    def _measure_claim(self, claim: Claim) -> None:
+        claimed, figures = claim.claimed, self.measurements
+        waited_s = (claim.claimed_at - claim.free_since) / 1000
+        if claimed.started_at == claim.claimed_at:
+            figures.started.add(claimed.provider)
+            figures.start_to_claim.add(waited_s, claimed.provider)
+        else:
+            cause = "lost" if claim.lost else "handed_over"
+            figures.recovered.add(claimed.provider, cause)
+            figures.takeover.add(waited_s, cause)
 
     async def claim(self, session: SessionSnapshot) -> Claim | None:
         """Like `Ownership.claim_session`; a session that is claimed and cannot begin ends: no worker would serve it."""
@@ -165,6 +181,16 @@ class SessionHost:
                 await self.ownership.end_session(session, Status.ERROR, Reason.FAILED, error)
         except redis.ResponseError as refused:
             log.error("session %s: its end cannot be written: %s", session_id, refused)
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """The guardian's process id; None before the worker has begun."""
+        return None if self._guardian is None else self._guardian.pid
+
+    @property
+    def draining(self) -> bool:
+        """The worker ends: it takes no session any more."""
+        return self._draining
 
     def drain(self, *, at_once: bool) -> None:
         """Hand all sessions over: idle ones now, busy ones when their turn is over, or all of them at once."""

@@ -145,7 +145,13 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     runners_dir: str | None = None
     """Directory of `<provider>-runner.mjs` programs."""
     metrics_port: int | None = None
-    """Port of 127.0.0.1 that serves Prometheus metrics (`GET /metrics`). Default: nothing is served."""
+    """Port that serves Prometheus metrics (`GET /metrics`) and health (`GET /healthz`, `GET /readyz`). Default: nothing
+    is served.
+    """
+    metrics_host: str = "127.0.0.1"
+    """Address that serves them; `0.0.0.0` or `::` for all. Whoever reaches it may read them: nobody is asked who they
+    are.
+    """
     lease_s: float = 10.0
     """A worker that is silent for that long is lost, and its sessions go to others."""
     beat_s: float = 2.5

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from typing import Final
 
-from agentrq_worker import metrics
+from agentrq_worker import metrics, status_server
 from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs
 from agentrq_worker.rq.service import RqService
@@ -29,14 +30,18 @@ LEAVE_S: Final = 5.0
 class Worker:
     """One worker process, from its start to its end."""
 
-    def __init__(self, settings: Settings, url: str) -> None:
-        """Connect to RQ's side. Raises `agentrq.connection.BadUrl`, `redis.RedisError`, OSError."""
+    def __init__(self, settings: Settings, url: str, metrics_socket: socket.socket | None = None) -> None:
+        """Connect to RQ's side. Raises `agentrq.connection.BadUrl`, `redis.RedisError`, OSError.
+
+        ``metrics_socket``: where metrics and health are asked for, bound already.
+        """
         self._settings = settings
         self._url = url
         self._rq = RqService(settings, url)
         self._stop_requested = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._metrics: asyncio.Task[None] | None = None
+        self._metrics_socket = metrics_socket
+        self._begun = False
 
     def run(self) -> None:
         """Serve until stopped by SIGTERM, SIGINT or RQ's shutdown. Raises `NameTaken`."""
@@ -56,6 +61,7 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         async with asyncio.TaskGroup() as group:
+            serving = self._serve_metrics(group)
             # Redis may be away while the worker starts: a signal ends that wait too.
             starting = group.create_task(self._start(group, jobs), name="start")
             stop_requested = group.create_task(self._stop_requested.wait(), name="stop requested")
@@ -66,18 +72,29 @@ class Worker:
             await self._rq.fetching_stopped()
             await self._drain()
             await self._leave()
+            if serving is not None:
+                serving.cancel()
         log.info("worker %s has stopped", self._settings.worker_name)
 
     async def _start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
         await self._host.ownership.take_lease()
         await self._rq.register()
         await self._host.start(group, jobs)
-        if self._settings.metrics_port is not None:
-            serving = metrics.serve(self._host, self._settings.metrics_port)
-            self._metrics = group.create_task(serving, name="metrics")
         await self._rq.begin(group)
+        self._begun = True
         log.info("worker %s is ready: queue %s, up to %d sessions", self._settings.worker_name, self._settings.queue,
                  self._settings.max_sessions)  # fmt: skip
+
+    def _serve_metrics(self, group: asyncio.TaskGroup) -> asyncio.Task[None] | None:
+        """Answer from the first moment on: a worker that waits for Redis is not ready, and says so."""
+        if self._metrics_socket is None:
+            return None
+        routes = metrics.routes(self._host, self._not_ready_reason)
+        return group.create_task(status_server.serve(self._metrics_socket, routes), name="metrics")
+
+    def _not_ready_reason(self) -> str | None:
+        reason = metrics.not_ready_reason(self._host)
+        return "the worker is starting" if reason is None and not self._begun else reason
 
     def _on_signal(self) -> None:
         if self._stop_requested.is_set():
@@ -123,8 +140,6 @@ class Worker:
                 await self._host.ownership.lease.end()
         except TimeoutError:
             log.error("Redis does not answer: this worker's lease and records there will expire by themselves")
-        if self._metrics is not None:
-            self._metrics.cancel()
         await self._host.close()
 
 

@@ -93,7 +93,8 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     ``queue``: the RQ queue it came by; ``stop``: somebody asked for its end, so no owner begins anything any more;
     ``job_created_at``: when RQ's job was created, by its client's clock: compared for equality only, it tells the
     session's own job from others by its id; ``kept``: JSON, the answers by request id that came before a resumed agent
-    has asked again; ``nonce`` tells the session from others by its id.
+    has asked again; ``nonce`` tells the session from others by its id; ``lost_at``: when a worker last found its owner
+    lost, in ms since the epoch, by Redis's clock.
     """
 
     token: str = ""
@@ -108,6 +109,7 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     stop: bool = False
     kept: str = ""
     nonce: str = ""
+    lost_at: int = 0
 
 
 _DERIVED: Final = ("sessionId", "workerLost")

@@ -77,6 +77,10 @@ class Claim(NamedTuple):
     """The state's fields as they are known here."""
     claimed_at: int
     """When, in ms by Redis's clock: the ids of commands that came later are not below it."""
+    free_since: int
+    """Since when it had no owner, in ms by Redis's clock: its creation, the handover, or when its loss was seen."""
+    lost: bool
+    """Its last owner was lost."""
 
 
 def _read_snapshot(session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
@@ -101,6 +105,9 @@ class Ownership:
         """Ids of sessions that are being claimed here."""
         self.sessions = self.inboxes.sessions
         self.beats = 0
+        """How many times the lease was renewed."""
+        self.beaten_at: float | None = None
+        """When (monotonic) Redis last gave this worker its lease; None before the first time."""
         self._ends: dict[tuple[str, str], SessionEnd] = {}
         """The newest `ENDS_KEPT` ends of sessions here, by session id and start's nonce."""
         self._client = client
@@ -119,6 +126,7 @@ class Ownership:
     async def take_lease(self) -> None:
         """Take the lease, and read Redis's clock. Raises `NameTaken`, `redis.RedisError`, OSError."""
         await self.lease.begin()
+        self.beaten_at = time.monotonic()
         await self.clock.synchronize(self._client)
 
     async def renew_lease(self) -> None:
@@ -130,6 +138,7 @@ class Ownership:
         while True:
             await self.lease.renew()
             gap, beaten = time.monotonic() - beaten, time.monotonic()
+            self.beaten_at = beaten
             if gap > self._settings.lease_s / 2:
                 log.warning("stalled for %.1f s: other workers may have taken over its sessions", gap)
             with contextlib.suppress(redis.RedisError, OSError):  # the clock keeps the offset of the beat before
@@ -233,7 +242,8 @@ class Ownership:
             "worker": self.lease.name, "token": self.token, "claim": mine, "status": Status.STARTING,
             "startedAt": claimed.started_at,
         }  # fmt: skip
-        return Claim(claimed, Cursor.parse(cursor), known, claimed_at)
+        free_since = max(inner.lost_at if inner.token else 0, state.updated_at or claimed_at)
+        return Claim(claimed, Cursor.parse(cursor), known, claimed_at, free_since, bool(inner.token))
 
     def _state_fields(self, snapshot: SessionSnapshot) -> dict[str, Any]:
         """The fields that are written into a Redis that lost the session."""

@@ -64,7 +64,8 @@ class OrphanJobRecords:
                     step.add(("ZREM", registry.key, job_id))
                 self._records.write_queued(job, queue, step, at_front=True)
             # Whichever job this is, it is the session's own from now on.
-            step.add(("HSET", self._keys.state(state.session_id), "jobCreatedAt", format_time(created_at)))
+            key = self._keys.state(state.session_id)
+            step.add(("HSET", key, "jobCreatedAt", format_time(created_at), "lostAt", int(self._records.now() * 1000)))
             written = step.execute()
         return "enqueued" if written == "written" else written
 

@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any, ClassVar, Final
 
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.measurements import Measurements
 from agentrq_worker.process.framing import LineFramer
 from agentrq_worker.process.pipes import STDERR_LINE
 from agentrq_worker.process.runner_process import RunnerProcess
@@ -24,6 +25,7 @@ from agentrq_worker.session.command_handler import MOST_UNSENT
 from agentrq_worker.session.inputs import Input
 from agentrq_worker.session.launch_plan import CannotLaunch, Launch, prepare, why_not_spawned, with_defaults
 from agentrq_worker.session.machine import SessionMachine
+from agentrq_worker.session.session_meter import SessionMeter
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.event_log import EventLog
@@ -40,7 +42,14 @@ STDERR_LINES: Final = 100
 class SessionShell:
     """The life of one claimed session; `run` is all of it."""
 
-    def __init__(self, claimed: ClaimedSession, lane: EventLog, settings: Settings, mark: str) -> None:
+    def __init__(
+        self,
+        claimed: ClaimedSession,
+        lane: EventLog,
+        settings: Settings,
+        mark: str,
+        measurements: Measurements | None = None,
+    ) -> None:
         self.id = claimed.session_id
         self._claimed = claimed
         self._lane = lane
@@ -52,6 +61,7 @@ class SessionShell:
             start_policy=settings.start_policy, handshake_s=settings.handshake_s, now=time.monotonic(),
             redis_ms=lane.now_ms(),
         )  # fmt: skip
+        self._meter = SessionMeter(measurements or Measurements(), claimed, time.monotonic())
         self._inputs: deque[Input] = deque()
         self._feeding = False
         self._framer = LineFramer(settings.max_line)
@@ -63,6 +73,11 @@ class SessionShell:
         self._stderr_second, self._stderr_lines = 0.0, 0
         lane.on_lost = self._superseded
         lane.on_full = self._hold_reading
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+        return self._claimed.provider
 
     @property
     def status(self) -> Status:
@@ -189,11 +204,14 @@ class SessionShell:
         self._feeding = True
         try:
             while True:
-                for effect in self._machine.handle(given, time.monotonic()):
+                now = time.monotonic()
+                for effect in self._machine.handle(given, now):
                     if type(effect) is effects.PublishMessages:  # nearly every effect
-                        self._lane.add_messages(effect.drafts)
+                        if self._lane.add_messages(effect.drafts):
+                            self._meter.tools(effect.drafts, now)
                     else:
                         self._performers[type(effect)](self, effect)
+                        self._meter.effect(effect, now, self._lane.now_ms())
                 if not self._inputs:
                     break
                 given = self._inputs.popleft()
@@ -301,6 +319,8 @@ class SessionShell:
             (self._process.pause_reading if hold else self._process.resume_reading)()
 
     def _read(self, chunk: bytes) -> None:
+        if self._meter.awaits_output:
+            self._meter.output_began(time.monotonic())
         self._lines(self._framer.feed(chunk))
         self._lane.has_read()
 

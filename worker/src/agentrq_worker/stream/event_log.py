@@ -139,15 +139,19 @@ class EventLog:
             content = self.redactor.content(kind, content)
         self._add("m", self._json(kind, content, parent_id), fields, atomic_with_next=atomic_with_next)
 
-    def add_messages(self, drafts: Iterable[DraftMessage]) -> None:
-        """Add messages of one moment that change nothing in the state; deltas are published, not kept."""
+    def add_messages(self, drafts: Iterable[DraftMessage]) -> bool:
+        """Add messages of one moment that change nothing in the state; deltas are published, not kept.
+
+        True if tool calls or results may be among them.
+        """
         # Nearly all that a worker reads comes through here: what can be computed once for all drafts is.
         if not self._open:
-            return
+            return False
         if self.redactor is not None:
             drafts = self.redactor.drafts(drafts)
         middles, join, seq, deltas = dict[str, bytes](), b"".join, self._seq, self._deltas
         live, first, jsons, head, encode_clean = False, seq + 1, list[bytes](), self._live, encoder.encode
+        nested = False
         for draft in drafts:
             kind, parent_id = draft.type, draft.parent_id
             middle = middles.get(kind) if parent_id is None else None
@@ -155,6 +159,8 @@ class EventLog:
                 middle = _middle(kind, parent_id, self._clock.now_ms())
                 if parent_id is None:
                     middles[kind] = middle
+                else:
+                    nested = True
             if (kind in LIVE_ONLY) is not live:
                 self._queue_messages(live, first, jsons)
                 live, first, jsons = not live, seq + 1, []
@@ -178,6 +184,7 @@ class EventLog:
         self._seq, self._deltas = seq, deltas
         self._queue_messages(live, first, jsons)
         self._wake(self)
+        return nested or "tool_call" in middles or "tool_result" in middles
 
     def _queue_messages(self, live: bool, first: int, jsons: list[bytes]) -> None:
         if jsons:

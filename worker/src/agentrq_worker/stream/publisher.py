@@ -20,6 +20,7 @@ from agentrq.exclusive_connection import ExclusiveConnection
 from agentrq.wire import owner_calls, scripts
 from agentrq.wire.ids import Cursor
 from agentrq.wire.owner_calls import WriteAnswer
+from agentrq_worker.measurements import Measurements
 from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.redis_retry import retry_delay, retry_outages
 from agentrq_worker.settings import Settings
@@ -56,13 +57,19 @@ class Publisher:
     sessions.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, settings: Settings, clock: RedisClock | None = None) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        settings: Settings,
+        clock: RedisClock | None = None,
+        measurements: Measurements | None = None,
+    ) -> None:
         self.keys = settings.keys
         self._clock = clock or RedisClock()
         self.shares = BufferBudget(settings.max_pending, settings.max_spool, settings.spool_path)
         self.away_since: float | None = None
         """Since when (monotonic) Redis accepts no events; None while it does."""
-        self.events_written = 0
+        self.measurements = measurements or Measurements()
         self._client = client
         self._write_events = client.register_script(scripts.SOURCES["write_events"])
         self._write_ends = client.register_script(scripts.SOURCES["write_ends"])
@@ -152,6 +159,7 @@ class Publisher:
     async def _write_batch(self, batch: Batch, own: ExclusiveConnection) -> None:
         """Write a batch, however long Redis is away; one that finds no memory in Redis goes back."""
         try:
+            began = time.monotonic()
             call = functools.partial(self._call_script, batch, own)
             answers = await retry_outages(call, timeout_s=None, on_outage=self._note_outage)
         except (redis.RedisError, OSError) as error:
@@ -165,6 +173,7 @@ class Publisher:
         if self.away_since is not None and not self._memory_full:
             log.warning("Redis accepts events again after %.1f s", time.monotonic() - self.away_since)
             self.away_since = None
+        self.measurements.publish.add(time.monotonic() - began)
         for (event_log, entries), (outcome, cursor) in zip(batch, answers, strict=True):
             try:
                 self._apply_outcome(event_log, entries, outcome, cursor)
@@ -224,7 +233,8 @@ class Publisher:
             return
         if outcome == "ok" or (outcome == "ended" and entries[-1].kind == "e"):
             event_log.confirm(entries)
-            self.events_written += sum(len(entry.jsons) for entry in entries)
+            self.measurements.events.add(amount=sum([len(entry.jsons) for entry in entries]))
+            self.measurements.bytes.add(amount=sum([entry.size for entry in entries]))
         elif outcome == "gap":
             event_log.repair(Cursor.parse(cursor))
         elif outcome in ("missing", "behind"):
@@ -236,6 +246,7 @@ class Publisher:
                 outcome,
                 cursor,
             )
+            self.measurements.fenced.add()
             event_log.mark_lost(outcome)
 
     def _acquire(self, event_log: EventLog) -> bool:
