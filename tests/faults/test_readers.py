@@ -102,7 +102,7 @@ async def test_a_frozen_reader_slows_nobody(redis_url: str, monkeypatch: pytest.
             await waiting.true(lambda: len(quick) == 2002)
             boxes = [inbox for readers in client._hub._readers.values() for _, inbox in readers]
             assert len(boxes) == 4
-            assert all(inbox._bytes <= 10_000 for inbox in boxes)
+            assert all(isinstance(inbox, lives.ReaderInbox) and inbox._bytes <= 10_000 for inbox in boxes)
             assert len(slow) == 3
             awake.set()
             end(lane)
@@ -277,7 +277,7 @@ async def test_a_waiter_does_not_mind_trimmed_events(
                 end(lane)
             await lane.flush()
 
-        def skip(reader: subscriptions.Reader, through: Any) -> None:
+        def skip(reader: subscriptions.Reader[Any], through: Any) -> None:
             nonlocal skipped
             gone(reader, through)
             skipped = True
@@ -325,7 +325,7 @@ async def test_a_waiter_finds_a_receipt_that_was_trimmed(
             say(lane, 5 if kept else 50)
             await lane.flush()
 
-        def reader(*args: Any, **named: Any) -> subscriptions.Reader:
+        def reader(*args: Any, **named: Any) -> subscriptions.Reader[Any]:
             asyncio.run_coroutine_threadsafe(flood(), loop).result(15)
             return subscriptions.Reader(*args, **named)
 
@@ -648,7 +648,7 @@ def test_pieces_of_a_text_that_came_whole_are_left_out() -> None:
     """They came as a hint while the page that has the text was read."""
     content = b'{"text":"Hello","blockId":"b1"}'
     head = b'{"cursor":"1-1","sessionId":"s","id":"1-1","type":"text","timestamp":1,"content":' + content + b"}"
-    reader = subscriptions.Reader(Keys(), "s", None, deltas=True)
+    reader = subscriptions.Reader(Keys(), "s", None, subscriptions.DECODED, deltas=True)
     found = reader.from_stream([[(b"1-1", {b"message": head})], (b"running", b"1-1", None, b"nonce")])
     assert len(found) == 1
     for block, expected in (("b1", 0), ("b2", 1)):

@@ -224,7 +224,7 @@ async def test_a_reader_awaits_a_session_that_its_owner_gives_back(
     begun, missed = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def noted(context: Context, reader: Reader) -> Operation[None]:
+    def noted(context: Context, reader: Reader[Any]) -> Operation[None]:
         loop.call_soon_threadsafe(missed.set)
         return check_absent(context, reader)
 

@@ -15,7 +15,7 @@ from agentrq.client import AgentClient, AsyncAgentClient, AsyncSession, Session
 
 API = (REFERENCE / "python-api.md").read_text()
 UNTOLD = {"self", "kind", "error", "trace"}
-INTERNAL = {"run", "follow"}
+INTERNAL = {"run", "read_events"}
 """Methods that only sessions call."""
 
 

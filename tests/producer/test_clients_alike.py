@@ -25,5 +25,5 @@ def test_both_clients_have_the_same_methods(sync: type[Any], asynchronous: type[
     one, other = public(sync), public(asynchronous)
     if sync is AgentClient:
         one["aclose"] = one.pop("close")
-    inner = {"run", "follow"}  # how they work, not what they offer
+    inner = {"run", "read_events"}  # how they work, not what they offer
     assert {name: one[name] for name in one.keys() - inner} == {name: other[name] for name in other.keys() - inner}

@@ -96,7 +96,7 @@ async def test_pushes_that_are_not_hints_end_nothing(redis_url: str, raw: redis.
     """Notices of maintenance may have three elements too."""
     async with a_hub(redis_url + "&protocol=3") as hub, hub.subscribed("s") as inbox:
         await waiting.true(lambda: inbox.behind)
-        inbox.take(subscriptions.Reader(Keys(), "s", None))
+        inbox.take(subscriptions.Reader(Keys(), "s", None, subscriptions.DECODED))
         link = hub._link
         assert link is not None
         link.data_received(b">3\r\n$9\r\nMIGRATING\r\n:1\r\n:10\r\n")
@@ -201,6 +201,6 @@ async def test_a_reader_that_leaves_a_cut_connection_hangs_nobody(redis_url: str
             cut = hub._link
             assert cut is not None
             cut._transport.abort()
-            inbox.take(subscriptions.Reader(Keys(), "stays", None))
+            inbox.take(subscriptions.Reader(Keys(), "stays", None, subscriptions.DECODED))
         await waiting.true(lambda: hub._link not in (None, cut))
         await waiting.true(lambda: inbox.behind)

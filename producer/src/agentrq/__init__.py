@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentrq.client import AgentClient, AsyncAgentClient, AsyncSession, Session
+    from agentrq.client.follow_items import CursorReset, SessionDelivered, SessionGone, SessionUnreadable
     from agentrq.client.session_list import SessionPage
     from agentrq.errors import (
         AgentRQError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     )
     from agentrq.rq_functions import answer, interrupt, prompt, start, stop
     from agentrq.wire.events import Event, Message, Receipt, StatusEvent
+    from agentrq.wire.raw_events import RawEvent
     from agentrq.wire.state import State
     from agentrq.wire.status import Reason, Status
 
@@ -35,20 +37,25 @@ __all__ = [
     "AsyncAgentClient",
     "AsyncSession",
     "CommandRejected",
+    "CursorReset",
     "Event",
     "InvalidOption",
     "InvalidSessionId",
     "Message",
+    "RawEvent",
     "Reason",
     "Receipt",
     "RedisOutOfMemory",
     "RedisRefused",
     "RedisUnavailable",
     "Session",
+    "SessionDelivered",
     "SessionEnded",
     "SessionExists",
+    "SessionGone",
     "SessionNotFound",
     "SessionPage",
+    "SessionUnreadable",
     "State",
     "Status",
     "StatusEvent",
@@ -63,6 +70,7 @@ __all__ = [
 _MODULES = {
     "agentrq.client": ("AgentClient", "AsyncAgentClient", "AsyncSession", "Session"),
     "agentrq.client.session_list": ("SessionPage",),
+    "agentrq.client.follow_items": ("CursorReset", "SessionDelivered", "SessionGone", "SessionUnreadable"),
     "agentrq.errors": (
         "AgentRQError",
         "CommandRejected",
@@ -78,6 +86,7 @@ _MODULES = {
     ),
     "agentrq.rq_functions": ("answer", "interrupt", "prompt", "start", "stop"),
     "agentrq.wire.events": ("Event", "Message", "Receipt", "StatusEvent"),
+    "agentrq.wire.raw_events": ("RawEvent",),
     "agentrq.wire.state": ("State",),
     "agentrq.wire.status": ("Reason", "Status"),
 }

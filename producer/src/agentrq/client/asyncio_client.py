@@ -14,6 +14,9 @@ import redis
 import redis.asyncio
 
 from agentrq.client import operations, states
+from agentrq.client.async_follower import AsyncFollower
+from agentrq.client.follow_items import Cursors
+from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
 from agentrq.client.list_methods import ListMethods
 from agentrq.client.operations import check_applied
@@ -24,7 +27,7 @@ from agentrq.client.pubsub_hub import PubSubHub
 from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
-from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Reader
+from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, EventDecoder, Reader
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
 from agentrq.redis_errors import from_redis
@@ -32,6 +35,7 @@ from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.events import Event, Message, Receipt
 from agentrq.wire.ids import Cursor, check_session_id
+from agentrq.wire.raw_events import RawEvent
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
 
@@ -125,8 +129,8 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
             before, known = await self._client.run(operations.send_awaited(context, self.id, command))
             if known is not None:
                 return check_applied(known)
-            reader = Reader(context.keys, self.id, before, skips=True)
-            async for event in self._client.follow(reader):
+            reader = Reader(context.keys, self.id, before, DECODED, skips=True)
+            async for event in self._client.read_events(reader):
                 if isinstance(event, Receipt) and event.command_id == command.command_id:
                     return check_applied(event)
                 if reader.skipped:
@@ -139,10 +143,14 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
     def _follow(
         self, after: str | Cursor | None, *, deltas: bool = False, skips: bool = False
     ) -> AsyncGenerator[Event, None]:
-        return self._client.follow(Reader(self._client.context.keys, self.id, after, deltas=deltas, skips=skips))
+        return self._client.read_events(
+            Reader(self._client.context.keys, self.id, after, DECODED, deltas=deltas, skips=skips)
+        )
 
 
-class AsyncAgentClient(ListMethods[Coroutine[Any, Any, SessionPage]]):
+class AsyncAgentClient(
+    ListMethods[Coroutine[Any, Any, SessionPage]], FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]]
+):
     """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.
 
     Its methods are those of `AgentClient`, awaited. One connection carries the subscriptions of all its readers.
@@ -181,6 +189,9 @@ class AsyncAgentClient(ListMethods[Coroutine[Any, Any, SessionPage]]):
     async def states(self) -> list[State]:
         """Like `AgentClient.states`."""
         return await self.run(states.states(self.context))
+
+    def _follower(self, sessions: Cursors, decoder: EventDecoder[Any], deltas: bool, until_closed: bool) -> Any:
+        return AsyncFollower(self, self._hub, sessions, decoder, deltas=deltas, until_closed=until_closed)
 
     async def aclose(self) -> None:
         """Close the connections. Whoever still follows a session gets an `AgentRQError`."""
@@ -229,9 +240,9 @@ class AsyncAgentClient(ListMethods[Coroutine[Any, Any, SessionPage]]):
                 raise
             raise redis.TimeoutError(f"Redis did not answer within {ANSWER_TIMEOUT_S:g} s") from None
 
-    async def follow(self, reader: Reader) -> AsyncGenerator[Event, None]:
+    async def read_events(self, reader: Reader[Event]) -> AsyncGenerator[Event, None]:
         """Run a reader: replay, then live."""
-        patience, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
+        patience, watch = OutagePatience(reader.shrink), OwnerWatch(self.context, reader.session_id)
         inbox, silent = None, False
         async with contextlib.AsyncExitStack() as subscription:
             while not reader.ended:
@@ -264,7 +275,7 @@ class AsyncAgentClient(ListMethods[Coroutine[Any, Any, SessionPage]]):
                 for event in events:
                     yield event
 
-    async def _read_stream(self, reader: Reader, watch: OwnerWatch | None) -> list[Event]:
+    async def _read_stream(self, reader: Reader[Event], watch: OwnerWatch | None) -> list[Event]:
         if watch is not None:
             try:
                 await self.run(watch.check())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from agentrq.client.redis_requests import Batch, Context, Operation
-from agentrq.client.subscription import Reader
+from agentrq.client.subscription import DECODED, Reader
 from agentrq.errors import InvalidOption
 from agentrq.wire.events import Event
 from agentrq.wire.ids import Cursor, check_session_id
@@ -30,4 +30,4 @@ def history(context: Context, session_id: str, before: str | Cursor | None, limi
         ],
         atomic=True,
     )
-    return Reader(context.keys, session_id, None).from_stream((entries[::-1], state))
+    return Reader(context.keys, session_id, None, DECODED).from_stream((entries[::-1], state))

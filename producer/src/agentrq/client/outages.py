@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import redis
 
 from agentrq.client.pubsub_hub import BACKOFF_S
-from agentrq.client.subscription import Reader
 from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError
 
@@ -21,8 +20,9 @@ OUTAGE_S: Final = 600.0
 class OutagePatience:
     """Retry delays of one reader. No retry before Redis has answered once: the address may be wrong."""
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+    def __init__(self, shrink: Callable[[], bool]) -> None:
+        """``shrink``: asks for less at once, as an answer did not come in time; False where that is not possible."""
+        self._shrink = shrink
         self._began = False
         self._failures = 0
         self._since: float | None = None
@@ -35,7 +35,7 @@ class OutagePatience:
 
     def delay(self, error: Exception, deadline: float | None = None) -> float | None:
         """Seconds to wait before the next try; None if the reader must give up."""
-        if isinstance(error, redis.TimeoutError) and self._reader.shrink():
+        if isinstance(error, redis.TimeoutError) and self._shrink():
             return 0.0
         now = time.monotonic()
         self._since = self._since or now

@@ -6,15 +6,19 @@ Owns when a reader ends a session as lost, and when it takes one for gone. Pure:
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 from agentrq import rq_commands
+from agentrq.client.leases import is_lost
 from agentrq.client.operations import end, fetch_owner
 from agentrq.client.redis_requests import Batch, Context, Operation, run_script
-from agentrq.client.subscription import Reader
+from agentrq.client.subscription import Reader, cursor_of
 from agentrq.errors import SessionNotFound
 from agentrq.wire import script_calls
-from agentrq.wire.status import Reason, Status
+from agentrq.wire.ids import Cursor
+from agentrq.wire.script_calls import text
+from agentrq.wire.status import ENDED, Reason, Status
 
 RESTORE_S: Final = 20.0
 """A session that Redis lost, and nobody removed, is given back by its owner within so many seconds."""
@@ -54,9 +58,46 @@ class OwnerWatch:
         self._unowned = unowned
 
 
-def check_absent(context: Context, reader: Reader) -> Operation[None]:
+class SessionPlace(NamedTuple):
+    """How far a session has come, as its state says; ``owned``: its owner's lease lives, or it needs no owner."""
+
+    nonce: str
+    cursor: Cursor
+    owned: bool
+
+
+def fetch_places(context: Context, session_ids: Sequence[str]) -> Operation[list[SessionPlace | None]]:
+    """The places of many sessions; None where Redis refuses to tell. A session without a state has no nonce."""
+    names = ("nonce", "cursor", "status", "token", "worker")
+    found = yield Batch([("HMGET", context.keys.state(sid), *names) for sid in session_ids], apart=True)
+    workers = {text(values[4]) for values in found if not isinstance(values, Exception) and values[4]}
+    leases: dict[str, Any] = {}
+    if workers:
+        answers = yield Batch([("GET", context.keys.worker(name)) for name in workers], apart=True)
+        leases = dict(zip(workers, answers, strict=True))
+    return [None if isinstance(values, Exception) else _place(values, leases) for values in found]
+
+
+def _place(values: Sequence[Any], leases: dict[str, Any]) -> SessionPlace:
+    nonce, cursor, status, token, worker = (text(value or "") for value in values)
+    needs_none = status in ENDED or status == Status.QUEUED
+    owned = needs_none or (bool(token and worker) and not is_lost(leases[worker], token))
+    return SessionPlace(nonce, cursor_of(cursor), owned)
+
+
+def check_absent(context: Context, reader: Reader[Any]) -> Operation[None]:
     """Raises `SessionNotFound`, unless Redis may have lost a session that its owner will give back."""
-    assert reader.absent_since is not None
-    (removed,) = yield Batch([("ZSCORE", context.keys.removed, reader.nonce)], apart=True)
-    if removed is not None or time.monotonic() - reader.absent_since > RESTORE_S:
+    (removed,) = yield Batch([find_removal(context, reader)], apart=True)
+    if is_gone(reader, removed):
         raise SessionNotFound(reader.session_id)
+
+
+def find_removal(context: Context, reader: Reader[Any]) -> tuple[str, str, str]:
+    """The command that tells `is_gone` whether somebody removed a session whose state is not there."""
+    return "ZSCORE", context.keys.removed, reader.nonce
+
+
+def is_gone(reader: Reader[Any], removed: object) -> bool:
+    """Whether a session without a state will not come back; ``removed``: the answer to `find_removal`."""
+    assert reader.absent_since is not None
+    return removed is not None or time.monotonic() - reader.absent_since > RESTORE_S

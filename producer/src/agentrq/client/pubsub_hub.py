@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Final, Protocol
 
 import redis.asyncio
 
@@ -28,24 +28,27 @@ PING_S: Final = 5.0
 BACKOFF_S: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
-class ReaderInbox(Mailbox):
-    """A mailbox that one asyncio reader can wait on."""
+class HintSink(Protocol):
+    """Where the hints of one session go."""
+
+    def put(self, is_status: bool, payload: bytes) -> None:
+        """A hint came from the messages or the status channel."""
+
+    def on_subscribed(self) -> None:
+        """A subscription began, or began again."""
+
+    def wake(self) -> None:
+        """The connection was closed for good."""
+
+
+class WakeUp:
+    """What one asyncio reader waits on."""
 
     def __init__(self) -> None:
         super().__init__()
         self._woken = False
         self._waiter: asyncio.Future[bool] | None = None
         self._timeout = ReusableTimeout(lambda: self._end_wait(False))
-
-    def put(self, is_status: bool, payload: bytes) -> None:
-        """A hint came."""
-        super().put(is_status, payload)
-        self.wake()
-
-    def on_subscribed(self) -> None:
-        """Count a subscription that began."""
-        super().on_subscribed()
-        self.wake()
 
     def wake(self) -> None:
         """Wake the reader: something waits for it."""
@@ -73,6 +76,20 @@ class ReaderInbox(Mailbox):
     def close(self) -> None:
         """Stop the timer: the reader has left."""
         self._timeout.close()
+
+
+class ReaderInbox(WakeUp, Mailbox):
+    """A mailbox that one asyncio reader can wait on."""
+
+    def put(self, is_status: bool, payload: bytes) -> None:
+        """A hint came."""
+        super().put(is_status, payload)
+        self.wake()
+
+    def on_subscribed(self) -> None:
+        """Count a subscription that began."""
+        super().on_subscribed()
+        self.wake()
 
 
 class _HintConnection(Link):
@@ -104,7 +121,7 @@ class PubSubHub:
     def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._readers: dict[str, list[tuple[bool, ReaderInbox]]] = {}
+        self._readers: dict[str, list[tuple[bool, HintSink]]] = {}
         self._link: _HintConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self.closed = False
@@ -113,41 +130,57 @@ class PubSubHub:
     async def subscribed(self, session_id: str) -> AsyncIterator[ReaderInbox]:
         """An inbox that gets the session's hints for as long as the context lasts."""
         inbox = ReaderInbox()
-        channels = {self._keys.messages_channel(session_id): False, self._keys.status_channel(session_id): True}
-        new = [channel for channel in channels if channel not in self._readers]
-        for channel, is_status in channels.items():
-            self._readers.setdefault(channel, []).append((is_status, inbox))
         try:
-            if self._task is None:
-                # The one task that no group owns: it lives while this client has readers, and the last one ends it.
-                self._task = asyncio.get_running_loop().create_task(self._run(), name="agentrq-live")
-            elif new:
-                self._send("SUBSCRIBE", new)
-            else:
-                inbox.on_subscribed()
+            self.attach({session_id: inbox})
             yield inbox
         finally:
             inbox.close()
-            await self._unsubscribe(channels, inbox)
+            self.detach({session_id: inbox})
+            await self.release()
 
-    async def _unsubscribe(self, channels: dict[str, bool], inbox: ReaderInbox) -> None:
+    def attach(self, sinks: Mapping[str, HintSink]) -> None:
+        """Have each session's hints go to its sink as well."""
+        new = []
+        for channel, is_status, sink in self._channels(sinks):
+            if channel not in self._readers:
+                new.append(channel)
+            elif is_status:
+                sink.on_subscribed()
+            self._readers.setdefault(channel, []).append((is_status, sink))
+        if self._task is None:
+            # The one task that no group owns: it lives while this client has readers, and the last one ends it.
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="agentrq-live")
+        elif new:
+            self._send("SUBSCRIBE", new)
+
+    def detach(self, sinks: Mapping[str, HintSink]) -> None:
+        """Undo `attach`. Without a sink the connection stays, until `release`."""
         left = []
-        for channel in channels:
-            self._readers[channel] = [(kind, other) for kind, other in self._readers[channel] if other is not inbox]
+        for channel, _, sink in self._channels(sinks):
+            self._readers[channel] = [(kind, other) for kind, other in self._readers[channel] if other is not sink]
             if not self._readers[channel]:
                 del self._readers[channel]
                 left.append(channel)
+        if left:
+            self._send("UNSUBSCRIBE", left)
+
+    def _channels(self, sinks: Mapping[str, HintSink]) -> Iterator[tuple[str, bool, HintSink]]:
+        # The status channel last: when it is subscribed, both are.
+        for session_id, sink in sinks.items():
+            yield self._keys.messages_channel(session_id), False, sink
+            yield self._keys.status_channel(session_id), True, sink
+
+    async def release(self) -> None:
+        """Close the connection, if nobody follows a session."""
         if not self._readers:
             await self._disconnect()
-        elif left:
-            self._send("UNSUBSCRIBE", left)
 
     async def aclose(self) -> None:
         """End the connection for good; readers that wait are woken and find it `closed`."""
         self.closed = True
         for readers in self._readers.values():
-            for _, inbox in readers:
-                inbox.wake()
+            for _, sink in readers:
+                sink.wake()
         await self._disconnect()
 
     async def _disconnect(self) -> None:
@@ -202,8 +235,8 @@ class PubSubHub:
     def _dispatch(self, kind: bytes, channel: Any, data: Any) -> None:
         if kind not in (b"message", b"subscribe"):
             return
-        for is_status, inbox in self._readers.get(channel.decode(), ()):
+        for is_status, sink in self._readers.get(channel.decode(), ()):
             if kind == b"message":
-                inbox.put(is_status, data)
-            else:
-                inbox.on_subscribed()
+                sink.put(is_status, data)
+            elif is_status:  # a session's other channel is subscribed by then
+                sink.on_subscribed()

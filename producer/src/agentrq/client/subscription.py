@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ from agentrq.wire.events import Event, Message, StatusEvent, make_message
 from agentrq.wire.ids import NEWEST_POSSIBLE, ORIGIN, Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import UNKNOWN, Text, TextDelta, Thinking, ThinkingDelta
+from agentrq.wire.raw_events import RawEvent, raw_entry, raw_messages, raw_of, raw_status_payload
 from agentrq.wire.script_calls import text
 from agentrq.wire.status import ENDED
 
@@ -41,7 +42,7 @@ MAX_WAITING_BYTES: Final = 4 << 20
 _MALFORMED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def _cursor(value: Any) -> Cursor:
+def cursor_of(value: Any) -> Cursor:
     """A cursor of the state hash; `ORIGIN` where it is absent or not a cursor."""
     try:
         return Cursor.parse(text(value))
@@ -49,19 +50,75 @@ def _cursor(value: Any) -> Cursor:
         return ORIGIN
 
 
-class Reader:
+def check_cursor(after: object) -> Cursor | None:
+    """The cursor that a caller gave, None for none. Raises ValueError for anything else."""
+    if after is None or isinstance(after, Cursor):
+        return after
+    if not isinstance(after, str):
+        raise ValueError(f"Expected a cursor (EPOCH-SEQ), got {after!r}")
+    return Cursor.parse(after)
+
+
+E = TypeVar("E", bound=Event | RawEvent)
+"""How a reader gives its events: decoded, or as their bytes."""
+
+
+class EventDecoder(NamedTuple, Generic[E]):
+    """What turns bytes into a reader's events. Each raises one of `_MALFORMED` for what is not an event."""
+
+    entry: Callable[[bytes, bytes], E | None]
+    messages: Callable[[bytes], Sequence[E]]
+    status: Callable[[bytes], E]
+    made: Callable[[Message], E]
+
+
+def _same(message: Message) -> Event:
+    return message
+
+
+DECODED: Final[EventDecoder[Event]] = EventDecoder(decode_entry, decode_messages, decode_status_payload, _same)
+RAW: Final[EventDecoder[RawEvent]] = EventDecoder(raw_entry, raw_messages, raw_status_payload, raw_of)
+_TEXTS: Final = {kind.type_name for kind in (Text, Thinking, TextDelta, ThinkingDelta)}
+
+
+def _text_of(event: Event | RawEvent) -> Text | Thinking | TextDelta | ThinkingDelta | None:
+    """The content of a text, whole or a piece; None for every other event."""
+    if isinstance(event, RawEvent):
+        if event.type not in _TEXTS:
+            return None
+        event = event.decode()
+    content = event.content if isinstance(event, Message) else None
+    return content if isinstance(content, Text | Thinking | TextDelta | ThinkingDelta) else None
+
+
+def _is_end(event: Event | RawEvent) -> bool:
+    if isinstance(event, RawEvent):
+        event = event.decode() if event.kind == "status" else event  # statuses are rare
+    return isinstance(event, StatusEvent) and event.status in ENDED
+
+
+class Reader(Generic[E]):
     """Where one reader of one session is, and which events it gets next.
 
     ``skips``: it needs no history, so it goes on after what was trimmed, and sets `skipped`.
     """
 
+    first_page: int = 100
+    """How many events the first page may have."""
+    page_bytes: int = PAGE_BYTES
+
     def __init__(
-        self, keys: Keys, session_id: str, after: str | Cursor | None, *, deltas: bool = False, skips: bool = False
+        self,
+        keys: Keys,
+        session_id: str,
+        after: str | Cursor | None,
+        decoder: EventDecoder[E],
+        *,
+        deltas: bool = False,
+        skips: bool = False,
     ) -> None:
-        if after is not None and not isinstance(after, str | Cursor):
-            raise ValueError(f"Expected a cursor (EPOCH-SEQ), got {after!r}")
         self.session_id = session_id
-        self.cursor = ORIGIN if after is None else after if isinstance(after, Cursor) else Cursor.parse(after)
+        self.cursor = check_cursor(after) or ORIGIN
         self.behind = True
         """The stream has to be read before live events count."""
         self.ended = False
@@ -75,7 +132,8 @@ class Reader:
         self._keys = keys
         self._deltas = deltas
         self._skips = skips
-        self._page = 100
+        self._decoder = decoder
+        self._page = self.first_page
         self._closed: deque[Any] = deque(maxlen=64)
         """Blocks whose whole text came, or that were abandoned: their pieces may still wait among the hints."""
 
@@ -97,7 +155,7 @@ class Reader:
         less, self._page = self._page > 1, max(1, self._page // 10)
         return less
 
-    def from_stream(self, answers: Sequence[Any]) -> list[Event]:
+    def from_stream(self, answers: Sequence[Any]) -> list[E]:
         """The events of a page. Raises `StreamTrimmed` if some before them are gone, `SessionNotFound`."""
         entries, (status, newest, trimmed, nonce) = answers
         if status is None and self.nonce:
@@ -106,29 +164,29 @@ class Reader:
         if status is None or (self.nonce and text(nonce or "") != self.nonce):
             raise SessionNotFound(self.session_id)
         self.nonce, self.absent_since = text(nonce or ""), None
-        if self._anchored and _cursor(trimmed) > self.cursor:
+        if self._anchored and cursor_of(trimmed) > self.cursor:
             self._skip(trimmed)
-        events: list[Event] = []
+        events: list[E] = []
         size = 0
         for place, fields in entries:
             try:
                 ((field, value),) = fields.items()
-                event = decode_entry(field, value)
+                event = self._decoder.entry(field, value)
                 size += len(value)
             except _MALFORMED as error:
                 event = self._unreadable(text(place), fields, error)
             if event is not None:
                 events.append(event)
-                if self._deltas and isinstance(event, Message) and isinstance(event.content, Text | Thinking):
-                    self._closed.append(event.content.block_id)
+                if self._deltas and isinstance(whole := _text_of(event), Text | Thinking):
+                    self._closed.append(whole.block_id)
         if entries:
             self.cursor = Cursor.parse(entries[-1][0])
         self._anchored = self._anchored or bool(entries)
         self.behind = len(entries) == self._page
         if size:
-            self._page = max(1, min(MAX_PAGE, self._page * 4, len(entries) * PAGE_BYTES // size))
+            self._page = max(1, min(MAX_PAGE, self._page * 4, len(entries) * self.page_bytes // size))
         self.ended = not self.behind and text(status) in ENDED
-        if self.ended and not events and _cursor(newest) > self.cursor:
+        if self.ended and not events and cursor_of(newest) > self.cursor:
             # Page and state are of one moment: what the state speaks of is gone, and no more will come.
             self._skip(newest)
         return events
@@ -138,38 +196,38 @@ class Reader:
             raise StreamTrimmed(self.session_id, str(self.cursor), text(through))
         self.skipped = True
 
-    def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> Event:
+    def _unreadable(self, place: str, fields: dict[bytes, bytes], error: Exception) -> E:
         """A placeholder for an event that cannot be read, so that its place does not look like a hole."""
         log.warning("session %s: event %s cannot be decoded: %s", self.session_id, place, error)
         shown = b" ".join(value for pair in fields.items() for value in pair)[:1000].decode("utf-8", "replace")
-        return make_message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place)
+        return self._decoder.made(make_message(self.session_id, place, UNKNOWN, 0, {"undecodable": shown}, place))
 
-    def from_messages(self, payload: bytes) -> list[Event]:
+    def from_messages(self, payload: bytes) -> list[E]:
         """What a payload of the messages channel adds; a hole makes the reader `behind`."""
         try:
-            return self._fresh(decode_messages(payload))
+            return self._fresh(self._decoder.messages(payload))
         except _MALFORMED as error:
             return self._unread(error)
 
-    def from_status(self, payload: bytes) -> list[Event]:
+    def from_status(self, payload: bytes) -> list[E]:
         """What a payload of the status channel adds."""
         try:
-            events = self._fresh([decode_status_payload(payload)])
+            events = self._fresh([self._decoder.status(payload)])
         except _MALFORMED as error:
             return self._unread(error)
-        if events and isinstance(events[0], StatusEvent) and events[0].status in ENDED:
+        if events and _is_end(events[0]):
             self.ended = True
         return events
 
-    def _unread(self, error: Exception) -> list[Event]:
+    def _unread(self, error: Exception) -> list[E]:
         log.warning(
             "session %s: a Pub/Sub payload cannot be decoded, reading the stream instead: %s", self.session_id, error
         )
         self.behind = True
         return []
 
-    def _fresh(self, events: Sequence[Event]) -> list[Event]:
-        fresh: list[Event] = []
+    def _fresh(self, events: Sequence[E]) -> list[E]:
+        fresh: list[E] = []
         if self.behind:
             return fresh
         epoch, seq = self.cursor
@@ -189,8 +247,8 @@ class Reader:
         self.cursor = Cursor(epoch, seq)
         return fresh
 
-    def _is_late_piece(self, event: Event) -> bool:
-        content = event.content if isinstance(event, Message) else None
+    def _is_late_piece(self, event: E) -> bool:
+        content = _text_of(event)
         if not isinstance(content, TextDelta | ThinkingDelta):
             return False
         late = content.block_id in self._closed
@@ -223,14 +281,14 @@ class Mailbox:
         if self._bytes > MAX_WAITING_BYTES:
             self._drop()
 
-    def take(self, reader: Reader) -> list[Event]:
+    def take(self, reader: Reader[E]) -> list[E]:
         """Give a reader all that waits."""
         waiting, behind = self._waiting, self.behind
         self._waiting, self._bytes, self.behind = deque(), 0, False
         if behind:
             reader.behind = True
             return []
-        events: list[Event] = []
+        events: list[E] = []
         for is_status, payload in waiting:
             events += reader.from_status(payload) if is_status else reader.from_messages(payload)
         return events

@@ -12,6 +12,8 @@ from typing import Any, Self
 import redis
 
 from agentrq.client import operations, states
+from agentrq.client.follow_items import Cursors
+from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
 from agentrq.client.list_methods import ListMethods
 from agentrq.client.operations import check_applied
@@ -21,7 +23,8 @@ from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
-from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, Mailbox, Reader
+from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, EventDecoder, Mailbox, Reader
+from agentrq.client.sync_follower import Follower
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
 from agentrq.redis_errors import from_redis
@@ -29,6 +32,7 @@ from agentrq.script_runner import ScriptRunner
 from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.events import Event, Message, Receipt
 from agentrq.wire.ids import Cursor, check_session_id
+from agentrq.wire.raw_events import RawEvent
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
 
@@ -138,8 +142,8 @@ class Session(Commands[str, Receipt]):
             before, known = client.run(operations.send_awaited(client.context, self.id, command))
             if known is not None:
                 return check_applied(known)
-            reader = Reader(client.context.keys, self.id, before, skips=True)
-            for event in client.follow(reader, deadline):
+            reader = Reader(client.context.keys, self.id, before, DECODED, skips=True)
+            for event in client.read_events(reader, deadline):
                 if isinstance(event, Receipt) and event.command_id == command.command_id:
                     return check_applied(event)
                 if reader.skipped:
@@ -152,11 +156,11 @@ class Session(Commands[str, Receipt]):
     def _follow(
         self, after: str | Cursor | None, deadline: float | None, *, deltas: bool = False, skips: bool = False
     ) -> Iterator[Event]:
-        reader = Reader(self._client.context.keys, self.id, after, deltas=deltas, skips=skips)
-        return self._client.follow(reader, deadline)
+        reader = Reader(self._client.context.keys, self.id, after, DECODED, deltas=deltas, skips=skips)
+        return self._client.read_events(reader, deadline)
 
 
-class AgentClient(ListMethods[SessionPage]):
+class AgentClient(ListMethods[SessionPage], FollowMethods[Follower[Event], Follower[RawEvent]]):
     """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.
 
     It may be shared by threads. Connections are made when they are first used.
@@ -203,6 +207,10 @@ class AgentClient(ListMethods[SessionPage]):
         """
         return self.run(states.states(self.context))
 
+    def _follower(self, sessions: Cursors, decoder: EventDecoder[Any], deltas: bool, until_closed: bool) -> Any:
+        live, check_open = self._live, self._check_open
+        return Follower(self, live, check_open, sessions, decoder, deltas=deltas, until_closed=until_closed)
+
     def close(self) -> None:
         """Close the connections. Whoever still follows a session, in another thread, gets an `AgentRQError`."""
         self._closed = True
@@ -242,9 +250,9 @@ class AgentClient(ListMethods[SessionPage]):
                 pipeline.execute_command(*command)
             return pipeline.execute(raise_on_error=not request.apart)
 
-    def follow(self, reader: Reader, deadline: float | None) -> Iterator[Event]:
+    def read_events(self, reader: Reader[Event], deadline: float | None) -> Iterator[Event]:
         """Run a reader: replay, then live. Raises TimeoutError at ``deadline`` (monotonic)."""
-        patience, watch = OutagePatience(reader), OwnerWatch(self.context, reader.session_id)
+        patience, watch = OutagePatience(reader.shrink), OwnerWatch(self.context, reader.session_id)
         keys, mailbox, pubsub, silent = self.context.keys, Mailbox(), None, False
         try:
             while not reader.ended:
@@ -292,7 +300,7 @@ class AgentClient(ListMethods[SessionPage]):
             if pubsub is not None:
                 pubsub.close()
 
-    def _read_stream(self, reader: Reader, watch: OwnerWatch | None) -> list[Event]:
+    def _read_stream(self, reader: Reader[Event], watch: OwnerWatch | None) -> list[Event]:
         if watch is not None:
             try:
                 self.run(watch.check())

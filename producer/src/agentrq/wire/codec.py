@@ -16,7 +16,9 @@ from agentrq.wire.messages import TYPES
 encoder = msgspec.json.Encoder()
 
 
-class _Envelope(msgspec.Struct, rename="camel", gc=False):
+class Envelope(msgspec.Struct, rename="camel", gc=False):
+    """A message whose content was not read. An object that is not one of these is no message."""
+
     session_id: str
     id: str
     type: str
@@ -31,8 +33,8 @@ _READERS: dict[str, Any] = {
 }
 """Message type → how its content is read, and the message's class."""
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
-_decode_envelopes = msgspec.json.Decoder(list[_Envelope]).decode
+decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_envelopes = msgspec.json.Decoder(list[Envelope]).decode
 _decode_status = msgspec.json.Decoder(StatusEvent).decode
 _decode_receipt = msgspec.json.Decoder(Receipt).decode
 
@@ -49,7 +51,7 @@ def _decode_any(content: msgspec.Raw) -> dict[str, Any]:
         return value if isinstance(value, dict) else {"undecodable": bytes(content)[:1000].decode("utf-8", "replace")}
 
 
-def _open(envelope: _Envelope) -> Message:
+def _open(envelope: Envelope) -> Message:
     kind: Any = UnknownMessage
     content: Any = None
     if envelope.type in _READERS:
@@ -70,7 +72,7 @@ def _open(envelope: _Envelope) -> Message:
 def decode_entry(field: bytes, value: bytes) -> Event | None:
     """The event of one stream entry (its only field and value); None for a field this library does not know."""
     if field == b"message":
-        return _open(_decode_envelope(value))
+        return _open(decode_envelope(value))
     if field == b"status":
         return _decode_status(value)
     if field == b"receipt":
