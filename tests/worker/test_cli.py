@@ -12,7 +12,7 @@ from agentrq_worker.settings import Settings
 def test_cut_off_between_the_probe_and_the_worker(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def cut_off(settings: Settings, url: str) -> None:
+    def cut_off(*_: object) -> None:
         raise redis.ConnectionError("Broken pipe.")
 
     monkeypatch.setattr(cli, "Worker", cut_off)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.process import open_files
 from agentrq_worker.session.program_lookup import check_settings
 from agentrq_worker.settings import InvalidSetting, Settings, kind_of, load
+from agentrq_worker.settings_checks import check_directories, unknown_variables
 from agentrq_worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -128,8 +130,11 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
     try:
         settings = load(config, options=given)
         check_settings(settings)
+        check_directories(settings)
     except InvalidSetting as error:
         _fail(EXIT_USAGE, str(error))
+    if told := unknown_variables(settings, os.environ):
+        log.warning("environment: %s", told)
     with contextlib.ExitStack() as stack:
         url = settings.redis_url
         if url is None:

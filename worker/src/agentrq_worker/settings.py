@@ -228,7 +228,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
 
 _ANNOTATIONS = typing.get_type_hints(Settings)
 _TOML_ONLY = ("policy", "providers")
-_FROM_ENVIRONMENT = {f"AGENTRQ_{name.upper()}": name for name in Settings.__struct_fields__ if name not in _TOML_ONLY}
+VARIABLES = {f"AGENTRQ_{name.upper()}": name for name in Settings.__struct_fields__ if name not in _TOML_ONLY}
+"""The settings by the environment variable that gives each."""
 _FORMER_NAMES = {"dialect": "protocol", "adapter": "parser"}
 """Keys of ``[providers.NAME]`` that are still accepted, and what they are called now."""
 _MAY_BE_ZERO = frozenset({"drain_s", "stop_grace_s", "max_spool", "recovery_timeout_s"})
@@ -245,7 +246,7 @@ def load(
     if config is not None:
         for name, value in _read_toml(config).items():
             values[name] = _checked(name, value, f"{config}: {name}", strict=True)
-    for variable, name in _FROM_ENVIRONMENT.items():
+    for variable, name in VARIABLES.items():
         if environment.get(variable):
             values[name] = _checked(name, environment[variable], variable, strict=False)
     for name, value in (options or {}).items():
