@@ -22,7 +22,7 @@ import msgspec
 from agentrq import errors
 from agentrq.cli import command_table
 from agentrq.wire.commands import Options
-from agentrq.wire.state import State
+from agentrq.wire.state import State, StateRequest
 from agentrq_worker import metrics
 from agentrq_worker.measurements import Counts, Measurements
 from agentrq_worker.providers.registry import COMMANDS, OPTIONS, providers
@@ -71,7 +71,7 @@ def type_text(hint: Any) -> str:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(type_text(each) for each in inner if each is not types.NoneType)
-    if origin is list:
+    if origin in (list, tuple):
         return f"list of {type_text(inner[0])}s"
     if origin is dict:
         return "texts by name" if inner[1] is str else "table"
@@ -127,13 +127,18 @@ def options_table() -> str:
 
 def state_table() -> str:
     """The fields of the state as they stand in the hash."""
-    texts, hints = field_texts(State), typing.get_type_hints(State)
+    return _members_table("field", State, leave_out="session_id")
+
+
+def _members_table(head: str, kind: type[msgspec.Struct], leave_out: str = "") -> str:
+    """The members of a struct by their names on the wire."""
+    texts, hints = field_texts(kind), typing.get_type_hints(kind)
     rows = [
         (f"`{field.encode_name}`", type_text(hints[field.name]), texts[field.name])
-        for field in msgspec.structs.fields(State)
-        if field.name != "session_id"
+        for field in msgspec.structs.fields(kind)
+        if field.name != leave_out
     ]
-    return _table(("field", "type", "holds"), *rows)
+    return _table((head, "type", "holds"), *rows)
 
 
 def errors_table() -> str:
@@ -252,6 +257,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "policy": lambda: settings_table(StartPolicy),
     "start-options": options_table,
     "state": state_table,
+    "state-request": lambda: _members_table("member", StateRequest),
     "errors": errors_table,
     "metrics": metrics_table,
     "commands": commands_text,

@@ -246,6 +246,7 @@ class Walk(RuleBasedStateMachine):
             return
         still_open = json.loads(state["openRequests"])
         assert state["pendingApprovals"] == len(still_open)
+        assert [request.id for request in state["requests"]] == still_open
         if self.talk.machine.status is Status.WAITING:
             assert still_open
         if self.talk.machine.status is Status.IDLE:

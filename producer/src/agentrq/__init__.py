@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from agentrq.client import AgentClient, AsyncAgentClient, AsyncSession, Session
     from agentrq.client.follow_items import CursorReset, SessionDelivered, SessionGone, SessionUnreadable
     from agentrq.client.session_list import SessionPage
+    from agentrq.client.waiting_list import WaitingRequest
     from agentrq.errors import (
         AgentRQError,
         CommandRejected,
@@ -60,6 +61,7 @@ __all__ = [
     "Status",
     "StatusEvent",
     "StreamTrimmed",
+    "WaitingRequest",
     "answer",
     "interrupt",
     "prompt",
@@ -71,6 +73,7 @@ _MODULES = {
     "agentrq.client": ("AgentClient", "AsyncAgentClient", "AsyncSession", "Session"),
     "agentrq.client.session_list": ("SessionPage",),
     "agentrq.client.follow_items": ("CursorReset", "SessionDelivered", "SessionGone", "SessionUnreadable"),
+    "agentrq.client.waiting_list": ("WaitingRequest",),
     "agentrq.errors": (
         "AgentRQError",
         "CommandRejected",

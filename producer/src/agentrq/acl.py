@@ -64,6 +64,7 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
     yield from (
         f"~{_session(keys)}",
         f"~{keys.sessions}",
+        f"~{keys.waiting}",
         f"~{keys.removed}",
         f"~{keys.epochs}",
         f"%R~{keys.worker('*')}",
@@ -75,7 +76,7 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
 
 
 def _reading(keys: Keys) -> Iterator[str]:
-    yield from (f"%R~{_session(keys)}", f"%R~{keys.sessions}", f"%R~{keys.removed}")
+    yield from (f"%R~{_session(keys)}", f"%R~{keys.sessions}", f"%R~{keys.waiting}", f"%R~{keys.removed}")
     yield from (f"%R~{keys.worker('*')}", "%R~rq:workers")
     yield "%R~rq:suspended"
     yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")

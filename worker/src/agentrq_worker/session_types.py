@@ -23,7 +23,7 @@ class InterruptedRequest(NamedTuple):
     """An approval request or question of an interrupted turn: if the resumed agent asks the same again, it is this one.
 
     ``name`` is the tool's, empty for a question; ``asked_at`` is in ms since the epoch, by Redis's clock. ``answer`` is
-    what somebody answered meanwhile, None so far; ``by`` who did.
+    what somebody answered meanwhile, None so far; ``by`` who did. ``cursor`` is the event's.
     """
 
     request_id: str
@@ -32,6 +32,7 @@ class InterruptedRequest(NamedTuple):
     asked_at: int = 0
     answer: Any = None
     by: str = ""
+    cursor: str = ""
 
 
 class InterruptedTurn(NamedTuple):

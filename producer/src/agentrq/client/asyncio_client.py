@@ -28,6 +28,7 @@ from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, EventDecoder, Reader
+from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
 from agentrq.redis_errors import from_redis
@@ -149,7 +150,8 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
 
 class AsyncAgentClient(
-    ListMethods[Coroutine[Any, Any, SessionPage]], FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]]
+    ListMethods[Coroutine[Any, Any, SessionPage], Coroutine[Any, Any, list[WaitingRequest]]],
+    FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]],
 ):
     """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.
 

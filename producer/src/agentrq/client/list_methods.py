@@ -9,12 +9,16 @@ from typing import Any, Generic, TypeVar
 from agentrq.client.redis_requests import Context, Operation
 from agentrq.client.session_filter import DEFAULT_LIMIT, make_filter
 from agentrq.client.session_list import list_sessions
+from agentrq.client.waiting_list import list_waiting
 
 Page = TypeVar("Page")
 """What a list of sessions is: a `SessionPage`, at once or to be awaited."""
 
+Waiting = TypeVar("Waiting")
+"""What the list of waiting requests is: a list of `WaitingRequest`, at once or to be awaited."""
 
-class ListMethods(ABC, Generic[Page]):
+
+class ListMethods(ABC, Generic[Page, Waiting]):
     """The lists that a client gives. `AgentClient` calls these directly, `AsyncAgentClient` awaits them."""
 
     context: Context
@@ -48,3 +52,12 @@ class ListMethods(ABC, Generic[Page]):
         wanted = make_filter(status, provider, worker, metadata, tenant, text)
         page: Page = self.run(list_sessions(self.context, wanted, limit, before))
         return page
+
+    def waiting(self) -> Waiting:
+        """The requests and questions that wait for an answer, over all sessions, the oldest first.
+
+        What it costs grows with how many wait, not with how many sessions there are. A request is answered by
+        ``client.session(waiting.session_id).answer(waiting.request.id, …)``.
+        """
+        waiting: Waiting = self.run(list_waiting(self.context))
+        return waiting

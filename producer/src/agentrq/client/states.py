@@ -10,12 +10,12 @@ from agentrq.client.redis_requests import Batch, Context, Operation
 from agentrq.errors import SessionNotFound
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.ids import check_session_id, is_session_id
-from agentrq.wire.script_calls import text
+from agentrq.wire.script_calls import ScriptCall, text
 from agentrq.wire.state import STATE_FIELDS, State, read_state
 
 PAGE: Final = 500
 """States that are read in one round trip."""
-_FIELDS: Final = (*STATE_FIELDS, "token")
+_FIELDS: Final = (*STATE_FIELDS, "openRequests", "token")
 
 
 class OwnedState(NamedTuple):
@@ -96,9 +96,13 @@ def check_leases(context: Context, found: Sequence[OwnedState]) -> Operation[lis
 def forget(context: Context, gone: Sequence[str]) -> Operation[None]:
     """Take sessions that have no state out of the index. A user who may only read leaves it to others."""
     if gone:
-        call = script_calls.prune_index(context.keys, gone)
-        command = ("EVAL", scripts.SOURCES[call.script], len(call.keys), *call.keys, *call.args)
-        yield Batch([command], apart=True)
+        yield from try_script(script_calls.prune_index(context.keys, gone))
+
+
+def try_script(call: ScriptCall[Any]) -> Operation[None]:
+    """Run a script that puts an index right; one that is refused is left to others."""
+    command = ("EVAL", scripts.SOURCES[call.script], len(call.keys), *call.keys, *call.args)
+    yield Batch([command], apart=True)
 
 
 def _read_values(session_id: str, values: list[bytes | None]) -> OwnedState | None:

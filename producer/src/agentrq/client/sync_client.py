@@ -25,6 +25,7 @@ from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, EventDecoder, Mailbox, Reader
 from agentrq.client.sync_follower import Follower
+from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
 from agentrq.redis_errors import from_redis
@@ -160,7 +161,7 @@ class Session(Commands[str, Receipt]):
         return self._client.read_events(reader, deadline)
 
 
-class AgentClient(ListMethods[SessionPage], FollowMethods[Follower[Event], Follower[RawEvent]]):
+class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[Follower[Event], Follower[RawEvent]]):
     """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.
 
     It may be shared by threads. Connections are made when they are first used.

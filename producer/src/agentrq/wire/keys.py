@@ -61,6 +61,11 @@ class Keys:
         return f"{self.prefix}:sessions"
 
     @property
+    def waiting(self) -> str:
+        """Sorted set: id of a session that waits for an answer → when its oldest open request was asked, in ms."""
+        return f"{self.prefix}:waiting"
+
+    @property
     def removed(self) -> str:
         """Sorted set: the nonce of each session that was removed in the last day → when, in ms."""
         return f"{self.prefix}:removed"

@@ -199,6 +199,11 @@ def prune_index(keys: Keys, session_ids: Sequence[str]) -> ScriptCall[int]:
     return ScriptCall("prune_index", [keys.sessions, *map(keys.state, session_ids)], session_ids, int)
 
 
+def index_waiting(keys: Keys, session_ids: Sequence[str]) -> ScriptCall[int]:
+    """Put sessions into the index of those that wait for an answer, or take them out, as their states say."""
+    return ScriptCall("index_waiting", [keys.state(sid) for sid in session_ids], (), int)
+
+
 def check_writes(keys: Keys, session_id: str) -> ScriptCall[bool]:
     """Changes nothing, and is refused where Redis takes no writes (full memory apart: owners renew leases in it)."""
     return ScriptCall("check_writes", (keys.state(session_id),), (), bool)

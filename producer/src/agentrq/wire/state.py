@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from agentrq.wire.status import Status
+from agentrq.wire.status import ENDED, Status
+
+
+class StateRequest(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_only=True):
+    """One request of the agent that waits for an answer. Times are ms since the epoch, by Redis's clock."""
+
+    id: str
+    """The request's id, by which it is answered."""
+    kind: Literal["approval", "question"]
+    """What it is: the event's message is an `approval_request` or a `question`."""
+    name: str = ""
+    """The tool that the agent asks for; empty for a question."""
+    asked_at: int
+    """When it was asked first."""
+    deadline: int | None = None
+    """When it is decided without an answer; absent without such a time."""
+    cursor: str = ""
+    """The cursor of the event that asks, where the input or the questions stand; absent where it is not known."""
 
 
 class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_only=True):
@@ -57,6 +74,8 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     """When the state was last written, in ms since the epoch."""
     pending_approvals: int = 0
     """How many requests and questions wait for an answer."""
+    requests: tuple[StateRequest, ...] = ()
+    """The requests and questions that wait for an answer, as JSON. Absent where an older worker owns the session."""
     trimmed_through: str | None = None
     """The newest cursor that is no longer kept; absent while every event is."""
     metadata: dict[str, str] = {}
@@ -94,7 +113,8 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     ``job_created_at``: when RQ's job was created, by its client's clock: compared for equality only, it tells the
     session's own job from others by its id; ``kept``: JSON, the answers by request id that came before a resumed agent
     has asked again; ``nonce`` tells the session from others by its id; ``lost_at``: when a worker last found its owner
-    lost, in ms since the epoch, by Redis's clock.
+    lost, in ms since the epoch, by Redis's clock; ``open_requests``: JSON, the ids of the open requests, which a worker
+    that does not know ``requests`` keeps as well.
     """
 
     token: str = ""
@@ -110,6 +130,7 @@ class Inner(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     kept: str = ""
     nonce: str = ""
     lost_at: int = 0
+    open_requests: str = ""
 
 
 _DERIVED: Final = ("sessionId", "workerLost")
@@ -131,11 +152,24 @@ def read_state(session_id: str, raw: Mapping[bytes, bytes]) -> State | None:
     if not raw:
         return None
     fields = _texts(raw)
+    open_requests = fields.pop("openRequests", None)
     try:
         fields["metadata"] = msgspec.json.decode(fields.get("metadata") or "{}", type=dict[str, str])
+        ended = fields.get("status") in ENDED
+        fields["requests"] = () if ended else _read_requests(fields.get("requests"), open_requests)
         return msgspec.convert(fields | {"sessionId": session_id}, State, strict=False)
     except (msgspec.MsgspecError, UnicodeError):
         return None
+
+
+def _read_requests(requests: str | None, open_requests: str | None) -> tuple[StateRequest, ...]:
+    """The open requests. A worker that does not know ``requests`` leaves there what it has seen answered."""
+    try:
+        read = msgspec.json.decode(requests, type=tuple[StateRequest, ...]) if requests else ()
+        ids = msgspec.json.decode(open_requests, type=list[str]) if open_requests else None
+    except (msgspec.MsgspecError, UnicodeError):
+        return ()
+    return read if ids is None else tuple(each for each in read if each.id in ids)
 
 
 def read_inner(raw: Mapping[bytes, bytes]) -> Inner:

@@ -70,7 +70,7 @@ async def read_interrupted_turn(
                 cut.decisions.setdefault(content.request_id, f"{content.decision} by {content.by}")
             elif isinstance(content, ApprovalRequest | Question) and content.request_id not in seen:
                 seen.add(content.request_id)
-                carried = _carried(content, message.timestamp)
+                carried = _carried(content, message.timestamp, place.decode())
                 if stored_answers and content.request_id in stored_answers:
                     cut.requests.append(carried._replace(**stored_answers[content.request_id]._asdict()))
                 elif content.request_id not in cut.decisions:
@@ -88,7 +88,7 @@ def _telling(value: bytes | int) -> Message | None:
     return event if isinstance(event, Message) else None
 
 
-def _carried(content: ApprovalRequest | Question, timestamp: int) -> InterruptedRequest:
+def _carried(content: ApprovalRequest | Question, timestamp: int, cursor: str) -> InterruptedRequest:
     if isinstance(content, ApprovalRequest):
-        return InterruptedRequest(content.request_id, content.name, content.input, timestamp)
-    return InterruptedRequest(content.request_id, "", content.questions, timestamp)
+        return InterruptedRequest(content.request_id, content.name, content.input, timestamp, cursor=cursor)
+    return InterruptedRequest(content.request_id, "", content.questions, timestamp, cursor=cursor)

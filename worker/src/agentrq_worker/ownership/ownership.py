@@ -250,7 +250,7 @@ class Ownership:
         state: dict[str, Any] = msgspec.to_builtins(snapshot.state) | msgspec.to_builtins(snapshot.inner)
         for name in ("sessionId", "epoch", "cursor", "token"):
             state.pop(name, None)
-        state["metadata"] = encode(snapshot.state.metadata)
+        state |= {name: encode(getattr(snapshot.state, name)) for name in ("metadata", "requests")}
         return {name: int(value) if isinstance(value, bool) else value for name, value in state.items()
                 if value is not None}  # fmt: skip
 

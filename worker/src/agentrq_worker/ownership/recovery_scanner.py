@@ -40,7 +40,7 @@ REMOVED_MS: Final = 86_400_000
 """Redis remembers a removed session for a day: its owner may be cut off meanwhile, and come back."""
 CLOSE_MS: Final = 30_000
 """A live owner has this long to close the job of a session that ended with it."""
-_FIELDS: Final = ("status", "worker", "token", "endedAt", "jobId")
+_FIELDS: Final = ("status", "worker", "token", "endedAt", "jobId", "pendingApprovals", "requests")
 
 
 class OrphanedJobs(Protocol):
@@ -75,10 +75,17 @@ class _Row(NamedTuple):
     token: bytes | None
     ended_at: bytes | None
     job_id: bytes | None
+    pending_approvals: bytes | None
+    requests: bytes | None
 
     @property
     def ended(self) -> bool:
         return self.status in (b"done", b"error")
+
+    @property
+    def waits_at_older_owner(self) -> bool:
+        """Its owner, of a version that does not know the index of waiting sessions, has not put it there."""
+        return not self.ended and self.requests is None and self.pending_approvals not in (None, b"0")
 
     @property
     def job_key(self) -> str:
@@ -212,6 +219,9 @@ class RecoveryScanner:
             for row in ended:
                 pipeline.hget(row.job_key, "status")
             statuses = dict(zip(ended, await pipeline.execute(raise_on_error=False), strict=True))
+        waiting = [row.session_id for row in rows if row.waits_at_older_owner]
+        if waiting:
+            await self._ownership.run_script(script_calls.index_waiting(self._keys, waiting))
         for row in rows:
             try:
                 await self._handle_session(row, statuses.get(row))

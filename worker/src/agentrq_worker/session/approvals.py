@@ -30,6 +30,7 @@ class ApprovalFlow:
         ids = self.requests.ids
         self._output.set_field("pendingApprovals", len(ids))
         self._output.set_field("openRequests", encode(ids))
+        self._output.set_field("requests", self.requests.states)
         self._output.set_field("kept", self.requests.kept)
 
     def ask(

@@ -53,7 +53,7 @@ class SessionMachine:
         left: InterruptedTurn | ClaimedSession = claimed.interrupted_turn or claimed
         carried = [(request, now - max(0, redis_ms - request.asked_at) / 1000) for request in left.requests]
         session_policy = read_policy(options.approvals)
-        requests = OpenRequests(worker_policy, session_policy, carried, left.decisions)
+        requests = OpenRequests(worker_policy, session_policy, carried, left.decisions, redis_ms - now * 1000)
         self._output = Output()
         limits = TimeLimits(options, handshake_s, claimed.ran_s, now)
         self._life = Lifecycle(claimed, options, epoch, ApprovalFlow(requests, self._output), limits, self._output)

@@ -13,6 +13,7 @@ from agentrq.wire.approval_policy import Policy
 from agentrq.wire.call_targets import NO_DIRECTORIES
 from agentrq.wire.codec import encode
 from agentrq.wire.messages import ApprovalRequest, Question
+from agentrq.wire.state import StateRequest
 from agentrq_worker.session import approval_policy
 from agentrq_worker.session_types import InterruptedRequest
 
@@ -23,12 +24,15 @@ REMEMBERED: Final = 1000
 class _Open:
     """An approval request or question that waits for its answer."""
 
-    def __init__(self, own_id: str, name: str, tool_use_id: str | None, deadline: float | None, nested: bool) -> None:
+    def __init__(
+        self, own_id: str, name: str, tool_use_id: str | None, since: float, deadline: float | None, nested: bool
+    ) -> None:
         self.own_id = own_id
         """The agent's id for it."""
         self.name = name
         """The tool's; empty for a question."""
         self.tool_use_id = tool_use_id
+        self.since = since
         self.deadline = deadline
         self.nested = nested
         """A sub-agent asks."""
@@ -57,8 +61,12 @@ class OpenRequests:
         session: Policy,
         carried: Iterable[tuple[InterruptedRequest, float]] = (),
         decisions: Mapping[str, str] | None = None,
+        redis_zero_ms: float = 0.0,
     ) -> None:
-        """``carried``: requests that earlier owners left, each with its time of opening; ``decisions``: theirs too."""
+        """``carried``: requests that earlier owners left, each with its time of opening; ``decisions``: theirs too.
+
+        ``redis_zero_ms``: what Redis's clock, in ms, shows when the monotonic one shows 0.
+        """
         self._worker = worker
         self._session = session
         self.directories = NO_DIRECTORIES
@@ -68,11 +76,41 @@ class OpenRequests:
         """Requests that the agent waits for."""
         self._closed: dict[str, str] = dict(decisions or {})
         self._carried = [_Carried(request, since) for request, since in carried]
+        self._redis_zero_ms = redis_zero_ms
 
     @property
     def ids(self) -> list[str]:
         """Requests that can still be answered, including those of an interrupted turn."""
         return [*self.open, *(one.request.request_id for one in self._carried if one.request.answer is None)]
+
+    @property
+    def states(self) -> tuple[StateRequest, ...]:
+        """The same requests as the session's state has them; the cursors of those asked here are not known here."""
+        asked = [
+            self._state(request_id, opened.name, opened.since, opened.deadline)
+            for request_id, opened in self.open.items()
+        ]
+        carried = [
+            self._state(request.request_id, request.name, since, self._deadline(since), request.cursor)
+            for request, since in self._carried
+            if request.answer is None
+        ]
+        return (*asked, *carried)
+
+    def _state(
+        self, request_id: str, name: str, since: float, deadline: float | None, cursor: str = ""
+    ) -> StateRequest:
+        return StateRequest(
+            id=request_id,
+            kind="approval" if name else "question",
+            name=name,
+            asked_at=self._redis_ms(since),
+            deadline=None if deadline is None else self._redis_ms(deadline),
+            cursor=cursor,
+        )
+
+    def _redis_ms(self, moment: float) -> int:
+        return round(self._redis_zero_ms + moment * 1000)
 
     @property
     def waits_for_people(self) -> bool:
@@ -122,7 +160,7 @@ class OpenRequests:
         if earlier is None or earlier.request.answer is not None:
             public = self._unused(public)
         tool = tool if isinstance(tool, str) else None
-        self.open[public] = _Open(content.request_id, name, tool, self._deadline(since), nested)
+        self.open[public] = _Open(content.request_id, name, tool, since, self._deadline(since), nested)
         if earlier is not None and earlier.request.answer is not None:
             return public, AutomaticAnswer(earlier.request.answer, earlier.request.by)
         if not is_approval:

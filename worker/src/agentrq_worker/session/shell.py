@@ -25,6 +25,7 @@ from agentrq_worker.session.command_handler import MOST_UNSENT
 from agentrq_worker.session.inputs import Input
 from agentrq_worker.session.launch_plan import CannotLaunch, Launch, prepare, why_not_spawned, with_defaults
 from agentrq_worker.session.machine import SessionMachine
+from agentrq_worker.session.request_places import RequestPlaces
 from agentrq_worker.session.session_meter import SessionMeter
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 from agentrq_worker.settings import Settings
@@ -62,6 +63,7 @@ class SessionShell:
             redis_ms=lane.now_ms(),
         )  # fmt: skip
         self._meter = SessionMeter(measurements or Measurements(), claimed, time.monotonic())
+        self._request_places = RequestPlaces()
         self._inputs: deque[Input] = deque()
         self._feeding = False
         self._framer = LineFramer(settings.max_line)
@@ -229,20 +231,23 @@ class SessionShell:
 
     def _publish_message(self, effect: effects.PublishMessage) -> None:
         draft = effect.draft
+        self._request_places.note(draft.content, self._lane.next_cursor)
+        fields = self._request_places.encode(effect.fields)
         self._lane.add_message(
-            draft.type, draft.content, draft.parent_id, effect.fields or None, atomic_with_next=effect.atomic_with_next
+            draft.type, draft.content, draft.parent_id, fields or None, atomic_with_next=effect.atomic_with_next
         )
 
     def _publish_status(self, effect: effects.PublishStatus) -> None:
-        self._lane.add_status(effect.status, effect.fields)
+        self._lane.add_status(effect.status, self._request_places.encode(effect.fields))
 
     def _publish_receipt(self, effect: effects.PublishReceipt) -> None:
+        fields = self._request_places.encode(effect.fields)
         self._lane.add_receipt(
-            effect.command_id, effect.command, effect.outcome, effect.reason, effect.entry, effect.fields or None
+            effect.command_id, effect.command, effect.outcome, effect.reason, effect.entry, fields or None
         )
 
     def _publish_end(self, effect: effects.PublishEnd) -> None:
-        self._lane.add_end(effect.status, effect.reason, effect.error, effect.fields)
+        self._lane.add_end(effect.status, effect.reason, effect.error, self._request_places.encode(effect.fields))
 
     def _write_stdin(self, effect: effects.WriteStdin) -> None:
         self._write(effect.data)

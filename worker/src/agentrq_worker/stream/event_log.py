@@ -106,6 +106,11 @@ class EventLog:
         self._live = f'{{"sessionId":"{session_id}","id":"{self.epoch}-d'.encode()
 
     @property
+    def next_cursor(self) -> str:
+        """The cursor that the next event gets."""
+        return f"{self.epoch}-{self._seq + 1}"
+
+    @property
     def on_full(self) -> Callable[[bool], None]:
         """Called with True when the runner should not be read for now, with False when it may be again."""
         return self.waiting.on_full

@@ -51,6 +51,7 @@ SOURCES: Final[dict[str, str]] = {
     "remove_session": _load("remove_session", allow_oom=True),
     "check_writes": _load("check_writes", allow_oom=True),
     "prune_index": _load("prune_index"),
+    "index_waiting": _load("index_waiting"),
     "renew_lease": _load("renew_lease", allow_oom=True),
     "release_lease": _load("release_lease"),
 }

@@ -13,6 +13,7 @@ if ARGV[1] ~= '' and nonce ~= ARGV[1] then return 'missing' end
 if status ~= 'done' and status ~= 'error' then return 'live' end
 run_commands(2)  -- first: Redis may refuse one, and then nothing has been deleted and the call can be repeated
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+index_waiting(KEYS[1])
 local timestamp = now()
 keep_epoch(KEYS[1], tonumber(epoch) or 0, timestamp, 0)
 if nonce then redis.pcall('ZADD', KEYS[5], timestamp, nonce) end  -- pcall: it is removed, whatever type that key has

@@ -20,4 +20,5 @@ redis.call('ZADD', KEYS[5], 'NX', ARGV[4], ARGV[3])
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'cursor', cursor, unpack(ARGV, 5))
 redis.call('HSETNX', KEYS[1], 'streamBytes', 0)
 for i = 1, 4 do redis.call('PERSIST', KEYS[i]) end
+index_waiting(KEYS[1])
 return {'restored', cursor}

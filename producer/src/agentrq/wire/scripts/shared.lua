@@ -1,5 +1,11 @@
 -- What the scripts share; the loader puts it in front of each. It touches only keys that its callers were given, but
--- for the epochs of ended sessions, which are kept. Everywhere a session's keys come in this order: state, events, inbox, commands.
+-- for those that are beside all sessions: the epochs of ended sessions and the indexes. Everywhere a session's keys come
+-- in this order: state, events, inbox, commands.
+
+-- The prefix of all names and the session's id, of the key of its state.
+local function parts(state)
+  return string.match(state, '^(.*):{([^{}]*)}:state$')
+end
 
 -- The last epoch of an ended or removed session is kept for a week after its state is gone, in a sorted set beside the
 -- index: a later session by the same id begins above it, so that no cursor of the earlier one means a place in the
@@ -7,7 +13,7 @@
 local KEPT_MS, EPOCHS = 7 * 86400 * 1000, 2 ^ 24
 
 local function epochs_key(state)
-  local prefix, sid = string.match(state, '^(.*):{([^{}]*)}:state$')
+  local prefix, sid = parts(state)
   return prefix .. ':epochs', sid
 end
 
@@ -24,6 +30,28 @@ local function keep_epoch(state, epoch, timestamp, retention)
   redis.pcall('ZADD', key, string.format('%.0f', minutes * EPOCHS + math.min(epoch, EPOCHS - 1)), sid)
   redis.pcall('ZREMRANGEBYSCORE', key, '-inf', string.format('%.0f', tonumber(timestamp) / 60000 * EPOCHS))
   redis.pcall('PEXPIRE', key, KEPT_MS + retention)
+end
+
+-- The index of the sessions that wait for an answer: each with the time at which the oldest of its open requests was
+-- asked. (An owner that does not know `requests` has the ids in openRequests only.) pcall: as in keep_epoch; a state of
+-- another type waits for nothing.
+local function index_waiting(state)
+  local prefix, sid = parts(state)
+  local seen = redis.pcall('HMGET', state, 'requests', 'openRequests', 'status', 'updatedAt')
+  local oldest
+  if seen[3] and seen[3] ~= 'done' and seen[3] ~= 'error' then
+    local read, requests = pcall(cjson.decode, seen[1] or '')
+    for _, request in ipairs(read and type(requests) == 'table' and requests or {}) do
+      local asked = type(request) == 'table' and tonumber(request.askedAt)
+      if asked and not (oldest and oldest <= asked) then oldest = asked end
+    end
+    if not seen[1] and seen[2] and seen[2] ~= '[]' then oldest = tonumber(seen[4]) end
+  end
+  if oldest then
+    redis.pcall('ZADD', prefix .. ':waiting', string.format('%.0f', oldest), sid)
+  else
+    redis.pcall('ZREM', prefix .. ':waiting', sid)
+  end
 end
 
 local function place(cursor)
@@ -112,6 +140,8 @@ local function finish(keys, sid, channel, epoch, seq, members, retention)
   bytes = bytes + append(keys[2], cursor, 'status', json)
   redis.call('DEL', keys[3])
   redis.call('HSET', keys[1], 'cursor', cursor, 'updatedAt', timestamp, 'endedAt', timestamp, 'pendingApprovals', 0)
+  redis.call('HDEL', keys[1], 'requests', 'openRequests', 'kept')
+  index_waiting(keys[1])
   account(keys, bytes)
   redis.call('PUBLISH', channel, json)
   for _, key in ipairs(keys) do redis.call('PEXPIRE', key, retention) end

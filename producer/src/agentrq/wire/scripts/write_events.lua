@@ -51,7 +51,11 @@ local function write(keys, base, beyond)
   end
 
   local function set_fields()
-    if fields < first then redis.call('HSET', keys[1], unpack(ARGV, fields, first - 1)) end
+    if fields == first then return end
+    redis.call('HSET', keys[1], unpack(ARGV, fields, first - 1))
+    for name = fields, first - 1, 2 do
+      if ARGV[name] == 'requests' then index_waiting(keys[1]) end
+    end
   end
 
   local e = first
