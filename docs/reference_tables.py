@@ -266,6 +266,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "modules": modules_table,
     "producer-layers": lambda: layers_text("agentrq"),
     "worker-layers": lambda: layers_text("agentrq_worker"),
+    "gateway-layers": lambda: layers_text("agentrq_gateway"),
 }
 """What stands between ``<!-- generated: NAME -->`` and ``<!-- /generated -->``, by name."""
 

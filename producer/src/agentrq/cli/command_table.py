@@ -14,10 +14,11 @@ from agentrq.cli.exit_codes import USAGE, CommandFailed
 from agentrq.errors import WorkerNotInstalled
 
 GROUP: Final = "agentrq.commands"
-"""Entry point group in which agentrq-worker registers its commands."""
+"""Entry point group in which agentrq-worker and agentrq-gateway register their commands."""
 COMMANDS: Final = {
     "up": (None, "Run all that one machine needs: the private Valkey and a worker."),
     "worker": (None, "Host sessions until stopped."),
+    "gateway": (None, "Serve sessions over HTTP until stopped."),
     "start": ("agentrq.cli.session_commands:start", "Start a session and print its id."),
     "run": ("agentrq.cli.session_commands:run", "Start a session and follow it to the end of its turn."),
     "attach": ("agentrq.cli.session_commands:attach", "Show a session from its beginning, then live, until it ends."),
@@ -62,6 +63,8 @@ def load(name: str) -> click.Command:
         command: click.Command = getattr(import_module(module), attribute)
         return command
     found = next(iter(metadata.entry_points(group=GROUP, name=name)), None)
+    if found is None and name == "gateway":
+        raise CommandFailed(USAGE, "`agentrq gateway` needs agentrq-gateway: pip install 'agentrq-gateway[server]'")
     if found is None:
         raise WorkerNotInstalled(f"`agentrq {name}` needs the distribution agentrq-worker: pip install agentrq-worker")
     try:

@@ -1,0 +1,1 @@
+"""Who may do what: grants, tokens, cookies, and the checks of where a request comes from."""
