@@ -71,13 +71,17 @@ def config(tmp_path: Path, home: Path, model: ModelServer) -> Path:
     return path
 
 
+# gemini tells its permission mode as a text, which nothing but its words tells from one of the model.
+MODE_NOTE = "[MODE_UPDATE] yolo"
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 async def test_turns(client: AsyncAgentClient, start_worker: Start, workspace: Path, agent: str) -> None:
     start_worker()
     session = await client.start(agent, "[[bash:echo made > made.txt]]", cwd=str(workspace))
     await session.prompt("[[think:Hm.]]")
     events = await collect(session)
-    told = [(kind, gist) for kind, gist in story(events) if kind not in ("unknown", "cost")]
+    told = [(kind, gist) for kind, gist in story(events) if kind not in ("unknown", "cost") and gist != MODE_NOTE]
     assert told[:2] == [("prompt", "[[bash:echo made > made.txt]]"), ("init", None)]
     assert [kind for kind, _ in told[2:]] == ["tool_call", "tool_result", "text", "prompt", "thinking", "text"]
     assert [gist for _, gist in told[4:6]] == ["Done.", "[[think:Hm.]]"]
@@ -148,7 +152,8 @@ async def test_a_session_goes_on_on_another_worker(client: AsyncAgentClient, sta
     await collect(session, times=2)
     await session.prompt("[[text:two]]")
     events = await collect(session, times=3)
-    assert [text.text for text in contents(events, "text")] == ["one", "two"], "no history repeated"
+    texts = [text.text for text in contents(events, "text") if text.text != MODE_NOTE]
+    assert texts == ["one", "two"], "no history repeated"
     # gemini 0.61 does not always find again what it has kept; that is said, and a new session begins.
     errors = [error.code for error in contents(events, "error")]
     assert errors == [] or (agent == "gemini-acp" and errors == ["not_resumed"])
