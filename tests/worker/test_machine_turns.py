@@ -279,6 +279,18 @@ def test_a_turn_is_resumed_once_the_agent_is_ready_and_says_what_it_remembers(re
     assert talk.written[-1] == f"prompt {CONTINUE if remembers else 'first'}"
 
 
+def test_an_agent_that_is_to_go_on_is_not_idle_before_it_does() -> None:
+    asked = InterruptedRequest("old", "Bash", {"command": "ls"})
+    talk = Talk(cut=cut(asked), recovering=True, resume="conversation", on_interrupt="continue")
+    talk.agent.ready = False
+    talk.begin()
+    talk.agent.ready = True
+    talk.say(Alive(), Ready())  # as Codex says both in one line
+    assert talk.statuses == []
+    talk.say(Alive())
+    assert talk.statuses == ["running"]
+
+
 def test_it_waits_again_when_its_second_worker_is_lost() -> None:
     asked = InterruptedRequest("old", "Bash", {"command": "ls"})
     talk = Talk(recovering=True, claimed={"requests": [asked]}).begin()

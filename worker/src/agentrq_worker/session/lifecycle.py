@@ -98,7 +98,8 @@ class Lifecycle:
 
         Before it is ready it shows so only by working on a prompt: a resumed session is starting until then.
         """
-        if not self.alive and (self.turn.is_open or self.agent.is_ready):
+        ready = self.agent.is_ready and not self._resumes  # else the turn that goes on shows it
+        if not self.alive and (self.turn.is_open or ready):
             self.alive = True
             self.settle()
 
