@@ -24,6 +24,7 @@ from agentrq.cli import command_table
 from agentrq.wire.commands import Options
 from agentrq.wire.state import State, StateRequest
 from agentrq_worker import metrics
+from agentrq_worker.logs import EVENTS
 from agentrq_worker.measurements import Counts, Measurements
 from agentrq_worker.providers.registry import COMMANDS, OPTIONS, providers
 from agentrq_worker.settings import Provider, Sandbox, Settings
@@ -180,6 +181,11 @@ def _metric(name: str, kind: str, labels: Sequence[str], text: str) -> tuple[str
     return f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels) or "–", text
 
 
+def log_events_table() -> str:
+    """The names of the events in the worker's log."""
+    return _table(("event", "meaning, and its own members"), *((f"`{name}`", text) for name, text in EVENTS.items()))
+
+
 def support_table() -> str:
     """Which start options and commands each built-in kind of agent supports."""
     specs = [spec for spec in providers().specs.values() if spec.drive is not None or spec.module]
@@ -260,6 +266,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "state-request": lambda: _members_table("member", StateRequest),
     "errors": errors_table,
     "metrics": metrics_table,
+    "log-events": log_events_table,
     "commands": commands_text,
     "support": support_table,
     "packages": packages_table,

@@ -19,6 +19,7 @@ import redis
 from agentrq.connection import BadUrl, connect, hide_arguments, masked
 from agentrq.embedded.attach import attach
 from agentrq.errors import EmbeddedServerError
+from agentrq_worker import logs
 from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.process import open_files
 from agentrq_worker.session.program_lookup import check_settings
@@ -52,6 +53,7 @@ _HELP = {
 }
 SWITCH_S = 0.0005
 """How long RQ's thread may hold the interpreter while the loop waits; Python's default of 5 ms shows in latencies."""
+LOG_FORMATS = ("text", "json")
 EXIT_USAGE, EXIT_UNREACHABLE, EXIT_REFUSED = 2, 4, 5
 
 
@@ -63,9 +65,14 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         )
     command = click.option("--redis", "redis_url", metavar="URL", help="Redis; default AGENTRQ_REDIS_URL.")(command)
     command = click.option("--config", metavar="FILE", help="Settings as TOML (agentrq.toml).")(command)
+    command = click.option(
+        "--log-format", default="text", show_default=True, metavar="FORMAT", envvar="AGENTRQ_LOG_FORMAT",
+        help="text, or json: one object a line. Or by AGENTRQ_LOG_FORMAT.",
+    )(command)  # fmt: skip
     return click.option(
-        "--log-level", default="INFO", show_default=True, metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR."
-    )(command)
+        "--log-level", default="INFO", show_default=True, metavar="LEVEL", envvar="AGENTRQ_LOG_LEVEL",
+        help="DEBUG, INFO, WARNING or ERROR. Or by AGENTRQ_LOG_LEVEL.",
+    )(command)  # fmt: skip
 
 
 def _fail(code: int, message: str) -> NoReturn:
@@ -73,14 +80,14 @@ def _fail(code: int, message: str) -> NoReturn:
     sys.exit(code)
 
 
-def configure_logging(level: str) -> None:
-    """Send log lines to stderr: time, level, logger, text. Exits if the level is unknown."""
+def configure_logging(level: str, log_format: str) -> None:
+    """Send log lines to stderr. Exits if the level or the format is unknown."""
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         _fail(EXIT_USAGE, f"--log-level: {level!r} is not one of DEBUG, INFO, WARNING, ERROR")
-    logging.basicConfig(level=number, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("rq", "rq.worker", "rq.queue"):  # RQ sets its own loggers to INFO
-        logging.getLogger(chatty).setLevel(max(number or 0, logging.WARNING))
+    if log_format not in LOG_FORMATS:
+        _fail(EXIT_USAGE, f"--log-format: {log_format!r} is not one of {', '.join(LOG_FORMATS)}")
+    logs.configure(number, as_json=log_format == "json")
 
 
 def allow_files(sessions: int) -> None:
@@ -124,8 +131,8 @@ def serve(settings: Settings, url: str) -> None:
         _fail(EXIT_REFUSED, str(error))
 
 
-def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce: bool) -> None:
-    configure_logging(log_level)
+def _run(config: str | None, log_level: str, log_format: str, given: dict[str, Any], *, announce: bool) -> None:
+    configure_logging(log_level, log_format)
     hide_arguments(given["redis_url"] or "")
     try:
         settings = load(config, options=given)
@@ -133,6 +140,7 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
         check_directories(settings)
     except InvalidSetting as error:
         _fail(EXIT_USAGE, str(error))
+    logs.name_worker(settings.worker_name)
     if told := unknown_variables(settings, os.environ):
         log.warning("environment: %s", told)
     with contextlib.ExitStack() as stack:
@@ -151,13 +159,13 @@ def _run(config: str | None, log_level: str, given: dict[str, Any], *, announce:
 
 @click.command()
 @_options
-def worker(config: str | None, log_level: str, **given: Any) -> None:
+def worker(config: str | None, log_level: str, log_format: str, **given: Any) -> None:
     """Host sessions until stopped: SIGTERM lets turns finish, a second one hands all sessions over at once."""
-    _run(config, log_level, given, announce=False)
+    _run(config, log_level, log_format, given, announce=False)
 
 
 @click.command()
 @_options
-def up(config: str | None, log_level: str, **given: Any) -> None:
+def up(config: str | None, log_level: str, log_format: str, **given: Any) -> None:
     """Run all that one machine needs: the private Valkey (unless you name a Redis) and a worker."""
-    _run(config, log_level, given, announce=True)
+    _run(config, log_level, log_format, given, announce=True)

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 import time
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -18,6 +18,7 @@ from agentrq.connection import connect_async
 from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.logs import event
 from agentrq_worker.measurements import Measurements
 from agentrq_worker.ownership.hosting_audit import HostingAudit
 from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, SessionEnd, SessionSnapshot
@@ -59,7 +60,9 @@ class SessionHost:
         prctl.deny_inspection()
         left = sweep()
         if left:
-            log.warning("ended %d processes that dead workers left behind", left)
+            log.warning(
+                "ended %d processes that dead workers left behind", left, extra=event("orphans_ended", processes=left)
+            )
             self.measurements.orphans.add(amount=left)
         self._guardian = Guardian()
         neighbours = self.ownership.lease.neighbours
@@ -92,7 +95,7 @@ class SessionHost:
         while True:
             descendants.reap_orphans()
             if self._guardian is not None and not self._guardian.alive:
-                log.warning("the guardian process died: starting another")
+                log.warning("the guardian process died: starting another", extra=event("guardian_died"))
                 try:
                     self._guardian = Guardian()
                 except OSError as error:
@@ -122,7 +125,7 @@ class SessionHost:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
-        self._measure_claim(claim)
+        self._note_claim(claim)
         mark = marks.make_mark(claimed.session_id)
         session = SessionShell(claimed, lane, self.settings, mark, self.measurements)
         self.sessions[session.id] = session
@@ -133,7 +136,7 @@ class SessionHost:
         try:
             outcome = await session.run()
         except Exception as error:
-            log.exception("session %s: internal error", session.id)
+            log.exception("session %s: internal error", session.id, extra=event("internal_error"))
             outcome = Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")
             await self._end_unserved(session.id, outcome.error or "")
         finally:
@@ -150,20 +153,28 @@ class SessionHost:
             self.ownership.remember_end(session.id, claim.state.get("nonce", ""), end)
         if outcome.status is not None:
             self.measurements.ended.add(claimed.provider, outcome.status, outcome.reason or "")
+            said = event("session_ended", status=outcome.status, reason=outcome.reason, epoch=lane.epoch)
             log.info("session %s: %s (%s)%s", session.id, outcome.status, outcome.reason,
-                     f": {outcome.error}" if outcome.error else "")  # fmt: skip
+                     f": {outcome.error}" if outcome.error else "", extra=said)  # fmt: skip
+        elif outcome.handed_over:
+            log.info("session %s: handed over", session.id, extra=event("session_handed_over", epoch=lane.epoch))
         return outcome
 
-    def _measure_claim(self, claim: Claim) -> None:
+    def _note_claim(self, claim: Claim) -> None:
         claimed, figures = claim.claimed, self.measurements
         waited_s = (claim.claimed_at - claim.free_since) / 1000
+        members: dict[str, Any] = {"provider": claimed.provider, "epoch": claim.cursor.epoch}
         if claimed.started_at == claim.claimed_at:
+            log.info("session %s: started, provider %s", claimed.session_id, claimed.provider,
+                     extra=event("session_started", **members))  # fmt: skip
             figures.started.add(claimed.provider)
             figures.start_to_claim.add(waited_s, claimed.provider)
         else:
             cause = "lost" if claim.lost else "handed_over"
             figures.recovered.add(claimed.provider, cause)
             figures.takeover.add(waited_s, cause)
+            log.info("session %s: taken over (%s), provider %s", claimed.session_id, cause.replace("_", " "),
+                     claimed.provider, extra=event("session_taken_over", cause=cause, **members))  # fmt: skip
 
     async def claim(self, session: SessionSnapshot) -> Claim | None:
         """Like `Ownership.claim_session`; a session that is claimed and cannot begin ends: no worker would serve it."""
@@ -191,6 +202,10 @@ class SessionHost:
     def draining(self) -> bool:
         """The worker ends: it takes no session any more."""
         return self._draining
+
+    def waiting_for(self) -> list[str]:
+        """What a drain waits for: each session that is still here, with its status, the oldest first."""
+        return [f"{session.id} {session.status}" for session in self.sessions.values()]
 
     def drain(self, *, at_once: bool) -> None:
         """Hand all sessions over: idle ones now, busy ones when their turn is over, or all of them at once."""

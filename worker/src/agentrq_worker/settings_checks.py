@@ -18,6 +18,8 @@ _OTHERS: Final = frozenset(
     {
         "AGENTRQ_DATA_DIR",
         "AGENTRQ_DEMO_PACE",
+        "AGENTRQ_LOG_FORMAT",
+        "AGENTRQ_LOG_LEVEL",
         "AGENTRQ_OLLAMA_OPTIONS",
         "AGENTRQ_OLLAMA_THINK",
         "AGENTRQ_RUNNER_MARK",

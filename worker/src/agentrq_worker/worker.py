@@ -10,9 +10,11 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from typing import Final
 
 from agentrq_worker import metrics, status_server
+from agentrq_worker.logs import event
 from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs
 from agentrq_worker.rq.service import RqService
@@ -23,6 +25,10 @@ log = logging.getLogger(__name__)
 
 LAST_WRITE_S: Final = 20.0
 """How long a worker that ends waits for Redis to take its sessions' last events."""
+DRAIN_TOLD_S: Final = 30.0
+"""How often a worker that ends says what it waits for."""
+DRAIN_NAMED: Final = 10
+"""How many sessions it names then."""
 LEAVE_S: Final = 5.0
 """How long it then waits for Redis to leave RQ's list and to give its lease back."""
 
@@ -74,7 +80,7 @@ class Worker:
             await self._leave()
             if serving is not None:
                 serving.cancel()
-        log.info("worker %s has stopped", self._settings.worker_name)
+        log.info("worker %s has stopped", self._settings.worker_name, extra=event("worker_stopped"))
 
     async def _start(self, group: asyncio.TaskGroup, jobs: OrphanedJobs) -> None:
         await self._host.ownership.take_lease()
@@ -83,7 +89,8 @@ class Worker:
         await self._rq.begin(group)
         self._begun = True
         log.info("worker %s is ready: queue %s, up to %d sessions", self._settings.worker_name, self._settings.queue,
-                 self._settings.max_sessions)  # fmt: skip
+                 self._settings.max_sessions, extra=event("worker_ready", queue=self._settings.queue,
+                                                          slots=self._settings.max_sessions))  # fmt: skip
 
     def _serve_metrics(self, group: asyncio.TaskGroup) -> asyncio.Task[None] | None:
         """Answer from the first moment on: a worker that waits for Redis is not ready, and says so."""
@@ -102,7 +109,7 @@ class Worker:
             self._stop_now.set()
             return
         log.info("stopping: fetching no more jobs; turns have %g s to finish, a second signal hands them over at once",
-                 self._settings.drain_s)  # fmt: skip
+                 self._settings.drain_s, extra=event("worker_stopping", seconds=self._settings.drain_s))  # fmt: skip
         self._stop_requested.set()
         self._rq.stop_fetching()
         self._host.drain(at_once=False)
@@ -114,9 +121,10 @@ class Worker:
             async with asyncio.timeout(self._settings.drain_s), asyncio.TaskGroup() as waits:
                 all_gone = waits.create_task(self._all_gone(), name="all sessions gone")
                 stop_now = waits.create_task(self._stop_now.wait(), name="stop now")
+                telling = waits.create_task(self._tell_drain(), name="tell the drain")
                 await asyncio.wait([all_gone, stop_now], return_when=asyncio.FIRST_COMPLETED)
-                all_gone.cancel()
-                stop_now.cancel()
+                for task in (all_gone, stop_now, telling):
+                    task.cancel()
         except TimeoutError:
             log.warning("%d sessions still run after %g s: handing them over now", len(running), self._settings.drain_s)
         self._host.drain(at_once=True)
@@ -131,6 +139,17 @@ class Worker:
     async def _all_gone(self) -> None:
         while self._rq.running:
             await asyncio.wait(self._rq.running)
+
+    async def _tell_drain(self) -> None:
+        """Say what the drain waits for, at once and every `DRAIN_TOLD_S`."""
+        began = time.monotonic()
+        while sessions := self._host.waiting_for():
+            left = max(0.0, self._settings.drain_s - (time.monotonic() - began))
+            more = f" and {len(sessions) - DRAIN_NAMED} more" if len(sessions) > DRAIN_NAMED else ""
+            log.info("draining: waiting for %d sessions, %.0f s left: %s%s", len(sessions), left,
+                     ", ".join(sessions[:DRAIN_NAMED]), more,
+                     extra=event("worker_draining", sessions=len(sessions), seconds=round(left)))  # fmt: skip
+            await asyncio.sleep(DRAIN_TOLD_S)
 
     async def _leave(self) -> None:
         """Leave RQ's list, give the lease back, end what all sessions needed."""

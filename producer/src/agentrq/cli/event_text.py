@@ -89,6 +89,8 @@ def _status(event: StatusEvent) -> EventText:
         body += f" ({event.reason})"
     if event.error:
         body += f": {event.error}"
+    if event.stderr_tail:
+        body += "".join(f"\n  stderr: {line}" for line in event.stderr_tail.splitlines())
     return EventText("session", body, event.status == "error")
 
 

@@ -29,7 +29,9 @@ def show(sid: str, url: str | None, as_json: bool) -> int:
         return OK
     width = max(map(len, state)) + 2
     for name, value in state.items():
-        put(f"{name:<{width}}{_shown(name, value)}\n")
+        lines = value.splitlines() if name == "stderrTail" else [_shown(name, value)]
+        for number, line in enumerate(lines):
+            put(f"{'' if number else name:<{width}}{one_line(line)}\n")
     return OK
 
 

@@ -166,6 +166,7 @@ def _failed(found: Evidence) -> Finding:
         if isinstance(message.content, Error)
     ]
     evidence = [*errors[-3:], *([] if found.state.exit_code is None else [f"exit code {found.state.exit_code}"])]
+    evidence += [f"stderr: {line}" for line in (found.state.stderr_tail or "").splitlines()]
     return Finding("failed", False, f"It ended in error ({found.state.reason}): {found.state.error}", evidence,
                    f"agentrq attach {found.state.session_id}")  # fmt: skip
 

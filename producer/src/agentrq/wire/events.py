@@ -220,7 +220,7 @@ def make_message(
 
 
 class StatusEvent(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
-    """The session entered a status; ``error`` and ``reason`` come with an end. ``timestamp`` in ms."""
+    """The session entered a status; ``error``, ``reason`` and ``stderr_tail`` come with an end. ``timestamp`` in ms."""
 
     cursor: str
     session_id: str
@@ -228,6 +228,7 @@ class StatusEvent(msgspec.Struct, rename="camel", omit_defaults=True, frozen=Tru
     timestamp: int
     error: str | None = None
     reason: str | None = None
+    stderr_tail: str | None = None
 
 
 class Receipt(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):

@@ -64,6 +64,10 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     """Turns so far."""
     exit_code: int | None = None
     """The runner's exit code."""
+    stderr_tail: str | None = None
+    """The last lines of its stderr where the session ended in error: at most 20 and 2000 characters, known secrets
+    taken out.
+    """
     created_at: int | None = None
     """When the session was created, in ms since the epoch."""
     started_at: int | None = None

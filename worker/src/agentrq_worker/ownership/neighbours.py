@@ -19,6 +19,7 @@ from agentrq.connection import is_outage
 from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire import owner_calls
 from agentrq.wire.keys import Keys
+from agentrq_worker.logs import event
 from agentrq_worker.process import procfs
 from agentrq_worker.process.guardian import end_worker
 from agentrq_worker.process.identity import ProcessId, machine_id, own_process
@@ -138,6 +139,7 @@ class Neighbours:
             if await self._client.hget(self._key, name) == record.to_text().encode():
                 await self._client.hdel(self._key, name)  # of a successor in between: it writes its own again
         if released:
-            log.warning("worker %s (process %d) has ended: its lease is given back", name, record.process.pid)
+            log.warning("worker %s (process %d) has ended: its lease is given back", name, record.process.pid,
+                        extra=event("worker_lost", lost=name))  # fmt: skip
             self._released.append(record.token)
         return released

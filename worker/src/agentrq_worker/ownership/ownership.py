@@ -27,6 +27,7 @@ from agentrq.wire.messages import SessionTotal
 from agentrq.wire.script_calls import EndOutcome, OpenOutcome, ScriptCall
 from agentrq.wire.state import Inner, State, read_inner, read_state
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.logs import event
 from agentrq_worker.ownership.inbox_reader import InboxReader
 from agentrq_worker.ownership.interrupted_turn import read_interrupted_turn, read_stored_answers
 from agentrq_worker.ownership.lease import Lease
@@ -140,7 +141,8 @@ class Ownership:
             gap, beaten = time.monotonic() - beaten, time.monotonic()
             self.beaten_at = beaten
             if gap > self._settings.lease_s / 2:
-                log.warning("stalled for %.1f s: other workers may have taken over its sessions", gap)
+                log.warning("stalled for %.1f s: other workers may have taken over its sessions", gap,
+                            extra=event("worker_stalled", seconds=round(gap, 1)))  # fmt: skip
             with contextlib.suppress(redis.RedisError, OSError):  # the clock keeps the offset of the beat before
                 await self.clock.synchronize(self._client)
             self.beats += 1

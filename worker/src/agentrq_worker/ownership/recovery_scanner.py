@@ -21,6 +21,7 @@ from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire import script_calls
 from agentrq.wire.ids import is_session_id
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.logs import event
 from agentrq_worker.ownership.owner_leases import OwnerLeases
 from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.settings import Settings
@@ -63,6 +64,8 @@ class _Closed(NamedTuple):
 class _Orphan(NamedTuple):
     since: float
     cursor: str
+    told: bool = False
+    """The log has it."""
 
 
 class _Row(NamedTuple):
@@ -268,8 +271,6 @@ class RecoveryScanner:
         state, now = snapshot.state, time.monotonic()
         orphan = self._orphans.get(session_id)
         if orphan is None or orphan.cursor != state.cursor:
-            if snapshot.inner.token:
-                log.warning("session %s: its worker %s is lost", session_id, state.worker)
             orphan = None
         if orphan is None or (self._suspended and state.status is not Status.QUEUED):
             orphan = self._orphans[session_id] = _Orphan(now, state.cursor)
@@ -277,6 +278,9 @@ class RecoveryScanner:
         token = snapshot.inner.token
         if token and now - self._back < RETURN_S and not self._leases.was_released(token):
             return
+        if token and not orphan.told:  # not before: after an outage its worker may only be late
+            log.warning("session %s: its worker %s is lost", session_id, state.worker, extra=event("session_lost"))
+            self._orphans[session_id] = orphan._replace(told=True)
         if (end := self._ownership.remembered_end(snapshot)) is not None:  # Redis came back older than that
             await self._ownership.end_session(snapshot, *end)
             return

@@ -20,6 +20,7 @@ from agentrq.wire.commands import Command
 from agentrq.wire.script_calls import now_ms
 from agentrq.wire.state import to_wire
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.logs import event
 from agentrq_worker.ownership.ownership import Claim, Ownership, SessionSnapshot
 from agentrq_worker.rq.executor import RqThread
 from agentrq_worker.rq.fenced_pipeline import SessionIdentity, Written
@@ -96,10 +97,10 @@ class JobHandler:
             else:
                 await self._start(run, request, seen)
         except AgentRQError as error:
-            log.warning("job %s: %s", job.id, error)
+            log.warning("job %s: %s", job.id, error, extra=event("job_failed"))
             await self._fail(run, f"{type(error).__name__}: {error}", retry=isinstance(error, SessionNotFound))
         except Exception as error:
-            log.exception("job %s: internal error", job.id)
+            log.exception("job %s: internal error", job.id, extra=event("internal_error"))
             await self._fail(run, f"Internal error: {error!r}")
 
     async def fail_unreadable(self, queue: Queue, job_id: str, error: Exception) -> None:
@@ -219,7 +220,7 @@ class JobHandler:
         """Stop a job's session as RQ's stop-job asks: the job will be ``stopped``."""
         live = self._live.get(job_id)
         if live is None:
-            log.warning("RQ asked to stop job %s, which this worker does not run", job_id)
+            log.warning("job %s: RQ asked to stop it, and this worker does not run it", job_id)
             return
         live.stopped = True
         self._host.stop_hosted(live.session_id)
@@ -247,7 +248,7 @@ class JobHandler:
         """Put the job of a session without an owner into its queue; False where a user of RQ canceled it."""
         outcome = await self._call(self._orphans.enqueue_orphan, job_id, session)
         if outcome == "enqueued":
-            log.warning("session %s: requeued", session.state.session_id)
+            log.warning("session %s: requeued", session.state.session_id, extra=event("session_requeued"))
         return outcome != "canceled"
 
     async def conclude(self, job_id: str, session: SessionSnapshot) -> None:

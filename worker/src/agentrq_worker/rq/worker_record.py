@@ -7,6 +7,7 @@ on the one RQ thread (executor.py). Does not own RQ's queues (registry_maintenan
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -44,6 +45,7 @@ class WorkerRecord:
         self._lease_s = lease_s
         self._connection: redis.Redis = worker.connection
         self._without_lease: dict[str, float] = {}
+        self._shared_at = -math.inf
         """Workers in RQ's list that have no lease, and since when (monotonic)."""
 
     def register(self) -> None:
@@ -118,7 +120,10 @@ class WorkerRecord:
                 pipeline.hget(worker.redis_worker_namespace_prefix + name, FREE_SLOTS)
                 pipeline.exists(self._lease_key(name))
             answers = pipeline.execute()
-        self.most_free, before = 0, self._without_lease
+        now = time.monotonic()
+        # After a gap (Redis was away, this process stood still) the others have not renewed their leases either.
+        before = self._without_lease if now - self._shared_at < self._lease_s / 2 else {}
+        self.most_free, self._shared_at = 0, now
         self._without_lease = {}
         for name, given, alive in zip(others, answers[::2], answers[1::2], strict=True):
             if given is None:
@@ -136,5 +141,5 @@ class WorkerRecord:
         key = self._worker.redis_worker_namespace_prefix + name
         dead = BaseWorker.find_by_key(key, self._connection, serializer=SERIALIZER)
         if dead is not None:
-            log.warning("worker %s is gone", name)
+            log.warning("worker %s has no lease for %g s: taken out of RQ's list", name, self._lease_s)
             dead.register_death()

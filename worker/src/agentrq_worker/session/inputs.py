@@ -89,10 +89,12 @@ class RunnerGone(_Input):
     """Nothing more comes: the last input of a session. ``exit_code`` None where nothing was spawned.
 
     ``explained``: the end that an exit means which came before the agent itself, as of a sandbox that failed.
+    ``stderr_tail``: the last lines of its stderr, as they came.
     """
 
     exit_code: int | None = None
     explained: Outcome | None = None
+    stderr_tail: str = ""
 
 
 class OwnershipLost(_Input):

@@ -213,6 +213,8 @@ class SessionMachine:
             outcome = Outcome(Status.ERROR, Reason.FAILED, f"Its last turn was cut, then: {_words(outcome)}")
         if given.exit_code is not None:
             output.set_field("exitCode", given.exit_code)
+        if outcome.status is Status.ERROR and given.stderr_tail:
+            output.set_field("stderrTail", given.stderr_tail)
         life.end(outcome)
 
     def _outcome_of_exit(self, code: int | None, calls_open: bool) -> Outcome:

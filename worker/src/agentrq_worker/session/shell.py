@@ -15,10 +15,11 @@ from collections import deque
 from typing import Any, ClassVar, Final
 
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.logs import event
 from agentrq_worker.measurements import Measurements
 from agentrq_worker.process.framing import LineFramer
-from agentrq_worker.process.pipes import STDERR_LINE
 from agentrq_worker.process.runner_process import RunnerProcess
+from agentrq_worker.process.stderr_tail import last_lines
 from agentrq_worker.sandbox.plan import complaint
 from agentrq_worker.session import effects, inputs
 from agentrq_worker.session.command_handler import MOST_UNSENT
@@ -26,7 +27,8 @@ from agentrq_worker.session.inputs import Input
 from agentrq_worker.session.launch_plan import CannotLaunch, Launch, prepare, why_not_spawned, with_defaults
 from agentrq_worker.session.machine import SessionMachine
 from agentrq_worker.session.request_places import RequestPlaces
-from agentrq_worker.session.session_meter import SessionMeter
+from agentrq_worker.session.session_observer import SessionObserver
+from agentrq_worker.session.stderr_log import StderrLog
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.event_log import EventLog
@@ -36,8 +38,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_OUTPUT_S: Final = 2.0
 """How long a survivor may hold the runner's stdout open after the runner's end before it is closed here."""
-STDERR_LINES: Final = 100
-"""Lines of a runner's stderr that go into the log in a second; the rest is read, counted and left out."""
 
 
 class SessionShell:
@@ -62,8 +62,8 @@ class SessionShell:
             start_policy=settings.start_policy, handshake_s=settings.handshake_s, now=time.monotonic(),
             redis_ms=lane.now_ms(),
         )  # fmt: skip
-        self._meter = SessionMeter(measurements or Measurements(), claimed, time.monotonic())
         self._request_places = RequestPlaces()
+        self._observer = SessionObserver(measurements or Measurements(), claimed, lane.epoch, time.monotonic())
         self._inputs: deque[Input] = deque()
         self._feeding = False
         self._framer = LineFramer(settings.max_line)
@@ -72,7 +72,7 @@ class SessionShell:
         self._ending = asyncio.Event()
         self._farewell = b""
         self._timer: asyncio.TimerHandle | None = None
-        self._stderr_second, self._stderr_lines = 0.0, 0
+        self._stderr_log = StderrLog(self.id)
         lane.on_lost = self._superseded
         lane.on_full = self._hold_reading
 
@@ -114,7 +114,7 @@ class SessionShell:
                 await self._process.aclose()
             if self._timer is not None:
                 self._timer.cancel()
-        self._feed(inputs.RunnerGone(code, explained))
+        self._feed(inputs.RunnerGone(code, explained, "" if self._process is None else last_lines(self._process)))
         await self._lane.flush()
         outcome = self._machine.outcome
         lost = outcome is None or self._lane.lost is not None
@@ -192,7 +192,7 @@ class SessionShell:
             return
         if launch.redactor.count:
             log.warning("session %s: %d times a known secret was taken out of what its runner printed", self.id,
-                        launch.redactor.count)  # fmt: skip
+                        launch.redactor.count, extra=event("secret_redacted", times=launch.redactor.count))  # fmt: skip
         if launch.home is not None and ended:
             await asyncio.to_thread(launch.home.remove)
 
@@ -210,10 +210,10 @@ class SessionShell:
                 for effect in self._machine.handle(given, now):
                     if type(effect) is effects.PublishMessages:  # nearly every effect
                         if self._lane.add_messages(effect.drafts):
-                            self._meter.tools(effect.drafts, now)
+                            self._observer.tools(effect.drafts, now)
                     else:
                         self._performers[type(effect)](self, effect)
-                        self._meter.effect(effect, now, self._lane.now_ms())
+                        self._observer.effect(effect, now, self._lane.now_ms())
                 if not self._inputs:
                     break
                 given = self._inputs.popleft()
@@ -226,7 +226,7 @@ class SessionShell:
             self._feeding = False
 
     def _broken(self, error: Exception) -> None:
-        log.exception("session %s: internal error", self.id, exc_info=error)
+        log.exception("session %s: internal error", self.id, exc_info=error, extra=event("internal_error"))
         self._feed(inputs.Failed(Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")))
 
     def _publish_message(self, effect: effects.PublishMessage) -> None:
@@ -268,7 +268,7 @@ class SessionShell:
             self._timer = asyncio.get_running_loop().call_later(delay, self._fire)
 
     def _write_log(self, effect: effects.WriteLog) -> None:
-        log.info("session %s: %s", self.id, effect.text)
+        log.info("session %s: %s", self.id, effect.text, extra=event("runner_log"))
 
     _performers: ClassVar[dict[type, Any]] = {
         effects.PublishMessage: _publish_message,
@@ -306,7 +306,8 @@ class SessionShell:
     # -- what it reacts to
 
     def _superseded(self, why: str) -> None:
-        log.warning("session %s: superseded (%s), its runner is ended here", self.id, why)
+        log.warning("session %s: superseded (%s), its runner is ended here", self.id, why,
+                    extra=event("session_superseded", epoch=self._lane.epoch))  # fmt: skip
         self._feed(inputs.OwnershipLost())
 
     def _fire(self) -> None:
@@ -324,8 +325,8 @@ class SessionShell:
             (self._process.pause_reading if hold else self._process.resume_reading)()
 
     def _read(self, chunk: bytes) -> None:
-        if self._meter.awaits_output:
-            self._meter.output_began(time.monotonic())
+        if self._observer.awaits_output:
+            self._observer.output_began(time.monotonic())
         self._lines(self._framer.feed(chunk))
         self._lane.has_read()
 
@@ -346,15 +347,4 @@ class SessionShell:
             self._feed(inputs.PipeClosed(pipe))
 
     def _log_stderr(self, line: str) -> None:
-        """A runner that floods its stderr fills neither the disk nor the log that its neighbours are in."""
-        now = time.monotonic()
-        if now - self._stderr_second >= 1:
-            if self._stderr_lines > STDERR_LINES:
-                log.warning("session %s: %d lines of stderr left out", self.id, self._stderr_lines - STDERR_LINES)
-            self._stderr_second, self._stderr_lines = now, 0
-        self._stderr_lines += 1
-        if self._stderr_lines > STDERR_LINES:
-            return
-        if self._launch is not None:
-            line = self._launch.redactor.text(line, STDERR_LINE)
-        log.info("session %s: stderr: %s", self.id, line)
+        self._stderr_log.add(line, None if self._launch is None else self._launch.redactor)

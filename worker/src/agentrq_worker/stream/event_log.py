@@ -22,6 +22,7 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.status import Reason, Status
+from agentrq_worker import logs
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.stream.buffer import EventBuffer
@@ -230,10 +231,14 @@ class EventLog:
 
     def add_end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
         """Add the end; the script places it behind the receipts of the commands that are left in the inbox."""
-        if error is not None and self.redactor is not None:
-            error = self.redactor.text(error)
-        event = StatusEvent("", self.session_id, status, self.now_ms(), error, reason)
         state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
+        tail: str | None = state.get("stderrTail")
+        if self.redactor is not None:
+            error = None if error is None else self.redactor.text(error)
+            tail = None if tail is None else self.redactor.text(tail)
+        if tail is not None:
+            state["stderrTail"] = tail
+        event = StatusEvent("", self.session_id, status, self.now_ms(), error, reason, tail)
         if error is not None:
             state["error"] = error
         self._next()
@@ -316,8 +321,10 @@ class EventLog:
         self.written = min(self.written, stands)
         self.waiting.put_back(again)
         self.after_commit(self.on_repaired)
+        repeated = sum(len(entry.jsons) for entry in kept)
         log.warning("session %s: Redis lost events after %s, %d written again, %d declared lost",
-                    self.session_id, place, sum(len(entry.jsons) for entry in kept), lost)  # fmt: skip
+                    self.session_id, place, repeated, lost,
+                    extra=logs.event("redis_lost_events", repeated=repeated, lost=lost))  # fmt: skip
         self._wake(self)
 
     def mark_lost(self, why: str) -> None:

@@ -20,6 +20,7 @@ from agentrq.exclusive_connection import ExclusiveConnection
 from agentrq.wire import owner_calls, scripts
 from agentrq.wire.ids import Cursor
 from agentrq.wire.owner_calls import WriteAnswer
+from agentrq_worker.logs import event
 from agentrq_worker.measurements import Measurements
 from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.redis_retry import retry_delay, retry_outages
@@ -171,7 +172,9 @@ class Publisher:
                 self._release(event_log)
             return
         if self.away_since is not None and not self._memory_full:
-            log.warning("Redis accepts events again after %.1f s", time.monotonic() - self.away_since)
+            away_s = time.monotonic() - self.away_since
+            log.warning("Redis accepts events again after %.1f s", away_s,
+                        extra=event("redis_available", seconds=round(away_s, 1)))  # fmt: skip
             self.away_since = None
         self.measurements.publish.add(time.monotonic() - began)
         for (event_log, entries), (outcome, cursor) in zip(batch, answers, strict=True):
@@ -185,7 +188,7 @@ class Publisher:
     def _note_outage(self, error: Exception) -> None:
         if self.away_since is None:
             self.away_since = time.monotonic()
-            log.warning("Redis unavailable, buffering events: %s", error)
+            log.warning("Redis unavailable, buffering events: %s", error, extra=event("redis_unavailable"))
 
     async def _call_script(self, batch: Batch, own: ExclusiveConnection) -> list[WriteAnswer] | None:
         """The answers of one call; None where Redis has no memory left for it."""

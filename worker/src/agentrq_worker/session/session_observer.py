@@ -1,31 +1,39 @@
-"""Counts and times one session, from what its machine wants done.
+"""What is told of one session beside its events, from what its machine wants done: figures, and log lines.
 
-Owns which effect begins and ends what is timed. Does not own the figures (measurements.py); decides nothing.
+Owns which effect begins and ends what is timed or logged. Does not own the figures (measurements.py); decides nothing.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
-from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Question, ToolCall, ToolResult
+from agentrq.wire.messages import ApprovalRequest, ApprovalResolved, Prompt, Question, ToolCall, ToolResult
+from agentrq_worker.logs import event
 from agentrq_worker.measurements import Measurements
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.session import effects
 from agentrq_worker.session.effects import Effect
 from agentrq_worker.session_types import ClaimedSession
 
+log = logging.getLogger(__name__)
+
 MOST_OPEN: Final = 1000
 """Calls and requests of one session that are timed at the same time; an agent may name any number of them."""
 _DECISIONS: Final = frozenset({"allow", "deny", "withdrawn"})
 
 
-class SessionMeter:
-    """The measurements of one owner of a session. Times are monotonic, in seconds."""
+class SessionObserver:
+    """Observes one owner of a session. Times are monotonic, in seconds."""
 
-    def __init__(self, measurements: Measurements, claimed: ClaimedSession, now: float) -> None:
+    def __init__(self, measurements: Measurements, claimed: ClaimedSession, epoch: int, now: float) -> None:
         self._figures = measurements
+        self._session_id = claimed.session_id
+        self._epoch = epoch
         self._provider = claimed.provider
+        self._turn = claimed.total.num_turns
+        """The number of the turn that began last."""
         self._claimed_at: float | None = now
         self._turn_began: float | None = None
         self._last_turn = claimed.last_turn or ""
@@ -64,9 +72,14 @@ class SessionMeter:
             arrived, _, _ = effect.entry.partition(b"-")
             if arrived.isdigit():
                 self._figures.receipt.add((redis_ms - int(arrived)) / 1000, effect.command)
+            kind, outcome = effect.command, effect.outcome
+            self._log("command_done", f"{kind} {outcome}", command=effect.command_id, kind=kind, outcome=outcome)
         fields: dict[str, Any] = getattr(effect, "fields", {})
         if fields:
             self._changed(fields, now)
+        if isinstance(effect, effects.PublishMessage) and isinstance(effect.draft.content, Prompt):
+            command = effect.draft.content.command_id
+            self._log("turn_began", "a prompt is handed over", turn=self._turn, command=command)
 
     def _message(self, draft: DraftMessage, now: float) -> None:
         content = draft.content
@@ -92,16 +105,22 @@ class SessionMeter:
         self._last_turn = fields.get("lastTurn", self._last_turn)
         if fields.get("turn") == 1:
             self._turn_began = now
+            self._turn += 1
         elif fields.get("turn") == 0:
             self._figures.turns.add(self._provider, self._last_turn)
             if self._turn_began is not None:
                 self._figures.turn.add(now - self._turn_began, self._provider, self._last_turn)
             self._turn_began = None
             self._tools.clear()
+            self._log("turn_ended", f"the turn is {self._last_turn}", turn=self._turn, outcome=self._last_turn)
         for name, before in self._total.items():
             if name in fields:
                 self._spent(name, fields[name] - before)
                 self._total[name] = fields[name]
+
+    def _log(self, name: str, text: str, **members: Any) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("session %s: %s", self._session_id, text, extra=event(name, epoch=self._epoch, **members))
 
     def _spent(self, name: str, amount: float) -> None:
         if name == "costUsd":
