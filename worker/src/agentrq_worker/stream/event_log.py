@@ -148,28 +148,25 @@ class EventLog:
     def add_messages(self, drafts: Iterable[DraftMessage]) -> bool:
         """Add messages of one moment that change nothing in the state; deltas are published, not kept.
 
-        True if tool calls or results may be among them.
+        True if tool calls or results are among them.
         """
         # Nearly all that a worker reads comes through here: what can be computed once for all drafts is.
         if not self._open:
             return False
         if self.redactor is not None:
             drafts = self.redactor.drafts(drafts)
-        middles, join, seq, deltas = dict[str, bytes](), b"".join, self._seq, self._deltas
-        live, first, jsons, head, encode_clean = False, seq + 1, list[bytes](), self._live, encoder.encode
-        nested = False
+        kind, middle = "", b""
+        parent_id: str | None = None
+        join, seq, deltas, head, encode_clean = b"".join, self._seq, self._deltas, self._live, encoder.encode
+        live, tools, first, jsons = False, False, seq + 1, list[bytes]()
         for draft in drafts:
-            kind, parent_id = draft.type, draft.parent_id
-            middle = middles.get(kind) if parent_id is None else None
-            if middle is None:
+            if draft.type != kind or draft.parent_id != parent_id:  # most are like the one before
+                kind, parent_id = draft.type, draft.parent_id
                 middle = _middle(kind, parent_id, self._clock.now_ms())
-                if parent_id is None:
-                    middles[kind] = middle
-                else:
-                    nested = True
-            if (kind in LIVE_ONLY) is not live:
-                self._queue_messages(live, first, jsons)
-                live, first, jsons = not live, seq + 1, []
+                tools = tools or kind == "tool_call" or kind == "tool_result"
+                if (kind in LIVE_ONLY) is not live:
+                    self._queue_messages(live, first, jsons)
+                    live, first, jsons = not live, seq + 1, []
             if live:
                 deltas += 1
                 try:
@@ -190,7 +187,7 @@ class EventLog:
         self._seq, self._deltas = seq, deltas
         self._queue_messages(live, first, jsons)
         self._wake(self)
-        return nested or "tool_call" in middles or "tool_result" in middles
+        return tools
 
     def _queue_messages(self, live: bool, first: int, jsons: list[bytes]) -> None:
         if jsons:

@@ -170,23 +170,24 @@ class ClaudeParser(OutputParser):
             parent = self._call_id(parent)
         speaker = self._speakers.get(parent) or self._new_speaker(parent)
         delta = inner.delta
-        if inner.type == "message_start" and inner.message is not None and inner.message.id is not None:
-            return speaker.begin(inner.message.id, parent)
+        begun = inner.message.id if delta is None and inner.message is not None else None
+        if begun is not None and inner.type == "message_start":
+            return speaker.begin(begun, parent)
         drafts: list[DraftMessage] = []
         if message is not None and message != speaker.streamed:  # the message's beginning was lost
             drafts += speaker.begin(message, parent)
         if delta is None:
             if inner.type == "content_block_start":
                 speaker.begin_block(inner.index)
-            return drafts
-        if delta.type == "text_delta" and delta.text is not None:
-            block_id, offset = speaker.piece(inner.index, delta.text, False)
-            if block_id:
-                drafts.append(DraftMessage("text_delta", TextDelta(delta.text, block_id, offset), parent))
+        elif delta.type == "text_delta" and delta.text is not None:
+            offset = speaker.piece(inner.index, delta.text, False)
+            if offset is not None:
+                drafts.append(DraftMessage("text_delta", TextDelta(delta.text, speaker.block_id, offset), parent))
         elif delta.type == "thinking_delta" and delta.thinking is not None:
-            block_id, offset = speaker.piece(inner.index, delta.thinking, True)
-            if block_id:
-                drafts.append(DraftMessage("thinking_delta", ThinkingDelta(delta.thinking, block_id, offset), parent))
+            offset = speaker.piece(inner.index, delta.thinking, True)
+            if offset is not None:
+                content = ThinkingDelta(delta.thinking, speaker.block_id, offset)
+                drafts.append(DraftMessage("thinking_delta", content, parent))
         return drafts
 
     def _system(self, event: SystemLine, line: bytes) -> list[DraftMessage]:

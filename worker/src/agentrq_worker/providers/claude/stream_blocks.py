@@ -6,6 +6,8 @@ block within its message.
 
 from __future__ import annotations
 
+from typing import Final
+
 from msgspec import UNSET, Raw, UnsetType
 
 from agentrq.wire.messages import TextDelta, ThinkingDelta
@@ -13,21 +15,22 @@ from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import whole
 
 _SHORT = 4096  # bytes; up to here a text is kept (with its line) to be compared, beyond it its hash
-_NO_BLOCK = -1
+_NO_BLOCK: Final = object()
 
 
 class StreamBlocks:
     """The current message of one speaker, and how far its current block has streamed."""
 
-    __slots__ = ("_block_id", "_index", "_message", "_offset", "_said", "_unfinished", "streamed")
+    __slots__ = ("_index", "_message", "_offset", "_said", "_unfinished", "block_id", "streamed")
 
     def __init__(self) -> None:
         self.streamed: str | None = None
         """The id of the message that is being streamed."""
         self._message: str | None = None  # the message of the last whole frame
         self._said: list[tuple[str, Raw | int]] = []  # that message's texts and thoughts
-        self._index: int | float | None = _NO_BLOCK
-        self._block_id = ""
+        self._index: object = _NO_BLOCK
+        self.block_id = ""
+        """The id of the block whose pieces come."""
         self._offset = 0  # characters of the current block that came so far
         self._unfinished: dict[str, tuple[bool, int]] = {}  # blocks that came in pieces only: is a thought, characters
 
@@ -78,25 +81,25 @@ class StreamBlocks:
         """The next pieces are of the block ``index``."""
         self._save_offset()
         self._index = index
-        self._block_id = f"{self.streamed}:{whole(index)}"
+        self.block_id = f"{self.streamed}:{whole(index)}"
         self._offset = 0
 
     def _save_offset(self) -> None:
-        begun = self._unfinished.get(self._block_id)
+        begun = self._unfinished.get(self.block_id)
         if begun is not None:
-            self._unfinished[self._block_id] = (begun[0], self._offset)
+            self._unfinished[self.block_id] = (begun[0], self._offset)
 
-    def piece(self, index: int | float | None, text: str, is_thought: bool) -> tuple[str, int]:
-        """Block id and offset of the next piece; an empty id if its message is not known."""
-        if self.streamed is None:
-            return "", 0
+    def piece(self, index: int | float | None, text: str, is_thought: bool) -> int | None:
+        """The offset of the next piece, which belongs to `block_id`; None if its message is not known."""
         if index != self._index:
+            if self.streamed is None:
+                return None
             self.begin_block(index)
         offset = self._offset
         if not offset:
-            self._unfinished[self._block_id] = (is_thought, 0)
+            self._unfinished[self.block_id] = (is_thought, 0)
         self._offset = offset + len(text)
-        return self._block_id, offset
+        return offset
 
     def _whole_block(self, message: str, position: int, count: int) -> str | UnsetType:
         """The id of a complete block's pieces; UNSET if it did not come in pieces.
@@ -105,10 +108,10 @@ class StreamBlocks:
         """
         if count > 1:
             block_id = f"{message}:{position}"
-        elif self._index == _NO_BLOCK:
+        elif self._index is _NO_BLOCK:
             return UNSET
         else:
             self._index = _NO_BLOCK
-            block_id = self._block_id
+            block_id = self.block_id
         self._unfinished.pop(block_id, None)
         return block_id
