@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import select
 import time
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from agentrq_worker.ownership.ownership import SPOILT, Claim, Ownership, Session
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs, RecoveryScanner
 from agentrq_worker.process import descendants, marks, prctl
 from agentrq_worker.process.guardian import Guardian, sweep
+from agentrq_worker.process.output_poller import OutputPoller
 from agentrq_worker.session.shell import SessionShell
 from agentrq_worker.session_types import Outcome
 from agentrq_worker.settings import Settings
@@ -46,6 +48,7 @@ class SessionHost:
         self.ownership = Ownership(self._client, self._live, settings)
         self.measurements = Measurements()
         self.publisher = Publisher(self._client, settings, self.ownership.clock, self.measurements)
+        self._outputs: OutputPoller | None = None
         self._guardian: Guardian | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._repaired_ends: asyncio.Queue[str] = asyncio.Queue()
@@ -65,6 +68,8 @@ class SessionHost:
             )
             self.measurements.orphans.add(amount=left)
         self._guardian = Guardian()
+        if hasattr(select, "epoll"):
+            self._outputs = OutputPoller(asyncio.get_running_loop())
         neighbours = self.ownership.lease.neighbours
         scanner = RecoveryScanner(self._client, self.ownership, self.settings, jobs)
         neighbours.on_release = scanner.recover_released
@@ -87,6 +92,8 @@ class SessionHost:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.aclose()
         await self._live.aclose()
+        if self._outputs is not None:
+            self._outputs.close()
         if self._guardian is not None:
             self._guardian.close()
 
@@ -127,7 +134,7 @@ class SessionHost:
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
         self._note_claim(claim)
         mark = marks.make_mark(claimed.session_id)
-        session = SessionShell(claimed, lane, self.settings, mark, self.measurements)
+        session = SessionShell(claimed, lane, self.settings, mark, self.measurements, self._outputs)
         self.sessions[session.id] = session
         self.ownership.inboxes.add(session, lane, claim.claimed_at)
         lane.on_repaired = functools.partial(self._follow_repair, session.id)

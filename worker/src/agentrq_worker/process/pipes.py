@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from agentrq_worker.process.output_poller import Watcher
+
 READ_SIZE = 65536
 """Bytes a read: what a pipe holds by default; larger reads cost an allocation and bring no more."""
 _LEAST_READ = 1024
@@ -99,12 +101,12 @@ class Stdout:
     def __init__(
         self,
         pipe: IO[bytes],
-        loop: asyncio.AbstractEventLoop,
+        watcher: Watcher,
         on_chunk: Callable[[bytes], None],
         on_end: Callable[[], None],
     ) -> None:
         self._pipe: IO[bytes] | None = pipe
-        self._loop = loop
+        self._watcher = watcher
         self._on_chunk, self._on_end = on_chunk, on_end
         self._paused = False
         self._size = READ_SIZE
@@ -121,14 +123,14 @@ class Stdout:
         """Read from now on."""
         assert self._pipe
         os.set_blocking(self._pipe.fileno(), False)
-        self._loop.add_reader(self._pipe.fileno(), self._read)
+        self._watcher.add_reader(self._pipe.fileno(), self._read_ready)
 
     def pause(self) -> None:
         """Read no more of stdout until `resume`; the runner blocks once the pipe is full. Idempotent."""
         if not self._paused:
             self._paused = True
             if self._pipe:
-                self._loop.remove_reader(self._pipe.fileno())
+                self._watcher.remove_reader(self._pipe.fileno())
 
     def resume(self) -> None:
         """Undo `pause`. Idempotent."""
@@ -137,16 +139,21 @@ class Stdout:
             if self._resumed is not None:
                 self._resumed.set()
             if self._pipe:
-                self._loop.add_reader(self._pipe.fileno(), self._read)
+                self._watcher.add_reader(self._pipe.fileno(), self._read_ready)
 
-    def _read(self) -> bool:
-        """Hand on what one read gives; False when there was nothing more to be had now."""
+    def _read_ready(self) -> bool:
+        """One read; True if the pipe may hold more."""
+        size = self._size
+        return self._read() == size
+
+    def _read(self) -> int:
+        """Hand on what one read gives, and return its size; 0 when there was nothing more to be had now."""
         if self._pipe is None:
-            return False
+            return 0
         try:
             data = os.read(self._pipe.fileno(), self._size)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
         if data:
@@ -159,12 +166,12 @@ class Stdout:
                 self._size = min(2 * self._size, READ_SIZE)
         else:
             self.end()
-        return bool(data)
+        return len(data)
 
     def end(self) -> None:
         """Close our end; what is still in it is lost."""
         if self._pipe:
-            self._loop.remove_reader(self._pipe.fileno())
+            self._watcher.remove_reader(self._pipe.fileno())
             self._pipe.close()
             self._pipe = None
             if self._ended is not None:

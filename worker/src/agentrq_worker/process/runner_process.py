@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from agentrq_worker.process import descendants, marks, open_files
+from agentrq_worker.process.output_poller import Watcher
 from agentrq_worker.process.pipes import Stderr, Stdin, Stdout
 from agentrq_worker.process.tree import Tree
 
@@ -48,6 +49,7 @@ class RunnerProcess:
         on_stdin_broken: Callable[[], None],
         on_stderr_line: Callable[[str], None],
         on_exit: Callable[[int], None],
+        watcher: Watcher | None,
     ) -> None:
         self.pid = popen.pid
         self.returncode = None
@@ -59,7 +61,7 @@ class RunnerProcess:
         assert popen.stdout
         assert popen.stderr
         self._stdin = Stdin(popen.stdin, self._loop, on_stdin_broken)
-        self._stdout = Stdout(popen.stdout, self._loop, on_chunk, on_stdout_end)
+        self._stdout = Stdout(popen.stdout, watcher or self._loop, on_chunk, on_stdout_end)
         self._stderr = Stderr(popen.stderr, self._loop, on_stderr_line)
         self._tree = Tree(popen.pid, mark)
         self._exited = asyncio.Event()
@@ -80,12 +82,14 @@ class RunnerProcess:
         on_stdin_broken: Callable[[], None] = _nothing,
         on_stderr_line: Callable[[str], None] = _nothing,
         on_exit: Callable[[int], None] = _nothing,
+        watcher: Watcher | None = None,
     ) -> Self:
         """Start ``argv`` (found in ``env``'s PATH) with exactly ``env`` and the mark (`marks.make_mark`).
 
         ``on_chunk`` gets stdout as it comes (at most 64 KiB), ``on_stdout_end`` its end, once; ``on_stdin_broken``
         is called once if what was written cannot reach it; ``on_stderr_line`` gets each line of stderr without newline;
-        ``on_exit`` the return code. All are called on the loop and must not raise.
+        ``on_exit`` the return code. ``watcher`` tells when stdout can be read, in place of the loop. All callbacks are
+        called on the loop and must not raise.
         Raises what `subprocess.Popen` does: FileNotFoundError (program or ``cwd``), PermissionError,
         NotADirectoryError, other OSError; ValueError (a NUL in an argument, a ``mark`` that is none).
         """
@@ -108,7 +112,7 @@ class RunnerProcess:
         spawning.spawned(popen.pid)
         descendants.MANAGED.add(popen.pid)
         # Nothing is awaited from here on: a cancellation cannot come between the process and its owner.
-        self = cls(popen, mark, on_chunk, on_stdout_end, on_stdin_broken, on_stderr_line, on_exit)
+        self = cls(popen, mark, on_chunk, on_stdout_end, on_stdin_broken, on_stderr_line, on_exit, watcher)
         try:
             self._register()
         except BaseException:

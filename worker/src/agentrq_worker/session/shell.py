@@ -18,6 +18,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.logs import event
 from agentrq_worker.measurements import Measurements
 from agentrq_worker.process.framing import LineFramer
+from agentrq_worker.process.output_poller import Watcher
 from agentrq_worker.process.runner_process import RunnerProcess
 from agentrq_worker.process.stderr_tail import last_lines
 from agentrq_worker.sandbox.plan import complaint
@@ -50,12 +51,15 @@ class SessionShell:
         settings: Settings,
         mark: str,
         measurements: Measurements | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
+        """``watcher``: tells when the runner's stdout can be read, in place of the loop."""
         self.id = claimed.session_id
         self._claimed = claimed
         self._lane = lane
         self._settings = settings
         self._mark = mark
+        self._watcher = watcher
         self._options = with_defaults(claimed.provider, claimed.options, settings)
         self._machine = SessionMachine(
             claimed, self._options, lane.epoch, worker_policy=settings.approval_policy(),
@@ -143,6 +147,7 @@ class SessionShell:
                     on_stdout_end=self._read_end,
                     on_stdin_broken=lambda: self._pipe_closed("stdin"),
                     on_stderr_line=self._log_stderr,
+                    watcher=self._watcher,
                 )
         except CannotLaunch as error:
             self._feed(inputs.Failed(Outcome(Status.ERROR, error.reason, str(error))))

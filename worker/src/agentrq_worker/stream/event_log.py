@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 KEPT_S: Final = 10.0
 KEPT_BYTES: Final = 256 * 1024
 """Written events stay here for a while, should Redis come back without them (AOF everysec may lose 1 to 2 s)."""
+_TOOLS: Final = frozenset({"tool_call", "tool_result"})
 ANSWERED_KEPT: Final = 2000
 """Commands of one session whose receipts can be written again: twice what an inbox holds."""
 
@@ -163,7 +164,7 @@ class EventLog:
             if draft.type != kind or draft.parent_id != parent_id:  # most are like the one before
                 kind, parent_id = draft.type, draft.parent_id
                 middle = _middle(kind, parent_id, self._clock.now_ms())
-                tools = tools or kind == "tool_call" or kind == "tool_result"
+                tools = tools or kind in _TOOLS
                 if (kind in LIVE_ONLY) is not live:
                     self._queue_messages(live, first, jsons)
                     live, first, jsons = not live, seq + 1, []
