@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from agentrq_worker.cli import EXIT_USAGE
 from agentrq_worker.settings import load
 from agentrq_worker.worker import LAST_WRITE_S
 from tests.packaging.conftest import ROOT
@@ -91,6 +92,12 @@ def unit() -> dict[str, str]:
     """The systemd unit's settings."""
     lines = (ROOT / "deploy/agentrq-worker@.service").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def test_the_unit_is_told_what_the_worker_does(unit: dict[str, str]) -> None:
+    assert unit["Type"] == "notify"
+    assert unit["RestartPreventExitStatus"] == str(EXIT_USAGE)
+    assert int(unit["WatchdogSec"]) >= 30
 
 
 def test_the_unit_gives_agents_little(unit: dict[str, str]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import socket
@@ -121,6 +122,7 @@ def serve(settings: Settings, url: str) -> None:
         _fail(EXIT_USAGE, str(error))
     except (redis.RedisError, OSError) as error:
         _fail(EXIT_UNREACHABLE, f"Redis at {masked(url)} is not reachable: {error}")
+    faulthandler.enable()  # a watchdog ends a worker that stands still by SIGABRT: its log then says where
     allow_files(settings.max_sessions)
     if advice := settings.approval_policy().advice:
         log.warning("approvals: %s", advice)

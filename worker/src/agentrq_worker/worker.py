@@ -18,6 +18,7 @@ from agentrq_worker.logs import event
 from agentrq_worker.ownership.lease import NameTaken
 from agentrq_worker.ownership.recovery_scanner import OrphanedJobs
 from agentrq_worker.rq.service import RqService
+from agentrq_worker.service_manager import ServiceManager
 from agentrq_worker.session_host import SessionHost
 from agentrq_worker.settings import Settings
 
@@ -47,6 +48,7 @@ class Worker:
         self._stop_requested = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._metrics_socket = metrics_socket
+        self._manager = ServiceManager()
         self._begun = False
 
     def run(self) -> None:
@@ -68,6 +70,7 @@ class Worker:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         async with asyncio.TaskGroup() as group:
             serving = self._serve_metrics(group)
+            watchdog = group.create_task(self._manager.keep_alive(), name="watchdog")
             # Redis may be away while the worker starts: a signal ends that wait too.
             starting = group.create_task(self._start(group, jobs), name="start")
             stop_requested = group.create_task(self._stop_requested.wait(), name="stop requested")
@@ -78,6 +81,7 @@ class Worker:
             await self._rq.fetching_stopped()
             await self._drain()
             await self._leave()
+            watchdog.cancel()
             if serving is not None:
                 serving.cancel()
         log.info("worker %s has stopped", self._settings.worker_name, extra=event("worker_stopped"))
@@ -88,6 +92,8 @@ class Worker:
         await self._host.start(group, jobs)
         await self._rq.begin(group)
         self._begun = True
+        settings = self._settings
+        self._manager.notify("READY=1", f"STATUS=queue {settings.queue}, up to {settings.max_sessions} sessions")
         log.info("worker %s is ready: queue %s, up to %d sessions", self._settings.worker_name, self._settings.queue,
                  self._settings.max_sessions, extra=event("worker_ready", queue=self._settings.queue,
                                                           slots=self._settings.max_sessions))  # fmt: skip
@@ -110,6 +116,7 @@ class Worker:
             return
         log.info("stopping: fetching no more jobs; turns have %g s to finish, a second signal hands them over at once",
                  self._settings.drain_s, extra=event("worker_stopping", seconds=self._settings.drain_s))  # fmt: skip
+        self._manager.notify("STOPPING=1", "STATUS=turns finish, then all sessions are handed over")
         self._stop_requested.set()
         self._rq.stop_fetching()
         self._host.drain(at_once=False)
