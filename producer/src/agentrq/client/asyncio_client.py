@@ -15,6 +15,7 @@ import redis.asyncio
 
 from agentrq.client import operations, states
 from agentrq.client.async_follower import AsyncFollower
+from agentrq.client.event_pages import EventPage, read_events
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
@@ -27,7 +28,7 @@ from agentrq.client.pubsub_hub import PubSubHub
 from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
-from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, EventDecoder, Reader
+from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, PAGE_BYTES, EventDecoder, Reader
 from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
@@ -113,6 +114,10 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
             async for event in events:
                 if isinstance(event, Message):
                     yield event
+
+    async def page(self, after: str | Cursor | None = None, limit: int = 500, max_bytes: int = PAGE_BYTES) -> EventPage:
+        """Like `Session.page`."""
+        return await self._client.run(read_events(self._client.context, self.id, after, limit, max_bytes))
 
     async def history(self, before: str | Cursor | None = None, limit: int = 100) -> list[Event]:
         """Like `Session.history`."""

@@ -12,6 +12,7 @@ from typing import Any, Self
 import redis
 
 from agentrq.client import operations, states
+from agentrq.client.event_pages import EventPage, read_events
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
@@ -23,7 +24,15 @@ from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
-from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, EventDecoder, Mailbox, Reader
+from agentrq.client.subscription import (
+    ABSENT_PAUSE_S,
+    CHECK_AGAIN_S,
+    DECODED,
+    PAGE_BYTES,
+    EventDecoder,
+    Mailbox,
+    Reader,
+)
 from agentrq.client.sync_follower import Follower
 from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import connect
@@ -117,6 +126,15 @@ class Session(Commands[str, Receipt]):
     def messages(self, after: str | Cursor | None = None, *, deltas: bool = False) -> Iterator[Message]:
         """The messages among `events`; ``after``, ``deltas`` and the errors are the same."""
         return (event for event in self._follow(after, None, deltas=deltas) if isinstance(event, Message))
+
+    def page(self, after: str | Cursor | None = None, limit: int = 500, max_bytes: int = PAGE_BYTES) -> EventPage:
+        """The events after a cursor that are there now, as the JSON that crossed Redis; waits for none.
+
+        ``after``: the last event you have (default None: from the oldest kept). ``limit``: how many at most, 1 to 1000.
+        ``max_bytes``: about how many bytes of them, at most.
+        Raises `SessionNotFound`, `InvalidOption`; ValueError for a bad cursor.
+        """
+        return self._client.run(read_events(self._client.context, self.id, after, limit, max_bytes))
 
     def history(self, before: str | Cursor | None = None, limit: int = 100) -> list[Event]:
         """The last events before a cursor, oldest first: a page to show above what is shown already.
