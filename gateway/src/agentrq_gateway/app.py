@@ -27,13 +27,15 @@ from agentrq_gateway.errors import ApiError, forbidden, from_exception, to_respo
 from agentrq_gateway.limits import Limits
 from agentrq_gateway.openapi import document
 from agentrq_gateway.request_body import Disconnected
-from agentrq_gateway.routes import commands, documents, sessions
+from agentrq_gateway.routes import commands, documents, sessions, streams
 from agentrq_gateway.settings import Settings
+from agentrq_gateway.streams.fan_out import FanOut
+from agentrq_gateway.streams.stream_keeper import StreamKeeper
 
 Auth: TypeAlias = Callable[[Request], Grant | Awaitable[Grant | None] | None]
 """Says what the caller of a request may do; None: nobody that it knows."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*sessions.ENDPOINTS, *commands.ENDPOINTS, *documents.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (*sessions.ENDPOINTS, *commands.ENDPOINTS, *streams.ENDPOINTS, *documents.ENDPOINTS)
 """The route table."""
 
 
@@ -50,7 +52,9 @@ class Gateway:
     def __init__(self, client: AsyncAgentClient, *, auth: Auth | None = None, settings: Settings | None = None) -> None:
         self._auth = auth
         self._settings = settings or Settings()
-        self._services = Services(client, self._settings, Limits(self._settings), _openapi())
+        self.streams = StreamKeeper(FanOut(client, self._settings), self._settings)
+        """The streams that are open now."""
+        self._services = Services(client, self._settings, Limits(self._settings), self.streams, _openapi())
         self._router = Router(
             [Route(path, _Path(self, methods)) for path, methods in _by_path().items()],
             redirect_slashes=False,
@@ -78,10 +82,11 @@ class Gateway:
 
     def end_streams(self) -> None:
         """Tell the clients of all streams to come back, within two seconds, to whoever serves then."""
+        self.streams.end_streams()
 
     async def aclose(self) -> None:
         """End all streams and what runs for them. The client stays open. May be called again."""
-        self.end_streams()
+        await self.streams.aclose()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The lifespan of an app that is not mounted."""

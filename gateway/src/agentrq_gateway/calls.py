@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from agentrq_gateway.errors import ApiError, not_found
 from agentrq_gateway.limits import Limits
 from agentrq_gateway.request_body import read_body
 from agentrq_gateway.settings import Settings
+from agentrq_gateway.streams.stream_keeper import StreamKeeper
+from agentrq_gateway.streams.stream_response import GeneratorSource, Source, StreamResponse
 
 T = TypeVar("T")
 
@@ -33,6 +35,7 @@ class Services:
     client: AsyncAgentClient
     settings: Settings
     limits: Limits
+    streams: StreamKeeper
     openapi: bytes
     """The OpenAPI document, as JSON."""
 
@@ -122,6 +125,20 @@ class Call:
         if given not in ("0", "1", "true", "false"):
             raise ApiError(422, "invalid", f"{name}: expected 1 or 0", field=name)
         return given in ("1", "true")
+
+    def stream(self, source: Source | AsyncGenerator[bytes, None], opening: bytes = b"") -> Response:
+        """The answer that sends a source as server-sent events; ``opening`` is sent first.
+
+        Whatever the source is: slots are counted (429), the client is kept alive, and the stream ends with the grant.
+        """
+        return StreamResponse(
+            source if isinstance(source, Source) else GeneratorSource(source),
+            self.services.streams,
+            self.services.limits,
+            self.grant.subject,
+            expires_at=self.grant.expires_at,
+            opening=opening,
+        )
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
