@@ -77,6 +77,14 @@ class Grant:
         }
         return next((name for name, paths in named.items() if not all(map(self._is_below, paths))), None)
 
+    def sign(self, answer: Any) -> Any:
+        """An answer to a request, with ``by``: the one who decided is the caller, whatever the answer says."""
+        if self is EVERYTHING:
+            return answer
+        if isinstance(answer, dict):
+            return answer | {"by": self.subject}
+        return {"decision": answer, "by": self.subject} if answer in ("allow", "deny") else answer
+
     def _is_below(self, path: str) -> bool:
         prefix, found = posixpath.normpath(self.cwd_prefix or "/"), posixpath.normpath(path)
         # `..` behind a symbolic link leads elsewhere than it reads.

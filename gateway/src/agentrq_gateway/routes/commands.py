@@ -15,7 +15,6 @@ from agentrq import AsyncSession, CommandRejected, RedisUnavailable
 from agentrq.client.operations import ANSWER_CHECK_S
 from agentrq.wire.commands import PromptMode
 from agentrq.wire.ids import new_id
-from agentrq_gateway.auth.grant import EVERYTHING
 from agentrq_gateway.calls import Call, json_response
 from agentrq_gateway.endpoints import Action, Endpoint, Handler, Parameter
 from agentrq_gateway.routes.sessions import IDEMPOTENCY_KEY, idempotency_key
@@ -56,19 +55,10 @@ async def prompt_session(call: Call) -> Response:
 
 async def answer_request(call: Call) -> Response:
     """POST /sessions/{session_id}/answers/{request_id}."""
-    answer: Any = await call.body(Any)
-    if call.grant is not EVERYTHING:
-        answer = _signed(answer, call.grant.subject)
+    answer = call.grant.sign(await call.body(Any))
     session = await call.session()
     request_id = call.request.path_params["request_id"]
     return await _send(call, session, lambda **how: session.answer(request_id, answer, **how), ANSWER_CHECK_S)
-
-
-def _signed(answer: Any, subject: str) -> Any:
-    """The answer with ``by``: the one who decided is the caller, whatever the body says."""
-    if isinstance(answer, dict):
-        return answer | {"by": subject}
-    return {"decision": answer, "by": subject} if answer in ("allow", "deny") else answer
 
 
 async def interrupt_session(call: Call) -> Response:

@@ -8,19 +8,16 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from agentrq import InvalidOption, SessionExists, State
+from agentrq import SessionExists, State
 from agentrq.client.session_filter import DEFAULT_LIMIT, MAX_LIMIT, make_filter
 from agentrq.wire.codec import encode
-from agentrq.wire.commands import make_options
 from agentrq.wire.ids import check_session_id, new_id
 from agentrq.wire.state import to_wire
-from agentrq_gateway.auth.grant import EVERYTHING, TENANT, Grant
 from agentrq_gateway.calls import Call, json_response
 from agentrq_gateway.endpoints import Endpoint, Parameter
-from agentrq_gateway.errors import ApiError, forbidden, unavailable
+from agentrq_gateway.errors import ApiError, unavailable
+from agentrq_gateway.session_starts import KEY_MARK, start_for_caller
 
-KEY_MARK: Final = "idempotencyKey"
-"""The name in a session's metadata that says by which request it was started."""
 REMOVE_S: Final = 30.0
 """How long a removal waits for a live session to end, in seconds."""
 LONGEST_KEY: Final = 200
@@ -44,46 +41,18 @@ class Start(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=T
 async def start_session(call: Call) -> Response:
     """POST /sessions."""
     body = await call.body(Start)
-    given, grant = dict(body.options), call.grant
-    options = _checked(given, body.provider, grant)
-    metadata = dict(options.metadata or {})
-    if grant.tenant is not None:
-        metadata[TENANT] = grant.tenant
-    key = idempotency_key(call)
+    grant, key = call.grant, idempotency_key(call)
     mark = None
     if key is not None:
         mark = f"{_digest(grant.tenant, grant.subject, key)}.{_digest(encode(body))}"
-        metadata[KEY_MARK] = mark
     sid = _session_id(body.session_id, mark)
-    if not grant.names(sid):
-        raise forbidden("This grant names the sessions that it is for; start one of these ids", field="sessionId")
-    given["metadata"] = metadata or None
     try:
-        async with call.within_redis_timeout():
-            await call.client.start(body.provider, body.prompt, sid, **given)
+        await start_for_caller(call, body.provider, body.prompt, sid, body.options, mark)
     except SessionExists:
         if mark is None or not await _was_started_by(call, sid, mark):
             raise
         return json_response({"sessionId": sid}, 200, {"Location": _location(call, sid)})
     return json_response({"sessionId": sid}, 201, {"Location": _location(call, sid)})
-
-
-def _checked(given: dict[str, Any], provider: str, grant: Grant) -> Any:
-    """The options, if this caller may start with them. Raises `InvalidOption`, `ApiError` 403, 422."""
-    try:
-        options = make_options(given)
-    except InvalidOption as error:
-        raise ApiError(422, "invalid", str(error), field=f"options.{error.option}") from None
-    for name in (TENANT, KEY_MARK) if grant is not EVERYTHING else (KEY_MARK,):
-        if name in (options.metadata or {}):
-            raise ApiError(
-                422, "reserved", f"metadata.{name} is written by the gateway", field=f"options.metadata.{name}"
-            )
-    if grant.providers is not None and provider not in grant.providers:
-        raise forbidden(f"You may not start {provider[:80]}", field="provider")
-    if (outside := grant.directory_refused(options)) is not None:
-        raise forbidden(f"{outside} has to lie below {grant.cwd_prefix}", field=f"options.{outside}")
-    return options
 
 
 def _session_id(given: str | None, mark: str | None) -> str:
