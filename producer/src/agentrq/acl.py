@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[^\s*?\[\]\\]+")
 _CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
 _SEND: Final = (
     "multi exec evalsha eval script|load script|exists time exists del expire pexpire get hget hgetall hmget hset hdel "
-    "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zrange zrem zremrangebyscore zscore"
+    "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zcard zrange zrem zremrangebyscore zscore"
 )
 _READ: Final = (
     "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard zscore "
@@ -31,8 +31,8 @@ _DIAGNOSE: Final = "time hget llen lpos smembers"
 _WORK: Final = (
     "multi exec discard watch unwatch evalsha eval script|load script|exists client|info client|id client|unblock "
     "info time type exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists "
-    "hincrby hincrbyfloat hkeys hlen hstrlen blmove lmove llen lindex lpop lpush rpush rpop lpos lrange lrem publish "
-    "subscribe unsubscribe sadd srem scard smembers sismember xadd xdel xlen xrange xrevrange xtrim "
+    "hincrby hincrbyfloat hkeys hlen hscan hstrlen blmove lmove llen lindex lpop lpush rpush rpop lpos lrange lrem "
+    "publish subscribe unsubscribe sadd srem scard smembers sismember xadd xdel xlen xrange xrevrange xtrim "
     "zadd zcard zcount zpopmin zrange zrangebyscore zrem zremrangebyscore zscore"
 )
 
@@ -55,6 +55,10 @@ def _session(keys: Keys, of: str = "*") -> str:
     return f"{keys.prefix}:{{*}}:{of}"
 
 
+def _indexes(keys: Keys) -> tuple[str, ...]:
+    return keys.live, keys.waiting, keys.indexed, keys.index("*")
+
+
 def _commands(*lists: str) -> Iterator[str]:
     yield "-@all"
     yield from (f"+{command}" for command in dict.fromkeys(" ".join(lists).split()))
@@ -63,10 +67,7 @@ def _commands(*lists: str) -> Iterator[str]:
 def _sending(keys: Keys, queue: str) -> Iterator[str]:
     yield from (
         f"~{_session(keys)}",
-        f"~{keys.sessions}",
-        f"~{keys.waiting}",
-        f"~{keys.removed}",
-        f"~{keys.epochs}",
+        *(f"~{key}" for key in (keys.sessions, *_indexes(keys), keys.removed, keys.epochs)),
         f"%R~{keys.worker('*')}",
     )
     yield from ("~rq:job:*", "~rq:results:*", "~rq:queues", f"~rq:queue:{queue}", f"~rq:queue:{control_queue(queue)}")
@@ -76,7 +77,7 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
 
 
 def _reading(keys: Keys) -> Iterator[str]:
-    yield from (f"%R~{_session(keys)}", f"%R~{keys.sessions}", f"%R~{keys.waiting}", f"%R~{keys.removed}")
+    yield from (f"%R~{key}" for key in (_session(keys), keys.sessions, *_indexes(keys), keys.removed))
     yield from (f"%R~{keys.worker('*')}", "%R~rq:workers")
     yield "%R~rq:suspended"
     yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -13,8 +13,13 @@ from agentrq.cli.shared_options import connected, shared_options
 from agentrq.client import AgentClient
 from agentrq.client.diagnosis import Finding, diagnose, is_stuck
 from agentrq.client.evidence import collect_evidence
+from agentrq.client.session_filter import MAX_LIMIT
+from agentrq.client.session_list import SessionPage
 from agentrq.errors import SessionNotFound
 from agentrq.wire.ids import check_session_id
+from agentrq.wire.status import ENDED, Status
+
+_LIVING: Final = tuple(status for status in Status if status not in ENDED)
 
 
 @click.command()
@@ -40,8 +45,10 @@ def why(sid: str | None, everything: bool, url: str | None, as_json: bool) -> in
 
 def _all_findings(client: AgentClient) -> list[tuple[str, list[Finding]]]:
     found: list[tuple[str, list[Finding]]] = []
-    for state in client.states():
-        if not state.ended:
+    page: SessionPage | None = None
+    while page is None or page.next is not None:
+        page = client.sessions(status=_LIVING, limit=MAX_LIMIT, before=None if page is None else page.next)
+        for state in page:
             try:
                 found.append(
                     (state.session_id, diagnose(client.run(collect_evidence(client.context, state.session_id))))

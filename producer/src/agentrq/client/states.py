@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from agentrq.client.leases import is_lost
-from agentrq.client.redis_requests import Batch, Context, Operation
+from agentrq.client.redis_requests import Batch, Context, Operation, T
 from agentrq.errors import SessionNotFound
 from agentrq.wire import script_calls, scripts
 from agentrq.wire.ids import check_session_id, is_session_id
@@ -93,16 +93,17 @@ def check_leases(context: Context, found: Sequence[OwnedState]) -> Operation[lis
     ]
 
 
-def forget(context: Context, gone: Sequence[str]) -> Operation[None]:
-    """Take sessions that have no state out of the index. A user who may only read leaves it to others."""
+def forget(context: Context, gone: Sequence[str], sets: Sequence[str] = ()) -> Operation[None]:
+    """Take sessions that have no state out of the indexes. A user who may only read leaves it to others."""
     if gone:
-        yield from try_script(script_calls.prune_index(context.keys, gone))
+        yield from try_script(script_calls.prune_index(context.keys, gone, sets))
 
 
-def try_script(call: ScriptCall[Any]) -> Operation[None]:
-    """Run a script that puts an index right; one that is refused is left to others."""
+def try_script(call: ScriptCall[T]) -> Operation[T | None]:
+    """Run a script that puts an index right; None where it is refused, and left to others."""
     command = ("EVAL", scripts.SOURCES[call.script], len(call.keys), *call.keys, *call.args)
-    yield Batch([command], apart=True)
+    (answer,) = yield Batch([command], apart=True)
+    return None if isinstance(answer, Exception) else call.read(answer)
 
 
 def _read_values(session_id: str, values: list[bytes | None]) -> OwnedState | None:

@@ -61,6 +61,20 @@ class Keys:
         return f"{self.prefix}:sessions"
 
     @property
+    def live(self) -> str:
+        """Sorted set: id of a session that has not ended, or whose end no worker has seen yet → start time in ms."""
+        return f"{self.prefix}:live"
+
+    @property
+    def indexed(self) -> str:
+        """Hash: session id → names of the indexes that have it."""
+        return f"{self.prefix}:index"
+
+    def index(self, name: str) -> str:
+        """Sorted set: session id → start time in ms, of the sessions that share what the name says."""
+        return f"{self.prefix}:index:{name}"
+
+    @property
     def waiting(self) -> str:
         """Sorted set: id of a session that waits for an answer → when its oldest open request was asked, in ms."""
         return f"{self.prefix}:waiting"

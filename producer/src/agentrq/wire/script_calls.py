@@ -194,9 +194,24 @@ def remove_session(
     return ScriptCall("remove_session", keys_, (nonce, *counted(extra_commands)), word)
 
 
-def prune_index(keys: Keys, session_ids: Sequence[str]) -> ScriptCall[int]:
-    """Take sessions that have no state out of the index; answers how many."""
-    return ScriptCall("prune_index", [keys.sessions, *map(keys.state, session_ids)], session_ids, int)
+def prune_index(keys: Keys, session_ids: Sequence[str], sets: Sequence[str] = ()) -> ScriptCall[int]:
+    """Take sessions that have no state out of all indexes; answers how many. ``sets``: where else they were found."""
+    return ScriptCall("prune_index", [keys.sessions, *map(keys.state, session_ids), *sets], session_ids, int)
+
+
+def index_sessions(
+    keys: Keys, session_ids: Sequence[str], *, settled: bool = False, again: bool = False
+) -> ScriptCall[int]:
+    """Have the indexes say what the states of these sessions say; answers how many sessions these are.
+
+    ``settled``: those that have ended leave the living. ``again``: entries are written that should be there.
+    """
+    return ScriptCall("index_sessions", [*map(keys.state, session_ids)], (int(settled), int(again)), int)
+
+
+def index_new_sessions(keys: Keys, most: int, look_back_ms: int = 0) -> ScriptCall[bool]:
+    """Index ``most`` sessions that have started since this was done last; answers whether there may be more."""
+    return ScriptCall("index_new_sessions", [keys.sessions, keys.live], (most, look_back_ms), bool)
 
 
 def index_waiting(keys: Keys, session_ids: Sequence[str]) -> ScriptCall[int]:

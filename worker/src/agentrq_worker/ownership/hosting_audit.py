@@ -59,7 +59,7 @@ class HostingAudit:
     async def _find_unhosted(self) -> set[str]:
         found: set[str] = set()
         for at in itertools.count(0, PAGE):
-            members: Any = await self._client.zrange(self._keys.sessions, at, at + PAGE - 1)
+            members: Any = await self._client.zrange(self._keys.live, at, at + PAGE - 1)
             ids = [sid.decode() for sid in members if is_session_id(sid)]
             ids = [sid for sid in ids if not self._is_hosted(sid)]
             if ids:

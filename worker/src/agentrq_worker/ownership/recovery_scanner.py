@@ -24,6 +24,7 @@ from agentrq.wire.status import Reason, Status
 from agentrq_worker.logs import event
 from agentrq_worker.ownership.owner_leases import OwnerLeases
 from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
+from agentrq_worker.ownership.session_index import FORGET_MS, SessionIndex
 from agentrq_worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,6 @@ SETTLE: Final = 0.5
 RETURN_S: Final = 3.0
 """After an outage, however long, owners have this long to renew their leases before they count as lost."""
 RETRY_TROUBLED_S: Final = 60.0
-RECHECK_CLOSED_S: Final = 300.0
-"""A session that has ended is read again after this long: Redis may have come back older than its end."""
-FORGET_MS: Final = 60_000
 REMOVED_MS: Final = 86_400_000
 """Redis remembers a removed session for a day: its owner may be cut off meanwhile, and come back."""
 CLOSE_MS: Final = 30_000
@@ -52,13 +50,6 @@ class OrphanedJobs(Protocol):
 
     async def conclude(self, job_id: str, snapshot: SessionSnapshot) -> None:
         """Close the job of a session that has ended, if nobody did."""
-
-
-class _Closed(NamedTuple):
-    """An ended session with nothing left to do: its start, and until when (monotonic) it is skipped."""
-
-    start: float
-    until: float
 
 
 class _Orphan(NamedTuple):
@@ -96,7 +87,7 @@ class _Row(NamedTuple):
 
 
 class RecoveryScanner:
-    """Scans all sessions on every beat, as long as no other worker does."""
+    """Scans the living sessions on every beat, as long as no other worker does."""
 
     def __init__(
         self, client: redis.asyncio.Redis, ownership: Ownership, settings: Settings, jobs: OrphanedJobs
@@ -107,7 +98,9 @@ class RecoveryScanner:
         self._keys = settings.keys
         self._clock = ownership.clock
         self._jobs = jobs
-        self._closed: dict[bytes, _Closed] = {}
+        self._index = SessionIndex(client, ownership, settings)
+        self._settled: list[str] = []
+        """Sessions that have ended and need no look any more, in this round."""
         self._troubled: dict[bytes, float] = {}
         """Sessions whose keys raised errors, and when (monotonic) they are read again."""
         self._orphans: dict[str, _Orphan] = {}
@@ -128,7 +121,6 @@ class RecoveryScanner:
                     now = time.monotonic()
                     if now - self._answered > 2 * self._settings.beat_s:
                         self._back = now
-                        self._closed.clear()  # Redis may have come back older than their ends
                     self._answered = now
                     if mine:
                         await self.scan_once()
@@ -159,35 +151,35 @@ class RecoveryScanner:
         return True
 
     async def scan_once(self) -> None:
-        """One round over all sessions that are not known to be closed."""
+        """One round over all sessions that have not ended, or whose end nobody has seen to yet."""
         async with self._scanning:
             self._leases.begin_round()
             self._suspended = bool(await self._client.exists(SUSPENDED))
+            self._settled.clear()
+            await self._index.index_new_sessions()
             known: set[bytes] = set()
             # Page by page: a session that leaves meanwhile moves another out of this round, not out of the next.
             for at in itertools.count(0, PAGE):
-                members: Any = await self._client.zrange(self._keys.sessions, at, at + PAGE - 1, withscores=True)
+                members: Any = await self._client.zrange(self._keys.live, at, at + PAGE - 1, withscores=True)
                 known.update(sid for sid, _ in members)
                 await self._scan_members(members)
                 if len(members) < PAGE:
                     break
+            await self._index.settle(self._settled)
             await self._leases.ask_to_renew()
             await self._prune_removals()
+            await self._index.check_some()
             hosted = self._ownership.sessions
-            self._closed = {sid: closed for sid, closed in self._closed.items() if sid in known}
             self._troubled = {sid: until for sid, until in self._troubled.items() if sid in known}
             self._orphans = {sid: orphan for sid, orphan in self._orphans.items() if sid not in hosted}
 
     async def _scan_members(self, members: list[tuple[bytes, float]]) -> None:
-        invalid = [sid for sid, _ in members if not is_session_id(sid)]
-        if invalid:
-            log.warning("%d names in %s are not valid session ids and are dropped", len(invalid), self._keys.sessions)
-            await self._client.zrem(self._keys.sessions, *invalid)
-        hosted = self._ownership.sessions  # the publisher watches these
+        invalid = {sid for sid, _ in members if not is_session_id(sid)}  # one of them is the index's own mark
+        hosted, now = self._ownership.sessions, time.monotonic()  # the publisher watches these
         due = [
             (sid, start)
             for sid, start in members
-            if sid not in invalid and sid.decode() not in hosted and self._is_due(sid, start)
+            if sid not in invalid and sid.decode() not in hosted and self._troubled.get(sid, 0.0) <= now
         ]
         if due:
             await self._scan_page(due)
@@ -197,12 +189,6 @@ class RecoveryScanner:
             await self._client.zremrangebyscore(self._keys.removed, "-inf", self._clock.now_ms() - REMOVED_MS)
         except redis.ResponseError:  # a key of another type: removals could not be noted
             await self._client.delete(self._keys.removed)
-
-    def _is_due(self, sid: bytes, start: float) -> bool:
-        now, closed = time.monotonic(), self._closed.get(sid)
-        if closed is not None and closed.start == start and closed.until > now:
-            return False
-        return self._troubled.get(sid, 0.0) <= now
 
     async def _scan_page(self, members: list[tuple[bytes, float]]) -> None:
         async with self._client.pipeline(transaction=False) as pipeline:
@@ -237,7 +223,7 @@ class RecoveryScanner:
     async def _handle_session(self, row: _Row, job_status: Any) -> None:
         if row.status is None:
             if row.start < self._clock.now_ms() - FORGET_MS:
-                await self._ownership.run_script(script_calls.prune_index(self._keys, [row.session_id]))
+                await self._index.prune([row.session_id])
             return
         if row.ended:
             if job_status not in (b"started", b"queued") or not await self._is_owner_closing(row):
@@ -262,9 +248,7 @@ class RecoveryScanner:
             snapshot = await self._ownership.fetch_session(row.session_id)
             if snapshot is not None and snapshot.state.ended:
                 await self._jobs.conclude(snapshot.inner.job_id or row.session_id, snapshot)
-        self._closed[row.session_id.encode()] = _Closed(
-            row.start, time.monotonic() + min(self._settings.retention_s, RECHECK_CLOSED_S)
-        )
+        self._settled.append(row.session_id)
 
     async def _recover_orphan(self, session_id: str, snapshot: SessionSnapshot) -> None:
         """Put the job of a session without an owner into the queue; end the session if nobody takes it for too long."""

@@ -28,15 +28,19 @@ def _load(name: str, *, allow_oom: bool = False) -> str:
     return load(_PACKAGE, "rq_job", "shared", name, allow_oom=allow_oom)
 
 
+def _load_indexing(name: str, *, allow_oom: bool = False) -> str:
+    return load(_PACKAGE, "rq_job", "shared", "index", name, allow_oom=allow_oom)
+
+
 def _write_events(*, allow_oom: bool) -> str:
     files = load(_PACKAGE, "publish_messages", "write_running", "shared", "write_events")
     return (_ALLOW_OOM if allow_oom else "") + _JOINED + files
 
 
 SOURCES: Final[dict[str, str]] = {
-    "open_session": _load("open_session"),
-    "claim_session": _load("claim_session"),
-    "restore_session": _load("restore_session"),
+    "open_session": _load_indexing("open_session"),
+    "claim_session": _load_indexing("claim_session"),
+    "restore_session": _load_indexing("restore_session"),
     "fetch_session": _load("fetch_session"),
     "find_changed_sessions": _load("find_changed_sessions"),
     "find_owned_sessions": _load("find_owned_sessions"),
@@ -48,9 +52,11 @@ SOURCES: Final[dict[str, str]] = {
     "send_stop": _load("send_command", allow_oom=True),
     "end_session": _load("end_session", allow_oom=True),
     "end_unwritable_session": _load("end_unwritable_session", allow_oom=True),
-    "remove_session": _load("remove_session", allow_oom=True),
+    "remove_session": _load_indexing("remove_session", allow_oom=True),
     "check_writes": _load("check_writes", allow_oom=True),
-    "prune_index": _load("prune_index"),
+    "prune_index": _load_indexing("prune_index"),
+    "index_sessions": _load_indexing("index_sessions"),
+    "index_new_sessions": _load_indexing("index_new_sessions"),
     "index_waiting": _load("index_waiting"),
     "renew_lease": _load("renew_lease", allow_oom=True),
     "release_lease": _load("release_lease"),

@@ -32,4 +32,5 @@ redis.call('HDEL', KEYS[1], 'pid')
 -- An owner that was lost left its token; one that handed the session over removed it.
 if token ~= '' then redis.call('HINCRBY', KEYS[1], 'recoveries', 1) end
 account(KEYS, bytes)
+index_session(KEYS[1])
 return {'claimed', string.format('%.0f', epoch), cursor, timestamp}

@@ -22,4 +22,5 @@ append(KEYS[2], cursor, 'status', json)
 redis.call('HSET', KEYS[1], 'nonce', ARGV[3], 'status', 'queued', 'epoch', epoch, 'cursor', cursor,
   'streamBytes', #json, 'createdAt', timestamp, 'updatedAt', timestamp, unpack(ARGV, 5, last))
 redis.call('PUBLISH', ARGV[2], json)
+index_session(KEYS[1])
 return 'created'

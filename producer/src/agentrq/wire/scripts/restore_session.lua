@@ -21,4 +21,5 @@ redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'cursor', cursor, unpack(ARGV, 5))
 redis.call('HSETNX', KEYS[1], 'streamBytes', 0)
 for i = 1, 4 do redis.call('PERSIST', KEYS[i]) end
 index_waiting(KEYS[1])
+index_session(KEYS[1])
 return {'restored', cursor}

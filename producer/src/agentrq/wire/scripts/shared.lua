@@ -37,6 +37,7 @@ end
 -- another type waits for nothing.
 local function index_waiting(state)
   local prefix, sid = parts(state)
+  if not sid then return end
   local seen = redis.pcall('HMGET', state, 'requests', 'openRequests', 'status', 'updatedAt')
   local oldest
   if seen[3] and seen[3] ~= 'done' and seen[3] ~= 'error' then
