@@ -649,7 +649,7 @@ def test_pieces_of_a_text_that_came_whole_are_left_out() -> None:
     content = b'{"text":"Hello","blockId":"b1"}'
     head = b'{"cursor":"1-1","sessionId":"s","id":"1-1","type":"text","timestamp":1,"content":' + content + b"}"
     reader = subscriptions.Reader(Keys(), "s", None, subscriptions.DECODED, deltas=True)
-    found = reader.from_stream([[(b"1-1", {b"message": head})], (b"running", b"1-1", None, b"nonce")])
+    found = reader.from_stream([[(b"1-1", {b"message": head})], (b"running", b"1-1", None, b"nonce", b"w")])
     assert len(found) == 1
     for block, expected in (("b1", 0), ("b2", 1)):
         delta = {"text": "Hel", "blockId": block, "offset": 0}

@@ -78,6 +78,13 @@ def test_half_a_character_in_a_piece_harms_nothing() -> None:
     assert json.loads(encode(piece.content))["text"].startswith("a ")
 
 
+def test_the_end_of_a_text_that_was_given_up_is_told() -> None:
+    redactor, block = MessageRedactor(Redactor([KEY])), Block("b")
+    assert len(published(redactor, block.piece(f"My key is {KEY[:9]}"))) == 1
+    (end,) = published(redactor, block.abandon())
+    assert end == {"text": "", "blockId": "b", "offset": 10, "abandoned": True}
+
+
 def test_texts_under_way_do_not_mix() -> None:
     redactor, one, other = MessageRedactor(Redactor([KEY])), Block("1"), Block("2")
     assert published(redactor, one.piece(KEY[:9])) == []

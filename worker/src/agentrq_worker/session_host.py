@@ -78,6 +78,7 @@ class SessionHost:
             group.create_task(self.ownership.renew_lease(), name="lease"),
             group.create_task(self.ownership.inboxes.deliver(), name="inboxes"),
             group.create_task(self.ownership.inboxes.listen(), name="wakes"),
+            group.create_task(self.ownership.inboxes.repeat_open_texts(), name="texts under way"),
             group.create_task(self._watch(), name="watch"),
             group.create_task(self._conclude_repaired(jobs), name="repaired ends"),
             group.create_task(scanner.run(), name="recovery scanner"),

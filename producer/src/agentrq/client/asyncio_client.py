@@ -29,6 +29,7 @@ from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, PAGE_BYTES, EventDecoder, Reader
+from agentrq.client.text_requests import repeat_open_texts, send_quietly
 from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
@@ -86,6 +87,10 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
     async def stop(self) -> str:
         """Like `Session.stop`."""
         return await self._client.run(operations.stop(self._client.context, self.id))
+
+    async def repeat_open_texts(self) -> None:
+        """Like `Session.repeat_open_texts`."""
+        await self._client.run(repeat_open_texts(self._client.context, self.id))
 
     async def remove(self, timeout: float | None = 30.0) -> None:
         """Like `Session.remove`."""
@@ -271,6 +276,8 @@ class AsyncAgentClient(
                         silent = not await inbox.wait(CHECK_AGAIN_S)
                         reader.behind = silent
                         events = inbox.take(reader)
+                    if reader.wants_texts:
+                        await self.run(send_quietly(reader.ask_for_texts()))
                 except (redis.RedisError, OSError, AgentRQError) as error:
                     cause = error.__cause__ if isinstance(error, AgentRQError) else error
                     if not isinstance(cause, redis.RedisError | OSError):

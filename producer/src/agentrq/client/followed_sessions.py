@@ -29,6 +29,7 @@ from agentrq.client.subscription import (
     Reader,
     cursor_of,
 )
+from agentrq.client.text_requests import send_quietly
 from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError, SessionNotFound
 from agentrq.wire.ids import ORIGIN, Cursor, check_session_id
@@ -64,7 +65,7 @@ class FollowedSession(Reader[E]):
 
     def from_page(self, answers: Sequence[Any]) -> list[E | Notice]:
         """What a page brings."""
-        entries, (status, newest, _, _) = answers
+        entries, (status, newest, *_) = answers
         if self._given and status is not None:
             self._given = False
             if self.cursor > cursor_of(newest):
@@ -105,6 +106,7 @@ class SessionHints(Generic[E]):
 
     def on_subscribed(self) -> None:
         """The session's subscription began, or began again: what was published before may have been missed."""
+        self._session.on_missed()
         self._sessions.put_behind(self._session)
 
     def wake(self) -> None:
@@ -123,6 +125,8 @@ class FollowedSessions(Generic[E]):
         self._behind: OrderedDict[FollowedSession[E], None] = OrderedDict()
         """Whose stream has to be read, in this order. Hints of these are dropped: the stream has them."""
         self._reading: list[FollowedSession[E]] = []
+        self._texts: dict[FollowedSession[E], None] = {}
+        """Whose worker has to be asked for the texts under way."""
         self._absent: deque[FollowedSession[E]] = deque()
         self._absent_due = 0.0
         self._checks: OrderedDict[FollowedSession[E], None] = OrderedDict()
@@ -176,6 +180,7 @@ class FollowedSessions(Generic[E]):
         self._hint_bytes += len(payload)
         if self._hint_bytes > MAX_WAITING_BYTES:
             for each, _, _ in self._hints:
+                each.on_missed()
                 self.put_behind(each)
             self._hints.clear()
             self._hint_bytes = 0
@@ -186,11 +191,6 @@ class FollowedSessions(Generic[E]):
         if self.follows(session):
             self._behind[session] = None
             self.on_hint()
-
-    def put_all_behind(self) -> None:
-        """Every stream has to be read: the subscription was lost."""
-        for session in self._sessions.values():
-            self._behind[session] = None
 
     def take_hints(self) -> None:
         """Find what the hints add."""
@@ -206,6 +206,8 @@ class FollowedSessions(Generic[E]):
                 self._found.append((session, SessionDelivered()))
             elif session.behind:
                 self._behind[session] = None
+            elif session.wants_texts:
+                self._texts[session] = None
 
     # -- what was found
 
@@ -223,7 +225,7 @@ class FollowedSessions(Generic[E]):
 
     def wait_s(self, now: float) -> float:
         """How long to wait for a hint, in seconds; 0 where there is something to do."""
-        if self._behind or self._reading or self._hints or self._found:
+        if self._behind or self._reading or self._hints or self._found or self._texts:
             return 0.0
         due = min(self._check_due, self._absent_due) if self._absent else self._check_due
         return max(0.0, due - now)
@@ -237,7 +239,9 @@ class FollowedSessions(Generic[E]):
             return self._check_absent(now)
         if now >= self._check_due:
             return self._check_silent(now)
-        return self._read() if self._behind else None
+        if self._behind:
+            return self._read()
+        return self._ask_for_texts() if self._texts else None
 
     def _read(self) -> Operation[None]:
         first = next(iter(self._behind))
@@ -257,6 +261,12 @@ class FollowedSessions(Generic[E]):
                     self._absent.append(session)
                 elif session.behind and not (items and isinstance(items[-1], LAST)):
                     self._behind[session] = None
+                elif session.wants_texts:
+                    self._texts[session] = None
+
+    def _ask_for_texts(self) -> Operation[None]:
+        sessions, self._texts = self._texts, {}
+        return send_quietly([command for session in sessions for command in session.ask_for_texts()])
 
     def _check_absent(self, now: float) -> Operation[None]:
         """Look for those that were there and have no state now: they were removed, or Redis lost them for a while."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from agentrq.client.redis_requests import Batch, Context, Operation
-from agentrq.client.subscription import DECODED, Reader
+from agentrq.client.subscription import DECODED, PAGE_STATE, Reader
 from agentrq.errors import InvalidOption
 from agentrq.wire.events import Event
 from agentrq.wire.ids import Cursor, check_session_id
@@ -26,7 +26,7 @@ def history(context: Context, session_id: str, before: str | Cursor | None, limi
     entries, state = yield Batch(
         [
             ("XREVRANGE", context.keys.events(session_id), end, "-", "COUNT", limit),
-            ("HMGET", context.keys.state(session_id), "status", "cursor", "trimmedThrough", "nonce"),
+            ("HMGET", context.keys.state(session_id), *PAGE_STATE),
         ],
         atomic=True,
     )

@@ -8,6 +8,7 @@ the clients' (sync_client.py, asyncio_client.py).
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from agentrq.client.redis_requests import Batch
+from agentrq.client.text_blocks import TextBlocks
+from agentrq.client.text_requests import texts_command
 from agentrq.errors import SessionNotFound, StreamTrimmed
 from agentrq.wire.codec import decode_entry, decode_messages, decode_status_payload
 from agentrq.wire.events import Event, Message, StatusEvent, make_message
@@ -31,6 +34,8 @@ log = logging.getLogger("agentrq.client.subscription")
 PAGE_BYTES: Final = 1 << 20
 """About how much one read of the stream brings: pages grow and shrink towards it."""
 MAX_PAGE: Final = 2000
+ASK_AGAIN_S: Final = 1.0
+"""A reader that misses pieces of a text asks for it at most this often, in seconds."""
 CHECK_AGAIN_S: Final = 5.0
 """How long a reader waits for a hint before it reads the stream and the state itself, in seconds."""
 ABSENT_PAUSE_S: Final = 0.25
@@ -61,6 +66,10 @@ def check_cursor(after: object) -> Cursor | None:
 
 E = TypeVar("E", bound=Event | RawEvent)
 """How a reader gives its events: decoded, or as their bytes."""
+
+
+PAGE_STATE: Final = ("status", "cursor", "trimmedThrough", "nonce", "worker")
+"""What a page has of the state."""
 
 
 class EventDecoder(NamedTuple, Generic[E]):
@@ -130,12 +139,15 @@ class Reader(Generic[E]):
         """Since when (monotonic) a session that was there has had no state; see owner_watch.py."""
         self._anchored = after is not None
         self._keys = keys
-        self._deltas = deltas
+        self._blocks = TextBlocks() if deltas else None
+        self._worker = ""
+        """The owner by the last page; '' for none."""
+        self._texts_wanted = False
+        """The texts under way have to be asked for: it joins, or pieces are missing."""
+        self._texts_asked_at = -math.inf
         self._skips = skips
         self._decoder = decoder
         self._page = self.first_page
-        self._closed: deque[Any] = deque(maxlen=64)
-        """Blocks whose whole text came, or that were abandoned: their pieces may still wait among the hints."""
 
     def page(self) -> Batch:
         """The commands of the next read: events after the cursor and, of the same moment, the state."""
@@ -145,7 +157,7 @@ class Reader(Generic[E]):
         return Batch(
             [
                 ("XRANGE", self._keys.events(self.session_id), start, end, "COUNT", self._page),
-                ("HMGET", self._keys.state(self.session_id), "status", "cursor", "trimmedThrough", "nonce"),
+                ("HMGET", self._keys.state(self.session_id), *PAGE_STATE),
             ],
             atomic=True,
         )
@@ -157,13 +169,13 @@ class Reader(Generic[E]):
 
     def from_stream(self, answers: Sequence[Any]) -> list[E]:
         """The events of a page. Raises `StreamTrimmed` if some before them are gone, `SessionNotFound`."""
-        entries, (status, newest, trimmed, nonce) = answers
+        entries, (status, newest, trimmed, nonce, worker) = answers
         if status is None and self.nonce:
             self.absent_since = self.absent_since or time.monotonic()
             return []
         if status is None or (self.nonce and text(nonce or "") != self.nonce):
             raise SessionNotFound(self.session_id)
-        self.nonce, self.absent_since = text(nonce or ""), None
+        self.nonce, self.absent_since, self._worker = text(nonce or ""), None, text(worker or "")
         if self._anchored and cursor_of(trimmed) > self.cursor:
             self._skip(trimmed)
         events: list[E] = []
@@ -177,10 +189,13 @@ class Reader(Generic[E]):
                 event = self._unreadable(text(place), fields, error)
             if event is not None:
                 events.append(event)
-                if self._deltas and isinstance(whole := _text_of(event), Text | Thinking):
-                    self._closed.append(whole.block_id)
         if entries:
-            self.cursor = Cursor.parse(entries[-1][0])
+            place = Cursor.parse(entries[-1][0])
+            if self._blocks is not None:
+                if place.epoch > self.cursor.epoch:
+                    self._blocks.close_all()
+                self._close_whole(events)
+            self.cursor = place
         self._anchored = self._anchored or bool(entries)
         self.behind = len(entries) == self._page
         if size:
@@ -239,22 +254,57 @@ class Reader(Generic[E]):
                 following = f"{epoch}-{seq + 1}"
                 fresh.append(event)
             elif cursor is None:
-                if self._deltas and not self._is_late_piece(event):
-                    fresh.append(event)
+                if (piece := self._take_piece(event)) is not None:
+                    fresh.append(piece)
             elif Cursor.parse(cursor) > (epoch, seq):
                 self.behind = True
                 break
         self.cursor = Cursor(epoch, seq)
+        if self._blocks is not None:
+            self._close_whole(fresh)
         return fresh
 
-    def _is_late_piece(self, event: E) -> bool:
+    def _close_whole(self, events: Sequence[E]) -> None:
+        assert self._blocks is not None
+        for event in events:
+            if isinstance(whole := _text_of(event), Text | Thinking):
+                self._blocks.close(whole.block_id)
+
+    def _take_piece(self, event: E) -> E | None:
+        """What a live-only event adds. Given as its bytes it is handed on as it came, unless its block has ended."""
+        if self._blocks is None:
+            return None
         content = _text_of(event)
         if not isinstance(content, TextDelta | ThinkingDelta):
-            return False
-        late = content.block_id in self._closed
-        if content.abandoned and not late:
-            self._closed.append(content.block_id)
-        return late
+            return event
+        if self._blocks.is_late(content):
+            return None
+        piece = self._blocks.take(content)
+        if self._blocks.missing:
+            self._blocks.missing = False
+            self._texts_wanted |= time.monotonic() - self._texts_asked_at >= ASK_AGAIN_S
+        if isinstance(event, RawEvent) or piece is content:
+            return event
+        return None if piece is None else msgspec.structs.replace(event, content=piece)
+
+    # -- texts under way
+
+    def on_missed(self) -> None:
+        """Hints were missed, or a subscription began: the stream has to be read, and texts may be under way."""
+        self.behind = True
+        self._texts_wanted = self._blocks is not None
+
+    @property
+    def wants_texts(self) -> bool:
+        """Whether the worker is to be asked now for the texts under way."""
+        return self._texts_wanted and not self.behind
+
+    def ask_for_texts(self) -> list[tuple[str, str, str]]:
+        """The command that asks for them, if a worker has the session."""
+        self._texts_wanted, self._texts_asked_at = False, time.monotonic()
+        if self.ended or not self._worker:
+            return []
+        return [texts_command(self._keys, self._worker, self.session_id)]
 
 
 class Mailbox:
@@ -286,7 +336,7 @@ class Mailbox:
         waiting, behind = self._waiting, self.behind
         self._waiting, self._bytes, self.behind = deque(), 0, False
         if behind:
-            reader.behind = True
+            reader.on_missed()
             return []
         events: list[E] = []
         for is_status, payload in waiting:

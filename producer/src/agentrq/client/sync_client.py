@@ -34,6 +34,7 @@ from agentrq.client.subscription import (
     Reader,
 )
 from agentrq.client.sync_follower import Follower
+from agentrq.client.text_requests import repeat_open_texts, send_quietly
 from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
@@ -89,6 +90,14 @@ class Session(Commands[str, Receipt]):
         """
         return self._client.run(operations.stop(self._client.context, self.id))
 
+    def repeat_open_texts(self) -> None:
+        """Have the session's worker publish its texts under way once more, to all who follow it live; see `events`.
+
+        A reader with ``deltas`` does so by itself; this is for programs that pass deltas on to readers of their own.
+        Raises `SessionNotFound`; `RedisRefused` for a user who may only read.
+        """
+        self._client.run(repeat_open_texts(self._client.context, self.id))
+
     def remove(self, timeout: float | None = 30.0) -> None:
         """Delete the session: its state, events and commands, and its RQ job.
 
@@ -116,7 +125,8 @@ class Session(Commands[str, Receipt]):
         """Every event after a cursor, then live ones as they come, until the session has ended.
 
         ``after``: the ``cursor`` of the last event you have (default None: begin at the oldest event kept).
-        ``deltas``: also yield the live-only `text_delta` and `thinking_delta` messages, which have no cursor.
+        ``deltas``: also yield the live-only `text_delta` and `thinking_delta` messages, which have no cursor. The
+        pieces of a block begin at offset 0 and follow each other, also where a reader joins in its middle.
         Each event comes once, in order, through any reconnect. Raises `SessionNotFound`; `StreamTrimmed` where events
         after the cursor are no longer kept; ValueError for a bad cursor; `RedisUnavailable` where Redis is away at the
         beginning, or for ten minutes.
@@ -301,6 +311,8 @@ class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[
                         silent = not mailbox
                         reader.behind = silent
                         events = mailbox.take(reader)
+                    if reader.wants_texts:
+                        self.run(send_quietly(reader.ask_for_texts()))
                 except Exception as error:
                     self._check_open()  # closed by another thread: redis-py then fails in many ways
                     cause = error.__cause__ if isinstance(error, AgentRQError) else error
@@ -338,7 +350,7 @@ def _listen(pubsub: Any, mailbox: Mailbox, wait: float) -> None:
     status: dict[bytes, bool] = {}
     message = pubsub.get_message(timeout=wait)
     while message is not None:
-        if message["type"] == "subscribe":
+        if message["type"] == "subscribe" and message["channel"].endswith(b":status"):  # the other one is before it
             mailbox.on_subscribed()
         elif message["type"] == "message":
             channel = message["channel"]

@@ -10,6 +10,8 @@ from agentrq.errors import InvalidOption
 
 DEFAULT_PREFIX = "agentrq"
 DEFAULT_QUEUE = "agentrq"
+OPEN_TEXTS = "!open"
+"""On a worker's wake channel, before a blank and a session id: publish that session's texts under way once more."""
 _PREFIX = re.compile(r"[^\s{}]+")
 
 

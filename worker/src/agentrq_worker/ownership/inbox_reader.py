@@ -18,6 +18,7 @@ import redis.asyncio
 from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire import owner_calls
 from agentrq.wire.commands import Command
+from agentrq.wire.keys import OPEN_TEXTS
 from agentrq_worker.ownership.command_decoder import LONGEST, read_command
 from agentrq_worker.ownership.owner_leases import RENEW_NOW
 from agentrq_worker.redis_retry import retry_delay, retry_outages
@@ -32,6 +33,8 @@ INBOXES: Final = 500
 PAGE: Final = 100
 """Entries of one inbox that are read at once."""
 LONGEST_ID: Final = 64
+REPEAT_S: Final = 0.25
+"""Between two times that texts under way are published once more: whoever asks meanwhile gets them together."""
 DELIVERED_KEPT: Final = 2000
 """Ids of commands that each session remembers to have been given: twice what an inbox holds."""
 UNEXPECTED_S: Final = 6.0
@@ -119,6 +122,9 @@ class InboxReader:
         self._woken: set[str] = set()
         self._unreadable: set[str] = set()  # told once
         self._wake = asyncio.Event()
+        self._texts_asked: set[str] = set()
+        """Ids of sessions whose texts under way a reader has asked for."""
+        self._reader_asks = asyncio.Event()
         self.renew_asked = asyncio.Event()
         """Set when another worker finds this one's lease missing, and asks to have it renewed."""
 
@@ -204,6 +210,17 @@ class InboxReader:
         if command.command_id and not inbox.event_log.repeat_receipt(command.command_id, entry):
             inbox.session.reject(entry, *command)
 
+    async def repeat_open_texts(self) -> None:
+        """Have the texts that readers ask for published once more, until cancelled."""
+        while True:
+            await self._reader_asks.wait()
+            self._reader_asks.clear()
+            asked, self._texts_asked = self._texts_asked, set()
+            for sid in asked:
+                if (inbox := self._inboxes.get(sid)) is not None:
+                    inbox.event_log.repeat_open_texts()
+            await asyncio.sleep(REPEAT_S)
+
     async def listen(self) -> None:
         """Keep the subscription to this worker's wakes, until cancelled."""
         channel = self._keys.wake_channel(self._settings.worker_name)
@@ -233,11 +250,16 @@ class InboxReader:
             if message is None:
                 await pubsub.ping()
             elif message["type"] == "message":
-                sid = message["data"][:LONGEST_ID].decode("utf-8", "replace")
-                if sid == RENEW_NOW:
+                word, _, about = (
+                    message["data"][: len(OPEN_TEXTS) + LONGEST_ID].decode("utf-8", "replace").partition(" ")
+                )
+                if word == RENEW_NOW:
                     self.renew_asked.set()
-                if sid in self.sessions:
-                    self._woken.add(sid)
+                elif word == OPEN_TEXTS and about in self.sessions:
+                    self._texts_asked.add(about)
+                    self._reader_asks.set()
+                elif word in self.sessions:
+                    self._woken.add(word)
                     self._wake.set()
             elif message["type"] == "subscribe":
                 self.read_all()

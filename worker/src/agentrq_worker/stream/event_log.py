@@ -29,6 +29,7 @@ from agentrq_worker.stream.buffer import EventBuffer
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
 from agentrq_worker.stream.message_redactor import MessageRedactor
+from agentrq_worker.stream.open_texts import OpenTexts, forget
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ class EventLog:
         self._wake = wake
         self._seq = cursor.seq
         self._deltas = 0
+        self._open_texts = OpenTexts()
         self._open = True
         """False once nothing is accepted any more: the end has been added, or nothing can be written."""
         self._drained: asyncio.Event | None = None  # made when somebody waits: an event takes 0.8 KiB
@@ -142,6 +144,7 @@ class EventLog:
         atomic_with_next: bool = False,
     ) -> None:
         """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``atomic_with_next`` as in `Entry`."""
+        self._open_texts.see(kind, content)
         if self.redactor is not None:
             content = self.redactor.content(kind, content)
         self._add("m", self._json(kind, content, parent_id), fields, atomic_with_next=atomic_with_next)
@@ -155,11 +158,13 @@ class EventLog:
         if not self._open:
             return False
         if self.redactor is not None:
-            drafts = self.redactor.drafts(drafts)
+            drafts = self.redactor.drafts(map(self._open_texts.saw, drafts))
         kind, middle = "", b""
         parent_id: str | None = None
         join, seq, deltas, head, encode_clean = b"".join, self._seq, self._deltas, self._live, encoder.encode
         live, tools, first, jsons = False, False, seq + 1, list[bytes]()
+        open_texts, block = self._open_texts, None
+        grow: Callable[[Any], None] = forget
         for draft in drafts:
             if draft.type != kind or draft.parent_id != parent_id:  # most are like the one before
                 kind, parent_id = draft.type, draft.parent_id
@@ -170,6 +175,12 @@ class EventLog:
                     live, first, jsons = not live, seq + 1, []
             if live:
                 deltas += 1
+                delta: Any = draft.content
+                if delta.block_id != block:
+                    block, grow = delta.block_id, open_texts.begin(draft)
+                grow(delta.text)
+                if delta.abandoned:
+                    open_texts.end(block)
                 try:
                     piece = encode_clean(draft.content)
                 except UnicodeEncodeError:
@@ -184,11 +195,26 @@ class EventLog:
                     # The same bytes as encode's, without the copies of its growing buffer.
                     jsons.append(join((self._cursor, place, self._head, place, middle, b'{"text":', text, b"}}")))
                 else:
+                    if open_texts:
+                        open_texts.see(kind, content)
                     jsons.append(join((self._cursor, place, self._head, place, middle, encode(content), b"}")))
         self._seq, self._deltas = seq, deltas
         self._queue_messages(live, first, jsons)
         self._wake(self)
         return tools
+
+    def repeat_open_texts(self) -> None:
+        """Publish each text under way once more, as one delta; not while events wait for a slow Redis."""
+        if not self._open or not self.waiting.is_short():
+            return
+        jsons = []
+        for draft in self._open_texts.drafts():
+            self._deltas += 1
+            middle = _middle(draft.type, draft.parent_id, self._clock.now_ms())
+            jsons.append(b"".join((self._live, b"%d" % self._deltas, middle, encode(draft.content), b"}")))
+        self._queue_messages(True, self._seq + 1, jsons)
+        if jsons:
+            self._wake(self)
 
     def _queue_messages(self, live: bool, first: int, jsons: list[bytes]) -> None:
         if jsons:

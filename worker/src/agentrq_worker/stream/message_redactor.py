@@ -68,6 +68,9 @@ class MessageRedactor:
 
     def _piece(self, delta: TextDelta | ThinkingDelta) -> TextDelta | ThinkingDelta | None:
         """The part of an unfinished text that may be published now; None if nothing may."""
+        if delta.abandoned:
+            begun = self._growing.pop(delta.block_id, None)
+            return type(delta)("", delta.block_id, begun.published if begun else delta.offset, abandoned=True)
         given: Any = delta.text
         text: str = json.loads(bytes(given)) if isinstance(given, Raw) else given  # takes half a character, too
         growing = self._growing.get(delta.block_id)
