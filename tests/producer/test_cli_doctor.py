@@ -1,7 +1,8 @@
 """``doctor`` on real servers: a line a check, and an exit code that says whether something essential is wrong."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from agentrq.cli import redis_checks
 from agentrq.client import AgentClient
 from agentrq.embedded.server_process import ServerProcess, find_server
 from tests.producer.command_line import run_cli
+from tests.rq_checks import eventually
+from tests.workers import Worker
 
 CHECKS = {
     "python", "agentrq", "agentrq-worker", "embedded server", "redis", "eviction", "durability", "memory", "write",
-    "suspension", "workers", "queue", "javascript", "claude", "codex",
+    "suspension", "workers", "queue", "pubsub buffer", "javascript", "claude", "codex", "settings", "open files",
+    "/proc", "landlock", "homes", "spool",
 }  # fmt: skip
 
 
@@ -91,7 +95,7 @@ def test_a_redis_that_does_not_answer_is_4_and_the_rest_is_said_still() -> None:
     code, found = examined("redis://:se%20cret@127.0.0.1:1/0")
     assert code == 4
     assert found.keys() == CHECKS - {
-        "eviction", "durability", "memory", "write", "suspension", "workers", "queue"
+        "eviction", "durability", "memory", "write", "suspension", "workers", "pubsub buffer", "queue"
     }  # fmt: skip
     status, detail = found["redis"]
     assert status == "fail"
@@ -183,3 +187,38 @@ def test_a_producer_under_its_acl_profile_is_told_what_it_cannot_check(server: S
 def test_a_redis_before_version_7_is_a_failure() -> None:
     assert redis_checks._check_version("redis://x", {"redis_version": "6.2.14"}).status == "fail"
     assert redis_checks._check_version("redis://x", {"redis_version": "7.0.0"}).status == "ok"
+
+
+def test_workers_whose_clocks_or_versions_differ_are_told(server: ServerProcess) -> None:
+    with redis.Redis.from_url(server.url) as raw:
+        for name, version, ahead in (("one", "0.0.9", 0), ("two", metadata.version("agentrq"), -3000)):
+            register(raw, name, "agentrq")
+            raw.hset(f"rq:worker:{name}", mapping={"agentrq_version": version, "agentrq_clock_ahead_ms": ahead})
+        register(raw, "older", "agentrq")
+        raw.hset("rq:worker:older", "agentrq_clock_ahead_ms", "soon")
+    _, found = examined(server.url)
+    assert found["worker versions"][0] == "warn"
+    assert "0.0.9: one" in found["worker versions"][1]
+    assert found["worker clocks"] == (
+        "warn", "at most 3 s from Redis's (two), 3 s from one another: "
+        "times in logs and in RQ's records mislead; run NTP",
+    )  # fmt: skip
+
+
+def test_small_pubsub_buffers_are_told(server: ServerProcess) -> None:
+    with redis.Redis.from_url(server.url) as raw:
+        raw.config_set("client-output-buffer-limit", "pubsub 33554432 1048576 60")
+    _, found = examined(server.url)
+    assert found["pubsub buffer"][0] == "warn"
+    assert "pubsub 32mb 1mb" in found["pubsub buffer"][1]
+
+
+async def test_a_real_worker_tells_its_version_and_clock(redis_url: str, start_worker: Callable[..., Worker]) -> None:
+    start_worker()
+
+    def told() -> dict[str, tuple[str, str]]:
+        found = examined(redis_url)[1]
+        return found if "worker clocks" in found else {}
+
+    found = await eventually(told, "the worker's clock")
+    assert found["worker versions"][0] == found["worker clocks"][0] == "ok"

@@ -44,6 +44,10 @@ WORKER_PREFIX: Final = "rq:worker:"
 """What RQ's key of a worker begins with; its name follows."""
 FREE_SLOTS: Final = "agentrq_free"
 """Field of RQ's hash of a worker in which agentrq's workers say how many more sessions they would take."""
+WORKER_VERSION: Final = "agentrq_version"
+"""Another one: the version of agentrq-worker that it runs."""
+CLOCK_AHEAD_MS: Final = "agentrq_clock_ahead_ms"
+"""Another one: by how many milliseconds its machine's clock is ahead of Redis's."""
 
 RedisCommand = tuple[Any, ...]
 

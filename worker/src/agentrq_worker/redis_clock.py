@@ -26,6 +26,11 @@ class RedisClock:
         """Milliseconds since the epoch."""
         return time.monotonic_ns() // 1_000_000 + self._offset_ms
 
+    @property
+    def machine_ahead_ms(self) -> int:
+        """By how many milliseconds the machine's own clock is ahead of Redis's now."""
+        return time.time_ns() // 1_000_000 - self.now_ms()
+
     async def synchronize(self, client: redis.asyncio.Redis) -> None:
         """Read Redis's TIME. Raises `redis.RedisError`, OSError."""
         began = time.monotonic_ns() // 1_000_000

@@ -24,7 +24,8 @@ from agentrq.embedded.server_process import find_server
 from agentrq.errors import EmbeddedServerError
 from agentrq.redis_errors import from_redis
 
-_AGENTS: Final = ("claude", "codex")
+GROUP: Final = "agentrq.doctor"
+"""Entry point group of what other distributions check of this machine."""
 
 
 @click.command()
@@ -51,8 +52,13 @@ def _check_all(url: str | None) -> Iterator[Finding]:
     yield _embedded_binary(needed=url is None)
     yield from _check_server(url)
     yield _first_found("javascript", ("deno", "node"), "runners written in JavaScript (<provider>-runner.mjs)")
-    for agent in _AGENTS:
-        yield _first_found(agent, (agent,), f"provider {agent}")
+    for found in metadata.entry_points(group=GROUP):
+        try:
+            checks = found.load()
+        except ImportError as error:
+            yield Finding(found.name, "fail", f"its checks cannot be loaded from {found.value}: {error}")
+        else:
+            yield from (Finding(*finding) for finding in checks())
 
 
 def _worker_distribution() -> Finding:

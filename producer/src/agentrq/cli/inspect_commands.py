@@ -23,10 +23,13 @@ _TIMES: Final = ("createdAt", "startedAt", "endedAt", "updatedAt")
 def show(sid: str, url: str | None, as_json: bool) -> int:
     """Show a session's state."""
     with connected(url) as client:
-        state = to_wire(client.session(sid).state())
+        found = client.session(sid).state()
+        state = to_wire(found)
     if as_json:
         put_json(state)
         return OK
+    if found.worker_lost:
+        state["status"] += " (worker lost)"
     width = max(map(len, state)) + 2
     for name, value in state.items():
         lines = value.splitlines() if name == "stderrTail" else [_shown(name, value)]

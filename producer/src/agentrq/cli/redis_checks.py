@@ -5,19 +5,24 @@ Owns which findings are essential and their words. Changes nothing but one key, 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from typing import Any, Final, NamedTuple
 
 import redis
 from redis.exceptions import NoPermissionError
 from rq import Queue
 
-from agentrq.rq_commands import SERIALIZER, SUSPENDED, WORKER_PREFIX, workers_key
+from agentrq.rq_commands import CLOCK_AHEAD_MS, SERIALIZER, SUSPENDED, WORKER_PREFIX, WORKER_VERSION, workers_key
 from agentrq.wire.keys import Keys, control_queue, queue_name
 
 _OLDEST: Final = (7, 0)
 """Redis 7.0, or a Valkey that is compatible with it: the oldest version that the tests run on."""
 _NEARLY_FULL: Final = 0.9
+_PUBSUB_BYTES: Final = 8 << 20
+"""Redis's default soft limit: less cuts off readers of one long line."""
+_CLOCK_SKEW_MS: Final = 2000
 
 
 class Finding(NamedTuple):
@@ -40,6 +45,7 @@ def check_redis(client: redis.Redis, url: str) -> Iterator[Finding]:
         ("suspension", lambda: _check_suspension(client)),
         ("workers", lambda: _check_workers(client, keys, queue_name())),
         ("queue", lambda: _check_queues(client)),
+        ("pubsub buffer", lambda: _check_pubsub_buffer(client)),
     ]
     for name, check in checks:
         try:
@@ -76,6 +82,10 @@ def _check_eviction(information: dict[str, Any]) -> Finding:
 
 
 def _check_durability(information: dict[str, Any]) -> Finding:
+    failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status", "aof_last_bgrewrite_status")
+              if information.get(name, "ok") != "ok"]  # fmt: skip
+    if failed:
+        return Finding("durability", "fail", f"Redis cannot save to disk: {', '.join(failed)}: see its log")
     if information.get("aof_enabled"):
         return Finding("durability", "ok", "appendonly yes")
     return Finding("durability", "warn", "appendonly no: a crash of Redis loses what came since its last snapshot")
@@ -125,6 +135,7 @@ def _check_workers(client: redis.Redis, keys: Keys, queue: str) -> Iterator[Find
     elsewhere = f"; workers of other queues: {', '.join(others)}" if others else ""
     if serving:
         yield Finding("workers", "ok", f"{len(serving)} of queue {queue}: {', '.join(serving)}{elsewhere}")
+        yield from _check_machines(client, serving)
     else:
         remedy = f"start one (agentrq up, or agentrq worker with AGENTRQ_QUEUE={queue})"
         yield Finding("workers", "warn", f"no live worker serves queue {queue}: {remedy}{elsewhere}")
@@ -138,6 +149,54 @@ def _check_queues(client: redis.Redis) -> Iterator[Finding]:
     for queue in (queue_name(), control_queue(queue_name())):
         waiting = int(Queue(queue, connection=client, serializer=SERIALIZER).count)
         yield Finding("queue", "ok", f"{queue}: {waiting} waiting")
+
+
+def _check_pubsub_buffer(client: redis.Redis) -> Iterator[Finding]:
+    """A reader that is slower than its session is cut off there, and reads on from the stream."""
+    try:
+        limits = str(client.config_get("client-output-buffer-limit").get("client-output-buffer-limit", "")).split()
+    except NoPermissionError:
+        raise
+    except redis.ResponseError as error:
+        yield Finding("pubsub buffer", "warn", f"Redis does not tell: {error}")
+        return
+    if "pubsub" not in limits:
+        yield Finding("pubsub buffer", "warn", "Redis does not tell client-output-buffer-limit pubsub")
+        return
+    hard, soft = (int(value) for value in limits[limits.index("pubsub") + 1 :][:2])
+    detail = f"client-output-buffer-limit pubsub {hard >> 20}mb {soft >> 20}mb"
+    low = [limit for limit in (hard, soft) if 0 < limit < _PUBSUB_BYTES]
+    if low:
+        yield Finding("pubsub buffer", "warn", f"{detail}: below 8mb, slow readers are cut off often")
+    else:
+        yield Finding("pubsub buffer", "ok", detail)
+
+
+def _check_machines(client: redis.Redis, names: list[str]) -> Iterator[Finding]:
+    """What the workers tell of their versions and clocks."""
+    versions: dict[str, list[str]] = {}
+    clocks: list[tuple[int, str]] = []
+    for name in names:
+        version, ahead = _texts(client.hmget(WORKER_PREFIX + name, WORKER_VERSION, CLOCK_AHEAD_MS))
+        if version is not None:
+            versions.setdefault(version, []).append(name)
+        with contextlib.suppress(TypeError, ValueError):  # it tells nothing, or not what we know
+            clocks.append((int(ahead or ""), name))
+    ours = metadata.version("agentrq")
+    if versions:
+        said = "; ".join(f"{version}: {', '.join(found)}" for version, found in sorted(versions.items()))
+        yield Finding("worker versions", "ok" if list(versions) == [ours] else "warn", f"{said} (agentrq here: {ours})")
+    if clocks:
+        skew, worst = max((abs(ahead), name) for ahead, name in clocks)
+        spread = max(clocks)[0] - min(clocks)[0]
+        detail = f"at most {skew / 1000:.3g} s from Redis's ({worst}), {spread / 1000:.3g} s from one another"
+        high = max(skew, spread) > _CLOCK_SKEW_MS
+        late = ": times in logs and in RQ's records mislead; run NTP" if high else ""
+        yield Finding("worker clocks", "warn" if high else "ok", detail + late)
+
+
+def _texts(values: Any) -> list[str | None]:
+    return [None if value is None else value.decode(errors="replace") for value in values]
 
 
 def _scan(client: redis.Redis, prefix: str) -> set[bytes]:

@@ -86,6 +86,8 @@ class ProviderSpec:
     """Those of `OPTIONS` and `COMMANDS` that have an effect; a runner says itself which `COMMANDS` it accepts."""
     config_dir_variable: str = ""
     """The environment variable that the option ``config_dir`` becomes."""
+    tested: str = ""
+    """The version of the program that the tests run."""
     own_home: bool = False
     """It looks for no login and no settings in its HOME, so that each session may have a HOME of its own."""
 
@@ -105,6 +107,7 @@ _BUILT_IN: Final = (
         program=("claude",),
         places=("~/.local/bin/claude", "~/.claude/local/claude", "/usr/local/bin/claude", "/usr/bin/claude"),
         missing="Claude CLI not found. Install Claude Code first.",
+        tested="2.1.330",
         supports=ALL,
         config_dir_variable="CLAUDE_CONFIG_DIR",
     ),
@@ -122,6 +125,7 @@ _BUILT_IN: Final = (
         protocol=_JSONRPC,
         program=("codex", "app-server"),
         missing="Codex CLI not found. Install it first: npm install -g @openai/codex",
+        tested="0.169.0",
         supports=ALL - {"worktree_name", "max_budget_usd"},
         config_dir_variable="CODEX_HOME",
     ),

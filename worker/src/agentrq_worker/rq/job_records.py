@@ -64,6 +64,11 @@ class JobRecords:
         """Seconds since the epoch by Redis's clock: workers whose clocks differ must agree on what has expired."""
         return self._clock.now_ms() / 1000
 
+    @property
+    def machine_ahead_ms(self) -> int:
+        """By how many milliseconds this machine's clock is ahead of Redis's."""
+        return self._clock.machine_ahead_ms
+
     def queue(self, name: str | None) -> Queue:
         """The queue of that name; none: this worker's queue of starts."""
         if not name or name == self._starts.name:

@@ -6,6 +6,7 @@ on the one RQ thread (executor.py). Does not own RQ's queues (registry_maintenan
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import math
 import time
@@ -18,12 +19,14 @@ from rq.job import JobStatus
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
-from agentrq.rq_commands import FREE_SLOTS, SERIALIZER
+from agentrq.rq_commands import CLOCK_AHEAD_MS, FREE_SLOTS, SERIALIZER, WORKER_VERSION
 from agentrq_worker.rq import scripts
 from agentrq_worker.rq.job_records import JobRecords
 from agentrq_worker.rq.job_run import JobRun
 
 log = logging.getLogger(__name__)
+
+VERSION: Final = importlib.metadata.version("agentrq-worker")
 
 WORKER_TTL_S: Final = 90
 """How long RQ lists a worker that sends no heartbeat."""
@@ -110,7 +113,12 @@ class WorkerRecord:
         """Say how many more sessions this worker would take, and learn it of the others; take out the dead."""
         worker = self._worker
         with self._connection.pipeline(transaction=False) as pipeline:
-            pipeline.hset(worker.key, FREE_SLOTS, free)
+            told: dict[Any, Any] = {
+                FREE_SLOTS: free,
+                WORKER_VERSION: VERSION,
+                CLOCK_AHEAD_MS: self._records.machine_ahead_ms,
+            }
+            pipeline.hset(worker.key, mapping=told)
             pipeline.smembers(worker_registration.WORKERS_BY_QUEUE_KEY % worker.queues[0].name)
             members = pipeline.execute()[1]
         names = [key.decode().removeprefix(worker.redis_worker_namespace_prefix) for key in members]
