@@ -13,8 +13,10 @@ from typing import Final
 from agentrq.errors import InvalidOption
 from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys, control_queue
 
-ROLES: Final = ("producer", "worker", "reader", "gateway")
-"""``producer`` starts, controls and removes sessions; ``reader`` follows them; ``gateway``, a web backend: both."""
+ROLES: Final = ("producer", "worker", "reader", "consumer", "gateway")
+"""``producer`` starts, controls and removes sessions; ``reader`` follows them; ``consumer`` does so and keeps its place
+in the feed; ``gateway``, a web backend, does all of this.
+"""
 
 _NAME: Final = re.compile(r"[^\s*?\[\]\\]+")
 _CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
@@ -26,6 +28,11 @@ _READ: Final = (
     "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard zscore "
     "subscribe unsubscribe"
 )
+_CONSUME: Final = (
+    "evalsha script|load xinfo|groups xinfo|consumers xgroup|create xgroup|setid xgroup|delconsumer xack xautoclaim "
+    "xreadgroup"
+)
+"""What a consumer of the feed keeps its place by."""
 _DIAGNOSE: Final = "time hget llen lpos smembers"
 """What ``agentrq why`` reads besides: RQ's queue, the workers that serve it, their free slots."""
 _WORK: Final = (
@@ -46,8 +53,7 @@ def profile(role: str, *, user: str | None = None, prefix: str = DEFAULT_PREFIX,
     for name, value in (("user", user), ("prefix", prefix), ("queue", queue)):
         if value is not None and not _NAME.fullmatch(value):
             raise InvalidOption(name, f"{value!r} has a character that means something in ACL rules")
-    rules = {"producer": _producer, "worker": _worker, "reader": _reader, "gateway": _gateway}[role]
-    words = ["ACL SETUSER", user or f"{prefix}-{role}", "reset on", *rules(Keys(prefix), queue)]
+    words = ["ACL SETUSER", user or f"{prefix}-{role}", "reset on", *_RULES[role](Keys(prefix), queue)]
     return " ".join(words)
 
 
@@ -67,7 +73,7 @@ def _commands(*lists: str) -> Iterator[str]:
 def _sending(keys: Keys, queue: str) -> Iterator[str]:
     yield from (
         f"~{_session(keys)}",
-        *(f"~{key}" for key in (keys.sessions, *_indexes(keys), keys.removed, keys.epochs)),
+        *(f"~{key}" for key in (keys.sessions, *_indexes(keys), keys.removed, keys.epochs, keys.feed)),
         f"%R~{keys.worker('*')}",
     )
     yield from ("~rq:job:*", "~rq:results:*", "~rq:queues", f"~rq:queue:{queue}", f"~rq:queue:{control_queue(queue)}")
@@ -78,6 +84,7 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
 
 def _reading(keys: Keys) -> Iterator[str]:
     yield from (f"%R~{key}" for key in (_session(keys), keys.sessions, *_indexes(keys), keys.removed))
+    yield from (f"%R~{keys.feed}", f"%R~{keys.feed_trimmed}")
     yield from (f"%R~{keys.worker('*')}", "%R~rq:workers")
     yield "%R~rq:suspended"
     yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")
@@ -93,12 +100,26 @@ def _reader(keys: Keys, queue: str) -> Iterator[str]:
     yield from _commands(_CONNECTION, _READ)
 
 
+def _consumer(keys: Keys, queue: str) -> Iterator[str]:
+    yield from (f"~{keys.feed}", *_reading(keys))
+    yield from _commands(_CONNECTION, _READ, _CONSUME)
+
+
 def _gateway(keys: Keys, queue: str) -> Iterator[str]:
     yield from dict.fromkeys([*_sending(keys, queue), *_reading(keys)])
     yield from (f"%R~rq:workers:{queue}", "%R~rq:worker:*")
-    yield from _commands(_CONNECTION, _SEND, _READ, _DIAGNOSE)
+    yield from _commands(_CONNECTION, _SEND, _READ, _CONSUME, _DIAGNOSE)
 
 
 def _worker(keys: Keys, queue: str) -> Iterator[str]:
     yield from (f"~{keys.prefix}:*", "~rq:*", f"&{keys.prefix}:*", "&rq:pubsub:*")
     yield from _commands(_CONNECTION, _WORK)
+
+
+_RULES: Final = {
+    "producer": _producer,
+    "worker": _worker,
+    "reader": _reader,
+    "consumer": _consumer,
+    "gateway": _gateway,
+}

@@ -47,6 +47,8 @@ _HELP = {
     "retention_s": "Seconds an ended session is kept.",
     "max_events": "Events kept of one session.",
     "max_event_bytes": "Bytes of events kept of one session.",
+    "feed_max_entries": "Entries kept of the feed.",
+    "feed_max_age_s": "Seconds an entry of the feed is kept.",
     "max_line": "Bytes of the longest line that a runner may print.",
     "max_pending": "Bytes of events kept in memory while Redis is unavailable.",
     "max_spool": "Bytes of events kept on disk once that memory is full.",

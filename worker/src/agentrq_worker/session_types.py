@@ -72,6 +72,8 @@ class ClaimedSession(NamedTuple):
     """What was decided on the other requests of that turn, as in `InterruptedTurn`."""
     last_turn: str | None = None
     """How the latest turn ended, as in `State`."""
+    model: str | None = None
+    """The model, as in `State`."""
     unreadable: str | None = None
     """Why the options of the start cannot be known; then the session must not run."""
 

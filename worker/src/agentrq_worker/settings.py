@@ -174,6 +174,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     """Events kept of one session; older ones are trimmed."""
     max_event_bytes: int = 256 * MIB
     """Bytes of events kept of one session; older ones are trimmed."""
+    feed_max_entries: int = 100_000
+    """Entries kept of the feed; older ones are dropped. All workers need the same."""
+    feed_max_age_s: float = 7 * 86_400.0
+    """Entries of the feed that are older are dropped. All workers need the same."""
     max_line: int = 10 * MIB
     """A runner's longest line; a longer one becomes an `error` message."""
     max_pending: int = 50 * MIB

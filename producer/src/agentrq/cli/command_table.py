@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "list": ("agentrq.cli.list_command:list_sessions", "List the sessions that Redis still has, the newest first."),
     "show": ("agentrq.cli.inspect_commands:show", "Show a session's state."),
     "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
+    "feed": ("agentrq.cli.feed_command:feed", "Show what happens to all sessions: starts, waits, turns, ends."),
     "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; a live one is stopped first."),
     "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),

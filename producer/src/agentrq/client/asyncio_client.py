@@ -16,6 +16,9 @@ import redis.asyncio
 from agentrq.client import operations, states
 from agentrq.client.async_follower import AsyncFollower
 from agentrq.client.event_pages import EventPage, read_events
+from agentrq.client.feed_methods import FeedMethods
+from agentrq.client.feed_reader import FeedReader
+from agentrq.client.feed_streams import read_entries_async
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
@@ -25,7 +28,7 @@ from agentrq.client.outages import OutagePatience, closed, timed_out
 from agentrq.client.owner_watch import OwnerWatch, check_absent
 from agentrq.client.pending_requests import OpenRequest, PendingRequests
 from agentrq.client.pubsub_hub import PubSubHub
-from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
+from agentrq.client.redis_requests import Context, Operation, Pause, Request, T, Wait
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, PAGE_BYTES, EventDecoder, Reader
@@ -37,6 +40,7 @@ from agentrq.redis_errors import from_redis
 from agentrq.script_runner import AsyncScriptRunner
 from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.events import Event, Message, Receipt
+from agentrq.wire.feed import FeedEntry, FeedGap
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.raw_events import RawEvent
 from agentrq.wire.script_calls import ScriptCall
@@ -162,6 +166,7 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 class AsyncAgentClient(
     ListMethods[Coroutine[Any, Any, SessionPage], Coroutine[Any, Any, list[WaitingRequest]]],
     FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]],
+    FeedMethods[AsyncGenerator[FeedEntry | FeedGap, None]],
 ):
     """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.
 
@@ -205,6 +210,15 @@ class AsyncAgentClient(
     def _follower(self, sessions: Cursors, decoder: EventDecoder[Any], deltas: bool, until_closed: bool) -> Any:
         return AsyncFollower(self, self._hub, sessions, decoder, deltas=deltas, until_closed=until_closed)
 
+    def _read_feed(self, reader: FeedReader, follow: bool) -> AsyncGenerator[FeedEntry | FeedGap, None]:
+        return read_entries_async(self, reader, follow)
+
+    async def check_open(self) -> None:
+        """Raises `AgentRQError` once the client was closed."""
+        if self._hub.closed:
+            await self._redis.aclose()  # a read that was under way may have connected again
+            raise closed()
+
     async def aclose(self) -> None:
         """Close the connections. Whoever still follows a session gets an `AgentRQError`."""
         await self._hub.aclose()
@@ -238,9 +252,11 @@ class AsyncAgentClient(
             await asyncio.sleep(request.seconds)
             return None
         # On Python 3.11 the sockets have no timeout of their own (see connection.py).
-        limit = asyncio.timeout(ANSWER_TIMEOUT_S)
+        limit = asyncio.timeout(ANSWER_TIMEOUT_S + (request.seconds if isinstance(request, Wait) else 0))
         try:
             async with limit:
+                if isinstance(request, Wait):
+                    return await self._live.execute_command(*request.command)
                 if isinstance(request, ScriptCall):
                     return await self._scripts.run(request)
                 async with self._redis.pipeline(transaction=request.atomic) as pipeline:
@@ -258,9 +274,7 @@ class AsyncAgentClient(
         inbox, silent = None, False
         async with contextlib.AsyncExitStack() as subscription:
             while not reader.ended:
-                if self._hub.closed:
-                    await self._redis.aclose()  # a read that was under way may have connected again
-                    raise closed()
+                await self.check_open()
                 events: list[Event] = []
                 try:
                     if reader.behind:

@@ -31,10 +31,18 @@ class Pause(NamedTuple):
     seconds: float
 
 
+class Wait(NamedTuple):
+    """One command that blocks in Redis for up to so many seconds; on a connection of its own."""
+
+    command: tuple[Any, ...]
+    seconds: float
+
+
 T = TypeVar("T")
-Request: TypeAlias = ScriptCall[Any] | Batch | Pause
+Request: TypeAlias = ScriptCall[Any] | Batch | Pause | Wait
 Operation: TypeAlias = Generator[Request, Any, T]
-"""What it yields is answered by the client: a `ScriptCall` by what its ``read`` gives, a `Batch` by a list."""
+"""What it yields is answered by the client: a `ScriptCall` by what its ``read`` gives, a `Batch` by a list,
+a `Wait` by its command's."""
 
 
 def run_script(call: ScriptCall[T]) -> Operation[T]:

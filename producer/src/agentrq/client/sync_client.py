@@ -13,6 +13,9 @@ import redis
 
 from agentrq.client import operations, states
 from agentrq.client.event_pages import EventPage, read_events
+from agentrq.client.feed_methods import FeedMethods
+from agentrq.client.feed_reader import FeedReader
+from agentrq.client.feed_streams import read_entries
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
@@ -21,7 +24,7 @@ from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, bounded, closed
 from agentrq.client.owner_watch import OwnerWatch, check_absent
 from agentrq.client.pending_requests import OpenRequest, PendingRequests
-from agentrq.client.redis_requests import Context, Operation, Pause, Request, T
+from agentrq.client.redis_requests import Context, Operation, Pause, Request, T, Wait
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import (
@@ -42,6 +45,7 @@ from agentrq.redis_errors import from_redis
 from agentrq.script_runner import ScriptRunner
 from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.events import Event, Message, Receipt
+from agentrq.wire.feed import FeedEntry, FeedGap
 from agentrq.wire.ids import Cursor, check_session_id
 from agentrq.wire.raw_events import RawEvent
 from agentrq.wire.script_calls import ScriptCall
@@ -189,7 +193,11 @@ class Session(Commands[str, Receipt]):
         return self._client.read_events(reader, deadline)
 
 
-class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[Follower[Event], Follower[RawEvent]]):
+class AgentClient(
+    ListMethods[SessionPage, list[WaitingRequest]],
+    FollowMethods[Follower[Event], Follower[RawEvent]],
+    FeedMethods[Iterator[FeedEntry | FeedGap]],
+):
     """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.
 
     It may be shared by threads. Connections are made when they are first used.
@@ -237,8 +245,11 @@ class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[
         return self.run(states.states(self.context))
 
     def _follower(self, sessions: Cursors, decoder: EventDecoder[Any], deltas: bool, until_closed: bool) -> Any:
-        live, check_open = self._live, self._check_open
+        live, check_open = self._live, self.check_open
         return Follower(self, live, check_open, sessions, decoder, deltas=deltas, until_closed=until_closed)
+
+    def _read_feed(self, reader: FeedReader, follow: bool) -> Iterator[FeedEntry | FeedGap]:
+        return read_entries(self, reader, follow)
 
     def close(self) -> None:
         """Close the connections. Whoever still follows a session, in another thread, gets an `AgentRQError`."""
@@ -274,6 +285,8 @@ class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[
         if isinstance(request, Pause):
             time.sleep(request.seconds)
             return None
+        if isinstance(request, Wait):
+            return self._live.execute_command(*request.command)
         with self._redis.pipeline(transaction=request.atomic) as pipeline:
             for command in request.commands:
                 pipeline.execute_command(*command)
@@ -285,7 +298,7 @@ class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[
         keys, mailbox, pubsub, silent = self.context.keys, Mailbox(), None, False
         try:
             while not reader.ended:
-                self._check_open()
+                self.check_open()
                 left = CHECK_AGAIN_S if deadline is None else min(CHECK_AGAIN_S, deadline - time.monotonic())
                 if left <= 0:
                     raise TimeoutError
@@ -314,7 +327,7 @@ class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[
                     if reader.wants_texts:
                         self.run(send_quietly(reader.ask_for_texts()))
                 except Exception as error:
-                    self._check_open()  # closed by another thread: redis-py then fails in many ways
+                    self.check_open()  # closed by another thread: redis-py then fails in many ways
                     cause = error.__cause__ if isinstance(error, AgentRQError) else error
                     if not isinstance(cause, redis.RedisError | OSError):
                         raise
@@ -339,7 +352,8 @@ class AgentClient(ListMethods[SessionPage, list[WaitingRequest]], FollowMethods[
                 log.debug("session %s: cannot find out whether it has an owner: %s", reader.session_id, error)
         return reader.from_stream(self._perform(reader.page()))
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises `AgentRQError` once the client was closed."""
         if self._closed:
             self.close()  # what was under way may have connected again
             raise closed()

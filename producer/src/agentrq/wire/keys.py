@@ -91,6 +91,16 @@ class Keys:
         """Sorted set: id of an ended or removed session → its last epoch and until when it is kept (shared.lua)."""
         return f"{self.prefix}:epochs"
 
+    @property
+    def feed(self) -> str:
+        """Stream: what happened to all sessions, in order."""
+        return f"{self.prefix}:feed"
+
+    @property
+    def feed_trimmed(self) -> str:
+        """String: the id of the last entry that was dropped from the feed."""
+        return f"{self.prefix}:feed:trimmed"
+
     def worker(self, name: str) -> str:
         """String with the worker's token; its TTL is the lease."""
         return f"{self.prefix}:worker:{name}"

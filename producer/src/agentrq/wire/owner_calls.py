@@ -61,8 +61,8 @@ def claim_session(
 class Run(msgspec.Struct, array_like=True, gc=False):
     """Events of one kind (as in write_events.lua) with consecutive seqs, ``seq`` the first one's: one JSON for each.
 
-    A receipt, for which the last two count, is always a run of one. (A struct: a NamedTuple takes four times as long
-    to make.)
+    A receipt, for which ``inbox_entry`` and ``command_id`` count, is always a run of one; so is an event that the feed
+    is told with (``feed``, see `agentrq.wire.feed`). (A struct: a NamedTuple takes four times as long to make.)
     """
 
     kind: str
@@ -70,6 +70,7 @@ class Run(msgspec.Struct, array_like=True, gc=False):
     jsons: list[bytes]
     inbox_entry: bytes = b""
     command_id: str = ""
+    feed: list[bytes] | None = None
 
 
 def write_arguments(
@@ -87,6 +88,9 @@ def write_arguments(
     kind, following, place = "", -1, 0  # of the last run, which the next may continue
     for run in runs:
         count = len(run.jsons)
+        if run.feed:
+            kind = ""
+            part += ("f", run.seq, len(run.feed), *run.feed)
         if run.kind == kind and (run.seq == following or kind == "d") and kind != "r":
             part[place] += count
         else:
@@ -230,7 +234,7 @@ def end_unwritable_session(
 ) -> ScriptCall[bool]:
     """Like `end_session`, in the state alone: the stream cannot be written. False: another writer came first."""
     check_move(Status.RECOVERING, status, reason)
-    args = (epoch, token, nonce, status, reason, error, int(retention_s * 1000))
+    args = (epoch, token, nonce, status, reason, error, int(retention_s * 1000), session_id)
     return ScriptCall("end_unwritable_session", session_keys(keys, session_id), args, bool)
 
 

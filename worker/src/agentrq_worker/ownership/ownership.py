@@ -238,6 +238,7 @@ class Ownership:
             requests=cut.requests if cut is not None and not inner.turn else (),
             decisions=cut.decisions if cut is not None and not inner.turn else {},
             last_turn=state.last_turn,
+            model=state.model,
             unreadable=unreadable,
         )
         known = self._state_fields(snapshot) | {

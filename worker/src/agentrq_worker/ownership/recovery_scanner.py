@@ -19,6 +19,7 @@ import redis.asyncio
 from agentrq.connection import is_outage
 from agentrq.rq_commands import SUSPENDED, job_key
 from agentrq.wire import script_calls
+from agentrq.wire.feed import trim_feed
 from agentrq.wire.ids import is_session_id
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.logs import event
@@ -39,6 +40,8 @@ REMOVED_MS: Final = 86_400_000
 """Redis remembers a removed session for a day: its owner may be cut off meanwhile, and come back."""
 CLOSE_MS: Final = 30_000
 """A live owner has this long to close the job of a session that ended with it."""
+FEED_TRIMMED_AT_ONCE: Final = 5000
+"""Entries that one call drops from the feed: some 10 ms of Redis's time."""
 _FIELDS: Final = ("status", "worker", "token", "endedAt", "jobId", "pendingApprovals", "requests")
 
 
@@ -169,6 +172,7 @@ class RecoveryScanner:
             await self._leases.ask_to_renew()
             await self._prune_removals()
             await self._index.check_some()
+            await self._trim_feed()
             hosted = self._ownership.sessions
             self._troubled = {sid: until for sid, until in self._troubled.items() if sid in known}
             self._orphans = {sid: orphan for sid, orphan in self._orphans.items() if sid not in hosted}
@@ -189,6 +193,15 @@ class RecoveryScanner:
             await self._client.zremrangebyscore(self._keys.removed, "-inf", self._clock.now_ms() - REMOVED_MS)
         except redis.ResponseError:  # a key of another type: removals could not be noted
             await self._client.delete(self._keys.removed)
+
+    async def _trim_feed(self) -> None:
+        oldest_ms = self._clock.now_ms() - int(self._settings.feed_max_age_s * 1000)
+        call = trim_feed(self._keys, self._settings.feed_max_entries, oldest_ms, FEED_TRIMMED_AT_ONCE)
+        try:
+            while await self._ownership.run_script(call) == FEED_TRIMMED_AT_ONCE:
+                pass
+        except redis.ResponseError as error:  # a key of another type: entries could not be written
+            log.warning("the feed cannot be trimmed: %s", error)
 
     async def _scan_page(self, members: list[tuple[bytes, float]]) -> None:
         async with self._client.pipeline(transaction=False) as pipeline:

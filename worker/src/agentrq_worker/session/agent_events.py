@@ -129,6 +129,7 @@ class AgentEvents:
                 ):  # fmt: skip
                     if isinstance(value, str):
                         life.output.set_field(name, value)
+                life.model = content.model if isinstance(content.model, str) else life.model
             elif isinstance(content, Error):
                 life.began_anew = life.began_anew or content.code == "not_resumed"
                 if _may_have_ended_turn(content):

@@ -25,10 +25,14 @@ class PublishMessages(_Effect):
 
 
 class PublishMessage(_Effect):
-    """One message with the state fields that change with it. ``atomic_with_next``: never without the next."""
+    """One message with the state fields that change with it, and what the feed is told with it.
+
+    ``atomic_with_next``: never without the next.
+    """
 
     draft: DraftMessage
     fields: dict[str, Any]
+    feed: list[bytes]
     atomic_with_next: bool = False
 
 
@@ -37,6 +41,7 @@ class PublishStatus(_Effect):
 
     status: Status
     fields: dict[str, Any]
+    feed: list[bytes]
 
 
 class PublishReceipt(_Effect):
@@ -57,6 +62,7 @@ class PublishEnd(_Effect):
     reason: Reason
     error: str | None
     fields: dict[str, Any]
+    feed: list[bytes]
 
 
 class WriteStdin(_Effect):
@@ -111,6 +117,7 @@ class Output:
         self._state: dict[str, Any] = {}
         """The fields as they have been published."""
         self._changed: dict[str, Any] = {}
+        self._told: list[bytes] = []
 
     def set_field(self, name: str, value: Any) -> None:
         """The state is to hold this from the next event on."""
@@ -124,17 +131,25 @@ class Output:
         self._state |= changed
         return changed
 
+    def tell_feed(self, members: bytes) -> None:
+        """The feed is to be told this with the next message or status (see `agentrq.wire.feed.feed_members`)."""
+        self._told.append(members)
+
+    def _feed(self) -> list[bytes]:
+        told, self._told = self._told, []
+        return told
+
     def messages(self, drafts: list[DraftMessage]) -> None:
         """Publish messages that come with no field."""
         self._effects.append(PublishMessages(drafts))
 
     def message(self, draft: DraftMessage, *, atomic_with_next: bool = False) -> None:
         """Publish a message."""
-        self._effects.append(PublishMessage(draft, self._fields(), atomic_with_next))
+        self._effects.append(PublishMessage(draft, self._fields(), self._feed(), atomic_with_next))
 
     def status(self, status: Status) -> None:
         """Publish a status."""
-        self._effects.append(PublishStatus(status, self._fields()))
+        self._effects.append(PublishStatus(status, self._fields(), self._feed()))
 
     def receipt(self, waiting: InboxCommand, outcome: str, reason: str | None = None) -> None:
         """Publish what became of a command."""
@@ -146,7 +161,7 @@ class Output:
 
     def end(self, status: Status, reason: Reason, error: str | None) -> None:
         """Publish the session's end."""
-        self._effects.append(PublishEnd(status, reason, error, self._fields()))
+        self._effects.append(PublishEnd(status, reason, error, self._fields(), self._feed()))
 
     def write(self, data: bytes) -> None:
         """Write to the runner now."""

@@ -13,6 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from agentrq.wire.commands import Options
+from agentrq.wire.feed import feed_members
 from agentrq.wire.messages import Cost, Error, Prompt, SessionTotal
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker.providers.draft_message import DraftMessage
@@ -72,6 +73,8 @@ class Lifecycle:
         """The agent has shown that it works, or is ready to while nothing is asked of it."""
         self.began_anew = False
         """The agent could not resume its conversation and began another: it remembers nothing."""
+        self.model = claimed.model
+        """The model that the agent reports."""
         self.leaving = False
         self.said_over = False
         """The agent says itself that the session is over: it needs no farewell."""
@@ -233,6 +236,7 @@ class Lifecycle:
             turn.end(is_error=cost.is_error)
             self._set_turn_fields()
             output.set_field("recoveries", 0)
+        self._tell_turn(turn.last, cost)
         total = cost.session_total
         if isinstance(total, SessionTotal):
             output.set_field("costUsd", total.cost_usd)
@@ -255,16 +259,26 @@ class Lifecycle:
         """The turn is over without the agent's word for it."""
         self.turn.end_as(CUT)
         self._set_turn_fields()
+        self._tell_turn(CUT, None)
         self.output.message(DraftMessage("error", error))
 
     def end_turn_with_session(self, last: str) -> None:
         """The session ends in mid-turn."""
         self.turn.end_as(last)
         self._set_turn_fields()
+        self._tell_turn(last, None)
 
     def _set_turn_fields(self) -> None:
         self.output.set_field("turn", 0)
         self.output.set_field("lastTurn", self.turn.last)
+
+    def _tell_turn(self, ended: str | None, cost: Cost | None) -> None:
+        """The feed is told of each turn's end, once; ``cost`` None where the agent did not end it."""
+        self.output.tell_feed(feed_members(
+            "turn", turn=ended, model=self.model, inputTokens=cost.input_tokens if cost is not None else 0,
+            outputTokens=cost.output_tokens if cost is not None else 0,
+            costUsd=cost.total_cost_usd or None if cost is not None else None,
+        ))  # fmt: skip
 
     # -- the end
 

@@ -239,11 +239,16 @@ class SessionShell:
         self._request_places.note(draft.content, self._lane.next_cursor)
         fields = self._request_places.encode(effect.fields)
         self._lane.add_message(
-            draft.type, draft.content, draft.parent_id, fields or None, atomic_with_next=effect.atomic_with_next
+            draft.type,
+            draft.content,
+            draft.parent_id,
+            fields or None,
+            feed=effect.feed,
+            atomic_with_next=effect.atomic_with_next,
         )
 
     def _publish_status(self, effect: effects.PublishStatus) -> None:
-        self._lane.add_status(effect.status, self._request_places.encode(effect.fields))
+        self._lane.add_status(effect.status, self._request_places.encode(effect.fields), effect.feed)
 
     def _publish_receipt(self, effect: effects.PublishReceipt) -> None:
         fields = self._request_places.encode(effect.fields)
@@ -252,7 +257,8 @@ class SessionShell:
         )
 
     def _publish_end(self, effect: effects.PublishEnd) -> None:
-        self._lane.add_end(effect.status, effect.reason, effect.error, self._request_places.encode(effect.fields))
+        fields = self._request_places.encode(effect.fields)
+        self._lane.add_end(effect.status, effect.reason, effect.error, fields, effect.feed)
 
     def _write_stdin(self, effect: effects.WriteStdin) -> None:
         self._write(effect.data)

@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw
 from agentrq.wire import script_calls
 from agentrq.wire.codec import encode, encode_without_cursor, encoder
 from agentrq.wire.events import Receipt, StatusEvent
+from agentrq.wire.feed import feed_members
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
@@ -28,6 +29,7 @@ from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.stream.buffer import EventBuffer
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
+from agentrq_worker.stream.feed_members import members_of
 from agentrq_worker.stream.message_redactor import MessageRedactor
 from agentrq_worker.stream.open_texts import OpenTexts, forget
 
@@ -141,13 +143,18 @@ class EventLog:
         parent_id: str | None = None,
         fields: dict[str, Any] | None = None,
         *,
+        feed: list[bytes] | None = None,
         atomic_with_next: bool = False,
     ) -> None:
-        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``atomic_with_next`` as in `Entry`."""
+        """Add a message: ``content`` a struct, a JSON value or `msgspec.Raw`; ``atomic_with_next`` as in `Entry`.
+
+        ``feed``: what the feed is told besides what it is told of the message itself (see `Run`).
+        """
         self._open_texts.see(kind, content)
         if self.redactor is not None:
             content = self.redactor.content(kind, content)
-        self._add("m", self._json(kind, content, parent_id), fields, atomic_with_next=atomic_with_next)
+        feed = [*(feed or ()), *members_of(content)]
+        self._add("m", self._json(kind, content, parent_id), fields, feed=feed, atomic_with_next=atomic_with_next)
 
     def add_messages(self, drafts: Iterable[DraftMessage]) -> bool:
         """Add messages of one moment that change nothing in the state; deltas are published, not kept.
@@ -220,10 +227,11 @@ class EventLog:
         if jsons:
             self.waiting.add_messages(*(("d", first - 1) if live else ("m", first)), jsons)
 
-    def add_status(self, status: Status, fields: dict[str, Any] | None = None) -> None:
-        """Add a status that does not end the session."""
+    def add_status(self, status: Status, fields: dict[str, Any] | None = None, feed: list[bytes] | None = None) -> None:
+        """Add a status that does not end the session; ``feed`` as for a message."""
         event = StatusEvent(f"{self.epoch}-{self._next()}", self.session_id, status, self.now_ms())
-        self._add("s", encode(event), fields={"status": status} | (fields or {}))
+        feed = [*(feed or ()), feed_members("status", status=status)]
+        self._add("s", encode(event), fields={"status": status} | (fields or {}), feed=feed)
 
     def add_receipt(
         self,
@@ -253,8 +261,18 @@ class EventLog:
             self.add_receipt(command_id, said.command, said.outcome, said.reason, inbox_entry)
         return True
 
-    def add_end(self, status: Status, reason: Reason, error: str | None, fields: dict[str, Any] | None = None) -> None:
-        """Add the end; the script places it behind the receipts of the commands that are left in the inbox."""
+    def add_end(
+        self,
+        status: Status,
+        reason: Reason,
+        error: str | None,
+        fields: dict[str, Any] | None = None,
+        feed: list[bytes] | None = None,
+    ) -> None:
+        """Add the end; the script places it behind the receipts of the commands that are left in the inbox.
+
+        ``feed``: what the feed is told before it.
+        """
         state: dict[str, Any] = {"status": status, "reason": reason} | (fields or {})
         tail: str | None = state.get("stderrTail")
         if self.redactor is not None:
@@ -266,7 +284,7 @@ class EventLog:
         if error is not None:
             state["error"] = error
         self._next()
-        self._add("e", encode_without_cursor(event), state)
+        self._add("e", encode_without_cursor(event), state, feed=feed)
         self._open = False
 
     def after_commit(self, call: Callable[[], None]) -> None:
@@ -403,11 +421,12 @@ class EventLog:
         inbox_entry: bytes = b"",
         command_id: str = "",
         *,
+        feed: list[bytes] | None = None,
         atomic_with_next: bool = False,
     ) -> None:
         if self._open:
             self.waiting.add(
-                Entry(kind, self._seq, [json], inbox_entry, command_id, len(json), fields, atomic_with_next)
+                Entry(kind, self._seq, [json], inbox_entry, command_id, feed, len(json), fields, atomic_with_next)
             )
             self._wake(self)
 

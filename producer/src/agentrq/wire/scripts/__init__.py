@@ -25,15 +25,15 @@ def load(package: str, *names: str, allow_oom: bool = False) -> str:
 
 
 def _load(name: str, *, allow_oom: bool = False) -> str:
-    return load(_PACKAGE, "rq_job", "shared", name, allow_oom=allow_oom)
+    return load(_PACKAGE, "rq_job", "feed", "shared", name, allow_oom=allow_oom)
 
 
 def _load_indexing(name: str, *, allow_oom: bool = False) -> str:
-    return load(_PACKAGE, "rq_job", "shared", "index", name, allow_oom=allow_oom)
+    return load(_PACKAGE, "rq_job", "feed", "shared", "index", name, allow_oom=allow_oom)
 
 
 def _write_events(*, allow_oom: bool) -> str:
-    files = load(_PACKAGE, "publish_messages", "write_running", "shared", "write_events")
+    files = load(_PACKAGE, "publish_messages", "write_running", "feed", "shared", "write_events")
     return (_ALLOW_OOM if allow_oom else "") + _JOINED + files
 
 
@@ -58,6 +58,9 @@ SOURCES: Final[dict[str, str]] = {
     "index_sessions": _load_indexing("index_sessions"),
     "index_new_sessions": _load_indexing("index_new_sessions"),
     "index_waiting": _load("index_waiting"),
+    "read_feed": load(_PACKAGE, "read_feed"),
+    "leave_feed": load(_PACKAGE, "leave_feed"),
+    "trim_feed": load(_PACKAGE, "trim_feed"),
     "renew_lease": _load("renew_lease", allow_oom=True),
     "release_lease": _load("release_lease"),
 }

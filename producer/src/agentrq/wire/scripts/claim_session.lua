@@ -25,6 +25,7 @@ for _, status in ipairs(statuses) do
   local json = with_cursor(cursor, status_members(ARGV[8], status, timestamp))
   bytes = bytes + append(KEYS[2], cursor, 'status', json)
   redis.call('PUBLISH', ARGV[7], json)
+  tell(KEYS[1], ARGV[8], cursor, timestamp, '"kind":"status","status":"' .. status .. '"}')
 end
 redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'cursor', cursor, 'status', 'starting',
   'worker', ARGV[1], 'token', ARGV[2], 'claim', ARGV[3], 'startedAt', seen[5] or timestamp, 'updatedAt', timestamp)

@@ -23,4 +23,5 @@ redis.call('HSET', KEYS[1], 'nonce', ARGV[3], 'status', 'queued', 'epoch', epoch
   'streamBytes', #json, 'createdAt', timestamp, 'updatedAt', timestamp, unpack(ARGV, 5, last))
 redis.call('PUBLISH', ARGV[2], json)
 index_session(KEYS[1])
+tell(KEYS[1], ARGV[1], cursor, timestamp, '"kind":"started","status":"queued"}')
 return 'created'

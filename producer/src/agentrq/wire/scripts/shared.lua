@@ -116,6 +116,16 @@ local function account(keys, bytes)
   if dropped then redis.call('HSET', keys[1], 'trimmedThrough', dropped) end
 end
 
+-- Tells the feed that a session has ended, as its state says, and that its turn was cut if one was under way.
+local function tell_end(state, sid, cursor, timestamp)
+  local seen = redis.call('HMGET', state, 'status', 'reason', 'turn')
+  if seen[3] == '1' then
+    tell(state, sid, cursor, timestamp, '"kind":"turn","turn":"cut","inputTokens":0,"outputTokens":0}')
+  end
+  tell(state, sid, cursor, timestamp,
+    '"kind":"ended","status":"' .. seen[1] .. '"' .. (seen[2] and ',"reason":"' .. seen[2] .. '"' or '') .. '}')
+end
+
 -- Writes a session's end: a receipt for every command left in the inbox, then the status, which is the stream's last
 -- event; then the keys expire after the retention. `members`: the status object's, see status_members. Returns the
 -- end's cursor.
@@ -147,5 +157,6 @@ local function finish(keys, sid, channel, epoch, seq, members, retention)
   redis.call('PUBLISH', channel, json)
   for _, key in ipairs(keys) do redis.call('PEXPIRE', key, retention) end
   keep_epoch(keys[1], epoch, timestamp, retention)
+  tell_end(keys[1], sid, cursor, timestamp)
   return cursor
 end

@@ -7,6 +7,7 @@
 -- Kinds: m message; g message that stands for a gap before it; s status; r receipt (its inbox entry is deleted, its
 --       command marked); d delta (published, not kept); e the end (a status object's members without the cursor, see
 --       finish)
+-- In front of an event may stand what the feed is told with it: 'f', the event's seq, count, members (see feed.lua), …
 -- Answers, for each session, outcome and cursor, one after the other:
 --   'ok'       the events are in the stream
 --   'gap'      events before these are not in the stream; nothing was written, the cursor is the stream's last
@@ -61,7 +62,10 @@ local function write(keys, base, beyond)
   local e = first
   while e < beyond do
     local kind, from, count = ARGV[e], tonumber(ARGV[e + 1]), tonumber(ARGV[e + 2])
-    for i = 0, count - 1 do
+    if kind == 'f' and from == last + 1 then
+      for i = e + 3, e + 2 + count do tell(keys[1], sid, prefix .. ARGV[e + 1], ARGV[4], ARGV[i]) end
+    end
+    for i = 0, kind == 'f' and -1 or count - 1 do
       local json, seq = ARGV[e + 3 + i], from + i
       if kind == 'd' then
         if not repeated then collect(json) end
