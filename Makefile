@@ -19,11 +19,11 @@ help:  ## this list
 
 install: $(STAMP)  ## all distributions (editable) and every tool, in .venv
 
-$(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml gateway/pyproject.toml
+$(STAMP): requirements/dev.txt producer/pyproject.toml worker/pyproject.toml gateway/pyproject.toml page/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "agentrq needs Python 3.11 or newer: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	$(PIP_INSTALL) --no-deps --require-hashes -r requirements/dev.txt
-	$(PIP_INSTALL) --no-deps --no-build-isolation -e producer -e worker -e gateway
+	$(PIP_INSTALL) --no-deps --no-build-isolation -e producer -e worker -e gateway -e page
 	@touch $@
 
 demo: install  ## a session shown live: private Valkey, worker, demo agent; leaves nothing running
@@ -37,7 +37,7 @@ lint: install  ## ruff and the import contracts
 	$(BIN)/lint-imports --no-logo --no-cache
 
 type: install  ## mypy, strict
-	$(BIN)/mypy producer/src worker/src gateway/src tests
+	$(BIN)/mypy producer/src worker/src gateway/src page/src tests
 
 $(DOCS_STAMP): requirements/docs.txt $(STAMP)
 	$(PIP_INSTALL) --no-deps --require-hashes -r requirements/docs.txt
@@ -51,7 +51,7 @@ reference: install  ## write the tables of docs/reference and ARCHITECTURE.md th
 
 # By hand, once: where Python is told to write no bytecode, each of a thousand processes would compile all of it.
 bytecode: install
-	@$(BIN)/python -m compileall -q producer/src worker/src gateway/src tests benchmarks
+	@$(BIN)/python -m compileall -q producer/src worker/src gateway/src page/src tests benchmarks
 
 tests: bytecode  ## the tests alone; the slowest are printed
 	$(BIN)/pytest -rs -n $(TEST_PROCESSES) --durations=15
@@ -107,6 +107,7 @@ wheels: install  ## the wheels, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist producer
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist worker
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist gateway
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist page
 
 # For maintainers; needs uv. Versions change only with LOCK=--upgrade. No file names an index.
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \

@@ -32,7 +32,7 @@ from agentrq_worker.start_policy import StartPolicy
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs/reference"
-SOURCES: Final = (ROOT / "producer/src", ROOT / "worker/src", ROOT / "gateway/src")
+SOURCES: Final = (ROOT / "producer/src", ROOT / "worker/src", ROOT / "gateway/src", ROOT / "page/src")
 _PLAIN: Final[dict[Any, str]] = {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}
 
 

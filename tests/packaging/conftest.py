@@ -76,7 +76,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the wheels, built as ``make wheels`` builds them."""
 
     def build(directory: Path) -> None:
-        for project in ("producer", "worker", "gateway"):
+        for project in ("producer", "worker", "gateway", "page"):
             _call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", directory, project)
 
     return _once(tmp_path_factory, "wheels", build)

@@ -13,10 +13,22 @@ from pathlib import Path
 from tests.packaging.conftest import ROOT
 from tests.packaging.pages import blocks
 
-ROOMS = ("producer", "worker", "gateway", "tests", "benchmarks", "examples", "docs", "deploy", "requirements")
+ROOMS = (
+    "producer",
+    "worker",
+    "gateway",
+    "page",
+    "clients",
+    "tests",
+    "benchmarks",
+    "examples",
+    "docs",
+    "deploy",
+    "requirements",
+)
 PROGRAMS = [
     path
-    for room in ("producer", "worker", "gateway", "tests", "benchmarks", "examples")
+    for room in ("producer", "worker", "gateway", "page", "tests", "benchmarks", "examples")
     for path in (ROOT / room).rglob("*.py")
 ]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -29,7 +41,7 @@ THERE = {
 
 FILE = re.compile(r"(?<![\w/.<>*{}-])((?:\.\./)*[\w-]+(?:/[\w.-]+)*\.(?:py|lua|c|md|toml|service))(?![\w/])")
 MODULE = re.compile(
-    r"(?<![\w./])((?:agentrq|agentrq_worker|agentrq_gateway|tests|benchmarks)(?:\.[A-Za-z_]\w*)+)(?![\w(])"
+    r"(?<![\w./])((?:agentrq|agentrq_worker|agentrq_gateway|agentrq_page|tests|benchmarks)(?:\.[A-Za-z_]\w*)+)(?![\w(])"
 )
 OF_READERS = {block.file for path in PAGES for block in blocks(path)}
 """Files that a page lets its reader write."""

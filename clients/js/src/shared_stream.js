@@ -8,7 +8,6 @@ import { Queue } from "./queue.js";
 /** Events that wait for a slow reader; the rest stays at the gateway until the reader has caught up. */
 const MOST_WAITING = 5000;
 
-
 /** One reader of one session. While `paused` it takes nothing, and the gateway is not asked for its session. */
 class Follower {
   /** @type {Queue<Event>} */

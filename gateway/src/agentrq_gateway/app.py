@@ -26,6 +26,7 @@ from agentrq_gateway.endpoints import Endpoint
 from agentrq_gateway.errors import ApiError, forbidden, from_exception, to_response, unauthorized
 from agentrq_gateway.limits import Limits
 from agentrq_gateway.openapi import document
+from agentrq_gateway.page import page_routes
 from agentrq_gateway.request_body import Disconnected
 from agentrq_gateway.routes import commands, documents, sessions, streams
 from agentrq_gateway.settings import Settings
@@ -56,7 +57,10 @@ class Gateway:
         """The streams that are open now."""
         self._services = Services(client, self._settings, Limits(self._settings), self.streams, _openapi())
         self._router = Router(
-            [Route(path, _Path(self, methods)) for path, methods in _by_path().items()],
+            [
+                *(Route(path, _Path(self, methods)) for path, methods in _by_path().items()),
+                *(page_routes() if self._settings.page else ()),
+            ],
             redirect_slashes=False,
             default=_no_such_path,
         )

@@ -1,0 +1,5 @@
+/** `html`: markup as vnodes. What is put into it becomes text, never markup. */
+import htm from "htm";
+import { h } from "preact";
+
+export const html = htm.bind(h);
