@@ -25,10 +25,8 @@ async def test_the_document_has_exactly_the_routes(http: httpx.AsyncClient) -> N
     for method, path in documented:
         named = path.replace("{session_id}", "nobody").replace("{request_id}", "r")
         response = await http.request(method, named, json={} if method == "POST" else None)
-        known = "/" in response.headers.get("content-type", "") and response.status_code != 405
-        assert known, (method, path)
-        if response.status_code == 404:
-            assert response.json()["error"]["code"] == "session_not_found", (method, path)
+        code = response.json()["error"]["code"] if response.status_code >= 400 else ""
+        assert code not in ("not_found", "method_not_allowed", "internal"), (method, path)
 
 
 async def test_every_reference_in_the_document_leads_somewhere(http: httpx.AsyncClient) -> None:

@@ -9,7 +9,7 @@ from agentrq.cli.command_table import COMMANDS
 from tests.fuzz.targets import command_line
 
 WORDS = st.sampled_from([
-    *(name for name in COMMANDS if name not in ("up", "worker")), "--json", "--help", "--after", "--option",
+    *(name for name in COMMANDS if name not in ("up", "worker", "gateway")), "--json", "--help", "--after", "--option",
     "--session-id", "--cwd", "1-1", "x=y", "maxTurns=0", "maxTurns=1e400", "allow", "--", "-", "", "demo", "\0",
     "\ud800", "a/b",
     "--redis", "unix:///no/such.sock", "redis://", "ftp://x:secret-pw@y", "redis://u:secret-pw@[::1", "--prefix", "*",

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from agentrq import AsyncAgentClient
 from agentrq.wire.codec import encode
 from agentrq_gateway.auth.grant import EVERYTHING, Grant
+from agentrq_gateway.auth.jwt_auth import JWTAuth
 from agentrq_gateway.auth.request_origin import check_host, check_peer, check_write
 from agentrq_gateway.calls import Call, Services
 from agentrq_gateway.endpoints import Endpoint
@@ -28,7 +29,7 @@ from agentrq_gateway.limits import Limits
 from agentrq_gateway.openapi import document
 from agentrq_gateway.page import page_routes
 from agentrq_gateway.request_body import Disconnected
-from agentrq_gateway.routes import commands, documents, sessions, streams
+from agentrq_gateway.routes import commands, documents, sessions, streams, tokens
 from agentrq_gateway.settings import Settings
 from agentrq_gateway.streams.fan_out import FanOut
 from agentrq_gateway.streams.stream_keeper import StreamKeeper
@@ -36,7 +37,13 @@ from agentrq_gateway.streams.stream_keeper import StreamKeeper
 Auth: TypeAlias = Callable[[Request], Grant | Awaitable[Grant | None] | None]
 """Says what the caller of a request may do; None: nobody that it knows."""
 
-ENDPOINTS: tuple[Endpoint, ...] = (*sessions.ENDPOINTS, *commands.ENDPOINTS, *streams.ENDPOINTS, *documents.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *sessions.ENDPOINTS,
+    *commands.ENDPOINTS,
+    *streams.ENDPOINTS,
+    *tokens.ENDPOINTS,
+    *documents.ENDPOINTS,
+)
 """The route table."""
 
 
@@ -55,7 +62,15 @@ class Gateway:
         self._settings = settings or Settings()
         self.streams = StreamKeeper(FanOut(client, self._settings), self._settings)
         """The streams that are open now."""
-        self._services = Services(client, self._settings, Limits(self._settings), self.streams, _openapi())
+        self._services = Services(
+            client,
+            self._settings,
+            Limits(self._settings),
+            self.streams,
+            _openapi(),
+            authenticates=auth is not None,
+            tokens=auth if isinstance(auth, JWTAuth) else None,
+        )
         self._router = Router(
             [
                 *(Route(path, _Path(self, methods)) for path, methods in _by_path().items()),
@@ -134,8 +149,10 @@ class Gateway:
             self._services.limits.count_command(grant.subject)
         return grant
 
-    @staticmethod
-    async def _authenticate(auth: Auth, request: Request) -> Grant:
+    async def _authenticate(self, auth: Auth, request: Request) -> Grant:
+        ticket = request.query_params.get("ticket")
+        if ticket is not None and request.method == "GET":
+            return await self._services.redeem(ticket)
         found: Any = auth(request)
         if inspect.isawaitable(found):
             found = await found

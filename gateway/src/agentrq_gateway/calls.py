@@ -18,7 +18,8 @@ from starlette.responses import Response
 from agentrq import AsyncAgentClient, AsyncSession, InvalidSessionId, SessionNotFound, State
 from agentrq.wire.codec import encode
 from agentrq_gateway.auth.grant import Grant
-from agentrq_gateway.errors import ApiError, not_found
+from agentrq_gateway.auth.jwt_auth import JWTAuth
+from agentrq_gateway.errors import ApiError, not_found, unauthorized
 from agentrq_gateway.limits import Limits
 from agentrq_gateway.request_body import read_body
 from agentrq_gateway.settings import Settings
@@ -38,6 +39,21 @@ class Services:
     streams: StreamKeeper
     openapi: bytes
     """The OpenAPI document, as JSON."""
+    authenticates: bool
+    """Callers have to say who they are."""
+    tokens: JWTAuth | None
+    """Whose tokens count, where callers are known by tokens."""
+
+    async def redeem(self, ticket: str) -> Grant:
+        """The grant of a ticket, which counts once in all gateways. Raises `ApiError` 401."""
+        if self.tokens is None:
+            raise unauthorized("This gateway takes no tickets")
+        ticket_id, grant = self.tokens.read_ticket(ticket)
+        async with asyncio.timeout(self.settings.redis_timeout_s):
+            first = await self.client.use_once(f"ticket:{ticket_id}", self.tokens.max_age_s)
+        if not first:
+            raise unauthorized("The ticket was used already", "ticket_used")
+        return grant
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _consumer(keys: Keys, queue: str) -> Iterator[str]:
 
 def _gateway(keys: Keys, queue: str) -> Iterator[str]:
     yield from dict.fromkeys([*_sending(keys, queue), *_reading(keys)])
-    yield from (f"%R~rq:workers:{queue}", "%R~rq:worker:*")
+    yield from (f"%R~rq:workers:{queue}", "%R~rq:worker:*", f"~{keys.used}")
     yield from _commands(_CONNECTION, _SEND, _READ, _CONSUME, _DIAGNOSE)
 
 

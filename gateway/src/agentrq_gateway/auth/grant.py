@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agentrq import State
@@ -12,6 +12,8 @@ from agentrq.wire.commands import Options
 
 ACTIONS: Final = frozenset({"read", "start", "prompt", "answer", "stop", "admin"})
 """All that a grant may allow."""
+USUAL: Final = ACTIONS - {"admin"}
+"""What a grant allows that does not say: all that concerns sessions."""
 TENANT: Final = "tenant"
 """The name in a session's metadata that says whose it is; only the gateway writes it."""
 
@@ -21,7 +23,8 @@ class Grant:
     """What a caller may do. The host app makes it for each request, or it is read from a token.
 
     ``subject``: who the caller is; limits count by it. ``tenant``: only this tenant's sessions are seen, and sessions
-    started are its own; None: all. ``sessions``: ids, or ``"*"`` for all. ``actions``: some of `ACTIONS`.
+    started are its own; None: all. ``sessions``: ids, or ``"*"`` for all. ``actions``: some of `ACTIONS`; default: all
+    but ``admin``, which is for who runs workers and signs for others.
     ``providers``: the only ones that may be started; None: all. ``cwd_prefix``: the directory below which sessions may
     be started; None: anywhere. ``expires_at``: seconds since the epoch; streams end then. None: never.
 
@@ -31,7 +34,7 @@ class Grant:
     subject: str
     tenant: str | None = None
     sessions: Collection[str] | str = "*"
-    actions: Collection[str] = ACTIONS
+    actions: Collection[str] = USUAL
     providers: Collection[str] | None = None
     cwd_prefix: str | None = None
     expires_at: float | None = None
@@ -75,7 +78,7 @@ class Grant:
             "configDir": [] if options.config_dir is None else [options.config_dir],
             "additionalDirectories": options.additional_directories or [],
         }
-        return next((name for name, paths in named.items() if not all(map(self._is_below, paths))), None)
+        return next((name for name, paths in named.items() if not all(map(self.holds, paths))), None)
 
     def sign(self, answer: Any) -> Any:
         """An answer to a request, with ``by``: the one who decided is the caller, whatever the answer says."""
@@ -85,12 +88,45 @@ class Grant:
             return answer | {"by": self.subject}
         return {"decision": answer, "by": self.subject} if answer in ("allow", "deny") else answer
 
-    def _is_below(self, path: str) -> bool:
-        prefix, found = posixpath.normpath(self.cwd_prefix or "/"), posixpath.normpath(path)
+    def holds(self, path: str) -> bool:
+        """Whether a directory is one that sessions may be started in."""
+        if self.cwd_prefix is None:
+            return True
+        prefix, found = posixpath.normpath(self.cwd_prefix), posixpath.normpath(path)
         # `..` behind a symbolic link leads elsewhere than it reads.
         plain = posixpath.isabs(path) and ".." not in path.split("/")
         return plain and (found == prefix or found.startswith(prefix.rstrip("/") + "/"))
 
 
-EVERYTHING: Final = Grant("local")
+def narrowed(
+    grant: Grant,
+    *,
+    subject: str | None = None,
+    tenant: str | None = None,
+    sessions: Collection[str] | None = None,
+    actions: Collection[str] | None = None,
+    providers: Collection[str] | None = None,
+    cwd_prefix: str | None = None,
+) -> Grant:
+    """A grant for less than another; what is None stays. Raises ValueError naming the member that would be more."""
+    if subject not in (None, grant.subject) and not grant.allows("admin"):
+        raise ValueError("subject: only who has the action admin signs for others")
+    if tenant not in (None, grant.tenant) and grant.tenant is not None:
+        raise ValueError("tenant: it is fixed by your own grant")
+    if sessions is not None and not all(map(grant.names, sessions)):
+        raise ValueError("sessions: there is one that your own grant does not name")
+    if actions is not None and not all(map(grant.allows, actions)):
+        raise ValueError("actions: there is one that your own grant does not allow")
+    if providers is not None and grant.providers is not None and not set(providers) <= set(grant.providers):
+        raise ValueError("providers: there is one that your own grant does not allow")
+    if cwd_prefix is not None and not grant.holds(cwd_prefix):
+        raise ValueError("cwd_prefix: it does not lie below that of your own grant")
+    changes: dict[str, Any] = {
+        "subject": subject, "tenant": tenant, "sessions": sessions, "actions": actions, "providers": providers,
+        "cwd_prefix": cwd_prefix,
+    }  # fmt: skip
+    return replace(grant, **{name: value for name, value in changes.items() if value is not None})
+
+
+EVERYTHING: Final = Grant("local", actions=ACTIONS)
 """What everybody may do where no authentication was set up: the gateway listens on loopback only."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import jwt
 from starlette.requests import Request
 
-from agentrq_gateway.auth.grant import ACTIONS, Grant
+from agentrq_gateway.auth.grant import USUAL, Grant
 from agentrq_gateway.errors import ApiError, unauthorized
 from agentrq_gateway.settings import Algorithm
 
@@ -23,7 +23,8 @@ LEEWAY_S: Final = 5
 """How far the clocks of who signs and who checks may be apart, in seconds."""
 LEAST_SECRET: Final = 32
 """Bytes that a secret of HS256 has at least."""
-TICKET_S: Final = 30
+TICKET_S: Final = 30.0
+"""How long a ticket may wait for its use, in seconds."""
 _SECRETS: Final = ("HS256",)
 TICKET: Final = "ticket"
 """The claim ``use`` of a ticket, which is no token."""
@@ -92,21 +93,17 @@ class JWTAuth:
             raise unauthorized("Authorization: expected Bearer and a token")
         return token.strip()
 
-    def read(self, token: str, *, ticket: bool = False) -> Grant:
-        """The grant that a token carries. Raises `ApiError` 401."""
-        claims = self.claims(token, ticket=ticket)
-        try:
-            return Grant(
-                claims["sub"],
-                claims.get("tenant"),
-                claims.get("sessions", "*"),
-                claims.get("actions", ACTIONS),
-                claims.get("providers"),
-                claims.get("cwd_prefix"),
-                float(claims["exp"]),
-            )
-        except (ValueError, TypeError):
-            raise unauthorized("The token's claims do not make a grant", "invalid_token") from None
+    def read(self, token: str, *, until: float | None = None) -> Grant:
+        """The grant that a token carries, up to ``until`` instead of its ``exp``. Raises `ApiError` 401."""
+        claims = self.claims(token)
+        return _grant(claims, claims["exp"] if until is None else until)
+
+    def read_ticket(self, ticket: str) -> tuple[str, Grant]:
+        """The id and the grant of a ticket; whether it was used already is not known here. Raises `ApiError` 401."""
+        claims = self.claims(ticket, ticket=True)
+        if not isinstance(claims.get("jti"), str):
+            raise unauthorized("The ticket does not count", "invalid_token")
+        return claims["jti"], _grant(claims, claims.get("until"))
 
     def claims(self, token: str, *, ticket: bool = False) -> dict[str, Any]:
         """The claims of a token that counts. Raises `ApiError` 401."""
@@ -118,7 +115,7 @@ class JWTAuth:
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=LEEWAY_S,
-                options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
+                options={"require": ["exp", "sub"]},
             )
         except jwt.ExpiredSignatureError:
             raise unauthorized("The token has expired", "token_expired") from None
@@ -138,19 +135,30 @@ class JWTAuth:
             raise jwt.InvalidTokenError("no such key")
         return self._keys[kid]
 
-    def sign(self, grant: Grant, lifetime_s: float, *, ticket: bool = False) -> tuple[str, float]:
-        """A token for a grant, and when it expires (seconds since the epoch): in ``lifetime_s`` at most.
+    def sign(self, grant: Grant, lifetime_s: float, *, until: float | None = None) -> tuple[str, float]:
+        """A token for a grant, and when it expires (seconds since the epoch): after ``lifetime_s``, or earlier.
 
-        It never outlives the grant that it is made from. Raises `ApiError` 403 where no key can sign.
+        It never outlives the grant. ``until``: a cookie with it may be renewed up to then. Raises `ApiError` 403 where
+        no key can sign.
         """
+        now = time.time()
+        latest = now + self.max_age_s if grant.expires_at is None else grant.expires_at
+        expires = int(min(now + lifetime_s, now + self.max_age_s, latest))
+        return self._encode(grant, {"exp": expires, "until": None if until is None else int(until)}), expires
+
+    def sign_ticket(self, grant: Grant, lifetime_s: float = TICKET_S) -> tuple[str, float]:
+        """A ticket for a grant, and when it expires. What it is used for lasts as long as the grant."""
+        now = time.time()
+        until = now + self.max_age_s if grant.expires_at is None else grant.expires_at
+        expires = int(min(now + lifetime_s, until))
+        return self._encode(grant, {"exp": expires, "until": int(until), "use": TICKET}), expires
+
+    def _encode(self, grant: Grant, claims: dict[str, Any]) -> str:
         if not self.signs:
             raise ApiError(403, "cannot_sign", "This gateway has a public key only: it signs no tokens")
-        now = time.time()
-        expires = min(now + min(lifetime_s, self.max_age_s), grant.expires_at or now + self.max_age_s)
-        claims: dict[str, Any] = {
+        claims |= {
             "sub": grant.subject,
-            "iat": int(now),
-            "exp": int(expires),
+            "iat": int(time.time()),
             "jti": secrets.token_urlsafe(16),
             "tenant": grant.tenant,
             "sessions": grant.sessions if isinstance(grant.sessions, str) else sorted(grant.sessions),
@@ -159,9 +167,24 @@ class JWTAuth:
             "cwd_prefix": grant.cwd_prefix,
             "aud": self._audience,
             "iss": self._issuer,
-            "use": TICKET if ticket else None,
         }
         kid = next(reversed(self._keys))  # the newest of them
         headers = None if kid is None else {"kid": kid}
         present = {name: value for name, value in claims.items() if value is not None}
-        return jwt.encode(present, self._keys[kid], self._algorithm, headers), float(claims["exp"])
+        return jwt.encode(present, self._keys[kid], self._algorithm, headers)
+
+
+def _grant(claims: dict[str, Any], expires_at: Any) -> Grant:
+    """The grant that some claims make. Raises `ApiError` 401."""
+    try:
+        return Grant(
+            claims["sub"],
+            claims.get("tenant"),
+            claims.get("sessions", "*"),
+            claims.get("actions", USUAL),
+            claims.get("providers"),
+            claims.get("cwd_prefix"),
+            float(expires_at),
+        )
+    except (KeyError, ValueError, TypeError):
+        raise unauthorized("The token's claims do not make a grant", "invalid_token") from None

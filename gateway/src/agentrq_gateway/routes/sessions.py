@@ -72,7 +72,12 @@ def _digest(*parts: str | bytes | None) -> str:
 
 async def _was_started_by(call: Call, session_id: str, mark: str) -> bool:
     """Whether the session was started by the very request with this mark. Raises `ApiError` 422 by another one."""
-    state = await call.state(session_id)
+    try:
+        state = await call.state(session_id)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return False  # somebody else's: all that is told is that the id is taken
     known = state.metadata.get(KEY_MARK, "")
     if known.partition(".")[0] == mark.partition(".")[0] and known != mark:
         raise ApiError(422, "key_reused", "This Idempotency-Key was used with another body", field="Idempotency-Key")

@@ -23,6 +23,7 @@ from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
 from agentrq.client.list_methods import ListMethods
+from agentrq.client.one_use import OneUseMethods
 from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, closed, timed_out
 from agentrq.client.owner_watch import OwnerWatch, check_absent
@@ -167,6 +168,7 @@ class AsyncAgentClient(
     ListMethods[Coroutine[Any, Any, SessionPage], Coroutine[Any, Any, list[WaitingRequest]]],
     FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]],
     FeedMethods[AsyncGenerator[FeedEntry | FeedGap, None]],
+    OneUseMethods[Coroutine[Any, Any, bool]],
 ):
     """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.
 

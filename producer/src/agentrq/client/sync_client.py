@@ -20,6 +20,7 @@ from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
 from agentrq.client.list_methods import ListMethods
+from agentrq.client.one_use import OneUseMethods
 from agentrq.client.operations import check_applied
 from agentrq.client.outages import OutagePatience, bounded, closed
 from agentrq.client.owner_watch import OwnerWatch, check_absent
@@ -197,6 +198,7 @@ class AgentClient(
     ListMethods[SessionPage, list[WaitingRequest]],
     FollowMethods[Follower[Event], Follower[RawEvent]],
     FeedMethods[Iterator[FeedEntry | FeedGap]],
+    OneUseMethods[bool],
 ):
     """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.
 

@@ -87,6 +87,11 @@ class Keys:
         return f"{self.prefix}:removed"
 
     @property
+    def used(self) -> str:
+        """Sorted set: a name that counts once and was used → until when it is kept, in s."""
+        return f"{self.prefix}:used"
+
+    @property
     def epochs(self) -> str:
         """Sorted set: id of an ended or removed session → its last epoch and until when it is kept (shared.lua)."""
         return f"{self.prefix}:epochs"
