@@ -38,6 +38,7 @@ def check(policy: StartPolicy, provider: str = "demo", defaults: Options | None 
         (StartPolicy(max_budget_usd=1.5), {"max_budget_usd": 2}, "policy.max_budget_usd (1.5)"),
         (StartPolicy(timeout_s=60), {"timeout_s": 61}, "policy.timeout_s (60)"),
         (StartPolicy(turn_timeout_s=6), {"turn_timeout_s": 7}, "policy.turn_timeout_s (6)"),
+        (StartPolicy(require=["tenant"]), {"user": "ann"}, "tenant is missing, which policy.require asks for"),
         # Without any policy too: text that a program would take for an option of its own.
         (EVERYTHING, {"resume": "--dangerously-skip-permissions"}, "begins with a dash"),
         (EVERYTHING, {"model": "-p"}, "begins with a dash"),

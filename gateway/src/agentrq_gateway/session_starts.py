@@ -25,7 +25,7 @@ async def start_for_caller(
     grant, options = call.grant, dict(given)
     metadata = dict(_check(options, provider, grant).metadata or {})
     if grant.tenant is not None:
-        metadata[TENANT] = grant.tenant
+        metadata[TENANT] = options[TENANT] = grant.tenant
     if mark is not None:
         metadata[KEY_MARK] = mark
     if not grant.names(session_id):
@@ -46,6 +46,8 @@ def _check(given: dict[str, Any], provider: str, grant: Grant) -> Options:
             raise ApiError(
                 422, "reserved", f"metadata.{name} is written by the gateway", field=f"options.metadata.{name}"
             )
+    if grant is not EVERYTHING and options.tenant is not None:
+        raise ApiError(422, "reserved", "tenant is the grant's", field="options.tenant")
     if grant.providers is not None and provider not in grant.providers:
         raise forbidden(f"You may not start {provider[:80]}", field="provider")
     if (outside := grant.directory_refused(options)) is not None:

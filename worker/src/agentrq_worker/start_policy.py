@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -78,6 +78,8 @@ class StartPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     """
     roots: list[str] | None = None
     """Directories that `cwd`, `additional_directories` and `config_dir` of a start have to be in. Absolute."""
+    require: list[Literal["tenant", "user", "project"]] = []
+    """Those of `tenant`, `user` and `project` that a start must name."""
     extra_env: list[str] | None = None
     """Variables that `extra_env` may set. Default: all but those that decide which code runs or whom it talks to."""
     max_turns: int | None = None
@@ -120,6 +122,9 @@ def admit(policy: StartPolicy, provider: str, given: Options, options: Options) 
 
     ``options`` has the operator's defaults in it; these are not held to the roots.
     """
+    for payer in policy.require:
+        if getattr(given, payer) is None:
+            raise NotAllowed(f"{payer} is missing, which policy.require asks for")
     _one_of("providers", "provider", provider, policy.providers)
     if given.model is not None:
         _one_of("models", "model", given.model, policy.models)

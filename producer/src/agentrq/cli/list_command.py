@@ -12,10 +12,11 @@ from agentrq.cli.event_text import dollars
 from agentrq.cli.exit_codes import OK, say
 from agentrq.cli.output import put, put_json
 from agentrq.cli.sanitize import one_line
-from agentrq.cli.shared_options import connected, shared_options
+from agentrq.cli.shared_options import connected, payer_options, shared_options
 from agentrq.client import AgentClient
 from agentrq.client.diagnosis import duration
 from agentrq.client.session_filter import DEFAULT_LIMIT, MAX_LIMIT
+from agentrq.wire.commands import PAYERS
 from agentrq.wire.state import State, to_wire
 from agentrq.wire.status import Status
 
@@ -44,6 +45,7 @@ def _statuses(_context: click.Context, _parameter: click.Parameter, given: tuple
 @click.option("--worker", metavar="NAME", help="Only sessions that this worker owns, or owned last.")
 @click.option("--metadata", multiple=True, metavar="KEY=VALUE", callback=_pairs,
               help="Only sessions with this text in their metadata. Repeatable: all must hold.")  # fmt: skip
+@payer_options
 @click.option("--text", metavar="TEXT", help="Only sessions with this text in id, cwd, model, error or metadata.")
 @click.option("--limit", type=click.IntRange(min=0), default=DEFAULT_LIMIT, show_default=True, metavar="N",
               help="Sessions to list; 0: all of them.")  # fmt: skip
@@ -85,7 +87,7 @@ def _fetch(
 def _repeat(wanted: dict[str, Any], limit: int) -> list[str]:
     """The options that ask for the same again."""
     again: list[str] = ["--status", ",".join(wanted["status"])] if wanted["status"] else []
-    for name in ("provider", "worker", "text"):
+    for name in ("provider", "worker", *PAYERS, "text"):
         if wanted[name] is not None:
             again += [f"--{name}", wanted[name]]
     for name, value in wanted["metadata"].items():

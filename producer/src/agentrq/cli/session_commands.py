@@ -16,7 +16,7 @@ from agentrq.cli.exit_codes import FAILED, INTERRUPTED, OK, UNREACHABLE, Command
 from agentrq.cli.interactive import answer_by_key, is_interactive
 from agentrq.cli.output import put, put_json
 from agentrq.cli.renderers import View, make_view
-from agentrq.cli.shared_options import SID, connected, shared_options
+from agentrq.cli.shared_options import SID, connected, payer_options, shared_options
 from agentrq.cli.terminal_renderer import TerminalView
 from agentrq.client import AgentClient, Session
 from agentrq.client.redis_requests import Batch, Operation
@@ -55,6 +55,7 @@ def _start_arguments(command: Any) -> Any:
             "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_options,
             help="A start option, e.g. model=… or max_turns=3; JSON if it is not a text. Repeatable.",
         ),
+        payer_options,
         shared_options,
     ]  # fmt: skip
     for decorate in reversed(decorators):
@@ -63,8 +64,15 @@ def _start_arguments(command: Any) -> Any:
 
 
 def _start(
-    client: AgentClient, provider: str, prompt: str, session_id: str | None, cwd: str | None, options: dict[str, Any]
+    client: AgentClient,
+    provider: str,
+    prompt: str,
+    session_id: str | None,
+    cwd: str | None,
+    options: dict[str, Any],
+    **payer: str | None,
 ) -> Session:
+    options |= {name: value for name, value in payer.items() if value is not None}
     if cwd is not None:
         try:
             options = options | {"cwd": os.path.abspath(cwd)}  # the worker's own directory is another

@@ -15,6 +15,7 @@ import click
 from agentrq.cli.exit_codes import REFUSED, CommandFailed
 from agentrq.client import AgentClient
 from agentrq.connection import BadUrl, connect, hide_arguments
+from agentrq.wire.commands import PAYERS, check_payer
 from agentrq.wire.ids import check_session_id
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +31,18 @@ def _checked(_context: click.Context, _parameter: click.Parameter, value: str) -
 
 
 SID = click.argument("sid", callback=_checked)
+
+
+def _checked_payer(_context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else check_payer(f"--{parameter.name}", value)
+
+
+def payer_options(command: F) -> F:
+    """Give a command ``--tenant``, ``--user`` and ``--project``: who pays."""
+    for name in reversed(PAYERS):
+        text = f"Who pays: the {'customer' if name == 'tenant' else 'person' if name == 'user' else name}."
+        command = click.option(f"--{name}", metavar="NAME", callback=_checked_payer, help=text)(command)
+    return command
 
 
 def shared_options(command: F) -> F:

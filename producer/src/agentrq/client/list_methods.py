@@ -35,6 +35,8 @@ class ListMethods(ABC, Generic[Page, Waiting]):
         worker: str | None = None,
         metadata: Mapping[str, str] | None = None,
         tenant: str | None = None,
+        user: str | None = None,
+        project: str | None = None,
         text: str | None = None,
         limit: int = DEFAULT_LIMIT,
         before: str | None = None,
@@ -42,14 +44,15 @@ class ListMethods(ABC, Generic[Page, Waiting]):
         """A page of the sessions that Redis still has, the newest start first; iterating over it yields their states.
 
         A session is listed if all that is given holds: its ``status`` (one or several), its ``provider``, the
-        ``worker`` that owns it or owned it last, every text of ``metadata``, ``tenant`` (`metadata.tenant`), and
-        ``text`` in its id, provider, cwd, model, error or metadata, whatever the case.
+        ``worker`` that owns it or owned it last, every text of ``metadata``, ``tenant``, ``user`` and
+        ``project`` (those of `metadata`), and ``text`` in its id, provider, cwd, model, error or metadata, whatever the
+        case.
 
         ``limit``: sessions of a page, 1 to 1000. ``before``: the ``next`` of the page before. A page may have fewer
         sessions than ``limit``, even none, while its ``next`` is not None: one call looks at 10 000 states at most.
         A session whose state cannot be read is left out. Raises `InvalidOption`.
         """
-        wanted = make_filter(status, provider, worker, metadata, tenant, text)
+        wanted = make_filter(status, provider, worker, metadata, tenant, text, user, project)
         page: Page = self.run(list_sessions(self.context, wanted, limit, before))
         return page
 

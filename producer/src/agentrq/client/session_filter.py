@@ -12,9 +12,6 @@ from agentrq.wire.status import Status
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 1000
-TENANT: Final = "tenant"
-"""The name in a session's metadata that says whose it is."""
-
 _BEFORE: Final = re.compile(r"(0|[1-9][0-9]{0,15})\.([A-Za-z0-9_-]{1,64})")
 
 
@@ -62,9 +59,12 @@ def make_filter(
     metadata: Mapping[str, str] | None,
     tenant: str | None,
     text: str | None,
+    user: str | None = None,
+    project: str | None = None,
 ) -> SessionFilter:
     """Check what a caller asks for. Raises `InvalidOption` naming the parameter."""
-    for name, value in (("provider", provider), ("worker", worker), ("tenant", tenant), ("text", text)):
+    payer = {"tenant": tenant, "user": user, "project": project}
+    for name, value in (("provider", provider), ("worker", worker), *payer.items(), ("text", text)):
         if value is not None:
             _check_text(name, value)
     given: Any = {} if metadata is None else metadata
@@ -74,10 +74,9 @@ def make_filter(
     for name, value in pairs.items():
         _check_text("metadata", name)
         _check_text("metadata", value)
-    if tenant is not None:
-        if pairs.get(TENANT, tenant) != tenant:
-            raise InvalidOption("tenant", "metadata names another one")
-        pairs[TENANT] = tenant
+    for name, value in payer.items():  # the state's metadata has who pays
+        if value is not None and pairs.setdefault(name, value) != value:
+            raise InvalidOption(name, "metadata names another one")
     return SessionFilter(
         _statuses(status), provider, worker, tuple(sorted(pairs.items())), text.casefold() if text else None
     )

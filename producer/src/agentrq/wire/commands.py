@@ -6,6 +6,7 @@ Owns their shapes and the check of what a caller gave; how they travel is the cl
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -90,6 +91,14 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     """The session's own approval policy: who decides when the agent asks for permission. Default: `ask`, a person."""
     metadata: dict[str, str] | None = None
     """Texts by name, shown in the state. Not for secrets."""
+    tenant: str | None = None
+    """Who pays: the customer, 1 to 64 of `A-Z a-z 0-9 . _ @ : + / -`. In the state, the feed, the costs and lists; the
+    state's `metadata` has it too.
+    """
+    user: str | None = None
+    """Who pays: the person, as `tenant`."""
+    project: str | None = None
+    """Who pays: the project, as `tenant`."""
 
 
 MAX_ARGUMENT_BYTES: Final = 130_000
@@ -103,6 +112,9 @@ _ANNOTATIONS = typing.get_type_hints(Options)
 _AT_LEAST = {"max_turns": 1, "max_recoveries": 0}
 _POSITIVE = ("max_budget_usd", "timeout_s", "turn_timeout_s", "idle_timeout_s")
 WIRE_NAMES: Final = dict(zip(Options.__struct_fields__, Options.__struct_encode_fields__, strict=True))
+PAYERS: Final = ("tenant", "user", "project")
+"""The options that say who pays."""
+_PAYER: Final = re.compile(r"[A-Za-z0-9._@:+/][A-Za-z0-9._@:+/-]{0,63}")
 _SURROGATE: Final = "has a lone surrogate, which no UTF-8 can carry"
 _FIELD_OF: Final = {wire: field for field, wire in WIRE_NAMES.items()}
 
@@ -128,7 +140,23 @@ def make_options(given: dict[str, Any]) -> Options:
         raise InvalidOption(
             "options", f"have {size} bytes, over {MAX_PROMPT_BYTES}: put them in a file of the workspace"
         )
+    for name in PAYERS:
+        if name in values and (values.get("metadata") or {}).get(name, values[name]) != values[name]:
+            raise InvalidOption(name, "metadata names another one")
     return Options(**values)
+
+
+def payers(options: Options) -> dict[str, str]:
+    """Who pays for a session, by the options' names; what was not given is left out."""
+    given = {name: getattr(options, name) for name in PAYERS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def check_payer(name: str, value: object) -> str:
+    """A tenant, user or project. Raises `InvalidOption` with ``name``."""
+    if not isinstance(value, str) or not _PAYER.fullmatch(value):
+        raise InvalidOption(name, f"Expected 1 to 64 of A-Z a-z 0-9 . _ @ : + / -, no dash first, got {value!r}"[:200])
+    return value
 
 
 def _convert(name: str, field: str, value: Any) -> Any:
@@ -144,6 +172,8 @@ def _convert(name: str, field: str, value: Any) -> Any:
         raise InvalidOption(name, "has a NUL character")
     if field in _ARGUMENTS and (longest := _longest(value)) > MAX_ARGUMENT_BYTES:
         raise InvalidOption(name, f"has {longest} bytes, over {MAX_ARGUMENT_BYTES}: the system takes no longer one")
+    if field in PAYERS:
+        check_payer(name, value)
     if field == "approvals":
         try:
             read_policy(value)

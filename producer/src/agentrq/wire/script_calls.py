@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from agentrq.wire.codec import encode
-from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES, Command, Options
+from agentrq.wire.commands import MAX_INBOX, MAX_PROMPT_BYTES, Command, Options, payers
 from agentrq.wire.keys import Keys
 from agentrq.wire.state import FIELDS
 from agentrq.wire.status import Reason, Status, check_move
@@ -83,7 +83,8 @@ def open_session(
         "outputTokens": 0,
         "numTurns": 0,
         "pendingApprovals": 0,
-        "metadata": encode(options.metadata or {}),
+        "metadata": encode((options.metadata or {}) | payers(options)),
+        **payers(options),
     }
     if options.cwd is not None:
         fields["cwd"] = options.cwd

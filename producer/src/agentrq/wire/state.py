@@ -83,7 +83,13 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     trimmed_through: str | None = None
     """The newest cursor that is no longer kept; absent while every event is."""
     metadata: dict[str, str] = {}
-    """The `metadata` of the start, as JSON."""
+    """The `metadata` of the start with its `tenant`, `user` and `project`, as JSON."""
+    tenant: str | None = None
+    """Who pays, as the start says: the customer."""
+    user: str | None = None
+    """Who pays: the person."""
+    project: str | None = None
+    """Who pays: the project."""
     enforced: str = ""
     """What the runner's sandbox holds it to, for people; empty without one."""
     worker_lost: bool = False
