@@ -2,7 +2,7 @@
 
 ``floor URL SESSIONS``; each number on stdin is a count of messages to publish, answered with the seconds it took and
 the CPU seconds of this process. Two calls are under way, for half of the sessions each, as a flood has several
-under way in the product. Follows the argument order of agentrq's wire/scripts/write_events.lua.
+under way in the product.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import json
 import sys
 import time
-from typing import Any
 
 from agentrq.connection import connect_async
 from agentrq.wire import owner_calls, script_calls, scripts
@@ -33,24 +32,30 @@ async def main() -> None:
     keys = Keys("floor")
     read = Normaliser("01993b1e-7c1f-7000-8000-0123456789ab", json.loads, _dumps).line
     payloads = [read(line)[0][1] for line in CORPORA["small"][:BATCH]]
-    halves = []
+    limits = owner_calls.WriteLimits(100_000, 256 << 20, 86_400_000)
+    halves: list[list[owner_calls.WriteTarget]] = []
     for half in (range(0, sessions, 2), range(1, sessions, 2)):
         names = [f"s{number}" for number in half]
         for name in names:
             place = {"epoch": 1, "claim": "t", "cursor": "1-0", "status": "running"}
             await client.hset(keys.state(name), mapping=place)
-        heads = [(name, 1, "t", (keys.messages_channel(name), keys.status_channel(name))) for name in names]
-        halves.append((heads, [key for name in names for key in script_calls.session_keys(keys, name)]))
+        halves.append([
+            owner_calls.WriteTarget(
+                name, 1, "t", script_calls.session_keys(keys, name), keys.messages_channel(name),
+                keys.status_channel(name),
+            )
+            for name in names
+        ])  # fmt: skip
 
-    async def publish(heads: list[Any], session_keys: list[str], seq: int, calls: int) -> int:
-        share = BATCH // len(heads)
+    async def publish(targets: list[owner_calls.WriteTarget], seq: int, calls: int) -> int:
+        share = BATCH // len(targets)
         for _ in range(calls):
-            args: list[Any] = [100_000, 256 << 20, 86_400_000, 1_763_793_000_123]
-            for at, head in enumerate(heads):
+            writes = owner_calls.EventWrites(limits, 1_763_793_000_123)
+            for at, target in enumerate(targets):
                 ready = payloads[at * share : (at + 1) * share]
-                args += owner_calls.write_arguments(*head, {}, [owner_calls.Run("m", seq + 1, ready)])
-            answer = await script(keys=session_keys, args=args)
-            assert answer[0] == b"ok", answer
+                writes.add(target, {}, [owner_calls.Run("m", seq + 1, ready)], quick=True)
+            answers = writes.read(await script(keys=writes.keys, args=writes.args))
+            assert {answer.outcome for answer in answers} == {"ok"}, answers
             seq += share
         return seq
 
@@ -60,7 +65,7 @@ async def main() -> None:
     while said := await loop.run_in_executor(None, sys.stdin.readline):
         began, cpu = time.monotonic(), time.process_time()
         calls = int(said) // (2 * BATCH)
-        seq, _ = await asyncio.gather(*(publish(heads, part, seq, calls) for heads, part in halves))
+        seq, _ = await asyncio.gather(*(publish(half, seq, calls) for half in halves))
         print(json.dumps({"seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}), flush=True)
     await client.aclose()
 

@@ -79,7 +79,7 @@ def say(lane: EventLog, first: int, count: int, size: int) -> None:
 
 def whole(raw: Any, lane: EventLog, count: int) -> None:
     """So many messages after what the claim wrote, in order."""
-    found = [entry.decode() for entry, fields in raw.xrange(lane.keys[1]) if b"message" in fields]
+    found = [entry.decode() for entry, fields in raw.xrange(lane.target.keys[1]) if b"message" in fields]
     first = lane.written - count + 1
     assert found == [f"{lane.epoch}-{seq}" for seq in range(first, first + count)]
 
@@ -96,7 +96,7 @@ async def test_the_channel_carries_what_the_stream_keeps(
         lane.add_status(status)
         await lane.flush()
         with raw.pubsub(ignore_subscribe_messages=True) as channel:
-            channel.subscribe(lane.channels[0])
+            channel.subscribe(lane.target.messages_channel)
             assert channel.get_message(timeout=5.0) is None  # the subscription itself
             say(lane, 0, count, size)
             await lane.flush()
@@ -105,7 +105,7 @@ async def test_the_channel_carries_what_the_stream_keeps(
                 told = channel.get_message(timeout=5.0)
                 assert told is not None
                 published += msgspec.json.decode(told["data"], type=list[msgspec.Raw])
-        kept = [fields[b"message"] for _, fields in raw.xrange(lane.keys[1]) if b"message" in fields]
+        kept = [fields[b"message"] for _, fields in raw.xrange(lane.target.keys[1]) if b"message" in fields]
         assert list(map(bytes, published)) == kept
         assert len(kept) == count
 
@@ -183,12 +183,12 @@ async def test_a_session_that_is_looked_after_is_in_no_call(
         quiet, other = all_lanes[0], all_lanes[1]
         say(quiet, 0, 10, 100)
         await quiet.flush()
-        raw.delete(*quiet.keys)
+        raw.delete(*quiet.target.keys)
         await begun.wait()
         say(quiet, 10, 200, 1000)
         say(other, 0, 200, 1000)
         await other.flush()
-        assert not raw.exists(quiet.keys[1])
+        assert not raw.exists(quiet.target.keys[1])
         go_on.set()
         await quiet.flush()
         whole(raw, quiet, 211)  # with the message that stands for the lost status of the claim
@@ -205,7 +205,7 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
         lane, run = all_lanes[0], publisher._losses._scripts.run
         say(lane, 0, 5, 100)
         await lane.flush()
-        stood = raw.hmget(lane.keys[0], "epoch", "claim", "cursor", "status", "nonce")
+        stood = raw.hmget(lane.target.keys[0], "epoch", "claim", "cursor", "status", "nonce")
 
         async def late(call: ScriptCall[Any]) -> Any:
             if answered.is_set():
@@ -213,7 +213,7 @@ async def test_a_look_that_is_older_than_a_write_is_not_believed(
                 return await run(call)
             answered.set()
             await go_on.wait()
-            return call.read([[list(call.keys).index(lane.keys[0]) + 1, *stood]])
+            return call.read([[list(call.keys).index(lane.target.keys[0]) + 1, *stood]])
 
         monkeypatch.setattr(publisher._losses._scripts, "run", late)
         await answered.wait()

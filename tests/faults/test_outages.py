@@ -150,7 +150,7 @@ async def test_a_refusal_of_one_session_costs_the_others_nothing(server: ServerP
     async with a_lane(server.url) as (lane, publisher), followed(server.url) as sequence:
         other = publisher.open_log("other", Cursor(lane.epoch, lane.written), {"claim": "another"})
         async with Admin.from_url(server.url) as admin:
-            await admin.set(other.keys[0], "no hash at all")
+            await admin.set(other.target.keys[0], "no hash at all")
             for number in range(50):
                 lane.add_message("text", Text(str(number)))
                 other.add_message("text", Text(str(number)))

@@ -95,7 +95,7 @@ async def test_a_frozen_reader_slows_nobody(redis_url: str, monkeypatch: pytest.
         async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             group.create_task(sleepy())
             group.create_task(follow(client, quick))
-            await waiting.true(lambda: len(client._hub._readers.get(lane.channels[0], ())) == 2)
+            await waiting.true(lambda: len(client._hub._readers.get(lane.target.messages_channel, ())) == 2)
             say(lane, 1)
             await waiting.true(lambda: len(quick) == 3 and len(slow) == 3)
             say(lane, 1999, 100)
@@ -396,7 +396,7 @@ async def test_garbage_on_the_channels_does_not_reach_a_reader(redis_url: str, r
         group.create_task(follow(client, sequence))
         await waiting.true(lambda: clients(raw, "pubsub") == 1 and len(sequence) == 2)
         for garbage in GARBAGE:
-            for channel in lane.channels:
+            for channel in lane.target[-2:]:
                 raw.publish(channel, garbage)
             say(lane, 1)
             await lane.flush()

@@ -92,7 +92,7 @@ async def test_a_twenty_line_reader_reads_the_stream_only_after_hints(
         process = await start(tmp_path / "follow.py", redis_url, "s")
         assert process.stdout
         assert [(await process.stdout.readline()).split()[0] for _ in range(2)] == [b"0-1", b"1-1"]
-        await waiting.true(lambda: raw.pubsub_numsub(lane.channels[0])[0][1] == 1)
+        await waiting.true(lambda: raw.pubsub_numsub(lane.target.messages_channel)[0][1] == 1)
         for seq in range(2, 30):
             say(lane, 1)
             assert (await process.stdout.readline()).startswith(b"1-%d " % seq)

@@ -71,10 +71,12 @@ class Writer:
             sent = [(text[1:] if kind == "e" else text).encode()]
             entries.append(owner_calls.Run(kind, self.seq, sent, b"0-1", event.get("commandId", "")))
         channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
-        part = owner_calls.write_arguments(self.sid, self.epoch, self.fence, channels, fields, entries)
-        keys = list(script_calls.session_keys(KEYS, self.sid))
-        answer: Any = self._write_events(keys=keys, args=[most, 1 << 20, 60_000, 1_763_793_000_123, *part])
-        assert [each.outcome for each in owner_calls.read_write_answers(answer)] == ["ok"]
+        keys = script_calls.session_keys(KEYS, self.sid)
+        target = owner_calls.WriteTarget(self.sid, self.epoch, self.fence, keys, *channels)
+        writes = owner_calls.EventWrites(owner_calls.WriteLimits(most, 1 << 20, 60_000), 1_763_793_000_123)
+        writes.add(target, fields, entries, quick=False)
+        answer: Any = self._write_events(keys=writes.keys, args=writes.args)
+        assert [each.outcome for each in writes.read(answer)] == ["ok"]
 
     def inbox(self) -> list[dict[str, Any]]:
         entries: Any = self.redis.xrange(KEYS.inbox(self.sid))

@@ -13,9 +13,9 @@ import redis
 
 from agentrq import AgentClient, AsyncAgentClient, FeedEntry, FeedGap, InvalidOption
 from agentrq.script_runner import ScriptRunner
-from agentrq.wire import owner_calls, script_calls
+from agentrq.wire import script_calls
 from agentrq.wire.feed import feed_members, trim_feed
-from agentrq.wire.owner_calls import Run
+from agentrq.wire.owner_calls import EventWrites, Run, WriteLimits, WriteTarget
 from tests.producer.command_line import run_cli
 from tests.producer.session_writer import KEYS, Writer
 
@@ -48,10 +48,14 @@ def trim(raw: redis.Redis, most: int, oldest: int = 0, at_once: int = 5000) -> i
 def told(writer: Writer, kind: str, event: dict[str, Any], *feed: bytes) -> Any:
     """Write one event with what the feed is told; the call, to be repeated."""
     run = Run(kind, writer.seq + 1, [json.dumps(event).encode()], feed=list(feed))
-    channels = (KEYS.messages_channel(writer.sid), KEYS.status_channel(writer.sid))
-    part = owner_calls.write_arguments(writer.sid, writer.epoch, writer.fence, channels, {}, [run])
-    keys = list(script_calls.session_keys(KEYS, writer.sid))
-    return lambda: writer._write_events(keys=keys, args=[100, 1 << 20, 60_000, 1_763_793_000_123, *part])
+    keys, channels = (
+        script_calls.session_keys(KEYS, writer.sid),
+        (KEYS.messages_channel(writer.sid), KEYS.status_channel(writer.sid)),
+    )
+    writes = EventWrites(WriteLimits(100, 1 << 20, 60_000), 1_763_793_000_123)
+    target = WriteTarget(writer.sid, writer.epoch, writer.fence, keys, *channels)
+    writes.add(target, {}, [run], quick=True)
+    return lambda: writer._write_events(keys=writes.keys, args=writes.args)
 
 
 def test_what_clients_and_claims_do_is_told_in_order(redis_url: str, sync_client: AgentClient) -> None:

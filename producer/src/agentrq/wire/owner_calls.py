@@ -73,16 +73,117 @@ class Run(msgspec.Struct, array_like=True, gc=False):
     feed: list[bytes] | None = None
 
 
-def write_arguments(
-    session_id: str,
-    epoch: int,
-    claim: str,
-    channels: tuple[str, str],
-    fields: dict[str, Any],
-    runs: Iterable[Run],
-) -> list[Any]:
+class WriteTarget(NamedTuple):
+    """Where one owner writes: the session's keys, as in `session_keys`, and its channels; ``claim`` is the fence."""
+
+    session_id: str
+    epoch: int
+    claim: str
+    keys: tuple[str, str, str, str]
+    messages_channel: str
+    status_channel: str
+
+
+class WriteAnswer(NamedTuple):
+    """What became of one session's events; ``cursor``: where its stream stands, '' where it need not be known.
+
+    ``left``: nothing was written, and without ``quick`` it will be, or be told why not.
+    """
+
+    outcome: Literal["ok", "left", "gap", "fenced", "ended", "missing", "behind"]
+    cursor: str
+
+
+_WRITTEN: Final = WriteAnswer("ok", "")
+_LEFT: Final = WriteAnswer("left", "")
+
+
+class WriteLimits(NamedTuple):
+    """The most events and bytes that a stream keeps, and how long an ended session is kept."""
+
+    events: int
+    bytes: int
+    retention_ms: int
+
+
+class EventWrites:
+    """One call of ``write_events``: sessions are added, then ``keys`` and ``args`` are sent and the answer read."""
+
+    def __init__(self, limits: WriteLimits, now_ms: int) -> None:
+        self._limits = limits
+        self._now_ms = now_ms
+        self._quick: list[int] = []  # the places of these sessions, in the order of adding
+        self._quick_keys: list[str] = []
+        self._quick_args: list[Any] = []
+        self._keys: list[str] = []
+        self._args: list[Any] = []
+        self._count = 0
+
+    def add(self, target: WriteTarget, fields: dict[str, Any], runs: Sequence[Run], *, quick: bool) -> None:
+        """Write one session's events in their order, ``fields`` of its state with them.
+
+        ``quick``: it runs, as far as its owner knows. Then plain messages take a shorter way, which leaves the session
+        alone where anything is not as expected.
+        """
+        if not (quick and not fields and self._add_quick(target, runs)):
+            self._keys += target.keys
+            self._args += _arguments(target, fields, runs)
+        self._count += 1
+
+    def _add_quick(self, target: WriteTarget, runs: Sequence[Run]) -> bool:
+        """Add the session to those that write_running writes; False if its events are no single run of messages."""
+        kind, first, jsons = runs[0].kind, runs[0].seq, runs[0].jsons
+        if kind not in ("m", "d") or runs[0].feed:
+            return False
+        if len(runs) > 1:
+            jsons = []
+            for run in runs:
+                if run.kind != kind or run.feed or (kind == "m" and run.seq != first + len(jsons)):
+                    return False
+                jsons += run.jsons
+        epoch, count = target.epoch, len(jsons)
+        last, room, place = first, "", ""
+        if kind == "m":
+            place, last = str(first), first + count - 1
+            first -= 1
+            # In its first epoch a stream has no more entries than the next place: no need to ask.
+            if epoch != 1 or last >= self._limits.events:
+                room = str(self._limits.events - count)
+        self._quick.append(self._count)
+        self._quick_keys += target.keys[:2]
+        self._quick_args += (
+            target.claim, target.messages_channel, f"{epoch}-{first}", f"{epoch}-{last}", room, place, count, *jsons,
+        )  # fmt: skip
+        return True
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the call."""
+        return self._quick_keys + self._keys
+
+    @property
+    def args(self) -> list[Any]:
+        """The arguments of the call."""
+        return [*self._limits, self._now_ms, len(self._quick), *self._quick_args, *self._args]
+
+    def read(self, answer: Sequence[Any]) -> list[WriteAnswer]:
+        """One answer for each session, in the order in which they were added."""
+        left, others = answer
+        answers = [_WRITTEN] * len(self._quick)
+        for number in left:
+            answers[number - 1] = _LEFT
+        if not others:
+            return answers
+        found = [WriteAnswer(word(others[at]), text(others[at + 1])) for at in range(0, len(others), 2)]
+        for place, each in zip(self._quick, answers, strict=True):
+            found.insert(place, each)
+        return found
+
+
+def _arguments(target: WriteTarget, fields: dict[str, Any], runs: Iterable[Run]) -> list[Any]:
     """One session's share of the arguments of ``write_events``: ``fields`` of its state, and its events in order."""
-    part: list[Any] = [0, session_id, epoch, claim, *channels, 2 * len(fields)]
+    channels = (target.messages_channel, target.status_channel)
+    part: list[Any] = [0, target.session_id, target.epoch, target.claim, *channels, 2 * len(fields)]
     for pair in fields.items():
         part += pair
     kind, following, place = "", -1, 0  # of the last run, which the next may continue
@@ -102,18 +203,6 @@ def write_arguments(
             part += (run.inbox_entry, run.command_id)
     part[0] = len(part) - 1
     return part
-
-
-class WriteAnswer(NamedTuple):
-    """What became of one session's events; ``cursor``: where its stream stands."""
-
-    outcome: Literal["ok", "gap", "fenced", "ended", "missing", "behind"]
-    cursor: str
-
-
-def read_write_answers(answer: Sequence[Any]) -> list[WriteAnswer]:
-    """The answer of ``write_events``: one for each session of the call, in order."""
-    return [WriteAnswer(word(answer[at]), text(answer[at + 1])) for at in range(0, len(answer), 2)]
 
 
 class RestoreAnswer(NamedTuple):

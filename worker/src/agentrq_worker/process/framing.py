@@ -42,6 +42,8 @@ class LineFramer:
 
     def feed(self, chunk: bytes) -> list[bytes | LineTooLong]:
         """The lines that ``chunk`` completes, in order, each with its newline; those of white space are left out."""
+        if not self._size and 0 <= chunk.find(b"\n") == len(chunk) - 1 <= self._max_line:  # one whole line
+            return [] if chunk.isspace() else [chunk]
         # BytesIO finds newlines with memchr; bytes.split goes byte by byte, three to four times as slow.
         lines = BytesIO(chunk).readlines()
         tail = b"" if chunk.endswith(b"\n") or not lines else lines.pop()

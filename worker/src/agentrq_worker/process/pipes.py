@@ -157,6 +157,9 @@ class Stdout:
         except OSError:
             data = b""
         if data:
+            if len(data) <= _LEAST_READ and self._size == READ_SIZE:  # nothing to be learned of it
+                self._on_chunk(data)
+                return len(data)
             began = time.monotonic()
             self._on_chunk(data)
             took = time.monotonic() - began

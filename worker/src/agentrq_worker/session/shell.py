@@ -12,6 +12,7 @@ import functools
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from agentrq.wire.status import Reason, Status
@@ -73,6 +74,8 @@ class SessionShell:
         self._framer = LineFramer(settings.max_line)
         self._process: RunnerProcess | None = None
         self._launch: Launch | None = None
+        self._redact: Callable[[bytes], bytes] | None = None
+        """Takes secrets out of a line; None where there are none."""
         self._ending = asyncio.Event()
         self._farewell = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -138,7 +141,7 @@ class SessionShell:
                 self._settings,
             )  # fmt: skip
             if launch.redactor:
-                self._lane.redactor = MessageRedactor(launch.redactor)
+                self._lane.redactor, self._redact = MessageRedactor(launch.redactor), launch.redactor.json
             with launch.spawning() as arguments:
                 self._process = await RunnerProcess.spawn(
                     **arguments,
@@ -338,19 +341,19 @@ class SessionShell:
     def _read(self, chunk: bytes) -> None:
         if self._observer.awaits_output:
             self._observer.output_began(time.monotonic())
-        self._lines(self._framer.feed(chunk))
+        if lines := self._framer.feed(chunk):
+            self._lines(lines)
         self._lane.has_read()
 
     def _read_end(self) -> None:
-        self._lines(self._framer.close())
+        if lines := self._framer.close():
+            self._lines(lines)
         self._pipe_closed("stdout")
 
     def _lines(self, lines: list[Any]) -> None:
-        redact = self._launch.redactor.json if self._launch is not None and self._launch.redactor else None
-        if redact is not None:
+        if (redact := self._redact) is not None:
             lines = [redact(line) if isinstance(line, bytes) else line for line in lines]
-        if lines:
-            self._feed(inputs.LinesRead(lines))
+        self._feed(inputs.LinesRead(lines))
 
     def _pipe_closed(self, pipe: str) -> None:
         """The runner has closed one of its ends; its exit is seen apart, now or soon."""

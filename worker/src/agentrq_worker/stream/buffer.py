@@ -66,7 +66,10 @@ class EventBuffer:
             jsons = jsons[room:]
             seq += room if kind != "d" else 0
         while jsons:
-            part, jsons = jsons[:RUN_EVENTS], jsons[RUN_EVENTS:]
+            part = jsons
+            jsons = []
+            if len(part) > RUN_EVENTS:
+                part, jsons = part[:RUN_EVENTS], part[RUN_EVENTS:]
             run = Entry(kind, seq, part, size=sum(map(len, part)))
             seq += len(part) if kind != "d" else 0
             self.add(run)
@@ -117,7 +120,9 @@ class EventBuffer:
 
     def drop(self, count: int) -> None:
         """Drop the oldest ``count`` entries, which `peek` gave."""
-        freed = sum(self._memory.popleft().cost for _ in range(count))
+        freed = 0
+        for _ in range(count):
+            freed += self._memory.popleft().cost
         self._shares.use(-freed)
 
     def put_back(self, entries: Iterable[Entry]) -> None:

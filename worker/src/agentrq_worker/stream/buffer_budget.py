@@ -37,12 +37,14 @@ class BufferBudget:
     def use(self, change: int) -> None:
         """Count bytes of memory that are taken, or given back (negative)."""
         self.memory += change
-        self._resume()
+        if self._paused:
+            self._resume()
 
     def use_disk(self, change: int) -> None:
         """Count bytes of a file that grew, or was dropped (negative)."""
         self._disk += change
-        self._resume()
+        if self._paused:
+            self._resume()
 
     def pause(self, on_full: Callable[[bool], None]) -> None:
         """Call ``on_full(True)`` now and ``on_full(False)`` when there is room again."""
@@ -60,7 +62,7 @@ class BufferBudget:
 
     def _resume(self) -> None:
         # Half of both, so that a session that goes on does not pause again at its next line.
-        if self._paused and self.memory <= self.most_memory // 2 and self._disk <= self._most_disk // 2:
+        if self.memory <= self.most_memory // 2 and self._disk <= self._most_disk // 2:
             paused, self._paused = self._paused, set()
             for on_full in paused:
                 on_full(False)

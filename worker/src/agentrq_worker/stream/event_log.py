@@ -22,6 +22,7 @@ from agentrq.wire.feed import feed_members
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
+from agentrq.wire.owner_calls import WriteTarget
 from agentrq.wire.status import Reason, Status
 from agentrq_worker import logs
 from agentrq_worker.providers.draft_message import DraftMessage
@@ -69,8 +70,12 @@ class EventLog:
         self.epoch = cursor.epoch
         self.claim = str(state["claim"])
         """The fence of its writes: it belongs to one claim of one session, unlike epoch and token."""
-        self.keys = script_calls.session_keys(keys, session_id)
-        self.channels = (keys.messages_channel(session_id), keys.status_channel(session_id))
+        self.target = WriteTarget(
+            session_id, self.epoch, self.claim, script_calls.session_keys(keys, session_id),
+            keys.messages_channel(session_id), keys.status_channel(session_id),
+        )  # fmt: skip
+        self.runs = False
+        """Whether the session's last status that was written is ``running``, and its messages could be written so."""
         self.waiting = EventBuffer(shares)
         self.written = cursor.seq
         self.has_read: Callable[[], None] = lambda: None
@@ -303,9 +308,9 @@ class EventLog:
 
     # -- what the publisher does
 
-    def confirm(self, entries: list[Entry]) -> None:
-        """Note that these entries, the first of the buffer, are in the stream."""
-        self.written_at = time.monotonic()
+    def confirm(self, entries: list[Entry], now: float) -> None:
+        """Note that these entries, the first of the buffer, are in the stream since ``now`` (monotonic)."""
+        self.written_at = now
         self.waiting.drop(len(entries))
         for entry in entries:
             if entry.kind != "d":
@@ -314,6 +319,7 @@ class EventLog:
                 self.written = entry.last
             if entry.kind == "s":
                 self._last_status = entry
+                self.runs = entry.fields is not None and entry.fields.get("status") == Status.RUNNING
             if entry.kind == "e":
                 self.ended = self._has_ended = True
                 self._end = entry
@@ -321,7 +327,8 @@ class EventLog:
                 self.state |= entry.fields
         while len(self._recent) > 1 and self._recent_bytes > KEPT_BYTES:
             self._recent_bytes -= self._recent.popleft()[1].cost
-        self.forget(self.written_at - KEPT_S)
+        if self._recent and self._recent[0][0] < now - KEPT_S:
+            self.forget(now - KEPT_S)
         while self._commit_callbacks and self._commit_callbacks[0][0] <= self.written:
             self._commit_callbacks.pop(0)[1]()
         if not self.waiting:

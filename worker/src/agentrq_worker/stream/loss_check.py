@@ -103,7 +103,7 @@ class LossCheck:
             each.forget(now - KEPT_S)
         for at in range(0, len(quiet), CHECK_LOGS):
             part = [(each, each.written) for each in quiet[at : at + CHECK_LOGS]]
-            places = [(each.keys[0], each.claim, f"{each.epoch}-{seq}") for each, seq in part]
+            places = [(each.target.keys[0], each.claim, f"{each.epoch}-{seq}") for each, seq in part]
             try:
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     changed = await self._scripts.run(owner_calls.find_changed_sessions(places))

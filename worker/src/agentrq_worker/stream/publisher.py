@@ -17,9 +17,9 @@ import redis
 import redis.asyncio
 
 from agentrq.exclusive_connection import ExclusiveConnection
-from agentrq.wire import owner_calls, scripts
+from agentrq.wire import scripts
 from agentrq.wire.ids import Cursor
-from agentrq.wire.owner_calls import WriteAnswer
+from agentrq.wire.owner_calls import EventWrites, WriteAnswer, WriteLimits
 from agentrq_worker.logs import event
 from agentrq_worker.measurements import Measurements
 from agentrq_worker.redis_clock import RedisClock
@@ -76,7 +76,7 @@ class Publisher:
         self._write_ends = client.register_script(scripts.SOURCES["write_ends"])
         self._memory_full = False
         """Redis refused events for want of memory: sessions that end are written apart, by a script it runs anyway."""
-        self._common = (settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
+        self._limits = WriteLimits(settings.max_events, settings.max_event_bytes, int(settings.retention_s * 1000))
         self._losses = LossCheck(client, settings, self._acquire, self._release)
         self._dirty: deque[EventLog] = deque()
         self._queued: set[EventLog] = set()
@@ -176,13 +176,20 @@ class Publisher:
             log.warning("Redis accepts events again after %.1f s", away_s,
                         extra=event("redis_available", seconds=round(away_s, 1)))  # fmt: skip
             self.away_since = None
-        self.measurements.publish.add(time.monotonic() - began)
+        now = time.monotonic()
+        self.measurements.publish.add(now - began)
+        events = size = 0
         for (event_log, entries), (outcome, cursor) in zip(batch, answers, strict=True):
             try:
-                self._apply_outcome(event_log, entries, outcome, cursor)
+                if self._apply_outcome(event_log, entries, outcome, cursor, now):
+                    for entry in entries:
+                        events += len(entry.jsons)
+                        size += entry.size
             except ValueError as error:
                 self._losses.mark_unreadable(event_log, error)
             self._release(event_log)
+        self.measurements.events.add(amount=events)
+        self.measurements.bytes.add(amount=size)
         self._throttle.resume_when_written()
 
     def _note_outage(self, error: Exception) -> None:
@@ -198,27 +205,23 @@ class Publisher:
                     await self._losses.restore(event_log, missing=event_log.missing_in_redis)
                 except ValueError as error:
                     self._losses.mark_unreadable(event_log, error)
-        keys: list[str] = []
-        args: list[Any] = [*self._common, self._clock.now_ms()]
+        writes = EventWrites(self._limits, self._clock.now_ms())
         for event_log, entries in batch:
-            keys += event_log.keys
             fields: dict[str, Any] = {}
             for entry in entries:
                 if entry.fields:
                     fields |= entry.fields
-            args += owner_calls.write_arguments(
-                event_log.session_id, event_log.epoch, event_log.claim, event_log.channels, fields, entries
-            )
+            writes.add(event_log.target, fields, entries, quick=event_log.runs)
         ends = self._memory_full and all(event_log.ends_in_short for event_log, _ in batch)
         try:
-            answer = await own.script(self._write_ends if ends else self._write_events, keys, args)
+            answer = await own.script(self._write_ends if ends else self._write_events, writes.keys, writes.args)
         except redis.exceptions.OutOfMemoryError as error:
             self._memory_full = True
             self._note_outage(error)
             return None
         if not ends:
             self._memory_full = False
-        return owner_calls.read_write_answers(answer)
+        return writes.read(answer)
 
     async def _handle_refusal(self, batch: Batch, own: ExclusiveConnection, error: Exception) -> None:
         """Redis refuses the whole call: write its sessions one by one, so that only the one it refuses is lost."""
@@ -231,13 +234,15 @@ class Publisher:
         event_log.mark_lost("refused")
         self._release(event_log)
 
-    def _apply_outcome(self, event_log: EventLog, entries: list[Entry], outcome: str, cursor: str) -> None:
+    def _apply_outcome(self, event_log: EventLog, entries: list[Entry], outcome: str, cursor: str, now: float) -> bool:
+        """What an answer means for a log; True if the entries are written."""
         if event_log.lost is not None:
-            return
+            return False
         if outcome == "ok" or (outcome == "ended" and entries[-1].kind == "e"):
-            event_log.confirm(entries)
-            self.measurements.events.add(amount=sum([len(entry.jsons) for entry in entries]))
-            self.measurements.bytes.add(amount=sum([entry.size for entry in entries]))
+            event_log.confirm(entries, now)
+            return True
+        if outcome == "left":
+            event_log.runs = False  # until its status is written again
         elif outcome == "gap":
             event_log.repair(Cursor.parse(cursor))
         elif outcome in ("missing", "behind"):
@@ -251,6 +256,7 @@ class Publisher:
             )
             self.measurements.fenced.add()
             event_log.mark_lost(outcome)
+        return False
 
     def _acquire(self, event_log: EventLog) -> bool:
         if event_log in self._queued:

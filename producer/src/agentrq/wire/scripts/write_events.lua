@@ -1,6 +1,6 @@
 -- write_events: writes all that a worker's sessions produced since its last call, for any number of sessions.
--- KEYS  state, events, inbox, commands of each session in turn
--- ARGV  max events, max bytes, retention in ms, the time in ms; then for each session:
+-- KEYS  those of write_running; then state, events, inbox, commands of each other session in turn
+-- ARGV  max events, max bytes, retention in ms, the time in ms; those of write_running; then for each other session:
 --       count of its arguments without this one, session id, epoch, claim, messages channel, status channel,
 --       count of state arguments, field, value, …, then runs of events of one kind with consecutive seqs:
 --       kind, first seq, count, JSON, …; after a receipt's (always a run of one): inbox entry, command id
@@ -8,7 +8,7 @@
 --       command marked); d delta (published, not kept); e the end (a status object's members without the cursor, see
 --       finish)
 -- In front of an event may stand what the feed is told with it: 'f', the event's seq, count, members (see feed.lua), …
--- Answers, for each session, outcome and cursor, one after the other:
+-- Answers a list of what write_running left, and a list with outcome and cursor of each other session in turn:
 --   'ok'       the events are in the stream
 --   'gap'      events before these are not in the stream; nothing was written, the cursor is the stream's last
 --   'fenced'   another writer owns the session
@@ -17,9 +17,8 @@
 --   'behind'   the state's epoch is older than the writer's: Redis came back older
 -- A repeated call adds nothing: events that the stream has are skipped, and the state arguments with them.
 -- The limits are kept in the state too (maxEvents, maxEventBytes), for the scripts that have none of their own.
--- Sessions that write_running has written are passed over.
 local max_events, max_bytes, retention = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local answers, at = {}, 5
+local answers = {}
 
 local function write(keys, base, beyond)
   local sid, epoch, claim = ARGV[base], ARGV[base + 1], ARGV[base + 2]
@@ -111,12 +110,11 @@ local function write(keys, base, beyond)
   return 'ok', cursor
 end
 
-for s = 1, #KEYS, 4 do
+for s = 2 * tonumber(ARGV[5]) + 1, #KEYS, 4 do
   local beyond = at + 1 + tonumber(ARGV[at])
-  local outcome, cursor = 'ok', ok[s]
-  if not cursor then outcome, cursor = write({KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]}, at + 1, beyond) end
+  local outcome, cursor = write({KEYS[s], KEYS[s + 1], KEYS[s + 2], KEYS[s + 3]}, at + 1, beyond)
   answers[#answers + 1] = outcome
   answers[#answers + 1] = cursor or ''
   at = beyond
 end
-return answers
+return {left, answers}
