@@ -271,6 +271,18 @@ async def test_the_demo_reads_a_file_only_if_it_is_allowed(tree: Path, answer: A
         assert "You chose green." in results(await talk.until("result"))[0]["result"]
 
 
+@pytest.mark.parametrize("answer", ["allow", "deny"])
+async def test_the_demo_asks_whatever_its_mode_when_the_prompt_says_so(tree: Path, answer: str) -> None:
+    async with talking_runner(DEMO) as talk:
+        talk.write(query("/ask make release", cwd=str(tree), permissionMode="bypassPermissions"))
+        lines = await talk.until("control_request")
+        assert asked(lines)["request"]["input"]["command"] == "make release"
+        talk.command("answer", requestId=asked(lines)["request_id"], answer=answer)
+        lines += await talk.until("result")
+        assert tool_answers(lines)["Bash"]["is_error"] is (answer == "deny")
+        assert results(lines)[0]["result"] == ("Allowed." if answer == "allow" else "Not allowed.")
+
+
 async def test_an_interrupt_ends_the_demos_turn_while_it_waits_and_while_it_works(tree: Path) -> None:
     async with talking_runner(DEMO) as talk:
         for prompt, shown in (("look", "control_request"), ("/sleep 3600", "Working")):

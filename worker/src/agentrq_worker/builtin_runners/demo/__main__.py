@@ -3,7 +3,7 @@
 It prints what Claude Code prints and reads its ``cwd``. The first turn (tour.py) shows every type of message; later
 ones are short; prompt lines such as ``/echo TEXT`` (prompt_commands.py) make it the tests' fake agent. With the
 permission mode ``default`` it asks before it reads a file, asks a question, and waits for the answers; with an approval
-policy it asks before it reads.
+policy it asks before it reads. The prompt ``/ask COMMAND`` has it ask in any mode, and run nothing.
 ``AGENTRQ_DEMO_PACE`` is the seconds a step takes (default 0.15; 0 for no pause).
 
 Owns the turns and their count.

@@ -154,6 +154,14 @@ class ClaudeOutput:
             self.emit(0.5, {"type": "control_cancel_request", "request_id": request_id})
             return None
 
+    def may_use(self, tool: str, given: dict[str, Any], call: str, waits: bool, **members: Any) -> bool:
+        """Asks for permission to make a call; whether it was given."""
+        request = {"subtype": "can_use_tool", "tool_name": tool, "input": given, "tool_use_id": call}
+        answer = self.ask(request | members, waits)
+        if isinstance(answer, dict):
+            answer = answer.get("decision", answer.get("behavior"))
+        return bool(answer == "allow")
+
     def result(self, text: str, *, errors: list[str] | None = None) -> None:
         """Ends the turn: nothing was spent, the duration is true; with ``errors`` the turn has failed."""
         ending: dict[str, Any] = {"subtype": "success", "is_error": False, "result": text}

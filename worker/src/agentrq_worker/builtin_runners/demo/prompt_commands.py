@@ -119,6 +119,15 @@ def _stderr(output: ClaudeOutput, rest: str) -> str:
     return "Written to stderr."
 
 
+def _ask(output: ClaudeOutput, rest: str) -> str:
+    given = {"command": rest or "make release", "description": "Nothing is run, whatever you answer"}
+    call = output.call("Bash", given)
+    said = "Allowed." if output.may_use("Bash", given, call, waits=True) else "Not allowed."
+    output.tool_result(call, (f"{said} Nothing was run: this is a demonstration.", said != "Allowed."))
+    _print(output, f"{said} Thank you for the answer.")
+    return said
+
+
 def _echo(output: ClaudeOutput, rest: str) -> str:
     _print(output, rest)
     return rest
@@ -131,6 +140,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ClaudeOutput, str], str]]] = {
     "/huge": ("/huge BYTES: one text of that size", _huge),
     "/hang": ("/hang: ignore stop and TERM", _hang),
     "/spawn": ("/spawn [SECONDS=300]: leave a sleeping child in a session of its own", _spawn),
+    "/ask": ("/ask [COMMAND]: ask whether this command may run, and wait for the answer", _ask),
     "/stderr": ("/stderr TEXT: a line on stderr", _stderr),
     "/echo": ("/echo TEXT: exactly this text", _echo),
 }

@@ -6,7 +6,6 @@ Owns the turn's order and its texts. Does not own the shapes (claude_output.py),
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from agentrq_worker.builtin_runners.demo import directory_tools
 from agentrq_worker.builtin_runners.demo.claude_output import ClaudeOutput
@@ -57,7 +56,7 @@ def _read_directory(output: ClaudeOutput) -> directory_tools.Count:
     path = directory_tools.choose_file(output.cwd) or os.path.join(output.cwd, "README.md")
     given = {"file_path": displayable(path), "limit_bytes": directory_tools.MAX_READ}
     call = output.call("Read", given)
-    if output.asks_permission and not _is_allowed(_ask_permission(output, "Read", given, call)):
+    if output.asks_permission and not output.may_use("Read", given, call, waits=True):
         output.tool_result(call, ("Not allowed: I did not read this file.", True))
     else:
         output.tool_result(call, directory_tools.read_start(path))
@@ -85,7 +84,7 @@ def _show_requests(output: ClaudeOutput) -> str:
     if not output.asks_permission:
         command = {"command": "true", "description": "Do nothing (a demonstration)"}
         call = output.call("Bash", command)
-        _ask_permission(output, "Bash", command, call, description=_NOT_ASKED)
+        output.may_use("Bash", command, call, waits=False, description=_NOT_ASKED)
         output.tool_result(call, ("Withdrawn by the demo; nothing was run.", True))
     colour = {"type": "string", "title": "Colour", "enum": list(_COLOURS)}
     answer = output.ask(
@@ -100,16 +99,6 @@ def _show_requests(output: ClaudeOutput) -> str:
     )
     chosen = next((name for name in _COLOURS if name in str(answer)), None)
     return "" if chosen is None else f" You chose {chosen}."
-
-
-def _ask_permission(output: ClaudeOutput, tool: str, given: dict[str, Any], call: str, **members: Any) -> Any:
-    request = {"subtype": "can_use_tool", "tool_name": tool, "input": given, "tool_use_id": call}
-    return output.ask(request | members, waits=output.asks_permission)
-
-
-def _is_allowed(answer: Any) -> bool:
-    decision = answer.get("decision", answer.get("behavior")) if isinstance(answer, dict) else answer
-    return bool(decision == "allow")
 
 
 def _show_oddities(output: ClaudeOutput) -> None:
