@@ -116,7 +116,7 @@ export class SharedStream {
   /** @param {AbortSignal} cut */
   #request(cut) {
     /** @type {Record<string, string | null>} */
-    const sessions = {};
+    const sessions = Object.create(null); // an id may be __proto__
     let deltas = false;
     for (const follower of this.#followers) {
       if (!follower.active) continue;

@@ -1,5 +1,5 @@
 /** Draws what a tool call is about: a diff, a command, or its members. */
-import { asText, isRecord } from "./format.js";
+import { asText, entryOf, isRecord } from "./format.js";
 import { changesOf } from "./diff.js";
 import { html } from "./html.js";
 import { visible, visibleText } from "./visible.js";
@@ -30,7 +30,7 @@ function Diff({ change, whole }) {
   const text = change.lines.map(({ sign, text: line }) => sign + line).join("\n");
   const draw = (/** @type {string} */ shown) =>
     shown.split("\n").map((line) => {
-      const name = names[line[0] ?? ""] ?? "kept";
+      const name = entryOf(names, line[0]) ?? "kept";
       const spoken = name === "added" ? "added: " : name === "removed" ? "removed: " : "";
       return html`<span class="line ${name}"><span
         class="spoken">${spoken}</span>${visible(name === "place" ? line.slice(1) : line)}${"\n"}</span>`;

@@ -3,12 +3,12 @@ import { useState } from "preact/hooks";
 import { ansi } from "./ansi.js";
 import { CallInput, commandOf } from "./changes.js";
 import { changesOf } from "./diff.js";
-import { asText, compactNumber, dollars, duration, essential, outputText, shortened } from "./format.js";
+import { asText, compactNumber, dollars, duration, entryOf, essential, outputText, shortened } from "./format.js";
 import { html } from "./html.js";
 import { markdown } from "./markdown.js";
 import { RequestCard } from "./request_card.js";
 import { visible } from "./visible.js";
-import { Clipped, Copy, Elapsed, Status, Time } from "./widgets.js";
+import { Boundary, Clipped, Copy, Elapsed, Status, Time } from "./widgets.js";
 
 /** @typedef {import("./session_store.js").Entry} Entry */
 
@@ -20,13 +20,14 @@ export const isBad = (/** @type {Entry} */ { kind, content, result }) =>
 /** @param {{entry: Entry, sessionId: string, live: boolean}} props `live`: the session has not ended */
 export function EntryView({ entry, sessionId, live }) {
   const { kind, content, cursor, timestamp } = entry;
-  const Part = PARTS[kind] ?? Other;
+  const Part = entryOf(PARTS, kind);
   if (kind === "receipt" && content.outcome === "applied") return null;
-  const name = kind in PARTS ? kind : "other";
+  const name = Part ? kind : "other";
   return html`<article class="entry entry-${name} ${isBad(entry) ? "bad" : ""}" id=${`e-${cursor}`}
     data-cursor=${cursor}>
     <div class="when"><${Time} time=${timestamp} absolute=${true} /></div>
-    <div class="what"><${Part} entry=${entry} content=${content} sessionId=${sessionId} live=${live} /></div>
+    <div class="what"><${Boundary}>
+      <${Part ?? Other} entry=${entry} content=${content} sessionId=${sessionId} live=${live} /><//></div>
   </article>`;
 }
 

@@ -50,6 +50,15 @@ export function dateAndClock(time) {
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock(time)}`;
 }
 
+/**
+ * A table's entry by a name that may be anything, `constructor` too.
+ * @template T
+ * @param {Record<string, T>} table
+ * @param {unknown} name
+ * @returns {T | undefined}
+ */
+export const entryOf = (table, name) => (Object.hasOwn(table, String(name)) ? table[String(name)] : undefined);
+
 /** @param {unknown} value */
 export const isRecord = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 

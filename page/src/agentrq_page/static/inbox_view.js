@@ -7,7 +7,7 @@ import { RequestCard, Resolution } from "./request_card.js";
 import { sessionLink } from "./router.js";
 import { shortened } from "./format.js";
 import { visible } from "./visible.js";
-import { Time } from "./widgets.js";
+import { Boundary, Time } from "./widgets.js";
 
 export function InboxView() {
   const selected = useSignal("");
@@ -68,7 +68,7 @@ export function InboxView() {
               ${one.deadline && html`, <strong>decided by itself <${Time} time=${one.deadline} /></strong>`}
             </p>
           </header>
-          <${RequestCard} asked=${one} keys=${isCurrent} later=${() => later(one)} />
+          <${Boundary}><${RequestCard} asked=${one} keys=${isCurrent} later=${() => later(one)} /><//>
         </section>`;
       })}
     </div>

@@ -1,6 +1,7 @@
 /** The page: which view is shown, and what stands around it. */
 import { effect, signal, useSignal } from "@preact/signals";
 import { render } from "preact";
+import { entryOf } from "./format.js";
 import { connection, login, loginNeeded, notice, tell, useTicket } from "./gateway.js";
 import { html } from "./html.js";
 import { count, notifyOfNew, watchInbox } from "./inbox_store.js";
@@ -28,7 +29,7 @@ const loaded = signal({});
 
 /** Loads the view that the address names; an unknown one is the first. */
 effect(() => {
-  const name = route.value.view in VIEWS ? route.value.view : "sessions";
+  const name = Object.hasOwn(VIEWS, route.value.view) ? route.value.view : "sessions";
   if (loaded.peek()[name]) return;
   VIEWS[name]?.load().then((view) => (loaded.value = { ...loaded.value, [name]: view }), tell);
 });
@@ -45,7 +46,7 @@ const KEYS = [
 function Page() {
   const helps = useSignal(false);
   const { view, id } = route.value;
-  const View = loaded.value[view in VIEWS ? view : "sessions"];
+  const View = entryOf(loaded.value, Object.hasOwn(VIEWS, view) ? view : "sessions");
   onShortcut = (key) => {
     if (key === "?") helps.value = true;
     else if (key === "/") {
@@ -134,7 +135,7 @@ addEventListener("keydown", (event) => {
 
 effect(() => {
   const { view, id } = route.value;
-  const words = view === "session" ? id : (VIEWS[view]?.words ?? "Sessions");
+  const words = view === "session" ? id : (entryOf(VIEWS, view)?.words ?? "Sessions");
   document.title = `${count.value ? `(${count.value}) ` : ""}${visibleText(words)} · agentrq`;
 });
 

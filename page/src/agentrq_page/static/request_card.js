@@ -1,7 +1,7 @@
 /** A request of an agent, and the ways to answer it: in the inbox and in a session alike. */
 import { useState } from "preact/hooks";
 import { CallInput } from "./changes.js";
-import { asText, isRecord } from "./format.js";
+import { asText, entryOf, isRecord } from "./format.js";
 import { gateway, tell } from "./gateway.js";
 import { html } from "./html.js";
 import { visible, visibleText } from "./visible.js";
@@ -63,9 +63,9 @@ const WORDS = { allow: "Allowed", deny: "Denied", answer: "Answered", withdrawn:
 
 /** @param {{resolved: {decision: string, by: string, timestamp: number}}} props */
 export function Resolution({ resolved: { decision, by, timestamp } }) {
-  const word = WORDS[decision] ?? decision;
-  return html`<p class="resolution resolution-${decision in WORDS ? decision : "other"}">
-    <strong>${visible(word)}</strong> by ${visible(by)}, <${Time} time=${timestamp} />
+  const known = entryOf(WORDS, decision);
+  return html`<p class="resolution resolution-${known ? decision : "other"}">
+    <strong>${visible(known ?? decision)}</strong> by ${visible(by)}, <${Time} time=${timestamp} />
   </p>`;
 }
 

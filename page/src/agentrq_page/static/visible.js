@@ -28,8 +28,7 @@ export function visibleText(text) {
  */
 export function visible(value) {
   const text = typeof value === "string" ? value : value === undefined ? "" : String(value);
-  HIDDEN.lastIndex = 0;
-  if (!HIDDEN.test(text)) return text;
+  if (text.search(HIDDEN) < 0) return text;
   const parts = [];
   let start = 0;
   for (const found of text.matchAll(HIDDEN)) {

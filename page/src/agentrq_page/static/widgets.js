@@ -1,7 +1,8 @@
 /** Small parts that several views use. */
+import { Component } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { now } from "./clock.js";
-import { clock, dateAndClock, duration, relative } from "./format.js";
+import { clock, dateAndClock, duration, entryOf, relative } from "./format.js";
 import { html } from "./html.js";
 import { visible } from "./visible.js";
 
@@ -34,10 +35,10 @@ const MARKS = {
 
 /** @param {{status?: string | null}} props */
 export function Status({ status }) {
-  const mark = MARKS[status ?? ""] ?? "·";
-  const known = status && status in MARKS ? status : "other";
+  const mark = entryOf(MARKS, status);
+  const known = mark ? status : "other";
   return html`<span class="status status-${known}"><span
-    aria-hidden="true">${mark}</span> ${visible(status ?? "–")}</span>`;
+    aria-hidden="true">${mark ?? "·"}</span> ${visible(status ?? "–")}</span>`;
 }
 
 /**
@@ -117,3 +118,22 @@ const MODES = ["default", "acceptEdits", "plan", "bypassPermissions"];
 /** What fields for a permission mode propose (their `list`). */
 export const PermissionModes = () =>
   html`<datalist id="permission-modes">${MODES.map((mode) => html`<option value=${mode}></option>`)}</datalist>`;
+
+/** Shows what it holds, or, where that fails, that it cannot: an odd event must not take the page away. */
+export class Boundary extends Component {
+  constructor() {
+    super();
+    this.state = { failed: "" };
+  }
+
+  /** @param {unknown} problem */
+  static getDerivedStateFromError(problem) {
+    return { failed: String(problem) };
+  }
+
+  render() {
+    const { failed } = /** @type {{failed: string}} */ (this.state);
+    if (failed) return html`<p class="problem">This cannot be shown: ${visible(failed)}</p>`;
+    return /** @type {any} */ (this.props).children;
+  }
+}
