@@ -15,7 +15,7 @@ import pytest
 from agentrq_worker.sandbox import landlock, seccomp
 from agentrq_worker.sandbox.apply import CANNOT
 from agentrq_worker.sandbox.plan import CannotConfine, Home, complaint, confine
-from agentrq_worker.settings import Sandbox
+from agentrq_worker.sandbox_settings import Sandbox
 from tests.attacks import attack
 from tests.landlock_marks import needs_landlock
 

@@ -22,7 +22,7 @@ from typing import IO, Any, Final, NamedTuple
 
 from agentrq_worker.sandbox import landlock, seccomp
 from agentrq_worker.sandbox.apply import CANNOT, NOT_FOUND, REFUSED
-from agentrq_worker.settings import Sandbox
+from agentrq_worker.sandbox_settings import Sandbox
 
 OWN_HOME: Final = "own home"
 _BOOT: Final = "import sys; sys.path.append(sys.argv.pop(1)); from agentrq_worker.sandbox.apply import main; main()"
