@@ -26,6 +26,7 @@ from agentrq.wire.keys import DEFAULT_PREFIX, DEFAULT_QUEUE, Keys
 from agentrq.wire.script_calls import DEFAULT_RECOVERY_TIMEOUT_S, DEFAULT_RETENTION_S
 from agentrq_worker.sandbox_settings import Sandbox
 from agentrq_worker.start_policy import EVERYTHING, StartPolicy
+from agentrq_worker.workspace_settings import Workspaces
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,13 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     """
     homes_dir: str | None = None
     """Directory of the sessions' own homes. Default: one of this user's in the temporary directory."""
+    workspaces_dir: str | None = None
+    """Directory of the workspaces that starts ask for, and of the repositories that they are made from. Every worker
+    should have the same, so that a session finds its files by the same path elsewhere. Default: one of this user's in
+    the temporary directory.
+    """
+    workspaces: Workspaces | None = None
+    """Table `[workspaces]`: how they are made and kept. TOML only."""
     policy: StartPolicy | None = None
     """Table `[policy]`: what starts may ask for. TOML only."""
     providers: dict[str, Provider] = {}
@@ -168,13 +176,23 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
         return Path(self.homes_dir or os.path.join(tempfile.gettempdir(), f"agentrq-homes-{os.getuid()}"))
 
     @property
+    def workspace_settings(self) -> Workspaces:
+        """``[workspaces]``, or its defaults."""
+        return self.workspaces or Workspaces()
+
+    @property
+    def workspaces_path(self) -> Path:
+        """Where workspaces are made."""
+        return Path(self.workspaces_dir or os.path.join(tempfile.gettempdir(), f"agentrq-workspaces-{os.getuid()}"))
+
+    @property
     def spool_path(self) -> Path:
         """Where the spool's files are made."""
         return Path(self.spool_dir or tempfile.gettempdir())
 
 
 _ANNOTATIONS = typing.get_type_hints(Settings)
-_TOML_ONLY = ("policy", "providers")
+_TOML_ONLY = ("policy", "providers", "workspaces")
 VARIABLES = {f"AGENTRQ_{name.upper()}": name for name in Settings.__struct_fields__ if name not in _TOML_ONLY}
 """The settings by the environment variable that gives each."""
 _FORMER_NAMES = {"dialect": "protocol", "adapter": "parser"}

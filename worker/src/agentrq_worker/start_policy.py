@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from agentrq.wire.commands import Options
+from agentrq.wire.workspace import Workspace
 
 DEFAULT_MODE: Final = "bypassPermissions"
 """The permission mode of a start that names none (docs/reference/start-options.md)."""
@@ -80,6 +81,10 @@ class StartPolicy(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
     """Directories that `cwd`, `additional_directories` and `config_dir` of a start have to be in. Absolute."""
     require: list[Literal["tenant", "user", "project"]] = []
     """Those of `tenant`, `user` and `project` that a start must name."""
+    git: list[str] | None = None
+    """Hosts whose repositories a `workspace` may be of. Repositories of the worker's own machine, which no start may
+    name without, are named as `file:PATH`. Default: every host.
+    """
     extra_env: list[str] | None = None
     """Variables that `extra_env` may set. Default: all but those that decide which code runs or whom it talks to."""
     max_turns: int | None = None
@@ -138,8 +143,23 @@ def admit(policy: StartPolicy, provider: str, given: Options, options: Options) 
         _one_of("extra_env", "extra_env key", key, policy.extra_env)
         if policy.extra_env is None and policy != EVERYTHING and _matches(key.upper(), _TAKES_OVER):
             raise NotAllowed(f"extra_env key {key[:80]!r} decides what runs: policy.extra_env has to name it")
+    if options.workspace is not None:
+        options = _admit_workspace(policy, options, options.workspace)
     _check_texts(options)
     return options if policy.roots is None else _in_roots(policy.roots, given, options)
+
+
+def _admit_workspace(policy: StartPolicy, options: Options, workspace: Workspace) -> Options:
+    """Check where a workspace comes from; answer the options, a directory that is copied resolved."""
+    if workspace.copy is not None:
+        directory = _resolved("workspace copy", workspace.copy, policy.roots)
+        return msgspec.structs.replace(options, workspace=msgspec.structs.replace(workspace, copy=directory))
+    if workspace.host is not None:
+        _one_of("git", "workspace git host", workspace.host, policy.git)
+        return options
+    path = os.path.realpath((workspace.git or "").removeprefix("file://"))
+    _one_of("git", "workspace git", f"file:{path}", [glob for glob in policy.git or () if glob.startswith("file:")])
+    return msgspec.structs.replace(options, workspace=msgspec.structs.replace(workspace, git=path))
 
 
 def may_switch(policy: StartPolicy, command: str, value: str) -> str | None:
@@ -218,13 +238,14 @@ def _check_texts(options: Options) -> None:
 def _in_roots(roots: Sequence[str], given: Options, options: Options) -> Options:
     values: dict[str, Any] = {}
     cwd = options.cwd if options.cwd is not None else os.getcwd()
-    values["cwd"] = _resolved("cwd", cwd, roots if given.cwd is not None or options.cwd is None else None)
+    if options.workspace is None or options.cwd is not None:  # else its directory is still to be made
+        cwd = values["cwd"] = _resolved("cwd", cwd, roots if given.cwd is not None or options.cwd is None else None)
     if options.config_dir is not None:
         values["config_dir"] = _resolved("config_dir", options.config_dir, roots if given.config_dir else None)
     if options.additional_directories is not None:
         held = roots if given.additional_directories is not None else None
         values["additional_directories"] = [
-            _resolved("additional_directories", os.path.join(values["cwd"], directory), held)
+            _resolved("additional_directories", os.path.join(cwd, directory), held)
             for directory in options.additional_directories
         ]
     return msgspec.structs.replace(options, **values)

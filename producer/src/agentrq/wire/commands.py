@@ -17,6 +17,7 @@ import msgspec
 from agentrq.errors import InvalidOption
 from agentrq.wire.approval_policy import InvalidPolicy, read_policy
 from agentrq.wire.codec import encode, encoder
+from agentrq.wire.workspace import Workspace
 
 START: Final = "agentrq.start"
 FUNCTIONS: Final = {
@@ -60,6 +61,11 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     worktree_name: str | None = None
     """A git worktree that the agent makes and works in (Claude Code's `--worktree`); other agents report it as
     `unsupported_option`. Letters, digits and `. _ / -`, at most 200, without `..`.
+    """
+    workspace: Workspace | None = None
+    """Files that the worker makes for the session, where the agent then works: `{"git": ADDRESS}` with `ref`, `depth`,
+    `credentials` and `path`, or `{"copy": DIRECTORY}`. Not together with `cwd`. Default: none, the agent works in
+    `cwd`.
     """
     resume: str | None = None
     """A provider's session id (`providerSessionId`): the agent goes on with that conversation."""
@@ -143,6 +149,8 @@ def make_options(given: dict[str, Any]) -> Options:
     for name in PAYERS:
         if name in values and (values.get("metadata") or {}).get(name, values[name]) != values[name]:
             raise InvalidOption(name, "metadata names another one")
+    if values.get("cwd") is not None and values.get("workspace") is not None:
+        raise InvalidOption("workspace", "has a directory of its own: leave out cwd, name a directory below it by path")
     return Options(**values)
 
 
