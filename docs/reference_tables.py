@@ -23,12 +23,15 @@ from agentrq import errors
 from agentrq.cli import command_table
 from agentrq.wire.commands import Options
 from agentrq.wire.state import State, StateRequest
+from agentrq.wire.workspace import Workspace
 from agentrq_worker import metrics
 from agentrq_worker.logs import EVENTS
 from agentrq_worker.measurements import Counts, Measurements
 from agentrq_worker.providers.registry import COMMANDS, OPTIONS, providers
-from agentrq_worker.settings import Provider, Sandbox, Settings
+from agentrq_worker.sandbox_settings import Sandbox
+from agentrq_worker.settings import Provider, Settings
 from agentrq_worker.start_policy import StartPolicy
+from agentrq_worker.workspace_settings import GitCredentials, Workspaces
 
 ROOT: Final = Path(__file__).parents[1]
 REFERENCE: Final = ROOT / "docs/reference"
@@ -106,7 +109,12 @@ def settings_table(kind: type[msgspec.Struct]) -> str:
     """A table of a struct of settings: name, type, default, text."""
     texts, hints = field_texts(kind), typing.get_type_hints(kind)
     rows = [
-        (f"`{field.name}`", type_text(hints[field.name]), _shown(_default(field)), texts[field.name])
+        (
+            f"`{field.name}`",
+            type_text(hints[field.name]),
+            "required" if field.required else _shown(_default(field)),
+            texts[field.name],
+        )
         for field in msgspec.structs.fields(kind)
     ]
     return _table(("setting", "type", "default", "meaning"), *rows)
@@ -261,6 +269,9 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "provider": lambda: settings_table(Provider),
     "sandbox": lambda: settings_table(Sandbox),
     "policy": lambda: settings_table(StartPolicy),
+    "workspaces": lambda: settings_table(Workspaces),
+    "git-credentials": lambda: settings_table(GitCredentials),
+    "workspace": lambda: settings_table(Workspace),
     "start-options": options_table,
     "state": state_table,
     "state-request": lambda: _members_table("member", StateRequest),

@@ -13,7 +13,7 @@ from agentrq.wire.messages import ApprovalRequest, Error, Question, Text, ToolRe
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import Alive, Background, Ended, Ready, Reply, TurnStarted
-from agentrq_worker.session import inputs
+from agentrq_worker.session import effects, inputs
 from agentrq_worker.session.lifecycle import CONTINUE
 from agentrq_worker.session_types import InterruptedRequest, Outcome
 from tests.worker.machine_talk import Scripted, Talk, asks, cost, cut
@@ -312,6 +312,52 @@ def test_a_prompt_begins_another_turn_in_its_place() -> None:
     assert (talk.written[-1], talk.statuses[-1]) == ("prompt never mind", "running")
     talk.say(Alive(), cost())
     assert resolutions(talk) == [("old", "withdrawn", "agent")]
+
+
+# -- a workspace
+
+
+def in_workspace(**options: Any) -> Talk:
+    return Talk(workspace={"copy": "/srv"}, **options).begin().say(Alive(), cost())
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [inputs.CheckpointSaved(1, "abc", 2), inputs.NothingToSave(), inputs.CheckpointFailed(1, "no room")],
+    ids=["saved", "nothing to save", "failed"],
+)
+def test_a_prompt_waits_until_the_last_turns_files_are_kept(saved: Any) -> None:
+    talk = in_workspace()
+    assert [effect.turn for effect in talk.effects if isinstance(effect, effects.SaveCheckpoint)] == [1]
+    talk.command("prompt", text="next")
+    assert (talk.written[-1], talk.statuses[-1]) == ("prompt first", "idle")
+    talk.feed(saved)
+    assert (talk.written[-1], talk.statuses[-1]) == ("prompt next", "running")
+
+
+def test_a_checkpoint_is_told_with_its_state() -> None:
+    talk = in_workspace().feed(inputs.CheckpointSaved(1, "abc", 2, ("large",)))
+    assert talk.of_type("checkpoint") == [{"turn": 1, "commit": "abc", "files": 2, "leftOut": ["large"]}]
+    assert talk.state["checkpoint"] == "1 abc"
+
+
+def test_a_checkpoint_that_failed_is_told() -> None:
+    talk = in_workspace().feed(inputs.CheckpointFailed(1, "no room"))
+    assert talk.of_type("error") == [{"message": "No checkpoint of turn 1: no room", "code": "checkpoint_failed"}]
+
+
+def test_a_session_leaves_once_its_files_are_kept() -> None:
+    talk = in_workspace().feed(inputs.LeaveRequested(False))
+    assert talk.ended == []
+    talk.feed(inputs.NothingToSave())
+    assert len(talk.ended) == 1
+
+
+@pytest.mark.parametrize("was_cut", [True, False])
+def test_a_restored_workspace_tells_whether_a_cut_turns_changes_are_lost(was_cut: bool) -> None:
+    talk = Talk(cut=cut() if was_cut else None, recovering=True, workspace={"copy": "/srv"})
+    talk.feed(inputs.WorkspaceRestored(3, "abc"))
+    assert talk.of_type("workspace_restored") == [{"turn": 3, "commit": "abc", "lost": was_cut}]
 
 
 # -- commands wait for the agent's word

@@ -74,6 +74,8 @@ class ClaimedSession(NamedTuple):
     """How the latest turn ended, as in `State`."""
     model: str | None = None
     """The model, as in `State`."""
+    checkpoint: str | None = None
+    """The latest checkpoint of its workspace, as in `State`."""
     unreadable: str | None = None
     """Why the options of the start cannot be known; then the session must not run."""
 

@@ -13,6 +13,7 @@ from agentrq.wire.events import Event, Message, Receipt, StatusEvent
 from agentrq.wire.messages import (
     ApprovalRequest,
     ApprovalResolved,
+    Checkpoint,
     Compaction,
     Cost,
     Error,
@@ -25,6 +26,7 @@ from agentrq.wire.messages import (
     Thinking,
     ToolCall,
     ToolResult,
+    WorkspaceRestored,
 )
 
 RESULT_LINES: Final = 5
@@ -121,6 +123,12 @@ def _message(message: Message) -> EventText:
         case RateLimit(message=words, resets_at=resets_at, scope=scope):
             until = f", resets at {clock(resets_at)}" if isinstance(resets_at, int) else ""
             return EventText(message.type, (words if scope in words else f"{scope}: {words}") + until)
+        case Checkpoint(turn=turn, commit=commit, files=files, left_out=left_out):
+            missing = f", without {', '.join(left_out)}" if isinstance(left_out, list) else ""
+            return EventText(message.type, f"turn {turn}: {commit[:12]}, {files} files changed{missing}")
+        case WorkspaceRestored(turn=turn, commit=commit, lost=lost):
+            since = "; what the turn that was cut changed is lost" if lost else ""
+            return EventText(message.type, f"the files of turn {turn} ({commit[:12]}){since}")
         case Question() as question:
             lines = [*_asked(question), _answer(message.session_id, question.request_id) + f" {_template(question)}"]
             return EventText(message.type, "\n".join(lines))

@@ -13,6 +13,7 @@ import msgspec
 from agentrq.wire.messages import (
     ApprovalRequest,
     ApprovalResolved,
+    Checkpoint,
     Compaction,
     Content,
     Cost,
@@ -28,6 +29,7 @@ from agentrq.wire.messages import (
     ThinkingDelta,
     ToolCall,
     ToolResult,
+    WorkspaceRestored,
 )
 
 
@@ -145,6 +147,20 @@ class RateLimitMessage(MessageBase, frozen=True):
     content: RateLimit
 
 
+class CheckpointMessage(MessageBase, frozen=True):
+    """A message whose content is `Checkpoint`."""
+
+    type: Literal["checkpoint"]
+    content: Checkpoint
+
+
+class WorkspaceRestoredMessage(MessageBase, frozen=True):
+    """A message whose content is `WorkspaceRestored`."""
+
+    type: Literal["workspace_restored"]
+    content: WorkspaceRestored
+
+
 class QuestionMessage(MessageBase, frozen=True):
     """A message whose content is `Question`."""
 
@@ -184,6 +200,8 @@ AnyMessage: TypeAlias = (
     | ApprovalRequestMessage
     | ApprovalResolvedMessage
     | RateLimitMessage
+    | CheckpointMessage
+    | WorkspaceRestoredMessage
     | QuestionMessage
     | ErrorMessage
     | UnknownMessage

@@ -208,6 +208,29 @@ class RateLimit(_Content):
     resets_at: int | UnsetType = UNSET
 
 
+class Checkpoint(_Content):
+    """A commit holds the workspace's files: ``files`` changed since the last, ``leftOut`` are in none."""
+
+    type_name = "checkpoint"
+    output_only = True
+
+    turn: int
+    commit: str
+    files: int
+    left_out: list[str] | UnsetType = UNSET
+
+
+class WorkspaceRestored(_Content):
+    """The session goes on with the files of a checkpoint; ``lost``: what a turn that was cut changed since is gone."""
+
+    type_name = "workspace_restored"
+    style = "yellow"
+
+    turn: int
+    commit: str
+    lost: bool
+
+
 class Question(_Content):
     """The agent asks its user; each question has ``id``, ``header``, ``question`` and maybe ``options``."""
 
@@ -249,6 +272,8 @@ Content: TypeAlias = (
     | ApprovalRequest
     | ApprovalResolved
     | RateLimit
+    | Checkpoint
+    | WorkspaceRestored
     | Question
     | Error
 )

@@ -99,6 +99,9 @@ class State(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True, kw_
     error), ``cut`` (its process, its worker or its time ended first); absent before the first end.
     """
 
+    checkpoint: str | None = None
+    """The latest checkpoint of the session's workspace: its turn and its commit, with a blank between."""
+
     @property
     def id(self) -> str:
         """The session id."""

@@ -239,6 +239,7 @@ class Ownership:
             decisions=cut.decisions if cut is not None and not inner.turn else {},
             last_turn=state.last_turn,
             model=state.model,
+            checkpoint=state.checkpoint,
             unreadable=unreadable,
         )
         known = self._state_fields(snapshot) | {

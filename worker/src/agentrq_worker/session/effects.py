@@ -83,6 +83,12 @@ class EndRunner(_Effect):
     farewell: bytes
 
 
+class SaveCheckpoint(_Effect):
+    """A turn is over: make a checkpoint of the workspace."""
+
+    turn: int
+
+
 class SetTimer(_Effect):
     """Tell `TimerFired` at this time, and at no other; None: at none. In seconds of the clock that ``now`` has."""
 
@@ -104,6 +110,7 @@ Effect: TypeAlias = (
     | WriteStdin
     | WriteStdinAfterCommit
     | EndRunner
+    | SaveCheckpoint
     | SetTimer
     | WriteLog
 )
@@ -173,7 +180,7 @@ class Output:
         if data:
             self._effects.append(WriteStdinAfterCommit(data))
 
-    def add(self, effect: EndRunner | SetTimer | WriteLog) -> None:
+    def add(self, effect: EndRunner | SaveCheckpoint | SetTimer | WriteLog) -> None:
         """Add an effect that has no method of its own."""
         self._effects.append(effect)
 

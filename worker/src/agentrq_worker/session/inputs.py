@@ -97,6 +97,33 @@ class RunnerGone(_Input):
     stderr_tail: str = ""
 
 
+class WorkspaceRestored(_Input):
+    """The files are those of a checkpoint that another machine made, in place of the latest."""
+
+    turn: int
+    commit: str
+
+
+class CheckpointSaved(_Input):
+    """A checkpoint holds the workspace's files as they were after ``turn``, or in it; but for those left out."""
+
+    turn: int
+    commit: str
+    files: int
+    left_out: tuple[str, ...] = ()
+
+
+class NothingToSave(_Input):
+    """The workspace's files are those of the last checkpoint."""
+
+
+class CheckpointFailed(_Input):
+    """No checkpoint could be made, or pushed; the files are where they were."""
+
+    turn: int
+    why: str
+
+
 class OwnershipLost(_Input):
     """Another owner has the session, or nobody: nothing more can be written."""
 
@@ -120,6 +147,10 @@ Input: TypeAlias = (
     | StdinOverfull
     | RunnerExited
     | RunnerGone
+    | WorkspaceRestored
+    | CheckpointSaved
+    | NothingToSave
+    | CheckpointFailed
     | OwnershipLost
     | Failed
 )

@@ -100,10 +100,11 @@ def prepare(
     total: SessionTotal,
     epoch: int,
     settings: Settings,
+    workspace: str | None = None,
 ) -> Launch:
     """Everything a spawn needs: ``given`` is what the start asked for, ``options`` that `with_defaults`.
 
-    Raises `CannotLaunch`.
+    ``workspace``: the directory that was made for the session; the agent may write all of it. Raises `CannotLaunch`.
     """
     try:
         options = admit(settings.start_policy, provider, given, options)
@@ -138,10 +139,10 @@ def prepare(
     _check_lengths(argv, environment.variables)
     launch = Launch(
         argv, environment.variables, options.cwd, protocol,
-        Redactor(_secrets(program, settings)), roots=settings.start_policy.roots, held=_held(given, options),
+        Redactor(_secrets(program, settings)), roots=_roots(settings, workspace), held=_held(given, options),
     )  # fmt: skip
     try:
-        return _sandboxed(launch, program, session_id, options, settings)
+        return _sandboxed(launch, program, session_id, options, settings, workspace)
     except CannotConfine as error:
         raise CannotLaunch(str(error), Reason.REFUSED) from None
     except FileNotFoundError as error:
@@ -165,7 +166,15 @@ def _held(given: Options, options: Options) -> list[str]:
     return [*(directories or ()), *([options.config_dir] if given.config_dir and options.config_dir else ())]
 
 
-def _sandboxed(launch: Launch, program: Program, session_id: str, options: Options, settings: Settings) -> Launch:
+def _roots(settings: Settings, workspace: str | None) -> list[str] | None:
+    """Where the agent's directory may be: what was made for its session is not the start's word."""
+    roots = settings.start_policy.roots
+    return roots if roots is None or workspace is None else [*roots, workspace]
+
+
+def _sandboxed(
+    launch: Launch, program: Program, session_id: str, options: Options, settings: Settings, workspace: str | None
+) -> Launch:
     sandbox = program.settings.sandbox
     own = sandbox.own_home if sandbox is not None else None
     home = None
@@ -174,7 +183,8 @@ def _sandboxed(launch: Launch, program: Program, session_id: str, options: Optio
     environment = launch.environment | (home.variables if home is not None else {})
     if sandbox is None:
         return launch._replace(environment=environment, home=home)
-    extra = [*(options.additional_directories or ()), *([options.config_dir] if options.config_dir else ())]
+    named = (options.config_dir, workspace)
+    extra = [*(options.additional_directories or ()), *(path for path in named if path is not None)]
     confined = confine(
         sandbox, launch.argv, environment, workspace=extra, roots=launch.roots, home=home,
         read=[settings.runners_dir] if settings.runners_dir else (), keep_variables=[marks.MARK_VARIABLE],

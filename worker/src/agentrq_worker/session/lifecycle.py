@@ -20,7 +20,7 @@ from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.protocol import AgentProtocol, Sent
 from agentrq_worker.session.approvals import ApprovalFlow
 from agentrq_worker.session.confirmations import Confirmations
-from agentrq_worker.session.effects import EndRunner, Output
+from agentrq_worker.session.effects import EndRunner, Output, SaveCheckpoint
 from agentrq_worker.session.prompt_queue import PromptQueue
 from agentrq_worker.session.time_limits import TimeLimits
 from agentrq_worker.session.turn import CUT, Turn
@@ -65,6 +65,10 @@ class Lifecycle:
         self.turn = Turn(
             is_open=claimed.interrupted_turn is not None, last=claimed.last_turn, timeout_s=options.turn_timeout_s
         )
+        self.turns_over = claimed.total.num_turns
+        """Turns that are over, all owners' together."""
+        self.saving = False
+        """A checkpoint of the last turn is being made: no prompt is handed over, which could change the files."""
         self.prompts = PromptQueue()
         self.confirmations = Confirmations()
         self.background: tuple[str, ...] = ()
@@ -180,7 +184,8 @@ class Lifecycle:
 
     def next_turn(self) -> None:
         """Hand over the next prompt that waits, if one may be; else the session is idle, and leaves if it is to."""
-        if self.turn.is_open or self._resumes or self.phase is not Phase.OPEN or self._protocol is None:
+        held = self.turn.is_open or self._resumes or self.saving
+        if held or self.phase is not Phase.OPEN or self._protocol is None:
             return
         late = self.prompts.take_late()
         if late is not None:
@@ -244,6 +249,10 @@ class Lifecycle:
             output.set_field("outputTokens", total.output_tokens)
             output.set_field("numTurns", total.num_turns)
         output.message(draft)
+        self.turns_over = max(self.turns_over + 1, total.num_turns if isinstance(total, SessionTotal) else 0)
+        if self.options.workspace is not None:
+            self.saving = True
+            output.add(SaveCheckpoint(self.turns_over))
         for waiting in self.confirmations.take_interrupts():
             if waiting.command.command == "interrupt":
                 output.receipt(waiting, "applied")
@@ -284,7 +293,7 @@ class Lifecycle:
 
     def leave_if_free(self) -> None:
         """Hand the session over, if it is to leave and nothing is under way that would be lost."""
-        if self.leaving and not (self.turn.is_open or self.background or self.prompts.has_late):
+        if self.leaving and not (self.turn.is_open or self.saving or self.background or self.prompts.has_late):
             self.finish(Outcome(None, handed_over=True))
 
     def finish(self, outcome: Outcome) -> None:

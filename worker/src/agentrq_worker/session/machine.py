@@ -12,9 +12,11 @@ import signal
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
+from msgspec import UNSET
+
 from agentrq.wire.approval_policy import Policy, read_policy
 from agentrq.wire.commands import Options
-from agentrq.wire.messages import Error, ToolResult
+from agentrq.wire.messages import Checkpoint, Error, ToolResult, WorkspaceRestored
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.session import inputs
@@ -70,6 +72,11 @@ class SessionMachine:
     def outcome(self) -> Outcome | None:
         """How the session ends; None while it goes on."""
         return self._life.outcome
+
+    @property
+    def turn_number(self) -> int:
+        """The turn under way, or the last one, from 1."""
+        return self._life.turns_over + self._life.turn.is_open
 
     def handle(self, given: inputs.Input, now: float) -> list[Effect]:
         """What one input means, ``now`` being the time in monotonic seconds."""
@@ -174,6 +181,30 @@ class SessionMachine:
         self._life.phase = Phase.ENDING
         return True
 
+    # -- the workspace
+
+    def _workspace_restored(self, given: inputs.WorkspaceRestored) -> bool:
+        lost = self._life.claimed.interrupted_turn is not None
+        self._output.message(DraftMessage("workspace_restored", WorkspaceRestored(given.turn, given.commit, lost)))
+        return False
+
+    def _checkpoint_saved(self, given: inputs.CheckpointSaved) -> bool:
+        self._output.set_field("checkpoint", f"{given.turn} {given.commit}")
+        content = Checkpoint(given.turn, given.commit, given.files, list(given.left_out) or UNSET)
+        self._output.message(DraftMessage("checkpoint", content))
+        return self._saved()
+
+    def _checkpoint_failed(self, given: inputs.CheckpointFailed) -> bool:
+        text = f"No checkpoint of turn {given.turn}: {given.why}"
+        self._output.message(DraftMessage("error", Error(text, "checkpoint_failed")))
+        return self._saved()
+
+    def _saved(self, _: inputs.NothingToSave | None = None) -> bool:
+        """The files may change again: what waits for that is handed over."""
+        self._life.saving = False
+        self._life.next_turn()
+        return True
+
     def _ownership_lost(self, _: inputs.OwnershipLost) -> bool:
         self._life.phase = Phase.CLOSED
         self._output.add(EndRunner(b""))
@@ -242,6 +273,10 @@ class SessionMachine:
         inputs.Failed: _failed,
         inputs.StdinOverfull: _stdin_overfull,
         inputs.RunnerExited: _runner_exited,
+        inputs.WorkspaceRestored: _workspace_restored,
+        inputs.CheckpointSaved: _checkpoint_saved,
+        inputs.CheckpointFailed: _checkpoint_failed,
+        inputs.NothingToSave: _saved,
         inputs.OwnershipLost: _ownership_lost,
         inputs.RunnerGone: _runner_gone,
     }

@@ -31,10 +31,12 @@ from agentrq_worker.session.machine import SessionMachine
 from agentrq_worker.session.request_places import RequestPlaces
 from agentrq_worker.session.session_observer import SessionObserver
 from agentrq_worker.session.stderr_log import StderrLog
+from agentrq_worker.session.workspace_keeper import WorkspaceKeeper, WorkspaceRefused
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.message_redactor import MessageRedactor
+from agentrq_worker.workspace.session_workspace import CannotMakeWorkspace
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +82,9 @@ class SessionShell:
         self._farewell = b""
         self._timer: asyncio.TimerHandle | None = None
         self._stderr_log = StderrLog(self.id)
+        self._files: WorkspaceKeeper | None = None
+        if self._options.workspace is not None:
+            self._files = WorkspaceKeeper(claimed, self._options, settings, mark, self._feed)
         lane.on_lost = self._superseded
         lane.on_full = self._hold_reading
 
@@ -134,11 +139,16 @@ class SessionShell:
 
     async def _spawn(self) -> None:
         """Start the runner and begin to speak with it."""
-        claimed = self._claimed
+        claimed, options, files = self._claimed, self._options, self._files
         try:
+            if files is not None:
+                opened = await files.open(self._ending)
+                if opened is None or self._ending.is_set():
+                    return
+                options = opened
             launch = self._launch = prepare(
-                self.id, claimed.provider, claimed.options, self._options, claimed.total, self._lane.epoch,
-                self._settings,
+                self.id, claimed.provider, claimed.options, options, claimed.total, self._lane.epoch,
+                self._settings, None if files is None else files.files,
             )  # fmt: skip
             if launch.redactor:
                 self._lane.redactor, self._redact = MessageRedactor(launch.redactor), launch.redactor.json
@@ -152,6 +162,10 @@ class SessionShell:
                     on_stderr_line=self._log_stderr,
                     watcher=self._watcher,
                 )
+        except CannotMakeWorkspace as error:
+            self._feed(inputs.Failed(Outcome(Status.ERROR, Reason.FAILED, str(error))))
+        except WorkspaceRefused as error:
+            self._feed(inputs.Failed(Outcome(Status.ERROR, Reason.REFUSED, str(error))))
         except CannotLaunch as error:
             self._feed(inputs.Failed(Outcome(Status.ERROR, error.reason, str(error))))
         except (OSError, ValueError) as error:
@@ -163,8 +177,15 @@ class SessionShell:
         """Wait for the first of: the process ends, the session is over."""
         async with asyncio.TaskGroup() as group:
             exit_watch = group.create_task(self._watch_exit(process), name=f"exit {self.id}")
+            saving = None
+            if self._files is not None:
+                saving = group.create_task(
+                    self._files.run(lambda: self._machine.turn_number), name=f"checkpoints {self.id}"
+                )
             await self._ending.wait()
             exit_watch.cancel()
+            if saving is not None:
+                saving.cancel()
 
     async def _watch_exit(self, process: RunnerProcess) -> None:
         await process.wait()
@@ -181,6 +202,8 @@ class SessionShell:
         explained = self._explain_exit(process)
         await process.end_tree()
         await process.drain_output(DRAIN_OUTPUT_S)
+        if self._files is not None and self._lane.lost is None:
+            await self._files.save(self._machine.turn_number)
         return process.returncode, explained
 
     def _explain_exit(self, process: RunnerProcess) -> Outcome | None:
@@ -195,6 +218,8 @@ class SessionShell:
 
     async def _clean_up(self, *, ended: bool) -> None:
         """The home goes with its session; a session that goes on elsewhere leaves it to its next owner here."""
+        if self._files is not None and ended:
+            await self._files.remove()
         launch = self._launch
         if launch is None:
             return
@@ -273,6 +298,10 @@ class SessionShell:
         self._farewell = effect.farewell
         self._ending.set()
 
+    def _save_checkpoint(self, effect: effects.SaveCheckpoint) -> None:
+        if self._files is not None:
+            self._files.ask(effect.turn)
+
     def _set_timer(self, effect: effects.SetTimer) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -292,6 +321,7 @@ class SessionShell:
         effects.WriteStdin: _write_stdin,
         effects.WriteStdinAfterCommit: _write_after_commit,
         effects.EndRunner: _end_runner,
+        effects.SaveCheckpoint: _save_checkpoint,
         effects.SetTimer: _set_timer,
         effects.WriteLog: _write_log,
     }
