@@ -27,8 +27,9 @@ def install(project: Path) -> Path:
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
         if not made.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as directory:
-                for name in ("package.json", "package-lock.json"):
-                    shutil.copy(project / name, directory)
+                for name in ("package.json", "package-lock.json", ".npmrc"):
+                    if (project / name).exists():
+                        shutil.copy(project / name, directory)
                 command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
                 done = subprocess.run(
                     command, cwd=directory, capture_output=True, text=True, timeout=INSTALL_S, check=False

@@ -28,6 +28,7 @@ from agentrq_gateway.errors import ApiError, forbidden, from_exception, to_respo
 from agentrq_gateway.limits import Limits
 from agentrq_gateway.openapi import document
 from agentrq_gateway.page import page_routes
+from agentrq_gateway.protocols import agui_routes, ui_routes
 from agentrq_gateway.request_body import Disconnected
 from agentrq_gateway.routes import commands, documents, sessions, streams, tokens
 from agentrq_gateway.settings import Settings
@@ -42,6 +43,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *commands.ENDPOINTS,
     *streams.ENDPOINTS,
     *tokens.ENDPOINTS,
+    *ui_routes.ENDPOINTS,
+    *agui_routes.ENDPOINTS,
     *documents.ENDPOINTS,
 )
 """The route table."""
@@ -87,7 +90,7 @@ class Gateway:
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
                 allow_credentials=True,
-                expose_headers=["Location", "Retry-After"],
+                expose_headers=["Location", "Retry-After", *ui_routes.EXPOSED],
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

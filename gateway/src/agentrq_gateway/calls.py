@@ -142,7 +142,12 @@ class Call:
             raise ApiError(422, "invalid", f"{name}: expected 1 or 0", field=name)
         return given in ("1", "true")
 
-    def stream(self, source: Source | AsyncGenerator[bytes, None], opening: bytes = b"") -> Response:
+    def stream(
+        self,
+        source: Source | AsyncGenerator[bytes, None],
+        opening: bytes = b"",
+        headers: dict[str, str] | None = None,
+    ) -> Response:
         """The answer that sends a source as server-sent events; ``opening`` is sent first.
 
         Whatever the source is: slots are counted (429), the client is kept alive, and the stream ends with the grant.
@@ -153,6 +158,7 @@ class Call:
             self.services.limits,
             self.grant.subject,
             expires_at=self.grant.expires_at,
+            headers=headers,
             opening=opening,
         )
 

@@ -1,7 +1,7 @@
 """What AG-UI's client does with events, in Python: what `verifyEvents` refuses, and the messages that it makes.
 
 Rules of the npm package `@ag-ui/client` 1.0: `verify.ts` and `apply/default.ts`. The package itself is run by
-test_agui_clients.py.
+test_front_end_clients.py.
 """
 
 from __future__ import annotations

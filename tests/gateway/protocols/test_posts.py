@@ -11,7 +11,6 @@ from hypothesis import strategies as some
 
 from agentrq_gateway.protocols import agui_request, ui_request
 from agentrq_gateway.protocols.posted import InvalidPost
-from tests.gateway.protocols.made_sessions import MadeSession
 
 
 def user(text: str, **members: Any) -> dict[str, Any]:
@@ -70,11 +69,7 @@ def test_what_cannot_be_sent_is_named(body: dict[str, Any], field: str) -> None:
     assert refused.value.field == field
 
 
-def waiting() -> dict[str, Any]:
-    made = MadeSession()
-    made.message("approval_request", requestId="r", name="Bash", input={})
-    made.message("question", requestId="q", questions=[])
-    return dict(zip(("r", "q"), made.events, strict=True))
+WAITING = {"r": "approval", "q": "question"}
 
 
 @pytest.mark.parametrize(
@@ -95,13 +90,13 @@ def waiting() -> dict[str, Any]:
     ],
 )
 def test_an_entry_of_resume_is_an_answer(entry: dict[str, Any], answer: Any) -> None:
-    posted = agui_request.read_input({"messages": [], "resume": [entry]}, waiting())
+    posted = agui_request.read_input({"messages": [], "resume": [entry]}, WAITING)
     assert [each.answer for each in posted.answers] == [answer]
 
 
 def test_what_resume_names_and_is_not_open_is_left_out() -> None:
     entry = {"interruptId": "gone", "status": "resolved", "payload": {"approved": True}}
-    assert agui_request.read_input({"messages": [], "resume": [entry]}, waiting()).answers == ()
+    assert agui_request.read_input({"messages": [], "resume": [entry]}, WAITING).answers == ()
 
 
 def test_the_command_of_an_agui_message_has_its_id_where_that_can_be() -> None:
@@ -131,7 +126,7 @@ BODIES = some.recursive(
 def test_any_body_is_read_or_refused(body: dict[str, Any]) -> None:
     for read in (
         lambda: ui_request.read_post("chat", body, ("r",)),
-        lambda: agui_request.read_input(body, waiting()),
+        lambda: agui_request.read_input(body, WAITING),
         lambda: agui_request.read_ids(body),
     ):
         with contextlib.suppress(InvalidPost):

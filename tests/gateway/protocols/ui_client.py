@@ -1,7 +1,7 @@
 """What Vercel AI SDK's client does with chunks, in Python: what it would throw at, and what becomes of the parts.
 
 Rules of the npm package `ai`, 6 and 7: `process-ui-message-stream.ts`, `ui-message-chunks.ts`, and the stock
-`lastAssistantMessageIsCompleteWithApprovalResponses`. The package itself is run by test_ui_clients.py.
+`lastAssistantMessageIsCompleteWithApprovalResponses`. The package itself is run by test_front_end_clients.py.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from agentrq import Message
-from agentrq.wire.messages import Question
 from agentrq_gateway.protocols.posted import Answer, InvalidPost, Posted, make_command_id, read_start
 
 _OWN_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
@@ -26,8 +24,11 @@ def read_ids(body: dict[str, Any]) -> tuple[str, str]:
     return body["threadId"], body["runId"]
 
 
-def read_input(body: dict[str, Any], requests: Mapping[str, Message]) -> Posted:
-    """What an input asks for; ``requests`` are those of the session that wait. Raises `InvalidPost`."""
+def read_input(body: dict[str, Any], requests: Mapping[str, str]) -> Posted:
+    """What an input asks for; ``requests`` are those of the session that wait, each with its kind (`StateRequest`).
+
+    Raises `InvalidPost`.
+    """
     messages, resume, props = body.get("messages"), body.get("resume"), body.get("forwardedProps")
     if not isinstance(messages, list) or any(not isinstance(message, dict) for message in messages):
         raise InvalidPost("messages", "Expected a list of messages")
@@ -37,7 +38,7 @@ def read_input(body: dict[str, Any], requests: Mapping[str, Message]) -> Posted:
     start = read_start(props if isinstance(props, dict) else {})
     last = messages[-1] if messages else {}
     if last.get("role") != "user" or resume:
-        return Posted(answers=answers, **start)
+        return Posted(answers=answers, asked=frozenset(map(_names, resume or [])), **start)
     text = _text(last.get("content"))
     given = last.get("id")
     own = isinstance(given, str) and _OWN_ID.fullmatch(given) is not None
@@ -61,13 +62,13 @@ def _names(entry: Any) -> str:
     return found
 
 
-def _answer(entry: dict[str, Any], requests: Mapping[str, Message]) -> Answer:
+def _answer(entry: dict[str, Any], requests: Mapping[str, str]) -> Answer:
     request, payload = _names(entry), entry.get("payload")
     if entry.get("status") == "cancelled":
         answer: Any = "deny"
     elif entry.get("status") != "resolved":
         raise InvalidPost("resume", "status: expected resolved or cancelled")
-    elif isinstance(requests[request].content, Question):
+    elif requests[request] == "question":
         answer = payload
     else:
         answer = _decision(payload)

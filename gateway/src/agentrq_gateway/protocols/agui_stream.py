@@ -119,9 +119,14 @@ class AgUiStream:
                 frames[place] = Frame(frames[place].event, self._here())
                 if not frames[place].event["type"].endswith("_END"):
                     break
-        return frames + self.finish()
+        return frames + self._finish()
 
-    def finish(self) -> list[Frame]:
+    def settle(self, status: str) -> list[Frame]:
+        """The frames of a run of which, with this status of the session, nothing more comes by itself."""
+        self._run.settle(status)
+        return self._finish()
+
+    def _finish(self) -> list[Frame]:
         """The run's end, once it has one."""
         ending = self._run.ending
         if ending is None or self._finished:
@@ -145,7 +150,7 @@ class AgUiStream:
     def gone(self, message: str) -> list[Frame]:
         """The frames of a run whose events are not there any more."""
         self._run.gone(message)
-        return self.finish()
+        return self._finish()
 
     def _here(self) -> str:
         return str(Place(self._cursor, self._blocks.open))

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, get_args
 
 from agentrq.wire.codec import encode
-
-MODES: Final = ("queue", "steer", "interrupt")
+from agentrq.wire.commands import PromptMode
 
 
 class InvalidPost(Exception):
@@ -34,12 +33,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Posted:
-    """What was posted. ``prompt`` is None where only answers were; ``start`` are the start's provider and options."""
+    """What was posted. ``prompt`` is None where only answers were; ``provider`` and ``options`` are for a start.
+
+    ``asked``: the requests that the client has answered last, also those that do not wait any more.
+    """
 
     prompt: str | None = None
     command_id: str = ""
     answers: tuple[Answer, ...] = ()
-    mode: str = "queue"
+    asked: frozenset[str] = frozenset()
+    mode: PromptMode = "queue"
     provider: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -56,6 +59,6 @@ def read_start(found: dict[str, Any]) -> dict[str, Any]:
         raise InvalidPost("provider", "Expected the name of a provider")
     if options is not None and not isinstance(options, dict):
         raise InvalidPost("options", "Expected an object of start options")
-    if mode not in MODES:
-        raise InvalidPost("mode", f"Expected one of {', '.join(MODES)}")
+    if mode not in get_args(PromptMode):
+        raise InvalidPost("mode", f"Expected one of {', '.join(get_args(PromptMode))}")
     return {"provider": provider, "options": options or {}, "mode": mode}

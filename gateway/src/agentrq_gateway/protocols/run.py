@@ -8,7 +8,7 @@ kept events only, so that every gateway finds the same run by its `RunPlace`. Ow
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Literal, NamedTuple
 
 from agentrq import Event, Message, Receipt, StatusEvent
@@ -71,7 +71,7 @@ class Run:
     """One run: `see` takes the session's kept events from its place's origin on, in order."""
 
     def __init__(self, place: RunPlace) -> None:
-        self._place = place
+        self.place = place
         self._status = ""
         self._requests: dict[str, Message] = {}
         self._resolved = 0
@@ -79,6 +79,10 @@ class Run:
         self._opened_by = ORIGIN
         self.begun = place.command_id is None and place.after <= place.origin
         self.ending: Ending | None = None
+
+    def is_over(self) -> bool:
+        """Whether it has its ending."""
+        return self.ending is not None
 
     @property
     def key(self) -> str:
@@ -92,13 +96,13 @@ class Run:
         self._follow(event, cursor)
         if self.begun and self._opened_by == ORIGIN:
             self._opened_by = cursor
-        if not self.begun or self.ending is not None or cursor <= self._place.after:
+        if not self.begun or self.ending is not None or cursor <= self.place.after:
             return False
         self.ending = self._find_ending(event)
         return isinstance(event, Message) and not self._is_own(event)
 
     def _is_own(self, event: Message) -> bool:
-        return isinstance(event.content, Prompt) and event.content.command_id == self._place.command_id
+        return isinstance(event.content, Prompt) and event.content.command_id == self.place.command_id
 
     def gone(self, message: str) -> None:
         """No more will come: the session was removed, or the run's events are no longer kept."""
@@ -107,20 +111,20 @@ class Run:
 
     def settle(self, status: str) -> None:
         """All there is has been seen, and with this status of the session nothing more comes by itself."""
-        self.begun = True
         if self.ending is None and status == "waiting" and self._requests:
             self.ending = Ending("waiting", requests=tuple(self._requests.values()))
         elif self.ending is None and (status == "idle" or status in ENDED):
             self.ending = Ending("done")
+        self.begun = self.begun or self.ending is not None
 
     def _begins(self, event: Event, cursor: Cursor) -> bool:
-        if self._place.command_id is None:
-            return cursor >= self._place.after
+        if self.place.command_id is None:
+            return cursor >= self.place.after
         if isinstance(event, Receipt):
-            return event.command_id == self._place.command_id and event.outcome != "applied"  # it never begins
+            return event.command_id == self.place.command_id and event.outcome != "applied"  # it never begins
         if isinstance(event, StatusEvent):
             return event.status in ENDED
-        return isinstance(event.content, Prompt) and event.content.command_id == self._place.command_id
+        return isinstance(event.content, Prompt) and event.content.command_id == self.place.command_id
 
     def _follow(self, event: Event, cursor: Cursor) -> None:
         """Keep the status, what is open, and what opened the turn."""
@@ -132,7 +136,7 @@ class Run:
             self._interrupted |= self.begun and event.command == "interrupt" and event.outcome == "applied"
         elif isinstance(event.content, Prompt):
             # A prompt that joins a turn under way does not begin another response.
-            if not self.begun or self._opened_by == ORIGIN or event.content.command_id == self._place.command_id:
+            if not self.begun or self._opened_by == ORIGIN or event.content.command_id == self.place.command_id:
                 self._opened_by = cursor
         elif isinstance(event.content, ApprovalRequest | Question):
             self._requests[event.content.request_id] = event
@@ -142,7 +146,7 @@ class Run:
 
     def _find_ending(self, event: Event) -> Ending | None:
         if isinstance(event, Receipt):
-            refused = event.command_id == self._place.command_id and event.outcome != "applied"
+            refused = event.command_id == self.place.command_id and event.outcome != "applied"
             return Ending("failed", event.reason or f"the prompt was {event.outcome}") if refused else None
         if isinstance(event, StatusEvent):
             return self._find_ending_by_status(event)
@@ -166,7 +170,7 @@ class Run:
         return None
 
     def _waits(self) -> Ending | None:
-        if self._status != "waiting" or not self._requests or self._resolved < self._place.answers:
+        if self._status != "waiting" or not self._requests or self._resolved < self.place.answers:
             return None
         return Ending("waiting", requests=tuple(self._requests.values()))
 
@@ -187,6 +191,30 @@ def closes_turn(event: Event) -> bool:
     if isinstance(event, StatusEvent):
         return event.status in ("queued", "idle") or event.status in ENDED
     return isinstance(event, Message) and isinstance(event.content, Cost) and event.parent_id is None
+
+
+def find_pause(session_id: str, origin: Cursor, events: Sequence[Event], requests: Collection[str]) -> Cursor | None:
+    """Where a response ended that waited for one of these requests; None where none of a turn's ``events`` did.
+
+    Who answers late, after a deadline or somebody else, goes on from there.
+    """
+    after = origin
+    while True:
+        run = Run(RunPlace(session_id, origin, None, after))
+        for event in events:
+            run.see(event)
+            if run.ending is not None:
+                break
+        if run.ending is None or run.ending.kind != "waiting":
+            return None
+        after = Cursor.parse(event.cursor or "0-0")
+        if any(_request_id(request) in requests for request in run.ending.requests):
+            return after
+
+
+def _request_id(message: Message) -> str:
+    content = message.content
+    return content.request_id if isinstance(content, ApprovalRequest | Question) else ""
 
 
 def find_origin(events: Sequence[Event], running: bool) -> Cursor | None:

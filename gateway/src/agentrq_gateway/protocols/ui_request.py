@@ -29,7 +29,8 @@ def read_post(chat_id: str, body: dict[str, Any], open_requests: Collection[str]
     start = read_start(body)
     last = messages[-1]
     if last.get("role") != "user":
-        return Posted(answers=answers, **start)
+        asked = frozenset(found[0] for part in last["parts"] if isinstance(part, dict) and (found := _answer(part)))
+        return Posted(answers=answers, asked=asked, **start)
     text = _text(last["parts"])
     return Posted(text, make_command_id(chat_id, last.get("id"), text), answers, **start)
 

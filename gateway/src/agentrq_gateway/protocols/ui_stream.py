@@ -68,7 +68,7 @@ class UIMessageStream:
 
     def see(self, event: Event) -> list[Chunk]:
         """The chunks that an event adds. After the run's ending: none."""
-        if self._run.ending is not None:
+        if self._run.is_over():
             return []
         if event.cursor is None:
             return self._see_piece(event) if self._started else []
@@ -79,9 +79,16 @@ class UIMessageStream:
             chunks += made if shown else []
         return chunks + self._finish()
 
+    def settle(self, status: str) -> list[Chunk]:
+        """The chunks of a run of which, with this status of the session, nothing more comes by itself."""
+        if self._run.is_over():
+            return []
+        self._run.settle(status)
+        return [] if not self._run.is_over() else self._start() + self._finish()
+
     def gone(self, message: str) -> list[Chunk]:
         """The chunks of a run whose events are not there any more."""
-        if self._run.ending is not None:
+        if self._run.is_over():
             return []
         self._run.gone(message)
         return self._start() + self._finish()
