@@ -24,7 +24,7 @@ from agentrq.cli import command_table
 from agentrq.wire.commands import Options
 from agentrq.wire.state import State, StateRequest
 from agentrq.wire.workspace import Workspace
-from agentrq_worker import metrics
+from agentrq_worker import fleet_metrics, metrics
 from agentrq_worker.logs import EVENTS
 from agentrq_worker.measurements import Counts, Measurements
 from agentrq_worker.providers.registry import COMMANDS, OPTIONS, providers
@@ -164,9 +164,18 @@ def errors_table() -> str:
 
 
 def metrics_table() -> str:
-    """The metrics: name as it is scraped, kind, labels, help."""
-    rows = []
-    for node in ast.walk(ast.parse(inspect.getsource(metrics))):
+    """The metrics of a worker: name as it is scraped, kind, labels, help."""
+    return _table(("metric", "type", "labels", "meaning"), *_read_metrics(metrics), *_measurements())
+
+
+def fleet_metrics_table() -> str:
+    """The same of the fleet's metrics."""
+    return _table(("metric", "type", "labels", "meaning"), *_read_metrics(fleet_metrics))
+
+
+def _read_metrics(module: types.ModuleType) -> Iterator[tuple[str, ...]]:
+    """What a module reads when it is asked for."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
         if (
             isinstance(node, ast.Call)
             and (kind := re.fullmatch(r"(\w+)MetricFamily", ast.unparse(node.func)))
@@ -177,12 +186,15 @@ def metrics_table() -> str:
                 (ast.literal_eval(word.value) for word in node.keywords if word.arg == "labels"), []
             )
             suffix = "_total" if kind[1] == "Counter" else ""
-            rows.append(_metric(f"{name}{suffix}", kind[1].lower(), labels, text))
+            yield _metric(f"{name}{suffix}", kind[1].lower(), labels, text)
+
+
+def _measurements() -> Iterator[tuple[str, ...]]:
+    """What is counted and timed all along."""
     for family in Measurements().families:
         counts = isinstance(family, Counts)
         name, kind_name = (f"{family.name}_total", "counter") if counts else (family.name, "histogram")
-        rows.append(_metric(name, kind_name, family.labels, family.text))
-    return _table(("metric", "type", "labels", "meaning"), *rows)
+        yield _metric(name, kind_name, family.labels, family.text)
 
 
 def _metric(name: str, kind: str, labels: Sequence[str], text: str) -> tuple[str, ...]:
@@ -277,6 +289,7 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "state-request": lambda: _members_table("member", StateRequest),
     "errors": errors_table,
     "metrics": metrics_table,
+    "fleet-metrics": fleet_metrics_table,
     "log-events": log_events_table,
     "commands": commands_text,
     "support": support_table,

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
     "feed": ("agentrq.cli.feed_command:feed", "Show what happens to all sessions: starts, waits, turns, ends."),
     "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; a live one is stopped first."),
+    "metrics": (None, "Print or serve Prometheus metrics of the whole fleet."),
     "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),
 }

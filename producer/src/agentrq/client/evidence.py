@@ -87,7 +87,7 @@ def collect_evidence(context: Context, session_id: str) -> Operation[Evidence]:
         None if isinstance(answer, Exception) else answer for answer in answers
     )
     return Evidence(
-        now=_milliseconds(now),
+        now=milliseconds(now),
         state=state,
         inner=inner,
         queue=queue,
@@ -98,13 +98,14 @@ def collect_evidence(context: Context, session_id: str) -> Operation[Evidence]:
         job=None if isinstance(answers[1], Exception) else text(job) if job else "missing",
         job_position=position,
         queue_length=length,
-        workers=None if names is None else (yield from _workers(context, sorted(text(name) for name in names))),
+        workers=None if names is None else (yield from read_workers(context, sorted(text(name) for name in names))),
         suspended=None if suspended is None else bool(suspended),
         memory_full=_is_full(memory),
     )
 
 
-def _workers(context: Context, keys: list[str]) -> Operation[list[WorkerEvidence]]:
+def read_workers(context: Context, keys: list[str]) -> Operation[list[WorkerEvidence]]:
+    """The workers by their keys in RQ, each with whether its lease is live, and its free slots."""
     names = [key.removeprefix(WORKER_PREFIX) for key in keys]
     commands = [("GET", context.keys.worker(name)) for name in names]
     answers = yield Batch([*commands, *(("HGET", key, FREE_SLOTS) for key in keys)], apart=True)
@@ -129,7 +130,7 @@ def _lease(state: State, inner: Inner, token: Any) -> str | None:
     return "held" if token is not None and text(token) == inner.token else "lost"
 
 
-def _milliseconds(time: Any) -> int:
+def milliseconds(time: Any) -> int:
     """TIME's answer: seconds and microseconds."""
     seconds, microseconds = time
     return int(seconds) * 1000 + int(microseconds) // 1000
