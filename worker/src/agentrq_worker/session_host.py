@@ -19,6 +19,7 @@ from agentrq.connection import connect_async
 from agentrq.errors import InboxFull, SessionEnded, SessionNotFound
 from agentrq.wire.commands import MAX_INBOX, Command
 from agentrq.wire.status import Reason, Status
+from agentrq_worker.garbage import GarbageCollection
 from agentrq_worker.logs import event
 from agentrq_worker.measurements import Measurements
 from agentrq_worker.ownership.hosting_audit import HostingAudit
@@ -50,6 +51,7 @@ class SessionHost:
         self.publisher = Publisher(self._client, settings, self.ownership.clock, self.measurements)
         self._outputs: OutputPoller | None = None
         self._guardian: Guardian | None = None
+        self._garbage: GarbageCollection | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._repaired_ends: asyncio.Queue[str] = asyncio.Queue()
         """Ids of sessions whose ends were written again in a Redis that had lost them."""
@@ -70,6 +72,7 @@ class SessionHost:
         self._guardian = Guardian()
         if hasattr(select, "epoll"):
             self._outputs = OutputPoller(asyncio.get_running_loop())
+        self._garbage = GarbageCollection(time.monotonic())
         neighbours = self.ownership.lease.neighbours
         scanner = RecoveryScanner(self._client, self.ownership, self.settings, jobs)
         neighbours.on_release = scanner.recover_released
@@ -99,9 +102,11 @@ class SessionHost:
             self._guardian.close()
 
     async def _watch(self) -> None:
-        """Reap the orphans that the kernel gave to this process, and replace a guardian that died."""
+        """Reap the orphans that the kernel gave to this process, replace a guardian that died, collect garbage."""
         while True:
             descendants.reap_orphans()
+            if self._garbage is not None:
+                self._garbage.collect_if_due(time.monotonic())
             if self._guardian is not None and not self._guardian.alive:
                 log.warning("the guardian process died: starting another", extra=event("guardian_died"))
                 try:
@@ -149,6 +154,8 @@ class SessionHost:
             await self._end_unserved(session.id, outcome.error or "")
         finally:
             self.ownership.inboxes.drop(session)
+            if self._garbage is not None:
+                self._garbage.session_ended()
             if self.sessions.get(session.id) is session:  # else it was claimed here anew, while this one was ending
                 del self.sessions[session.id]
             lane.close()

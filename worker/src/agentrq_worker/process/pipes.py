@@ -108,6 +108,7 @@ class Stdout:
         self._pipe: IO[bytes] | None = pipe
         self._watcher = watcher
         self._on_chunk, self._on_end = on_chunk, on_end
+        self._fd = pipe.fileno()
         self._paused = False
         self._size = READ_SIZE
         # Made when something waits for it: an event takes 0.8 KiB.
@@ -122,15 +123,15 @@ class Stdout:
     def begin(self) -> None:
         """Read from now on."""
         assert self._pipe
-        os.set_blocking(self._pipe.fileno(), False)
-        self._watcher.add_reader(self._pipe.fileno(), self._read_ready)
+        os.set_blocking(self._fd, False)
+        self._watcher.add_reader(self._fd, self._read)
 
     def pause(self) -> None:
         """Read no more of stdout until `resume`; the runner blocks once the pipe is full. Idempotent."""
         if not self._paused:
             self._paused = True
             if self._pipe:
-                self._watcher.remove_reader(self._pipe.fileno())
+                self._watcher.remove_reader(self._fd)
 
     def resume(self) -> None:
         """Undo `pause`. Idempotent."""
@@ -139,42 +140,37 @@ class Stdout:
             if self._resumed is not None:
                 self._resumed.set()
             if self._pipe:
-                self._watcher.add_reader(self._pipe.fileno(), self._read_ready)
+                self._watcher.add_reader(self._fd, self._read)
 
-    def _read_ready(self) -> bool:
-        """One read; True if the pipe may hold more."""
-        size = self._size
-        return self._read() == size
-
-    def _read(self) -> int:
-        """Hand on what one read gives, and return its size; 0 when there was nothing more to be had now."""
+    def _read(self) -> bool:
+        """Hand on what one read gives; True if it was all that a read may take: there may be more."""
         if self._pipe is None:
-            return 0
+            return False
+        size = self._size
         try:
-            data = os.read(self._pipe.fileno(), self._size)
+            data = os.read(self._fd, size)
         except BlockingIOError:
-            return 0
+            return False
         except OSError:
             data = b""
-        if data:
-            if len(data) <= _LEAST_READ and self._size == READ_SIZE:  # nothing to be learned of it
-                self._on_chunk(data)
-                return len(data)
+        if not data:
+            self.end()
+        elif len(data) <= _LEAST_READ:  # too little to take long
+            self._on_chunk(data)
+        else:
             began = time.monotonic()
             self._on_chunk(data)
             took = time.monotonic() - began
             if took > _TURN_S:
                 self._size = max(_LEAST_READ, int(len(data) * _TURN_S / took))
-            elif self._size < READ_SIZE:
-                self._size = min(2 * self._size, READ_SIZE)
-        else:
-            self.end()
-        return len(data)
+            elif size < READ_SIZE:
+                self._size = min(2 * size, READ_SIZE)
+        return len(data) == size
 
     def end(self) -> None:
         """Close our end; what is still in it is lost."""
         if self._pipe:
-            self._watcher.remove_reader(self._pipe.fileno())
+            self._watcher.remove_reader(self._fd)
             self._pipe.close()
             self._pipe = None
             if self._ended is not None:

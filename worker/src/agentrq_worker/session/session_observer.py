@@ -34,7 +34,9 @@ class SessionObserver:
         self._provider = claimed.provider
         self._turn = claimed.total.num_turns
         """The number of the turn that began last."""
-        self._claimed_at: float | None = now
+        self.awaits_output = True
+        """The runner has printed nothing yet."""
+        self._claimed_at = now
         self._turn_began: float | None = None
         self._last_turn = claimed.last_turn or ""
         self._model = ""
@@ -46,16 +48,11 @@ class SessionObserver:
         self._tools: dict[str, float] = {}
         self._requests: dict[str, float] = {}
 
-    @property
-    def awaits_output(self) -> bool:
-        """The runner has printed nothing yet."""
-        return self._claimed_at is not None
-
     def output_began(self, now: float) -> None:
         """The runner has printed its first bytes."""
-        if self._claimed_at is not None:
+        if self.awaits_output:
             self._figures.claim_to_output.add(now - self._claimed_at, self._provider)
-            self._claimed_at = None
+            self.awaits_output = False
 
     def tools(self, drafts: Iterable[DraftMessage], now: float) -> None:
         """Messages among which there may be tool calls and results."""

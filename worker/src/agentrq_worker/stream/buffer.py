@@ -79,8 +79,10 @@ class EventBuffer:
     def add(self, entry: Entry) -> None:
         """Append an entry; always succeeds."""
         self._run = None
-        if self._spool is None and not self._shares.is_full():
-            self._hold(self._memory, entry)
+        shares = self._shares
+        if self._spool is None and shares.memory < shares.most_memory:  # nearly always
+            self._memory.append(entry)
+            shares.use(entry.cost)
             return
         try:
             if self._behind:

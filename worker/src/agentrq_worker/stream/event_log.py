@@ -7,6 +7,7 @@ not own statuses (session/machine.py), what waits (stream/buffer.py) nor the wri
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
@@ -230,7 +231,10 @@ class EventLog:
 
     def _queue_messages(self, live: bool, first: int, jsons: list[bytes]) -> None:
         if jsons:
-            self.waiting.add_messages(*(("d", first - 1) if live else ("m", first)), jsons)
+            if live:
+                self.waiting.add_messages("d", first - 1, jsons)
+            else:
+                self.waiting.add_messages("m", first, jsons)
 
     def add_status(self, status: Status, fields: dict[str, Any] | None = None, feed: list[bytes] | None = None) -> None:
         """Add a status that does not end the session; ``feed`` as for a message."""
@@ -438,6 +442,7 @@ class EventLog:
             self._wake(self)
 
 
+@functools.lru_cache(maxsize=64)  # many sessions say things of one type within a millisecond
 def _middle(kind: str, parent_id: str | None, now_ms: int) -> bytes:
     """The JSON between a message's id and its content."""
     parent = b"" if parent_id is None else b',"parentId":' + encode(parent_id)
