@@ -5,7 +5,7 @@ times as much if it comes alone as among others: the loop's turn, the call of a 
 
 The controller: up to `FREE_RATE` reads a second, every pipe is read as soon as it is ready. Beyond, the loop looks at
 all pipes together, at an interval that grows by `INTERVAL_STEP_S` for each further read a second, to
-`LONGEST_INTERVAL_S`. A turn that leaves full pipes behind is followed by the next at once.
+`LONGEST_INTERVAL_S`, and is no longer than `ENOUGH_READS` take to come. After full pipes it looks again at once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 FREE_RATE: Final = 2000.0
-INTERVAL_STEP_S: Final = 5e-6
-LONGEST_INTERVAL_S: Final = 0.005
+INTERVAL_STEP_S: Final = 1e-5
+LONGEST_INTERVAL_S: Final = 0.01
+ENOUGH_READS: Final = 32
+"""In one turn; with more together a read costs hardly less, and waits longer."""
 SHORTEST_INTERVAL_S: Final = 0.001
 """Shorter intervals are none: the loop's timers are no finer."""
 RATE_OVER_S: Final = 0.1
@@ -90,7 +92,9 @@ class OutputPoller:
         """How long after ``now`` the next look is, after this one brought so many reads."""
         passed, self._looked = max(now - self._looked, 1e-6), now
         self._rate += (reads / passed - self._rate) * min(1.0, passed / RATE_OVER_S)
-        return min(LONGEST_INTERVAL_S, INTERVAL_STEP_S * (self._rate - FREE_RATE))
+        if self._rate <= FREE_RATE:
+            return 0.0
+        return min(LONGEST_INTERVAL_S, INTERVAL_STEP_S * (self._rate - FREE_RATE), ENOUGH_READS / self._rate)
 
     def _watch_after(self, moment: float | None) -> None:
         """Look at this moment; None: as soon as a pipe is ready."""

@@ -14,6 +14,8 @@ from agentrq_worker.process.output_poller import Watcher
 READ_SIZE = 65536
 """Bytes a read: what a pipe holds by default; larger reads cost an allocation and bring no more."""
 _LEAST_READ = 1024
+_SMALL_READ = 4096
+"""Where little comes, reads become as small as this: to make and to cut a large buffer costs as much as the read."""
 _TURN_S = 0.02
 """What is read at once should be dealt with in about this time: others wait for the loop meanwhile. A read of short
 lines that each make a message takes ten times as long, so the next ones are smaller."""
@@ -156,6 +158,8 @@ class Stdout:
         if not data:
             self.end()
         elif len(data) <= _LEAST_READ:  # too little to take long
+            if size > _SMALL_READ:
+                self._size = size // 2
             self._on_chunk(data)
         else:
             began = time.monotonic()
@@ -163,7 +167,7 @@ class Stdout:
             took = time.monotonic() - began
             if took > _TURN_S:
                 self._size = max(_LEAST_READ, int(len(data) * _TURN_S / took))
-            elif size < READ_SIZE:
+            elif len(data) == size < READ_SIZE:
                 self._size = min(2 * size, READ_SIZE)
         return len(data) == size
 
