@@ -21,36 +21,13 @@ from agentrq.wire.messages import Text, TextDelta, Thinking, ThinkingDelta
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.ownership import inbox_reader
 from agentrq_worker.process.redact import Redactor
-from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.message_redactor import MessageRedactor
 from tests.faults import waiting
-from tests.faults.writing import claimed, publishing
+from tests.faults.talking_agent import an_agent, heard
 
 KEYS = Keys()
 WORDS = ["one ", "deux ", "drei — ", "四", "🙂", "\n", "x" * 300, "a\ud800"]
-
-
-class Agent:
-    """What an agent says in pieces, by block."""
-
-    def __init__(self, lane: EventLog) -> None:
-        self.lane = lane
-        self.texts: dict[str, str] = defaultdict(str)
-
-    def say(self, block: str, text: str, parent: str | None = None) -> None:
-        kind = ThinkingDelta if block.startswith("thought") else TextDelta
-        delta = kind(text, block, len(self.texts[block]))
-        self.lane.add_messages([DraftMessage(kind.type_name, delta, parent)])
-        self.texts[block] += text.replace("\ud800", "\ufffd")
-
-    def finish(self, block: str) -> None:
-        kind = Thinking if block.startswith("thought") else Text
-        self.lane.add_messages([DraftMessage(kind.type_name, kind(self.texts[block], block))])
-
-    def abandon(self, block: str) -> None:
-        delta = TextDelta("", block, len(self.texts[block]), abandoned=True)
-        self.lane.add_messages([DraftMessage("text_delta", delta)])
 
 
 class Page:
@@ -73,45 +50,6 @@ class Page:
                 self.abandoned.append(content.block_id)
         elif isinstance(content, Text | Thinking) and isinstance(content.block_id, str):
             self.whole[content.block_id] = content.text
-
-
-class _Session:
-    """A hosted session, as far as its inbox goes."""
-
-    id = "s"
-
-    def deliver(self, waiting: Any) -> None:
-        raise AssertionError("no command was sent")
-
-    def reject(self, *_: Any) -> None:
-        raise AssertionError("no command was sent")
-
-
-@contextlib.asynccontextmanager
-async def an_agent(url: str) -> AsyncIterator[Agent]:
-    """A session that runs on half a worker, which heeds its wakes."""
-    async with AsyncAgentClient.from_url(url) as client:
-        await client.start("demo", "hello", "s")
-    async with publishing(url, waiting.SETTINGS) as (publisher, ownership), asyncio.TaskGroup() as group:
-        lane = await claimed(publisher, ownership, "s")
-        ownership.inboxes.add(_Session(), lane, 0)
-        tasks = [
-            group.create_task(ownership.inboxes.listen()),
-            group.create_task(ownership.inboxes.repeat_open_texts()),
-        ]
-        lane.add_status(Status.RUNNING)
-        await lane.flush()
-        wake = KEYS.wake_channel(waiting.SETTINGS.worker_name)
-        async with connect_async(url) as raw:
-            await waiting.true(lambda: _heard(raw, wake))
-        yield Agent(lane)
-        for task in tasks:
-            task.cancel()
-
-
-async def _heard(raw: Any, channel: str) -> bool:
-    ((_, count),) = await raw.pubsub_numsub(channel)
-    return bool(count)
 
 
 @contextlib.asynccontextmanager
@@ -267,7 +205,7 @@ async def test_an_older_worker_does_not_answer_and_the_whole_text_comes(
 
 async def _followed(url: str) -> bool:
     async with connect_async(url) as raw:
-        return await _heard(raw, KEYS.messages_channel("s"))
+        return await heard(raw, KEYS.messages_channel("s"))
 
 
 async def test_a_secret_in_pieces_is_not_told_to_who_joins(redis_url: str) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from agentrq import AsyncAgentClient
 from agentrq_gateway import Gateway, Grant, JWTAuth, Settings
+from tests.gateway.answers import error_of
 from tests.gateway.conftest import connect
 from tests.gateway.listening import Listener
-from tests.gateway.test_sessions import error_of
 
 KEY = "a secret of at least thirty-two bytes"
 OTHER = "another secret of at least thirty-two bytes"

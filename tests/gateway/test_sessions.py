@@ -10,17 +10,11 @@ import pytest
 
 from agentrq import AsyncAgentClient
 from agentrq_gateway import Gateway
+from tests.gateway.answers import error_of
 from tests.sessions import until
 from tests.workers import Worker
 
 Start = Callable[..., Worker]
-
-
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
-    """Status, code and field of an error."""
-    error = response.json()["error"]
-    assert error["message"]
-    return response.status_code, error["code"], error.get("field")
 
 
 async def test_a_session_is_started_prompted_shown_and_removed(

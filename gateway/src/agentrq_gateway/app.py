@@ -22,7 +22,7 @@ from agentrq.wire.codec import encode
 from agentrq_gateway.auth.grant import EVERYTHING, Grant
 from agentrq_gateway.auth.jwt_auth import JWTAuth
 from agentrq_gateway.auth.request_origin import check_host, check_peer, check_write
-from agentrq_gateway.calls import Call, Services
+from agentrq_gateway.calls import Call, Counts, Services
 from agentrq_gateway.endpoints import Endpoint
 from agentrq_gateway.errors import ApiError, forbidden, from_exception, to_response, unauthorized
 from agentrq_gateway.limits import Limits
@@ -30,9 +30,10 @@ from agentrq_gateway.openapi import document
 from agentrq_gateway.page import page_routes
 from agentrq_gateway.protocols import agui_routes, ui_routes
 from agentrq_gateway.request_body import Disconnected
-from agentrq_gateway.routes import commands, documents, sessions, streams, tokens
+from agentrq_gateway.routes import commands, documents, fleet, sessions, streams, tokens
 from agentrq_gateway.settings import Settings
 from agentrq_gateway.streams.fan_out import FanOut
+from agentrq_gateway.streams.status_feed import StatusFeed
 from agentrq_gateway.streams.stream_keeper import StreamKeeper
 
 Auth: TypeAlias = Callable[[Request], Grant | Awaitable[Grant | None] | None]
@@ -42,6 +43,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *sessions.ENDPOINTS,
     *commands.ENDPOINTS,
     *streams.ENDPOINTS,
+    *fleet.ENDPOINTS,
     *tokens.ENDPOINTS,
     *ui_routes.ENDPOINTS,
     *agui_routes.ENDPOINTS,
@@ -63,13 +65,16 @@ class Gateway:
     def __init__(self, client: AsyncAgentClient, *, auth: Auth | None = None, settings: Settings | None = None) -> None:
         self._auth = auth
         self._settings = settings or Settings()
-        self.streams = StreamKeeper(FanOut(client, self._settings), self._settings)
+        status_feed = StatusFeed(client)
+        self.streams = StreamKeeper(FanOut(client, self._settings), status_feed, self._settings)
         """The streams that are open now."""
         self._services = Services(
             client,
             self._settings,
             Limits(self._settings),
+            Counts(),
             self.streams,
+            status_feed,
             _openapi(),
             authenticates=auth is not None,
             tokens=auth if isinstance(auth, JWTAuth) else None,
@@ -128,6 +133,8 @@ class Gateway:
 
     async def serve(self, methods: Mapping[str, Endpoint], request: Request) -> Response:
         """The answer of an endpoint, an error among them."""
+        counts = self._services.counts
+        counts.requests += 1
         try:
             endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
             if endpoint is None:
@@ -138,7 +145,9 @@ class Gateway:
         except Disconnected:
             return Response(status_code=400)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer and no traceback
-            return to_response(from_exception(error))
+            told = from_exception(error)
+            counts.failures += told.status >= 500
+            return to_response(told)
 
     async def _admit(self, endpoint: Endpoint, request: Request) -> Grant:
         """Who the caller is, if they may use this endpoint at all. Raises `ApiError`."""

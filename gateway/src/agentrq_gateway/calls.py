@@ -23,10 +23,19 @@ from agentrq_gateway.errors import ApiError, not_found, unauthorized
 from agentrq_gateway.limits import Limits
 from agentrq_gateway.request_body import read_body
 from agentrq_gateway.settings import Settings
+from agentrq_gateway.streams.status_feed import StatusFeed
 from agentrq_gateway.streams.stream_keeper import StreamKeeper
 from agentrq_gateway.streams.stream_response import GeneratorSource, Source, StreamResponse
 
 T = TypeVar("T")
+
+
+@dataclass
+class Counts:
+    """What this process has served so far."""
+
+    requests: int = 0
+    failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,9 @@ class Services:
     client: AsyncAgentClient
     settings: Settings
     limits: Limits
+    counts: Counts
     streams: StreamKeeper
+    status_feed: StatusFeed
     openapi: bytes
     """The OpenAPI document, as JSON."""
     authenticates: bool

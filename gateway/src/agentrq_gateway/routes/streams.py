@@ -62,6 +62,11 @@ async def stream_session(call: Call) -> Response:
 
 async def stream_sessions(call: Call) -> Response:
     """GET /stream."""
+    feed = call.query("feed")
+    if feed is not None:
+        if feed != "status":
+            raise ApiError(422, "invalid", "feed: expected status", field="feed")
+        return call.stream(call.services.status_feed.listen(call.grant))
     given: dict[str, str | None] = {}
     for each in call.request.query_params.getlist("session"):
         session_id, at, cursor = each.partition("@")
@@ -149,7 +154,9 @@ ENDPOINTS: Final = (
     Endpoint(
         "GET", "/stream", stream_sessions, "read", "The events of several sessions, live",
         {200: "Server-sent events."},
-        parameters=(_LAST, Parameter("session", "`ID` or `ID@CURSOR`; several times."), _DELTAS), **_EVENTS,
+        parameters=(_LAST, Parameter("session", "`ID` or `ID@CURSOR`; several times."), _DELTAS,
+                    Parameter("feed", "`status`: the statuses of all sessions that you may see, as they change.")),
+        **_EVENTS,
     ),
     Endpoint(
         "POST", "/stream", stream_posted_sessions, "read", "The same, for long lists", {200: "Server-sent events."},

@@ -32,6 +32,8 @@ LINGER_S: Final = 5.0
 """How long a session is followed after its last client has left: clients that lost their connection come back."""
 RETRY_S: Final = 1.0
 """How long the follower waits before it begins again after Redis was away for long, in seconds."""
+TEXTS_S: Final = 0.25
+"""How often the open texts of one session are asked for at most, in seconds."""
 PAGE: Final = 200
 """Events that a client is served from Redis at once."""
 
@@ -95,7 +97,6 @@ class FanOut:
                     self._follower = follower
                     async for session_id, item in follower:
                         self._deliver(session_id, item)
-                return  # the client was closed
             except AgentRQError as error:
                 log.warning("sessions cannot be followed at present: %s", error)
             finally:
@@ -116,6 +117,21 @@ class FanOut:
             if isinstance(item, SessionUnreadable):
                 log.warning("session %s cannot be followed: %s", session_id, item.error)
             found.finish(gone=True)
+
+    async def repeat_open_texts(self, found: SessionLog) -> None:
+        """Have the texts that are being written told once more, for a client that has come into the middle of them.
+
+        What has been asked for some moments ago is not asked again: it comes to all clients of the session.
+        """
+        now = time.monotonic()
+        if now < found.texts_due:
+            return
+        found.texts_due = now + TEXTS_S
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout_s):
+                await self._client.session(found.session_id).repeat_open_texts()
+        except (AgentRQError, TimeoutError) as error:
+            log.info("session %s: its open texts cannot be asked for: %s", found.session_id, error)
 
     async def page(self, session_id: str, after: Cursor) -> EventPage:
         """Events after a cursor, from Redis. Clients that want the same at once share one read.

@@ -51,6 +51,8 @@ class SessionLog:
         """Called once when more is there, by whoever put itself here."""
         self.users = 0
         self.unused_since: float | None = None
+        self.texts_due = 0.0
+        """When its open texts may be asked for again (monotonic)."""
         self._limit = limit
         self._frames: deque[Frame] = deque()
         self._first = 0

@@ -36,6 +36,8 @@ class SessionReader:
         self._deltas = deltas
         self._log: SessionLog | None = None if ended else fan_out.join(session_id, present)
         self._place: int | None = None
+        self._joined = False
+        """It has come up with the log: from then on it gets the pieces of texts."""
         self._resets = 0 if self._log is None else self._log.resets
         self._retry: asyncio.TimerHandle | None = None
 
@@ -57,6 +59,9 @@ class SessionReader:
             if self._place is None or log.resets != self._resets:
                 self._find_place(log)
             if self._place is not None:
+                if self._deltas and not self._joined:
+                    self._joined = True
+                    await self._fan_out.repeat_open_texts(log)
                 chunk = log.read(self._place, deltas=self._deltas)
                 if chunk is not None:
                     self._place = chunk.next
@@ -64,7 +69,7 @@ class SessionReader:
                     if chunk.frames:
                         return b"", chunk.frames
                     return self._wait_or_end(log)
-                self._place = None  # the log has dropped it
+                self._place, self._joined = None, False  # the log has dropped it
             elif self.cursor > log.newest and log.resets == self._resets and not (log.ended or log.gone):
                 log.waiting.add(self._wake)  # Redis was faster than the log: it will come
                 return b"", []

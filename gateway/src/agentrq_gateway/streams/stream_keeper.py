@@ -39,11 +39,25 @@ class OpenStream(Protocol):
         """Close without a word: the client takes nothing."""
 
 
+class Background(Protocol):
+    """What reads for all streams, beside the fan-out."""
+
+    async def read(self) -> None:
+        """Read for ever."""
+
+
 class StreamKeeper:
     """All open streams of one gateway. Belongs to one event loop, and begins with the first stream."""
 
-    def __init__(self, fan_out: FanOut, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        fan_out: FanOut,
+        status_feed: Background,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.fan_out = fan_out
+        self._status_feed = status_feed
         self.settings = settings
         self.clock = clock
         self._streams: set[OpenStream] = set()
@@ -88,6 +102,7 @@ class StreamKeeper:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.fan_out.follow())
+            group.create_task(self._status_feed.read())
             while True:
                 await asyncio.sleep(LOOK_S)
                 self.fan_out.drop_unused(self.clock())
