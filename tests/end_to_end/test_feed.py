@@ -45,14 +45,19 @@ async def test_the_feed_tells_each_status_request_and_turn_once(
         (cost.input_tokens, cost.output_tokens) for cost in costs
     ]
     assert all(turn.cursor in of_events for turn in turns)
+    (row,) = await client.costs("provider")
+    assert (row.provider, row.turns, row.cut_turns) == ("demo", len(turns), 0)
+    assert row.cost_nano_usd == sum(round(cost.total_cost_usd * 1e9) for cost in costs)
 
 
 async def test_a_turn_that_died_with_its_worker_is_told_as_cut(client: AsyncAgentClient, start_worker: Start) -> None:
     first = start_worker()
-    session = await client.start("demo", "/sleep 60")
+    session = await client.start("demo", "/sleep 60", tenant="acme")
     await until(session, "running")
     start_worker()
     first.kill()
     await until(session, "idle")
     entries = [entry async for entry in client.feed(follow=False) if isinstance(entry, FeedEntry)]
-    assert [entry.turn for entry in entries if entry.kind == "turn"] == ["cut"]
+    assert [(entry.turn, entry.tenant) for entry in entries if entry.kind == "turn"] == [("cut", "acme")]
+    (row,) = await client.costs("tenant")
+    assert (row.tenant, row.turns, row.cut_turns) == ("acme", 1, 1)

@@ -32,10 +32,13 @@ class Writer:
         return cls(url, session_id).claim()
 
     def claim(self) -> "Writer":
-        nonce = script_calls.text(self.redis.hget(KEYS.state(self.sid), "nonce"))
-        seen = (self.epoch, "token" if self.epoch else "", nonce)
+        nonce, token = (
+            script_calls.text(value or "") for value in self.redis.hmget(KEYS.state(self.sid), "nonce", "token")
+        )
         self.fence = f"claim-{self.epoch}"
-        call = owner_calls.claim_session(KEYS, self.sid, "fake-worker", "token", self.fence, *seen, "")
+        call = owner_calls.claim_session(
+            KEYS, self.sid, "fake-worker", "token", self.fence, self.epoch, token, nonce, ""
+        )
         outcome, cursor, _ = self._scripts.run(call)
         assert outcome == "claimed"
         self.epoch, self.seq = Cursor.parse(cursor)

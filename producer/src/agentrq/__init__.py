@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentrq.rq_functions import answer, interrupt, prompt, start, stop
     from agentrq.wire.events import Event, Message, Receipt, StatusEvent
     from agentrq.wire.feed import FeedEntry, FeedGap
+    from agentrq.wire.ledger import CostRow
     from agentrq.wire.raw_events import RawEvent
     from agentrq.wire.state import State
     from agentrq.wire.status import Reason, Status
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncAgentClient",
     "AsyncSession",
     "CommandRejected",
+    "CostRow",
     "CursorReset",
     "Event",
     "FeedEntry",
@@ -93,6 +95,7 @@ _MODULES = {
     "agentrq.rq_functions": ("answer", "interrupt", "prompt", "start", "stop"),
     "agentrq.wire.events": ("Event", "Message", "Receipt", "StatusEvent"),
     "agentrq.wire.feed": ("FeedEntry", "FeedGap"),
+    "agentrq.wire.ledger": ("CostRow",),
     "agentrq.wire.raw_events": ("RawEvent",),
     "agentrq.wire.state": ("State",),
     "agentrq.wire.status": ("Reason", "Status"),

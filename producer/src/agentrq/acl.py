@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"[^\s*?\[\]\\]+")
 _CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
 _SEND: Final = (
     "multi exec evalsha eval script|load script|exists time exists del expire pexpire get hget hgetall hmget hset hdel "
-    "lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zcard zrange zrem zremrangebyscore zscore"
+    "hincrby lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zcard zrange zrem zremrangebyscore zscore"
 )
 _READ: Final = (
     "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard zscore "
@@ -73,7 +73,18 @@ def _commands(*lists: str) -> Iterator[str]:
 def _sending(keys: Keys, queue: str) -> Iterator[str]:
     yield from (
         f"~{_session(keys)}",
-        *(f"~{key}" for key in (keys.sessions, *_indexes(keys), keys.removed, keys.epochs, keys.feed)),
+        *(
+            f"~{key}"
+            for key in (
+                keys.sessions,
+                *_indexes(keys),
+                keys.removed,
+                keys.epochs,
+                keys.feed,
+                keys.ledger("*"),
+                keys.prices,
+            )
+        ),
         f"%R~{keys.worker('*')}",
     )
     yield from ("~rq:job:*", "~rq:results:*", "~rq:queues", f"~rq:queue:{queue}", f"~rq:queue:{control_queue(queue)}")
@@ -84,7 +95,7 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
 
 def _reading(keys: Keys) -> Iterator[str]:
     yield from (f"%R~{key}" for key in (_session(keys), keys.sessions, *_indexes(keys), keys.removed))
-    yield from (f"%R~{keys.feed}", f"%R~{keys.feed_trimmed}")
+    yield from (f"%R~{key}" for key in (keys.feed, keys.feed_trimmed, keys.ledger("*"), keys.prices))
     yield from (f"%R~{keys.worker('*')}", "%R~rq:workers")
     yield "%R~rq:suspended"
     yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")

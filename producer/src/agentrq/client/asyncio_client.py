@@ -15,6 +15,7 @@ import redis.asyncio
 
 from agentrq.client import operations, states
 from agentrq.client.async_follower import AsyncFollower
+from agentrq.client.costs import CostMethods
 from agentrq.client.event_pages import EventPage, read_events
 from agentrq.client.feed_methods import FeedMethods
 from agentrq.client.feed_reader import FeedReader
@@ -43,6 +44,7 @@ from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.events import Event, Message, Receipt
 from agentrq.wire.feed import FeedEntry, FeedGap
 from agentrq.wire.ids import Cursor, check_session_id
+from agentrq.wire.ledger import CostRow
 from agentrq.wire.raw_events import RawEvent
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
@@ -168,6 +170,7 @@ class AsyncAgentClient(
     ListMethods[Coroutine[Any, Any, SessionPage], Coroutine[Any, Any, list[WaitingRequest]]],
     FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]],
     FeedMethods[AsyncGenerator[FeedEntry | FeedGap, None]],
+    CostMethods[Coroutine[Any, Any, list[CostRow]]],
     OneUseMethods[Coroutine[Any, Any, bool]],
 ):
     """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.

@@ -12,6 +12,7 @@ from typing import Any, Self
 import redis
 
 from agentrq.client import operations, states
+from agentrq.client.costs import CostMethods
 from agentrq.client.event_pages import EventPage, read_events
 from agentrq.client.feed_methods import FeedMethods
 from agentrq.client.feed_reader import FeedReader
@@ -48,6 +49,7 @@ from agentrq.wire.commands import Command, check_timeout
 from agentrq.wire.events import Event, Message, Receipt
 from agentrq.wire.feed import FeedEntry, FeedGap
 from agentrq.wire.ids import Cursor, check_session_id
+from agentrq.wire.ledger import CostRow
 from agentrq.wire.raw_events import RawEvent
 from agentrq.wire.script_calls import ScriptCall
 from agentrq.wire.state import State
@@ -198,6 +200,7 @@ class AgentClient(
     ListMethods[SessionPage, list[WaitingRequest]],
     FollowMethods[Follower[Event], Follower[RawEvent]],
     FeedMethods[Iterator[FeedEntry | FeedGap]],
+    CostMethods[list[CostRow]],
     OneUseMethods[bool],
 ):
     """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.

@@ -61,12 +61,19 @@ class FeedEntry(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True,
     """How the turn ended: ``whole``, ``interrupted``, ``failed``, ``cut``."""
     model: str | None = None
     """The model that the agent reports."""
-    cost_usd: float | None = None
-    """What the turn cost, in USD, where the agent tells."""
+    basis: str | None = None
+    """How its cost is known: ``reported`` by the agent, ``priced`` by its tokens, ``free``, or ``unknown``."""
+    cost_nano_usd: int | None = None
+    """What the turn cost, in billionths of a USD; None where that is unknown."""
     input_tokens: int | None = None
     """Input tokens of the turn."""
     output_tokens: int | None = None
     """Output tokens of the turn."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the turn cost, in USD; None where that is unknown."""
+        return None if self.cost_nano_usd is None else self.cost_nano_usd / 1e9
 
 
 class FeedGap(NamedTuple):

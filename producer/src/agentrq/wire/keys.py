@@ -106,6 +106,15 @@ class Keys:
         """String: the id of the last entry that was dropped from the feed."""
         return f"{self.prefix}:feed:trimmed"
 
+    def ledger(self, day: int | str) -> str:
+        """Hash: what the turns of a day cost; ``day``: days since 1970-01-01 UTC."""
+        return f"{self.prefix}:ledger:{day}"
+
+    @property
+    def prices(self) -> str:
+        """Hash: model → its imported price."""
+        return f"{self.prefix}:prices"
+
     def worker(self, name: str) -> str:
         """String with the worker's token; its TTL is the lease."""
         return f"{self.prefix}:worker:{name}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -27,6 +27,14 @@ INTERRUPTED = "Interrupted: the runner ended before the tool answered"
 
 Reader = Callable[[Any, Any, bytes], list[DraftMessage]]
 """A method of a parser that reads one kind of event: (parser, event, its line)."""
+
+
+class Spent(NamedTuple):
+    """What an agent has told of the cost of a turn."""
+
+    cost_usd: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class UnknownParser(ValueError):
@@ -211,6 +219,13 @@ class OutputParser(ABC):
         drafts.append(
             DraftMessage("tool_result", ToolResult(tool_use_id=public, output=output, is_error=is_error), parent)
         )
+
+    def spent(self) -> Spent:
+        """What the agent has told of the cost of the turn under way; nothing from agents that tell it at the end only.
+
+        A turn that is cut has no other figures.
+        """
+        return Spent()
 
     def take_request(self, request_id: str) -> str | None:
         """Closes the agent's open request that clients know by this id; returns the agent's own id for it.

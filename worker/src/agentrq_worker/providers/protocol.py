@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import Error, StatusReport
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import LineInPieces
+from agentrq_worker.providers.parser import LineInPieces, Spent
 from agentrq_worker.providers.refusals import unsupported
 
 
@@ -218,6 +218,10 @@ class AgentProtocol(ABC):
     def finish_texts(self) -> list[DraftMessage]:
         """What has come of unfinished texts, as they stand: asked for once the agent is silent between turns."""
         return []
+
+    def spent(self) -> Spent:
+        """What the agent has told of the cost of the turn under way, as `OutputParser.spent`."""
+        return Spent()
 
     @abstractmethod
     def close(self, reason: str) -> list[DraftMessage]:

@@ -88,6 +88,8 @@ class ProviderSpec:
     """The environment variable that the option ``config_dir`` becomes."""
     tested: str = ""
     """The version of the program that the tests run."""
+    free: bool = False
+    """Its model costs nobody anything: a turn without reported costs cost nothing."""
     own_home: bool = False
     """It looks for no login and no settings in its HOME, so that each session may have a HOME of its own."""
 
@@ -136,6 +138,7 @@ _BUILT_IN: Final = (
         parser=OllamaParser,
         module=f"{_RUNNERS}.ollama",
         supports=frozenset({"model", "system_prompt", "resume"}),
+        free=True,
         own_home=True,
     ),
     ProviderSpec(
@@ -148,9 +151,10 @@ _BUILT_IN: Final = (
         name="demo",
         module=f"{_RUNNERS}.demo",
         supports=frozenset({"model", "permission_mode", "resume", "answer", "interrupt"}),
+        free=True,
         own_home=True,
     ),
-    ProviderSpec(name="replay", module=f"{_RUNNERS}.replay", supports=frozenset(), own_home=True),
+    ProviderSpec(name="replay", module=f"{_RUNNERS}.replay", supports=frozenset(), free=True, own_home=True),
 )
 
 

@@ -16,7 +16,7 @@ from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
 from agentrq_worker.providers.answers import summarize_answer
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import LineInPieces, OutputParser, UnknownParser
+from agentrq_worker.providers.parser import LineInPieces, OutputParser, Spent, UnknownParser
 from agentrq_worker.providers.protocol import (
     AgentProtocol,
     Alive,
@@ -176,6 +176,10 @@ class RunnerProtocol(AgentProtocol):
     def finish_texts(self) -> list[DraftMessage]:
         """Like `AgentProtocol.finish_texts`."""
         return self._parser.finish_texts()
+
+    def spent(self) -> Spent:
+        """Like `AgentProtocol.spent`."""
+        return self._parser.spent()
 
     def close(self, reason: str) -> list[DraftMessage]:
         """Like `AgentProtocol.close`."""

@@ -30,6 +30,11 @@ class RunningCost:
             self._spent += amount - self._last
         self._last = amount
 
+    @property
+    def spent(self) -> float:
+        """What was spent since the last `take`."""
+        return self._spent
+
     def take(self) -> float:
         """What was spent since the last call."""
         spent, self._spent = self._spent, 0.0

@@ -17,13 +17,16 @@ from agentrq.wire.feed import feed_members
 from agentrq.wire.messages import Cost, Error, Prompt, SessionTotal
 from agentrq.wire.status import Reason, Status, check_move
 from agentrq_worker.providers.draft_message import DraftMessage
+from agentrq_worker.providers.parser import Spent
 from agentrq_worker.providers.protocol import AgentProtocol, Sent
+from agentrq_worker.providers.registry import providers
 from agentrq_worker.session.approvals import ApprovalFlow
 from agentrq_worker.session.confirmations import Confirmations
 from agentrq_worker.session.effects import EndRunner, Output, SaveCheckpoint
 from agentrq_worker.session.prompt_queue import PromptQueue
 from agentrq_worker.session.time_limits import TimeLimits
 from agentrq_worker.session.turn import CUT, Turn
+from agentrq_worker.session.turn_cost import cost_of
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 
 CONTINUE: Final = "You were interrupted in the middle of your work. Continue where you left off."
@@ -77,6 +80,8 @@ class Lifecycle:
         """The agent has shown that it works, or is ready to while nothing is asked of it."""
         self.began_anew = False
         """The agent could not resume its conversation and began another: it remembers nothing."""
+        spec = providers().specs.get(claimed.provider)
+        self._is_free = spec is not None and spec.free
         self.model = claimed.model
         """The model that the agent reports."""
         self.leaving = False
@@ -282,11 +287,15 @@ class Lifecycle:
         self.output.set_field("lastTurn", self.turn.last)
 
     def _tell_turn(self, ended: str | None, cost: Cost | None) -> None:
-        """The feed is told of each turn's end, once; ``cost`` None where the agent did not end it."""
+        """The feed and the ledger are told of each turn's end, once; ``cost`` None where the agent did not end it."""
+        if cost is not None:
+            spent = Spent(cost.total_cost_usd, cost.input_tokens, cost.output_tokens)
+        else:
+            spent = Spent() if self._protocol is None else self._protocol.spent()
+        found = cost_of(spent, self.model, free=self._is_free, told=cost is not None)
         self.output.tell_feed(feed_members(
-            "turn", turn=ended, model=self.model, inputTokens=cost.input_tokens if cost is not None else 0,
-            outputTokens=cost.output_tokens if cost is not None else 0,
-            costUsd=cost.total_cost_usd or None if cost is not None else None,
+            "turn", turn=ended, model=self.model, inputTokens=spent.input_tokens, outputTokens=spent.output_tokens,
+            basis=found.basis, costNanoUsd=found.nano_usd,
         ))  # fmt: skip
 
     # -- the end

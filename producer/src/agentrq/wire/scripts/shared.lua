@@ -120,7 +120,7 @@ end
 local function tell_end(state, sid, cursor, timestamp)
   local seen = redis.call('HMGET', state, 'status', 'reason', 'turn')
   if seen[3] == '1' then
-    tell(state, sid, cursor, timestamp, '"kind":"turn","turn":"cut","inputTokens":0,"outputTokens":0}')
+    tell(state, sid, cursor, timestamp, '"kind":"turn","turn":"cut","inputTokens":0,"outputTokens":0,"basis":"unknown"}')
   end
   tell(state, sid, cursor, timestamp,
     '"kind":"ended","status":"' .. seen[1] .. '"' .. (seen[2] and ',"reason":"' .. seen[2] .. '"' or '') .. '}')

@@ -31,7 +31,7 @@ from agentrq_worker.providers.jsonrpc.parser import (
     is_given,
     read_error,
 )
-from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Spent
 from agentrq_worker.providers.running_cost import RunningCost
 from agentrq_worker.providers.span_ids import SeenLines
 from agentrq_worker.providers.streamed_text import CurrentText
@@ -116,6 +116,10 @@ class AcpParser(JsonRpcParser):
         """The prompt was answered with an error: the turn has failed."""
         message = DraftMessage("error", Error(message=error.text, code=error_code(error)))
         return [*self.close(_UNANSWERED), message, self._figures({}, [error.text])]
+
+    def spent(self) -> Spent:
+        """Like `OutputParser.spent`: the running cost; tokens are told at the end of a turn."""
+        return Spent(self.running_cost.spent)
 
     def _figures(self, usage: dict[str, Any], errors: list[str] | UnsetType) -> DraftMessage:
         self._forget_requests()

@@ -45,6 +45,7 @@ from agentrq_worker.providers.claude.wire import (
     RateLimitLine,
     ResultLine,
     Silent,
+    Speech,
     StreamEventLine,
     SystemLine,
     UserLine,
@@ -53,7 +54,7 @@ from agentrq_worker.providers.claude.wire import (
     tags,
 )
 from agentrq_worker.providers.draft_message import DraftMessage
-from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, OutputParser, Reader, Spent
 from agentrq_worker.providers.span_ids import SpanIds
 
 _UNANSWERED = "Not known: the turn ended without a readable result of this call"
@@ -79,6 +80,8 @@ class ClaudeParser(OutputParser):
         self._session: str | None = None
         self._setting: tuple[Any, Any] = (None, None)  # model and permission mode
         self._costs = TurnCosts()
+        self._spoken: str | None = None  # the API message whose usage was counted last
+        self._usage = (0, 0)  # tokens in and out of the turn's messages so far
         self._last_result: Any = None  # its uuid, until the next turn shows
 
     @property
@@ -99,6 +102,8 @@ class ClaudeParser(OutputParser):
     def _assistant(self, event: AssistantLine, line: bytes) -> list[DraftMessage]:
         self._last_result = None
         parent, speech = event.parent_tool_use_id, event.message
+        if speech.id != self._spoken:
+            self._count(speech)
         if parent is not None:
             parent = self._call_id(parent)
         blocks = speech.content
@@ -135,6 +140,17 @@ class ClaudeParser(OutputParser):
             said = next((draft.content.text for draft in drafts if isinstance(draft.content, Text)), event.error)
             drafts.append(DraftMessage("error", Error(message=said, code=event.error), parent))
         return drafts
+
+    def _count(self, speech: Speech) -> None:
+        """Count the tokens of a message whose first line this is; its other lines repeat them."""
+        self._spoken = speech.id
+        usage = json_line.members(speech.usage)
+        tokens = json_line.whole(usage.get("input_tokens")), json_line.whole(usage.get("output_tokens"))
+        self._usage = (self._usage[0] + tokens[0], self._usage[1] + tokens[1])
+
+    def spent(self) -> Spent:
+        """Like `OutputParser.spent`: the tokens of the turn's messages; a message tells few of those out."""
+        return Spent(0.0, *self._usage)
 
     def _user(self, event: UserLine, line: bytes) -> list[DraftMessage]:
         if event.isReplay is True:  # the prompt itself, which the session has published
@@ -238,6 +254,7 @@ class ClaudeParser(OutputParser):
         if event.uuid is not None and event.uuid == self._last_result:  # the same line once more
             return []
         self._last_result = event.uuid
+        self._spoken, self._usage = None, (0, 0)
         drafts = [*self._end_texts_of_turn(), *self._close_calls_of_turn(_UNANSWERED)]
         usage = json_line.mapping(event.usage)
         failed = event.is_error if isinstance(event.is_error, bool) else event.subtype != "success"

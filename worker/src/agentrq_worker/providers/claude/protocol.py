@@ -26,7 +26,7 @@ from agentrq_worker.providers.claude.parser import ClaudeParser
 from agentrq_worker.providers.claude.wire import ControlRequestLine
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.json_line import text
-from agentrq_worker.providers.parser import NO_TURNS, LineInPieces
+from agentrq_worker.providers.parser import NO_TURNS, LineInPieces, Spent
 from agentrq_worker.providers.protocol import (
     AgentProtocol,
     Alive,
@@ -213,6 +213,10 @@ class ClaudeProtocol(AgentProtocol):
             self._background = self._parser.background
             events.append(Background(self._background))
         return events
+
+    def spent(self) -> Spent:
+        """Like `AgentProtocol.spent`."""
+        return self._parser.spent()
 
     def close(self, reason: str) -> list[DraftMessage]:
         """Like `AgentProtocol.close`."""

@@ -38,6 +38,7 @@ class Speech(_Line):
 
     content: list[Block] | str | None = None
     id: str | None = None
+    usage: Raw = ABSENT
 
 
 class AssistantLine(_Line, tag="assistant"):

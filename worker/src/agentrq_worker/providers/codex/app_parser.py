@@ -23,7 +23,7 @@ from agentrq_worker.providers.codex.app_usage import Usage
 from agentrq_worker.providers.codex.app_wire import Item, Params, Thread, decode_response, params_decoder
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.providers.jsonrpc.parser import JsonRpcParser, MethodReader, RpcLine, is_given, read_error
-from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS
+from agentrq_worker.providers.parser import INTERRUPTED, NO_TURNS, Spent
 from agentrq_worker.providers.streamed_text import Block
 
 _UNANSWERED = "Interrupted: the turn ended before the tool answered"
@@ -160,6 +160,10 @@ class CodexAppParser(JsonRpcParser):
         errors = [error] if error else UNSET
         drafts.append(self._cost(0.0, spent_in, spent_out, 1, bool(error), duration_ms, errors=errors))
         return drafts
+
+    def spent(self) -> Spent:
+        """Like `OutputParser.spent`."""
+        return Spent(0.0, *self._usage.spent)
 
     def _token_usage(self, params: Params, line: bytes) -> list[DraftMessage]:
         fresh = not self.resumed and not self._other(params)

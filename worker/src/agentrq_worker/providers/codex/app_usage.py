@@ -32,6 +32,11 @@ class Usage:
             spent = last  # the sum began anew
         self._spent = (self._spent[0] + spent[0], self._spent[1] + spent[1])
 
+    @property
+    def spent(self) -> tuple[int, int]:
+        """Tokens in and out since the last `take`."""
+        return self._spent
+
     def take(self) -> tuple[int, int]:
         """Tokens in (cached ones included) and out since the last call."""
         spent, self._spent = self._spent, (0, 0)

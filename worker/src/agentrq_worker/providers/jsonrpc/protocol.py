@@ -28,7 +28,7 @@ from agentrq_worker.providers.jsonrpc.parser import (
     is_given,
     read_error,
 )
-from agentrq_worker.providers.parser import LineInPieces
+from agentrq_worker.providers.parser import LineInPieces, Spent
 from agentrq_worker.providers.protocol import (
     AgentProtocol,
     CommandRefused,
@@ -104,6 +104,10 @@ class JsonRpcProtocol(AgentProtocol):
     def finish_texts(self) -> list[DraftMessage]:
         """Like `AgentProtocol.finish_texts`."""
         return self._parser.finish_texts()
+
+    def spent(self) -> Spent:
+        """Like `AgentProtocol.spent`."""
+        return self._parser.spent()
 
     def close(self, reason: str) -> list[DraftMessage]:
         """Like `AgentProtocol.close`."""
