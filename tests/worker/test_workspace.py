@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from agentrq.wire.workspace import Workspace
 from agentrq_worker.process.marks import make_mark
 from agentrq_worker.settings import Settings
 from agentrq_worker.workspace.session_workspace import CannotMakeWorkspace, SavedPoint, SessionWorkspace
-from agentrq_worker.workspace_settings import Workspaces
+from agentrq_worker.workspace_settings import GitCredentials, Workspaces
 from tests.git_repositories import git, make_origin
+from tests.git_server import PASSWORD, serve_git
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -380,3 +382,74 @@ def test_a_workspace_that_cannot_be_meant_is_refused(source: dict[str, str]) -> 
 )
 def test_the_host_of_a_repository_is_what_git_connects_to(address: str, host: str | None) -> None:
     assert Workspace(git=address).host == host
+
+
+# -- a server that asks who is there
+
+
+@pytest.fixture
+def server(origin: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    git(origin, "config", "http.receivepack", "true")
+    monkeypatch.setenv("SHOP_TOKEN", PASSWORD)
+    with serve_git(origin.parent) as (address, refused):
+        yield f"{address}/origin.git", refused
+
+
+def with_credentials(place: Path, **given: object) -> Machine:
+    given = {"hosts": ["127.0.0.1"], "password_env": "SHOP_TOKEN"} | given
+    return Machine(place, checkpoints="origin", credentials={"shop": GitCredentials(**given)})  # type: ignore[arg-type]
+
+
+async def test_credentials_open_a_repository_and_are_kept_nowhere(
+    server: tuple[str, list[str]], origin: Path, tmp_path: Path
+) -> None:
+    machine = with_credentials(tmp_path / "one")
+    workspace = machine.workspace(Workspace(git=server[0], credentials="shop"))
+    await workspace.make(None, recovering=False)
+    (workspace.files / "a.txt").write_text("work\n")
+    made = await workspace.save(1)
+    assert made is not None
+    assert git(origin, "show", "refs/agentrq/s/1:a.txt") == "work"
+    assert git(workspace.files, "remote", "get-url", "origin") == server[0]
+    kept = [path for path in (tmp_path / "one").rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
+    assert kept == []
+
+
+async def test_the_password_is_in_no_list_of_processes_and_no_environment(
+    server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for git looks at itself, then becomes git."""
+    programs, seen = tmp_path / "programs", tmp_path / "seen"
+    programs.mkdir()
+    real = shutil.which("git")
+    (programs / "git").write_text(f'#!/bin/sh\ncat /proc/self/environ /proc/$$/cmdline >> {seen}\nexec {real} "$@"\n')
+    (programs / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    workspace = with_credentials(tmp_path / "one").workspace(Workspace(git=server[0], credentials="shop"))
+    await workspace.make(None, recovering=False)
+    assert b"GIT_CONFIG_KEY" in seen.read_bytes()
+    assert PASSWORD.encode() not in seen.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("named", "given"),
+    [(None, {}), ("shop", {"hosts": ["elsewhere.example"]}), ("shop", {"username": "somebody"})],
+    ids=["none", "another host's", "wrong"],
+)
+async def test_credentials_that_do_not_fit_are_refused_without_a_question(
+    server: tuple[str, list[str]], tmp_path: Path, named: str | None, given: dict[str, object]
+) -> None:
+    workspace = with_credentials(tmp_path / "one", **given).workspace(Workspace(git=server[0], credentials=named))
+    with pytest.raises(CannotMakeWorkspace, match=r"Authentication failed|could not read Username"):
+        await workspace.make(None, recovering=False)
+    sent = [header for header in server[1] if header]
+    assert bool(sent) == ("username" in given)
+
+
+async def test_a_mirror_that_one_may_read_does_not_open_it_to_another(
+    server: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    machine = with_credentials(tmp_path / "one")
+    await machine.workspace(Workspace(git=server[0], credentials="shop")).make(None, recovering=False)
+    with pytest.raises(CannotMakeWorkspace):
+        await machine.workspace(Workspace(git=server[0]), "other").make(None, recovering=False)
