@@ -70,8 +70,8 @@ def pytest_configure() -> None:
 @pytest.fixture(autouse=True)
 def _nothing_is_refused(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    # The first two are refused on purpose; agentrq why does without what it may not read (INFO).
-    if any(name in request.node.nodeid for name in ("test_acl", "test_urls", "test_why")):
+    # The first two are refused on purpose; why and fleet do without what they may not read (INFO).
+    if any(name in request.node.nodeid for name in ("test_acl", "test_urls", "test_why", "test_fleet")):
         return
     refused: list[Any] = []
     for url in list(_servers):

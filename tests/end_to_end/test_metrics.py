@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from docs.reference_tables import metrics_table
@@ -140,7 +141,9 @@ async def test_an_idle_worker_tells_that_redis_is_away(redis_url: str, start_wor
     port = free_port()
     async with Proxy.to(redis_url) as network:
         words = ("--metrics-port", str(port), "--lease-s", "1", "--beat-s", "0.2")
-        await asyncio.to_thread(start_worker, *words, url=network.url)
+        user = urlsplit(redis_url).netloc  # that of the socket's URL, under ACLs
+        url = network.url.replace("redis://", f"redis://{user}")
+        await asyncio.to_thread(start_worker, *words, url=url)
         network.down()
         await eventually(lambda: ask(port, "/readyz")[0] == 503, "not ready")
         assert "Redis takes nothing since" in ask(port, "/readyz")[1]

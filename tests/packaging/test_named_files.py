@@ -47,7 +47,7 @@ OF_READERS = {block.file for path in PAGES for block in blocks(path)}
 """Files that a page lets its reader write."""
 OUTSIDE = {"agentrq.toml", "backend.py", "aider/io.py", "acme.service"}
 """Files of readers and of other projects."""
-GROUPS = {"agentrq.commands", "agentrq.providers"}
+GROUPS = {"agentrq.commands", "agentrq.doctor", "agentrq.providers"}
 """Groups of entry points: they look like modules."""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentrq.client import AgentClient, AsyncAgentClient, AsyncSession, Session
+    from agentrq.client.fleet import Fleet, FleetWorker
     from agentrq.client.follow_items import CursorReset, SessionDelivered, SessionGone, SessionUnreadable
     from agentrq.client.session_list import SessionPage
     from agentrq.client.waiting_list import WaitingRequest
@@ -45,6 +46,8 @@ __all__ = [
     "Event",
     "FeedEntry",
     "FeedGap",
+    "Fleet",
+    "FleetWorker",
     "InvalidOption",
     "InvalidSessionId",
     "Message",
@@ -76,6 +79,7 @@ __all__ = [
 
 _MODULES = {
     "agentrq.client": ("AgentClient", "AsyncAgentClient", "AsyncSession", "Session"),
+    "agentrq.client.fleet": ("Fleet", "FleetWorker"),
     "agentrq.client.session_list": ("SessionPage",),
     "agentrq.client.follow_items": ("CursorReset", "SessionDelivered", "SessionGone", "SessionUnreadable"),
     "agentrq.client.waiting_list": ("WaitingRequest",),

@@ -33,8 +33,8 @@ _CONSUME: Final = (
     "xreadgroup"
 )
 """What a consumer of the feed keeps its place by."""
-_DIAGNOSE: Final = "time hget llen lpos smembers"
-"""What ``agentrq why`` reads besides: RQ's queue, the workers that serve it, their free slots."""
+_DIAGNOSE: Final = "time hget lindex llen lpos pttl smembers"
+"""What ``agentrq why`` and `client.fleet` read besides: RQ's queue, the workers that serve it, their free slots."""
 _WORK: Final = (
     "multi exec discard watch unwatch evalsha eval script|load script|exists client|info client|id client|unblock "
     "info time type exists del expire pexpire persist pttl ttl get set hget hgetall hmget hset hsetnx hdel hexists "

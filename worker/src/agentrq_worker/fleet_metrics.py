@@ -24,7 +24,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from agentrq.cli.exit_codes import OK, UNREACHABLE, USAGE, CommandFailed
 from agentrq.cli.shared_options import REDIS, connected
 from agentrq.client import AgentClient
-from agentrq.client.fleet import read_fleet
 from agentrq.errors import RedisRefused, RedisUnavailable
 from agentrq.wire.state import State
 from agentrq.wire.status import Status
@@ -61,7 +60,7 @@ class FleetCollector:
 
     def _read(self) -> Iterator[Metric]:
         client = self._client
-        fleet = client.run(read_fleet(client.context))
+        fleet = client.fleet()
         waiting = client.waiting()
         alive = [worker for worker in fleet.workers if worker.alive]
         free = sum(worker.free or 0 for worker in alive)
@@ -92,10 +91,11 @@ class FleetCollector:
         yield GaugeMetricFamily(
             "agentrq_fleet_suspended", "1 while RQ is suspended: no worker takes a job.", fleet.suspended
         )
-        yield GaugeMetricFamily("agentrq_fleet_redis_memory_bytes", "Memory that Redis uses.", fleet.used_memory)
-        yield GaugeMetricFamily(
-            "agentrq_fleet_redis_max_memory_bytes", "Memory that Redis may use; 0: no bound.", fleet.max_memory
-        )
+        if fleet.used_memory is not None and fleet.max_memory is not None:
+            yield GaugeMetricFamily("agentrq_fleet_redis_memory_bytes", "Memory that Redis uses.", fleet.used_memory)
+            yield GaugeMetricFamily(
+                "agentrq_fleet_redis_max_memory_bytes", "Memory that Redis may use; 0: no bound.", fleet.max_memory
+            )
 
     def _live(self) -> Iterator[State]:
         before: str | None = None

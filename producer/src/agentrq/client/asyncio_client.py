@@ -20,6 +20,7 @@ from agentrq.client.event_pages import EventPage, read_events
 from agentrq.client.feed_methods import FeedMethods
 from agentrq.client.feed_reader import FeedReader
 from agentrq.client.feed_streams import read_entries_async
+from agentrq.client.fleet import Fleet
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
@@ -167,7 +168,9 @@ class AsyncSession(Commands[Coroutine[Any, Any, str], Coroutine[Any, Any, Receip
 
 
 class AsyncAgentClient(
-    ListMethods[Coroutine[Any, Any, SessionPage], Coroutine[Any, Any, list[WaitingRequest]]],
+    ListMethods[
+        Coroutine[Any, Any, SessionPage], Coroutine[Any, Any, list[WaitingRequest]], Coroutine[Any, Any, Fleet]
+    ],
     FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]],
     FeedMethods[AsyncGenerator[FeedEntry | FeedGap, None]],
     CostMethods[Coroutine[Any, Any, list[CostRow]]],

@@ -7,12 +7,49 @@ from __future__ import annotations
 
 import contextlib
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from agentrq.client.evidence import WorkerEvidence, milliseconds, read_workers
+from agentrq.client.evidence import milliseconds
 from agentrq.client.redis_requests import Batch, Context, Operation
-from agentrq.rq_commands import SUSPENDED, job_key, workers_key
+from agentrq.rq_commands import (
+    FREE_SLOTS,
+    SUSPENDED,
+    WORKER_DRAINING,
+    WORKER_PREFIX,
+    WORKER_SLOTS,
+    WORKER_VERSION,
+    job_key,
+    workers_key,
+)
+from agentrq.wire.keys import control_queue
 from agentrq.wire.script_calls import text
+
+_FIELDS: Final = ("hostname", "pid", WORKER_SLOTS, FREE_SLOTS, WORKER_DRAINING, WORKER_VERSION)
+"""Of RQ's hash of a worker."""
+
+
+class FleetWorker(NamedTuple):
+    """A worker that RQ lists for the queue. What it does not say, or an older one does not know of, is None."""
+
+    name: str
+    lease_ms: int | None
+    """Milliseconds until its lease runs out if it is not renewed; None: it has none, its worker is lost or gone."""
+    host: str | None
+    """The name of its machine."""
+    pid: int | None
+    slots: int | None
+    """Sessions that it may host at once."""
+    free: int | None
+    """Sessions that it would take now; 0 while it is draining."""
+    draining: bool
+    """It ends: turns finish, then its sessions are handed over."""
+    version: str | None
+    """The version of agentrq-worker that it runs."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether its lease is live."""
+        return self.lease_ms is not None
 
 
 class Fleet(NamedTuple):
@@ -20,14 +57,20 @@ class Fleet(NamedTuple):
 
     now: int
     queue: str
+    """The queue of starts."""
     queue_length: int
+    """Starts that wait in it."""
+    commands_length: int
+    """Commands that wait in the queue of the other commands."""
     oldest_ms: int | None
     """When the start that is first in the queue was created, by Redis's clock; of a foreign job by its client's."""
-    workers: list[WorkerEvidence]
+    workers: list[FleetWorker]
+    """Those that RQ lists for the queue, by name; some may be gone."""
     suspended: bool
-    used_memory: int
-    """Bytes that Redis uses."""
-    max_memory: int
+    """Whether RQ is suspended: no worker takes a job."""
+    used_memory: int | None
+    """Bytes that Redis uses; None where this Redis user may not read it."""
+    max_memory: int | None
     """Bytes that it may use; 0: no bound."""
 
 
@@ -41,19 +84,44 @@ def read_fleet(context: Context) -> Operation[Fleet]:
             ("LINDEX", queue_key, 0),
             ("SMEMBERS", workers_key(context.queue)),
             ("EXISTS", SUSPENDED),
-            ("INFO", "memory"),
+            ("LLEN", f"rq:queue:{control_queue(context.queue)}"),
         ]
     )
-    now, length, first, names, suspended, memory = answers
+    now, length, first, names, suspended, commands = answers
+    (memory,) = yield Batch([("INFO", "memory")], apart=True)
+    known = memory if isinstance(memory, dict) else {}
     return Fleet(
         now=milliseconds(now),
         queue=context.queue,
         queue_length=int(length),
+        commands_length=int(commands),
         oldest_ms=None if first is None else (yield from _created(context, text(first))),
-        workers=(yield from read_workers(context, sorted(text(name) for name in names))),
+        workers=(yield from _read_workers(context, sorted(text(name) for name in names))),
         suspended=bool(suspended),
-        used_memory=int(memory.get("used_memory", 0)),
-        max_memory=int(memory.get("maxmemory", 0)),
+        used_memory=_number(known.get("used_memory")),
+        max_memory=_number(known.get("maxmemory")),
+    )
+
+
+def _read_workers(context: Context, keys: list[str]) -> Operation[list[FleetWorker]]:
+    names = [key.removeprefix(WORKER_PREFIX) for key in keys]
+    leases = yield Batch([("PTTL", context.keys.worker(name)) for name in names], apart=True)
+    records = yield Batch([("HMGET", key, *_FIELDS) for key in keys], apart=True)
+    return [_worker(*found) for found in zip(names, leases, records, strict=True)]
+
+
+def _worker(name: str, lease: Any, record: Any) -> FleetWorker:
+    told = [None] * len(_FIELDS) if isinstance(record, Exception) else record
+    host, pid, slots, free, draining, version = told
+    return FleetWorker(
+        name=name,
+        lease_ms=lease if isinstance(lease, int) and lease >= 0 else None,
+        host=None if host is None else text(host),
+        pid=_number(pid),
+        slots=_number(slots),
+        free=_number(free),
+        draining=draining == b"1",
+        version=None if version is None else text(version),
     )
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
+from agentrq.client.fleet import read_fleet
 from agentrq.client.redis_requests import Context, Operation
 from agentrq.client.session_filter import DEFAULT_LIMIT, make_filter
 from agentrq.client.session_list import list_sessions
@@ -14,11 +15,14 @@ from agentrq.client.waiting_list import list_waiting
 Page = TypeVar("Page")
 """What a list of sessions is: a `SessionPage`, at once or to be awaited."""
 
+FleetNow = TypeVar("FleetNow")
+"""What is known of the workers and the queue: a `Fleet`, at once or to be awaited."""
+
 Waiting = TypeVar("Waiting")
 """What the list of waiting requests is: a list of `WaitingRequest`, at once or to be awaited."""
 
 
-class ListMethods(ABC, Generic[Page, Waiting]):
+class ListMethods(ABC, Generic[Page, Waiting, FleetNow]):
     """The lists that a client gives. `AgentClient` calls these directly, `AsyncAgentClient` awaits them."""
 
     context: Context
@@ -64,3 +68,8 @@ class ListMethods(ABC, Generic[Page, Waiting]):
         """
         waiting: Waiting = self.run(list_waiting(self.context))
         return waiting
+
+    def fleet(self) -> FleetNow:
+        """The workers of this client's queue, each with its slots and its lease; the queue; Redis's memory."""
+        fleet: FleetNow = self.run(read_fleet(self.context))
+        return fleet

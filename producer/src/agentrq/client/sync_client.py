@@ -17,6 +17,7 @@ from agentrq.client.event_pages import EventPage, read_events
 from agentrq.client.feed_methods import FeedMethods
 from agentrq.client.feed_reader import FeedReader
 from agentrq.client.feed_streams import read_entries
+from agentrq.client.fleet import Fleet
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
@@ -197,7 +198,7 @@ class Session(Commands[str, Receipt]):
 
 
 class AgentClient(
-    ListMethods[SessionPage, list[WaitingRequest]],
+    ListMethods[SessionPage, list[WaitingRequest], Fleet],
     FollowMethods[Follower[Event], Follower[RawEvent]],
     FeedMethods[Iterator[FeedEntry | FeedGap]],
     CostMethods[list[CostRow]],

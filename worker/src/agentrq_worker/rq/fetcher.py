@@ -63,6 +63,11 @@ class JobFetcher:
         """Names of queues whose last dequeue failed; logged once."""
 
     @property
+    def stopping(self) -> bool:
+        """Whether it takes no more."""
+        return self._stopping.is_set()
+
+    @property
     def free(self) -> int:
         """How many more sessions this worker would take."""
         return 0 if self._stopping.is_set() else self._most - len(self.running)

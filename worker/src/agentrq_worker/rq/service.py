@@ -142,7 +142,9 @@ class RqService:
             if gap > FROZEN_S:  # the process was frozen, or Redis away
                 await self._attempt(self._record.beat)
                 cleaned = time.monotonic()
-            await self._attempt(self._record.share, self._fetcher.free)
+            await self._attempt(
+                self._record.share, self._fetcher.free, self._settings.max_sessions, self._fetcher.stopping
+            )
             for job_id in await self._attempt(self._record.find_canceled) or ():
                 self._jobs.stop_canceled(job_id)
             await self._attempt(self._maintenance.put_back_stranded)

@@ -19,7 +19,7 @@ from rq.job import JobStatus
 from rq.utils import now, utcformat
 from rq.worker import BaseWorker, WorkerStatus
 
-from agentrq.rq_commands import CLOCK_AHEAD_MS, FREE_SLOTS, SERIALIZER, WORKER_VERSION
+from agentrq.rq_commands import CLOCK_AHEAD_MS, FREE_SLOTS, SERIALIZER, WORKER_DRAINING, WORKER_SLOTS, WORKER_VERSION
 from agentrq_worker.rq import scripts
 from agentrq_worker.rq.job_records import JobRecords
 from agentrq_worker.rq.job_run import JobRun
@@ -109,12 +109,14 @@ class WorkerRecord:
             canceled += [job_id.decode() for job_id in found]
         return canceled
 
-    def share(self, free: int) -> None:
+    def share(self, free: int, slots: int, draining: bool) -> None:
         """Say how many more sessions this worker would take, and learn it of the others; take out the dead."""
         worker = self._worker
         with self._connection.pipeline(transaction=False) as pipeline:
             told: dict[Any, Any] = {
                 FREE_SLOTS: free,
+                WORKER_SLOTS: slots,
+                WORKER_DRAINING: int(draining),
                 WORKER_VERSION: VERSION,
                 CLOCK_AHEAD_MS: self._records.machine_ahead_ms,
             }
