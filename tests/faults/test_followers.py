@@ -31,6 +31,7 @@ from agentrq.client.follow_items import Cursors
 from agentrq.errors import RedisRefused
 from tests.faults import waiting
 from tests.faults.proxy import Plan, Proxy
+from tests.polling import wait_until
 from tests.producer.session_writer import KEYS, Writer
 
 
@@ -90,10 +91,9 @@ def follow(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return asynchronous if request.param == "async" else synchronous
 
 
-def until(check: Callable[[], bool]) -> None:
-    """Wait in a thread, bounded by the test's own timeout."""
-    while not check():
-        time.sleep(0.005)
+def say_something(writers: list[Writer]) -> None:
+    for writer in writers:
+        writer.message("text", {"text": "x" * 200})
 
 
 # -- what they hear
@@ -104,8 +104,8 @@ async def test_each_session_comes_whole_from_its_cursor_to_its_end(redis_url: st
 
     def act(_: Any, heard: Heard) -> None:
         for writer in writers:
-            until(writer.followed)
-            until(lambda sid=writer.sid: heard.count(sid) == 2)  # type: ignore[misc] # bound by a default
+            wait_until(writer.followed)
+            wait_until(lambda sid=writer.sid: heard.count(sid) == 2)  # type: ignore[misc] # bound by a default
         for _ in range(20):
             for writer in writers:
                 writer.message("text", {"text": "x"})
@@ -128,7 +128,7 @@ async def test_trouble_with_one_session_is_told_and_the_others_go_on(
     raw.set(KEYS.state("odd"), "not a hash")
 
     def act(follower: Any, heard: Heard) -> None:
-        until(lambda: all(heard.count(name) for name in ("never", "ahead", "trimmed", "odd", "good")))
+        wait_until(lambda: all(heard.count(name) for name in ("never", "ahead", "trimmed", "odd", "good")))
         for writer in (good, ahead, trimmed):
             writer.end("done", "completed")
 
@@ -149,17 +149,17 @@ async def test_sessions_are_added_and_removed_while_it_runs(redis_url: str, foll
     stays, leaves, comes = (Writer.start(redis_url, name) for name in ("stays", "leaves", "comes"))
 
     def act(follower: Any, heard: Heard) -> None:
-        until(lambda: heard.count("stays") == heard.count("leaves") == 2)
-        until(leaves.followed)
+        wait_until(lambda: heard.count("stays") == heard.count("leaves") == 2)
+        wait_until(leaves.followed)
         follower.remove("leaves")
         follower.add("comes", "0-1")
-        until(lambda: heard.count("comes") == 1 and comes.followed() and not leaves.followed())
+        wait_until(lambda: heard.count("comes") == 1 and comes.followed() and not leaves.followed())
         assert follower.sessions == {"stays", "comes"}
         for writer in (leaves, comes, stays):
             writer.message("text", {"text": "x"})
-        until(lambda: heard.count("comes") == 2)
+        wait_until(lambda: heard.count("comes") == 2)
         follower.add("comes", None)  # once more, from its beginning
-        until(lambda: heard.count("comes") == 5)
+        wait_until(lambda: heard.count("comes") == 5)
         comes.end("done", "completed")
         stays.end("done", "completed")
 
@@ -178,7 +178,7 @@ async def test_it_waits_for_sessions_until_it_is_closed(redis_url: str, follow: 
     def act(follower: Any, heard: Heard) -> None:
         for total in (4, 8):
             follower.add("s")
-            until(lambda total=total: heard.count("s") == total)  # type: ignore[misc] # bound by a default
+            wait_until(lambda total=total: heard.count("s") == total)  # type: ignore[misc] # bound by a default
         assert not follower.sessions
         if isinstance(follower, AsyncFollower):
             loop = follower_loop[0]
@@ -226,7 +226,7 @@ async def settled(follower: AsyncFollower[Any], *writers: Writer) -> None:
     """Wait until it has read what there is and lives by hints; nothing must be left for it to tell."""
     while not all(writer.followed() for writer in writers) or follower._sessions.wait_s(time.monotonic()) == 0:
         waits = asyncio.get_running_loop().create_task(anext(follower))
-        await asyncio.sleep(0.01)
+        await asyncio.wait([waits], timeout=0.01)
         waits.cancel()
         assert isinstance((await asyncio.gather(waits, return_exceptions=True))[0], asyncio.CancelledError)
 
@@ -325,11 +325,11 @@ def test_a_synchronous_follower_ends_with_its_client(redis_url: str, raw: redis.
 
     thread = threading.Thread(target=consume)
     thread.start()
-    until(lambda: heard.count("s") == 2 and len(raw.pubsub_channels()) == 2)
+    wait_until(lambda: heard.count("s") == 2 and len(raw.pubsub_channels()) == 2)
     client.close()
     thread.join(30)
     assert [str(error) for error in errors] == ["The client was closed"]
-    until(lambda: not raw.client_list(_type="pubsub"))
+    wait_until(lambda: not raw.client_list(_type="pubsub"))
 
 
 # -- many, slow, and through faults
@@ -361,9 +361,7 @@ async def test_a_slow_consumer_gets_all_and_keeps_no_more_than_the_bound(
         await settled(follower, *writers)
         most = 0
         for _ in range(300):
-            for writer in writers:
-                writer.message("text", {"text": "x" * 200})
-            await asyncio.sleep(0.001)
+            await asyncio.to_thread(say_something, writers)
             most = max(most, follower._sessions._hint_bytes)
         assert 10_000 < most <= 20_000
         for writer in writers:
@@ -446,13 +444,13 @@ async def test_cuts_and_delays_lose_and_double_nothing(
     async with Proxy.to(redis_url, Plan(7, 0.05)) as proxy:
 
         def act(_: Any, heard: Heard) -> None:
-            until(lambda: all(heard.count(writer.sid) for writer in sessions_at_work))
+            wait_until(lambda: all(heard.count(writer.sid) for writer in sessions_at_work))
             for turn in range(30):
                 for writer in sessions_at_work:
                     writer.message("text", {"text": "x" * 50})
                 if turn % 5 == 4:
                     loop.call_soon_threadsafe(proxy.cut)
-                    until(lambda turn=turn: heard.count("s0") > turn // 2)  # type: ignore[misc] # bound by a default
+                    wait_until(lambda turn=turn: heard.count("s0") > turn // 2)  # type: ignore[misc] # bound by a default
             proxy.plan.calm()
             for writer in sessions_at_work:
                 writer.end("done", "completed")

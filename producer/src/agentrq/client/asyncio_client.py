@@ -188,13 +188,17 @@ class AsyncAgentClient(
         context: Context | None = None,
         *,
         url: str | None = None,
+        hub: PubSubHub | None = None,
     ) -> None:
-        """``client`` runs commands, ``live`` subscriptions; ``url`` is named in errors, its password masked."""
+        """``client`` runs commands, ``live`` subscriptions; ``url`` is named in errors, its password masked.
+
+        ``hub``: the one subscription of all readers, made of ``live`` if it is None.
+        """
         self._url = url
         self.context = context or Context.from_environment()
         self._redis = client
         self._live = live
-        self._hub = PubSubHub(live, self.context.keys)
+        self._hub = hub or PubSubHub(live, self.context.keys)
         self._scripts = AsyncScriptRunner(client)
 
     @classmethod

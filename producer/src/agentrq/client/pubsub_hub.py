@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import redis.asyncio
@@ -118,8 +118,15 @@ class _HintConnection(Link):
 class PubSubHub:
     """One pub/sub connection, shared. It is open only while somebody follows a session."""
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        keys: Keys,
+        open_connection: Callable[[redis.asyncio.Redis], Awaitable[Any]] = _HintConnection.open,
+    ) -> None:
+        """``open_connection`` makes a connection for hints; a server that has no socket needs one of its own."""
         self._client = client
+        self._open_connection = open_connection
         self._keys = keys
         self._readers: dict[str, list[tuple[bool, HintSink]]] = {}
         self._link: _HintConnection | None = None
@@ -202,7 +209,7 @@ class PubSubHub:
             link = None
             try:
                 async with asyncio.timeout(PING_S):
-                    link = await _HintConnection.open(self._client)
+                    link = await self._open_connection(self._client)
                 self._link, link.on_push = link, self._dispatch
                 link.send("SUBSCRIBE", *self._readers)
                 failures = 0

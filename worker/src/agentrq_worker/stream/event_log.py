@@ -22,6 +22,7 @@ from agentrq.wire.events import Receipt, StatusEvent
 from agentrq.wire.feed import feed_members
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
+from agentrq.wire.message_feed import members_of
 from agentrq.wire.messages import LIVE_ONLY, Error, Text
 from agentrq.wire.owner_calls import WriteTarget
 from agentrq.wire.status import Reason, Status
@@ -31,7 +32,6 @@ from agentrq_worker.redis_clock import RedisClock
 from agentrq_worker.stream.buffer import EventBuffer
 from agentrq_worker.stream.buffer_budget import BufferBudget
 from agentrq_worker.stream.entry import Entry
-from agentrq_worker.stream.feed_members import members_of
 from agentrq_worker.stream.message_redactor import MessageRedactor
 from agentrq_worker.stream.open_texts import OpenTexts, forget
 

@@ -1,7 +1,7 @@
 """What the feed is told of an agent's messages: that somebody is asked, that a request is decided. Pure.
 
 Owns which messages are told of, and which of their members are. Statuses, turns and ends are told of where they are
-written (event_log.py, session/lifecycle.py, the scripts).
+written (a worker, the scripts).
 """
 
 from __future__ import annotations
