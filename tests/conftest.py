@@ -45,6 +45,9 @@ env = { AGENTRQ_DEMO_PACE = "0" }
 [providers.fake]
 command = ["%(python)s", "-m", "agentrq_worker.builtin_runners.demo"]
 env = { AGENTRQ_DEMO_PACE = "0" }
+[providers.slow]
+command = ["%(python)s", "-m", "agentrq_worker.builtin_runners.demo"]
+env = { AGENTRQ_DEMO_PACE = "4" }
 """
 
 
@@ -77,7 +80,7 @@ async def client(redis_url: str) -> AsyncIterator[AsyncAgentClient]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A worker's TOML with the demo at full speed, also under the name ``fake``."""
+    """A worker's TOML with the demo at full speed, also under the name ``fake``, and slow as ``slow``."""
     path = tmp_path / "agentrq.toml"
     path.write_text(PROVIDERS % {"python": sys.executable})
     return path

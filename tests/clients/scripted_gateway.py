@@ -150,7 +150,7 @@ def make_handler(gateway: ScriptedGateway) -> type[BaseHTTPRequestHandler]:
             elif path == "stream":
                 self._stream(gateway.stream(script, asked))
             elif path == "stream?feed=status":
-                self._stream([b"retry: 1\n\n", frame("status", {"sessionId": "a", "status": "idle", "cursor": "1-4"})])
+                self._stream([frame("ready", {}), frame("status", {"sessionId": "a", "status": "idle"})])
             elif path == "sessions":
                 self._json(201, {"sessionId": "a"})
             elif path.startswith("sessions/none"):

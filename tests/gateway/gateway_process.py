@@ -18,12 +18,7 @@ from tests.workers import free_port
 @contextmanager
 def running(*arguments: str, redis_url: str, **env: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A gateway that is ready, and its address; ended with the block, which has to succeed."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agentrq", "gateway", "--redis", redis_url, "--port", str(port), *arguments],
-        env=os.environ | env, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
+    process, address = start(free_port(), *arguments, redis_url=redis_url, **env)
     try:
         wait_until(lambda: serves(process, address))
         yield process, address
@@ -40,3 +35,12 @@ def serves(process: subprocess.Popen[str], address: str) -> bool:
         return httpx.get(f"{address}/healthz").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def start(port: int, *arguments: str, redis_url: str, **env: str) -> tuple[subprocess.Popen[str], str]:
+    """A gateway process on a port, and its address; it may not serve yet."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentrq", "gateway", "--redis", redis_url, "--port", str(port), *arguments],
+        env=os.environ | env, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return process, f"http://127.0.0.1:{port}"

@@ -91,6 +91,8 @@ def everywhere(attempt: str) -> list[tuple[str, Any]]:
         ("approval_resolved", {"requestId": f"none{attempt}", "decision": attempt, "by": attempt}),
         ("rate_limit", {"scope": attempt, "message": attempt, "resetsAt": attempt}),
         ("error", {"message": attempt, "code": attempt, "excerpt": attempt}),
+        ("checkpoint", {"turn": attempt, "commit": attempt, "files": attempt, "leftOut": [attempt]}),
+        ("workspace_restored", {"turn": attempt, "commit": attempt, "lost": True}),
         ("unknown", deep),
         (attempt or "odd", {"text": attempt}),
     ]  # fmt: skip

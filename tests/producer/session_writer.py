@@ -1,6 +1,7 @@
 """A writer of a session's events in a worker's place."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import redis
@@ -44,8 +45,18 @@ class Writer:
         self.epoch, self.seq = Cursor.parse(cursor)
         return self
 
-    def message(self, kind: str, content: Any, **members: Any) -> None:
-        self.write(("m", self._head() | {"id": f"m{self.seq + 1}", "type": kind} | members | {"content": content}))
+    def message(self, kind: str, content: Any, most: int = 1000, **members: Any) -> None:
+        self.write(
+            ("m", self._head() | {"id": f"m{self.seq + 1}", "type": kind} | members | {"content": content}), most=most
+        )
+
+    def messages(self, contents: Iterable[tuple[str, Any]]) -> None:
+        """Messages of these types and contents, all in one step."""
+        events = ((kind, content, self._head(place)) for place, (kind, content) in enumerate(contents, 1))
+        self.write(
+            *(("m", head | {"id": head["cursor"], "type": kind, "content": content}) for kind, content, head in events),
+            most=100_000,
+        )
 
     def delta(self, kind: str, text: str, block: str, offset: int) -> None:
         content = {"text": text, "blockId": block, "offset": offset}
@@ -76,7 +87,7 @@ class Writer:
         channels = (KEYS.messages_channel(self.sid), KEYS.status_channel(self.sid))
         keys = script_calls.session_keys(KEYS, self.sid)
         target = owner_calls.WriteTarget(self.sid, self.epoch, self.fence, keys, *channels)
-        writes = owner_calls.EventWrites(owner_calls.WriteLimits(most, 1 << 20, 60_000), 1_763_793_000_123)
+        writes = owner_calls.EventWrites(owner_calls.WriteLimits(most, 1 << 28, 60_000), 1_763_793_000_123)
         writes.add(target, fields, entries, quick=False)
         answer: Any = self._write_events(keys=writes.keys, args=writes.args)
         assert [each.outcome for each in writes.read(answer)] == ["ok"]

@@ -80,7 +80,7 @@ export class AgentRQ {
   }
 
   /**
-   * The statuses of all sessions. None is kept: after each `{type: "reset"}` (it comes first) list the sessions anew.
+   * The statuses of all sessions. None is kept: after each `{type: "ready"}` or `"reset"` list the sessions anew.
    * @param {{signal?: AbortSignal}} [options]
    */
   async *statuses({ signal } = {}) {
@@ -91,9 +91,6 @@ export class AgentRQ {
       {
         frame: ({ event, data }) => queue.push({ ...(event !== "status" && { type: event }), ...JSON.parse(data) }),
         done: (error) => queue.end(error),
-        state: (state) => {
-          if (state === "open") queue.push({ type: "reset", sessionId: "" });
-        },
       },
     );
     const cancel = () => queue.end();

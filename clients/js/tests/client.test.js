@@ -161,7 +161,7 @@ test("what the gateway refuses is an error with its code", async () => {
 test("an abort ends an iterator, also while it waits", async () => {
   const abort = new AbortController();
   const statuses = gateway("plain").statuses({ signal: abort.signal });
-  assert.equal((await statuses.next()).value.type, "reset");
+  assert.equal((await statuses.next()).value.type, "ready");
   assert.equal((await statuses.next()).value.status, "idle");
   const waiting = collect(statuses);
   abort.abort();

@@ -38,7 +38,7 @@ export declare class AgentRQ {
     workers(): Promise<any>;
     queues(): Promise<any>;
     /**
-     * The statuses of all sessions. None is kept: after each `{type: "reset"}` (it comes first) list the sessions anew.
+     * The statuses of all sessions. None is kept: after each `{type: "ready"}` or `"reset"` list the sessions anew.
      * @param {{signal?: AbortSignal}} [options]
      */
     statuses({ signal }?: {

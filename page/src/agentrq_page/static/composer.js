@@ -1,6 +1,6 @@
 /** Speaks to a session: prompts, interrupts, stops, another model or mode. */
 import { useSignal } from "@preact/signals";
-import { gateway, tell } from "./gateway.js";
+import { may, tell } from "./gateway.js";
 import { html } from "./html.js";
 import { TwoClicks } from "./widgets.js";
 import { visible } from "./visible.js";
@@ -43,9 +43,11 @@ export function Composer({ store }) {
     const taken = await send("Prompt", session.prompt(words, { mode: /** @type {any} */ (mode.value) }));
     if (!taken && !text.value) text.value = words; // what was written is not lost
   };
+  const stop = () => send("Stop", session.stop());
   const key = (/** @type {KeyboardEvent} */ event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) prompt(event);
   };
+  if (!may("prompt")) return html`<p class="hint">You may read this session.</p>`;
   if (ended) return html`<p class="hint">It takes no more prompts. <a href="#/start">Start another session</a></p>`;
   const isBusy = status === "running" || status === "waiting";
   return html`<form class="composer" onSubmit=${prompt}>
@@ -61,7 +63,7 @@ export function Composer({ store }) {
         ${Object.entries(MODES).map(([name, words]) => html`<option value=${name}>${words}</option>`)}</select></label>
         <button type="button" onClick=${() => send("Interrupt", session.interrupt({ wait: 10 }))}>Interrupt</button>`
       }
-      <${TwoClicks} label="Stop" confirm="Stop the session?" act=${() => send("Stop", session.stop())} />
+      ${may("stop") && html`<${TwoClicks} label="Stop" confirm="Stop the session?" act=${stop} />`}
       <details class="more"><summary>Model and mode</summary>
         <label>Model <input value=${model.value}
           onInput=${(/** @type {any} */ event) => (model.value = event.target.value)} /></label>

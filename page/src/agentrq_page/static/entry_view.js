@@ -159,6 +159,15 @@ const RateLimit = (/** @type {Props} */ { content }) =>
   html`Rate limit: ${visible(content.message)} ${content.resetsAt && html`resets <${Time}
     time=${content.resetsAt} />`}`;
 
+const Checkpoint = (/** @type {Props} */ { content: { turn, commit, files, leftOut } }) =>
+  html`Checkpoint of turn ${visible(turn)}: ${visible(files)} files changed, commit
+    <code> ${visible(shortened(asText(commit), 12))}</code>
+    ${Array.isArray(leftOut) && ` ${leftOut.length} left out`}`;
+
+const Restored = (/** @type {Props} */ { content: { turn, lost } }) =>
+  html`Goes on with the files of turn ${visible(turn)}
+    ${lost === true && "; what the cut turn had changed since is gone"}`;
+
 const Receipt = (/** @type {Props} */ { content }) =>
   html`<p class="problem">
     ${visible(content.command)} was ${visible(content.outcome)}
@@ -174,5 +183,5 @@ const Other = (/** @type {Props} */ { entry, content }) => html`<details><summar
 const PARTS = {
   prompt: Prompt, text: Text, thinking: Thinking, tool: Tool, request: Request, tool_result: Result, session: Session,
   cost: Cost, error: Failure, init: Init, status: Report, compaction: Compaction, rate_limit: RateLimit,
-  receipt: Receipt, approval_resolved: Resolved,
+  receipt: Receipt, approval_resolved: Resolved, checkpoint: Checkpoint, workspace_restored: Restored,
 }; // prettier-ignore

@@ -39,6 +39,38 @@ export function tell(problem) {
   notice.value = problem instanceof Error ? problem.message : String(problem);
 }
 
+/** @type {import("@preact/signals").Signal<{subject?: string, actions?: string[], expires?: number} | null>} */
+export const me = signal(null);
+
+/**
+ * Whether the visitor may do this: `start`, `prompt`, `answer`, `stop`.
+ * @param {string} action
+ */
+export const may = (action) => me.value?.actions?.includes(action) ?? true;
+
+/** How long before the end of a login it is renewed. */
+const RENEW_MS = 60_000;
+/** The longest time that a timer takes. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** Asks who the visitor is to the gateway, and keeps them logged in. */
+export async function identify() {
+  me.value = (await told(gateway.call("GET", "whoami"))) ?? null;
+  if (me.value?.expires) renewBefore(me.value.expires);
+}
+
+/** @param {number} expires ms */
+function renewBefore(expires) {
+  const wait = Math.max(RENEW_MS / 2, expires - Date.now() - RENEW_MS);
+  setTimeout(
+    async () => {
+      const renewed = await told(gateway.call("POST", "cookie", { body: {} }));
+      if (renewed && renewed.expires > expires) renewBefore(renewed.expires);
+    },
+    Math.min(wait, LONGEST_TIMER_MS),
+  );
+}
+
 /** Takes the one-use ticket out of the address and exchanges it for a cookie. */
 export async function useTicket() {
   const found = /^#ticket=([\w.~-]+)$/.exec(location.hash);

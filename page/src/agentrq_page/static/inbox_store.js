@@ -1,10 +1,10 @@
 /** Everything that waits for an answer, and what became of it: by whom, also where somebody else was first. */
 import { computed, signal } from "@preact/signals";
 import { gateway, tell } from "./gateway.js";
-import { onStatus } from "./status_feed.js";
+import { onChanges } from "./status_feed.js";
 
-/** Requests come without a new status too: they are looked for so often, while somebody looks. */
-const POLL_MS = 4000;
+/** Beside the feed, which a request of a session that waits already may not be in, so often. */
+const POLL_MS = 10_000;
 /** Decisions that the history keeps. */
 const MOST_DECISIONS = 200;
 
@@ -92,7 +92,7 @@ function settle(sessionId, requestId, resolved) {
 /** Keeps the inbox up to date for as long as the page is open. */
 export function watchInbox() {
   readWaiting();
-  onStatus(readWaiting);
+  onChanges(({ requests }) => requests && readWaiting());
   setInterval(() => {
     if (!document.hidden || count.value === 0) readWaiting();
   }, POLL_MS);

@@ -2,11 +2,11 @@
 import { effect, signal, useSignal } from "@preact/signals";
 import { render } from "preact";
 import { entryOf } from "./format.js";
-import { connection, login, loginNeeded, notice, tell, useTicket } from "./gateway.js";
+import { connection, identify, login, may, me, loginNeeded, notice, tell, useTicket } from "./gateway.js";
 import { html } from "./html.js";
 import { count, notifyOfNew, watchInbox } from "./inbox_store.js";
 import { route } from "./router.js";
-import { readStatuses } from "./status_feed.js";
+import { readFeed } from "./status_feed.js";
 import { visible, visibleText } from "./visible.js";
 import { Dialog, PermissionModes } from "./widgets.js";
 
@@ -61,7 +61,7 @@ function Page() {
     <header class="top">
       <strong class="brand">agentrq</strong>
       <nav aria-label="Views">
-        ${MENU.map(([name, { words }]) => {
+        ${MENU.filter(([name]) => name !== "start" || may("start")).map(([name, { words }]) => {
           const isHere = name === view || (name === "sessions" && view === "session");
           return html`<a href=${`#/${name}`} aria-current=${isHere ? "page" : undefined}>${words}${
             name === "inbox" &&
@@ -70,6 +70,7 @@ function Page() {
           }</a>`;
         })}
       </nav>
+      ${me.value?.subject && html`<span class="hint">${visible(me.value.subject)}</span>`}
       <${Connection} />
       <button type="button" class="quiet" aria-label="Keys" onClick=${() => (helps.value = true)}>?</button>
     </header>
@@ -140,7 +141,8 @@ effect(() => {
 });
 
 await useTicket();
+await identify();
 render(html`<${Page} />`, /** @type {HTMLElement} */ (document.getElementById("page")));
 watchInbox();
 notifyOfNew();
-readStatuses();
+readFeed();

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { CallInput } from "./changes.js";
 import { asText, entryOf, isRecord } from "./format.js";
-import { gateway, tell } from "./gateway.js";
+import { gateway, may, tell } from "./gateway.js";
 import { html } from "./html.js";
 import { visible, visibleText } from "./visible.js";
 import { Time } from "./widgets.js";
@@ -45,7 +45,7 @@ export function RequestCard({ asked, answered, later, keys }) {
     if (!refused) answered?.();
   };
   if (resolved) return html`<${Resolution} resolved=${resolved} />`;
-  const busy = sending || sent;
+  const busy = sending || sent || !may("answer");
   return html`
     ${
       type === "question"

@@ -1,5 +1,5 @@
 /** One session that is looked at: its events, its transcript, and which parts of it have to be drawn anew. */
-import { Transcript } from "@agentrq/client";
+import { AgentRQError, isAfter, Transcript } from "@agentrq/client";
 import { signal } from "@preact/signals";
 import { gateway, tell } from "./gateway.js";
 
@@ -95,23 +95,36 @@ export class SessionStore {
   async #loadBefore(end) {
     this.loading.value = true;
     /** @type {Event[]} */
-    const earlier = [];
+    let earlier = [];
+    /** @type {string | undefined} */
+    let after;
     try {
-      for (let after = "0-0"; ;) {
-        const page = await this.session.page({ after, limit: PAGE }, this.#abort.signal);
-        for (const event of page.events) {
-          if (!isBefore(event.cursor ?? "", end)) {
-            await this.#rebuild([...earlier, ...this.events]);
-            return;
-          }
-          earlier.push(event);
+      for (let isWhole = false; !isWhole; ) {
+        const events = await this.#page(after);
+        if (!events) [earlier, after] = [[], undefined]; // trimmed meanwhile: from the oldest kept
+        else {
+          const before = events.filter(({ cursor }) => !isAfter(cursor ?? "", end));
+          earlier = earlier.concat(before);
+          after = events.at(-1)?.cursor;
+          isWhole = before.length < events.length || !events.length;
         }
-        if (!page.events.length) break;
-        after = page.events.at(-1)?.cursor ?? after;
       }
       await this.#rebuild([...earlier, ...this.events]);
     } finally {
       this.loading.value = false;
+    }
+  }
+
+  /**
+   * A page of what is kept after a cursor; null where that is not kept any more.
+   * @param {string} [after]
+   */
+  async #page(after) {
+    try {
+      return (await this.session.page({ after, limit: PAGE }, this.#abort.signal)).events;
+    } catch (problem) {
+      if (after && problem instanceof AgentRQError && problem.status === 410) return null;
+      throw problem;
     }
   }
 
@@ -194,14 +207,4 @@ export class SessionStore {
     this.chunkCount.value = count;
     this.version.value++;
   }
-}
-
-/**
- * @param {string} a
- * @param {string} b
- */
-function isBefore(a, b) {
-  const [epochA = 0, seqA = 0] = a.split("-").map(Number);
-  const [epochB = 0, seqB = 0] = b.split("-").map(Number);
-  return epochA !== epochB ? epochA < epochB : seqA <= seqB;
 }

@@ -1,6 +1,6 @@
 /** A session: its transcript as it grows, what it does now, and the ways to speak to it. */
 import { useSignal } from "@preact/signals";
-import { useEffect, useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { Composer } from "./composer.js";
 import { EntryView, isBad } from "./entry_view.js";
 import { dollars, shortened } from "./format.js";
@@ -71,20 +71,32 @@ function TranscriptView({ store }) {
   const missed = useSignal(false);
   const drawnUpTo = useSignal(0); // chunks below this place, counted from the end, are drawn
   useEffect(() => {
+    let top = 0;
     const onScroll = () => {
       const { scrollHeight, scrollTop, clientHeight } = document.documentElement;
-      follows.current = scrollHeight - scrollTop - clientHeight < 80;
-      if (follows.current) missed.value = false;
+      const isAtEnd = scrollHeight - scrollTop - clientHeight < 80;
+      // What grows below does not mean that the reader has left; scrolling up does.
+      if (isAtEnd || scrollTop < top - 2) follows.current = isAtEnd;
+      if (isAtEnd) missed.value = false;
+      top = scrollTop;
     };
+    const toEnd = () => {
+      if (follows.current) scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+    };
+    const grown = new ResizeObserver(toEnd);
+    if (log.current) grown.observe(log.current);
     addEventListener("scroll", onScroll, { passive: true });
-    return () => removeEventListener("scroll", onScroll);
+    return () => {
+      grown.disconnect();
+      removeEventListener("scroll", onScroll);
+    };
   }, []);
   // The newest chunks are drawn at once, the others while nothing else is to do: find-in-page needs all of them.
   useEffect(() => {
     if (drawnUpTo.value >= count) return undefined;
     const later =
       "requestIdleCallback" in globalThis ? requestIdleCallback : (/** @type {any} */ act) => setTimeout(act, 30);
-    const handle = later(() => (drawnUpTo.value = Math.min(count, drawnUpTo.value + 2)));
+    const handle = later(() => (drawnUpTo.value = Math.min(count, drawnUpTo.value + 4)));
     return () =>
       "cancelIdleCallback" in globalThis ? cancelIdleCallback(/** @type {number} */ (handle)) : clearTimeout(handle);
   }, [count, drawnUpTo.value]);
@@ -94,7 +106,7 @@ function TranscriptView({ store }) {
     ${Array.from({ length: count - first }, (_, place) => html`<${Chunk} key=${first + place} store=${store}
       chunk=${first + place} />`)}
     <${OpenTexts} store=${store} />
-    <${Follower} store=${store} follows=${follows} missed=${missed} />
+    <${Newer} store=${store} follows=${follows} missed=${missed} />
     ${
       missed.value &&
       html`<button type="button" class="to-end"
@@ -104,12 +116,14 @@ function TranscriptView({ store }) {
   </section>`;
 }
 
-/** Keeps the end in sight of somebody who is there. @param {{store: SessionStore, follows: any, missed: any}} props */
-function Follower({ store, follows, missed }) {
+/**
+ * Notes what comes while the reader is not at the end.
+ * @param {{store: SessionStore, follows: any, missed: any}} props
+ */
+function Newer({ store, follows, missed }) {
   const version = store.version.value;
-  useLayoutEffect(() => {
-    if (follows.current) scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
-    else if (version > 1) missed.value = true;
+  useEffect(() => {
+    if (!follows.current) missed.value = true;
   }, [version]);
   return null;
 }

@@ -5,7 +5,7 @@ import { dollars, shortened } from "./format.js";
 import { gateway, tell } from "./gateway.js";
 import { html } from "./html.js";
 import { route, sessionLink, setQuery } from "./router.js";
-import { onStatus } from "./status_feed.js";
+import { onChanges } from "./status_feed.js";
 import { visible } from "./visible.js";
 import { Status, Time } from "./widgets.js";
 
@@ -37,7 +37,7 @@ export function SessionsView() {
   };
   useEffect(() => {
     read(undefined);
-    return onStatus((ids) => refresh(ids, () => read(undefined)));
+    return onChanges(({ ids }) => refresh(ids, () => read(undefined)));
   }, [text]);
   const rows = sessions.value;
   const found = rows?.length ? `${rows.length} shown` : html`No session. <a href="#/start">Start one</a>`;

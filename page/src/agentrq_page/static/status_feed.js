@@ -1,4 +1,4 @@
-/** The feed of all statuses, for every view that shows more than one session. Owns one connection and the pace. */
+/** The feed of what happens to all sessions, for every view that shows more than one. Owns one connection, the pace. */
 import { gateway, tell } from "./gateway.js";
 
 /** Changes are told together, so often at most. */
@@ -6,17 +6,20 @@ const PACE_MS = 400;
 /** After the feed was refused. */
 const RETRY_MS = 5000;
 
-/** @typedef {(ids: Set<string> | null) => void} Listener null: the feed has just begun, any session may have changed */
+/**
+ * What has happened since the last time: to which sessions (null: to any), and whether requests came or went.
+ * @typedef {{ids: Set<string> | null, requests: boolean}} Changes
+ */
 
-/** @type {Set<Listener>} */
+/** @type {Set<(changes: Changes) => void>} */
 const listeners = new Set();
-/** @type {Set<string> | null} */
-let changed = new Set();
+/** @type {Changes} */
+let changes = { ids: new Set(), requests: false };
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer;
 
-/** @param {Listener} listener */
-export function onStatus(listener) {
+/** @param {(changes: Changes) => void} listener */
+export function onChanges(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
@@ -24,21 +27,22 @@ export function onStatus(listener) {
 function tellLater() {
   timer ??= setTimeout(() => {
     timer = undefined;
-    const ids = changed;
-    changed = new Set();
-    for (const listener of listeners) listener(ids);
+    const told = changes;
+    changes = { ids: new Set(), requests: false };
+    for (const listener of listeners) listener(told);
   }, PACE_MS);
 }
 
 /** Reads the feed for as long as the page is open. */
-export async function readStatuses() {
-  for (let isFirst = true; ;) {
+export async function readFeed() {
+  for (;;) {
     try {
-      for await (const event of gateway.statuses()) {
-        if (event.type === "reset") {
-          if (!isFirst) changed = null;
-          isFirst = false;
-        } else changed?.add(event.sessionId);
+      for await (const { type, status, sessionId } of gateway.statuses()) {
+        if (type === "ready" || type === "reset") changes = { ids: null, requests: true };
+        else {
+          changes.ids?.add(sessionId);
+          changes.requests ||= status !== "running";
+        }
         tellLater();
       }
     } catch (problem) {
