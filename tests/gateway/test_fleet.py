@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import httpx
 
@@ -105,3 +107,26 @@ async def test_figures_are_those_of_this_process(
     assert (figures["agentrq_gateway_streams"], figures["agentrq_gateway_followed_sessions"]) == (1, 1)
     assert figures["agentrq_gateway_errors_total"] == 0
     assert figures["agentrq_gateway_requests_total"] == 2
+
+
+async def test_workers_and_queues_are_shown_to_who_runs_them(
+    http: httpx.AsyncClient, client: AsyncAgentClient, start_worker: Start, raw: Any
+) -> None:
+    queued = (await http.get("/queues")).json()["queues"]
+    assert queued == [{"name": name, "length": 0, "suspended": False} for name in ("agentrq", "agentrq-ctl")]
+    worker = start_worker("--max-sessions", "3")
+    session = await client.start("demo", "/echo one")
+    await until(session, "idle")
+    shown: dict[str, Any] = {}
+    async with asyncio.timeout(30):
+        while shown.get("used") != 1:
+            (shown,) = (await http.get("/workers")).json()["workers"]
+    assert (shown["name"], shown["alive"], shown["free"], shown["pid"]) == (worker.name, True, 2, worker.pid)
+    assert shown["host"]
+    assert shown["version"]
+    assert 0 < shown["leaseMs"] <= 10_000
+    raw.set("rq:suspended", 1)
+    assert all(queue["suspended"] for queue in (await http.get("/queues")).json()["queues"])
+    async with tenants(client) as gateway, connect(gateway, **{"X-User": "acme"}) as acme:
+        for path in ("/workers", "/queues", "/metrics"):
+            assert (await acme.get(path)).status_code == 403

@@ -12,6 +12,7 @@ from typing import Final
 import uvicorn
 
 from agentrq import AsyncAgentClient
+from agentrq.connection import connect_async
 from agentrq_gateway.app import Gateway
 from agentrq_gateway.server_settings import ServerSettings
 
@@ -19,6 +20,8 @@ log = logging.getLogger("agentrq.gateway")
 
 END_S: Final = 10
 """How long requests under way have when the process is told to end, in seconds; streams end at once."""
+COMMAND_CONNECTIONS: Final = 2
+"""Connections for commands and pages; beside them one carries all subscriptions, and one waits for the feed."""
 BACKLOG: Final = 4096
 
 
@@ -49,7 +52,8 @@ def bind(settings: ServerSettings) -> socket.socket:
 
 async def serve(settings: ServerSettings, url: str, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT."""
-    async with AsyncAgentClient.from_url(url) as client:
+    commands = connect_async(url, connections=COMMAND_CONNECTIONS)
+    async with AsyncAgentClient(commands, connect_async(url, blocking=True), url=url) as client:
         gateway = Gateway(client, auth=settings.authentication(), settings=settings)
         config = uvicorn.Config(
             gateway, log_level=logging.WARNING, access_log=False, backlog=BACKLOG, lifespan="off",

@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     """The largest body of a request."""
     body_timeout_s: float = 30.0
     """How long a caller may take to send a body."""
-    redis_timeout_s: float = 5.0
+    redis_timeout_s: float = 2.0
     """How long a request waits for Redis before it is answered with 503."""
     max_wait_s: float = 60.0
     """The longest `?wait=`."""

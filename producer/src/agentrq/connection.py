@@ -225,8 +225,13 @@ def connect(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redi
     return _guarded(url, make)
 
 
-def connect_async(url: str, *, blocking: bool = False, retries: int = RETRIES) -> redis.asyncio.Redis:
-    """The asyncio twin of `connect`. Callers bound what they await: no socket timeout does if ``blocking``."""
+def connect_async(
+    url: str, *, blocking: bool = False, retries: int = RETRIES, connections: int = MAX_CONNECTIONS
+) -> redis.asyncio.Redis:
+    """The asyncio twin of `connect`. Callers bound what they await: no socket timeout does if ``blocking``.
+
+    ``connections``: at most so many at once; calls beyond them wait.
+    """
     retry = AsyncRetry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries)
 
     def make() -> redis.asyncio.Redis:
@@ -239,7 +244,7 @@ def connect_async(url: str, *, blocking: bool = False, retries: int = RETRIES) -
             _packing(client.connection_pool)
             return client
         pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url, max_connections=MAX_CONNECTIONS, retry=retry, **_common(blocking, True)
+            url, max_connections=connections, retry=retry, **_common(blocking, True)
         )
         return redis.asyncio.Redis.from_pool(_packing(pool))
 

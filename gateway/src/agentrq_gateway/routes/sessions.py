@@ -156,7 +156,8 @@ async def show_session(call: Call) -> Response:
 
 async def remove_session(call: Call) -> Response:
     """DELETE /sessions/{session_id}."""
-    session = await call.session()
+    await call.state()  # Redis answers, and the caller may see it
+    session = call.client.session(call.session_id)
     try:
         await session.remove(timeout=REMOVE_S)
     except TimeoutError:
