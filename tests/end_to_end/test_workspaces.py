@@ -159,3 +159,47 @@ async def test_a_stop_ends_the_making_of_a_workspace(
     state = await session.wait()
     assert (state.status, state.reason) == ("done", "stopped")
     assert [path.name for path in (tmp_path / "w").iterdir()] == ["mirrors"]
+
+
+async def test_a_sessions_changes_are_a_branch_when_it_ends(
+    client: AsyncAgentClient, start_machine: Start, origin: Path
+) -> None:
+    start_machine("one")
+    source = {"git": str(origin)}
+    session = await client.start("probe", "open('new', 'w').write('work')", workspace=source, on_end="branch")
+    await events_until(session, "checkpoint")
+    await session.stop()
+    await session.wait()
+    (pushed,) = contents([event async for event in session.events()], "branch_pushed")
+    assert pushed.branch == f"agentrq/{session.id}"
+    assert git(origin, "show", f"{pushed.branch}:new") == "work"
+    assert git(origin, "rev-parse", f"{pushed.branch}^") == git(origin, "rev-parse", "trunk")
+
+
+async def test_a_branch_of_somebody_else_is_not_overwritten(
+    client: AsyncAgentClient, start_machine: Start, origin: Path
+) -> None:
+    start_machine("one")
+    git(origin, "branch", "agentrq/mine", "side")
+    session = await client.start(
+        "probe", "open('new', 'w').write('work')", session_id="mine", workspace={"git": str(origin)}, on_end="branch"
+    )
+    await events_until(session, "checkpoint")
+    await session.stop()
+    state = await session.wait()
+    assert state.status == "done"
+    (error,) = contents([event async for event in session.events()], "error")
+    assert error.code == "branch_not_pushed"
+    assert git(origin, "rev-parse", "agentrq/mine") == git(origin, "rev-parse", "side")
+
+
+async def test_a_session_that_changed_nothing_pushes_no_branch(
+    client: AsyncAgentClient, start_machine: Start, origin: Path
+) -> None:
+    start_machine("one")
+    session = await client.start("probe", "say('x')", workspace={"git": str(origin)}, on_end="branch")
+    await until(session, "idle")
+    await session.stop()
+    await session.wait()
+    assert contents([event async for event in session.events()], "branch_pushed") == []
+    assert "agentrq" not in git(origin, "branch")

@@ -13,6 +13,7 @@ from agentrq.wire.events import Event, Message, Receipt, StatusEvent
 from agentrq.wire.messages import (
     ApprovalRequest,
     ApprovalResolved,
+    BranchPushed,
     Checkpoint,
     Compaction,
     Cost,
@@ -129,6 +130,8 @@ def _message(message: Message) -> EventText:
         case WorkspaceRestored(turn=turn, commit=commit, lost=lost):
             since = "; what the turn that was cut changed is lost" if lost else ""
             return EventText(message.type, f"the files of turn {turn} ({commit[:12]}){since}")
+        case BranchPushed(branch=branch, commit=commit):
+            return EventText(message.type, f"{branch} ({commit[:12]})")
         case Question() as question:
             lines = [*_asked(question), _answer(message.session_id, question.request_id) + f" {_template(question)}"]
             return EventText(message.type, "\n".join(lines))

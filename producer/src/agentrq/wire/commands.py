@@ -67,6 +67,10 @@ class Options(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown
     `credentials` and `path`, or `{"copy": DIRECTORY}`. Not together with `cwd`. Default: none, the agent works in
     `cwd`.
     """
+    on_end: Literal["none", "branch"] | None = None
+    """What becomes of a workspace's changes when the session ends, however it ends: `none` (the default), the
+    checkpoints are kept; `branch`, they are pushed to the repository as the branch `agentrq/SESSION`.
+    """
     resume: str | None = None
     """A provider's session id (`providerSessionId`): the agent goes on with that conversation."""
     max_budget_usd: float | None = None
@@ -151,6 +155,8 @@ def make_options(given: dict[str, Any]) -> Options:
             raise InvalidOption(name, "metadata names another one")
     if values.get("cwd") is not None and values.get("workspace") is not None:
         raise InvalidOption("workspace", "has a directory of its own: leave out cwd, name a directory below it by path")
+    if values.get("on_end") == "branch" and (values.get("workspace") is None or values["workspace"].git is None):
+        raise InvalidOption("on_end", "a branch needs a workspace of a git repository")
     return Options(**values)
 
 

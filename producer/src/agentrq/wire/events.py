@@ -13,6 +13,7 @@ import msgspec
 from agentrq.wire.messages import (
     ApprovalRequest,
     ApprovalResolved,
+    BranchPushed,
     Checkpoint,
     Compaction,
     Content,
@@ -161,6 +162,13 @@ class WorkspaceRestoredMessage(MessageBase, frozen=True):
     content: WorkspaceRestored
 
 
+class BranchPushedMessage(MessageBase, frozen=True):
+    """A message whose content is `BranchPushed`."""
+
+    type: Literal["branch_pushed"]
+    content: BranchPushed
+
+
 class QuestionMessage(MessageBase, frozen=True):
     """A message whose content is `Question`."""
 
@@ -202,6 +210,7 @@ AnyMessage: TypeAlias = (
     | RateLimitMessage
     | CheckpointMessage
     | WorkspaceRestoredMessage
+    | BranchPushedMessage
     | QuestionMessage
     | ErrorMessage
     | UnknownMessage

@@ -231,6 +231,16 @@ class WorkspaceRestored(_Content):
     lost: bool
 
 
+class BranchPushed(_Content):
+    """The session's changes are a branch of its repository now."""
+
+    type_name = "branch_pushed"
+    style = "green"
+
+    branch: str
+    commit: str
+
+
 class Question(_Content):
     """The agent asks its user; each question has ``id``, ``header``, ``question`` and maybe ``options``."""
 
@@ -274,6 +284,7 @@ Content: TypeAlias = (
     | RateLimit
     | Checkpoint
     | WorkspaceRestored
+    | BranchPushed
     | Question
     | Error
 )

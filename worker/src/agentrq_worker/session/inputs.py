@@ -124,6 +124,20 @@ class CheckpointFailed(_Input):
     why: str
 
 
+class BranchPushed(_Input):
+    """The session's changes have been pushed as a branch."""
+
+    branch: str
+    commit: str
+
+
+class BranchNotPushed(_Input):
+    """They could not be; the checkpoints have them."""
+
+    branch: str
+    why: str
+
+
 class OwnershipLost(_Input):
     """Another owner has the session, or nobody: nothing more can be written."""
 
@@ -151,6 +165,8 @@ Input: TypeAlias = (
     | CheckpointSaved
     | NothingToSave
     | CheckpointFailed
+    | BranchPushed
+    | BranchNotPushed
     | OwnershipLost
     | Failed
 )

@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from agentrq.wire.approval_policy import Policy, read_policy
 from agentrq.wire.commands import Options
-from agentrq.wire.messages import Checkpoint, Error, ToolResult, WorkspaceRestored
+from agentrq.wire.messages import BranchPushed, Checkpoint, Error, ToolResult, WorkspaceRestored
 from agentrq.wire.status import Reason, Status
 from agentrq_worker.providers.draft_message import DraftMessage
 from agentrq_worker.session import inputs
@@ -205,6 +205,15 @@ class SessionMachine:
         self._life.next_turn()
         return True
 
+    def _branch_pushed(self, given: inputs.BranchPushed) -> bool:
+        self._output.message(DraftMessage("branch_pushed", BranchPushed(given.branch, given.commit)))
+        return False
+
+    def _branch_not_pushed(self, given: inputs.BranchNotPushed) -> bool:
+        text = f"Branch {given.branch} was not pushed, the checkpoints have its commits: {given.why}"
+        self._output.message(DraftMessage("error", Error(text, "branch_not_pushed")))
+        return False
+
     def _ownership_lost(self, _: inputs.OwnershipLost) -> bool:
         self._life.phase = Phase.CLOSED
         self._output.add(EndRunner(b""))
@@ -277,6 +286,8 @@ class SessionMachine:
         inputs.CheckpointSaved: _checkpoint_saved,
         inputs.CheckpointFailed: _checkpoint_failed,
         inputs.NothingToSave: _saved,
+        inputs.BranchPushed: _branch_pushed,
+        inputs.BranchNotPushed: _branch_not_pushed,
         inputs.OwnershipLost: _ownership_lost,
         inputs.RunnerGone: _runner_gone,
     }

@@ -204,6 +204,8 @@ class SessionShell:
         await process.drain_output(DRAIN_OUTPUT_S)
         if self._files is not None and self._lane.lost is None:
             await self._files.save(self._machine.turn_number)
+            if self.outcome is None or not self.outcome.handed_over:
+                await self._files.finish()
         return process.returncode, explained
 
     def _explain_exit(self, process: RunnerProcess) -> Outcome | None:

@@ -124,6 +124,19 @@ class WorkspaceKeeper:
         else:
             self._feed(inputs.CheckpointSaved(made.turn, made.commit, made.files, tuple(made.left_out)))
 
+    async def finish(self) -> None:
+        """The session ends here: do with its changes what the start asked for, and tell it."""
+        if self._workspace is None or self._options.on_end != "branch":
+            return
+        branch = f"agentrq/{self._claimed.session_id}"
+        try:
+            commit = await self._workspace.push_branch(branch)
+        except CheckpointFailed as error:
+            self._feed(inputs.BranchNotPushed(branch, str(error)))
+            return
+        if commit is not None:
+            self._feed(inputs.BranchPushed(branch, commit))
+
     async def remove(self) -> None:
         """Delete the files of a session that has ended, unless no checkpoint holds them."""
         if self._workspace is not None:

@@ -84,6 +84,19 @@ class Checkpoints:
         await self._run(git, "push", "--quiet", "--force", "--", address, f"{self.ref(turn)}:{self.ref(turn)}",
                         access=access)  # fmt: skip
 
+    async def push_branch(self, git: Git, branch: str, address: str, access: Access) -> str | None:
+        """Push the newest checkpoint as a new branch; its commit, None where there is no checkpoint.
+
+        Raises `GitFailed` also where the repository has such a branch already, TimeoutError.
+        """
+        commit = await self._latest(git)
+        if commit is not None:
+            await self._run(
+                git, "push", "--quiet", f"--force-with-lease=refs/heads/{branch}:", "--", address,
+                f"{commit}:refs/heads/{branch}", access=access,
+            )  # fmt: skip
+        return commit
+
     async def fetch(self, git: Git, turn: int, commit: str, address: str, access: Access) -> None:
         """Fetch a checkpoint that another machine pushed. Raises `GitFailed`, TimeoutError."""
         await self._run(git, "fetch", "--quiet", "--no-tags", "--", address, f"+{self.ref(turn)}:{self.ref(turn)}",

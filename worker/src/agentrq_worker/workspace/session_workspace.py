@@ -225,6 +225,19 @@ class SessionWorkspace:
         except (GitFailed, OSError) as error:
             raise CheckpointFailed(str(error)) from None
 
+    async def push_branch(self, branch: str) -> str | None:
+        """Push what the checkpoints hold as a new branch; its commit, None where nothing was changed.
+
+        Raises `CheckpointFailed`.
+        """
+        try:
+            async with self._git(self._options.checkpoint_timeout_s) as git:
+                return await self._checkpoints.push_branch(git, branch, self._source.git or "", self._access)
+        except TimeoutError:
+            raise CheckpointFailed(f"it took over {self._options.checkpoint_timeout_s:g} s") from None
+        except (GitFailed, OSError) as error:
+            raise CheckpointFailed(str(error)) from None
+
     async def remove(self) -> None:
         """Delete the files of an ended session, unless something of them is in no checkpoint. These stay."""
         try:
