@@ -17,15 +17,16 @@ import msgspec
 from agentrq.wire.call_targets import Directories
 from agentrq.wire.commands import Options
 from agentrq.wire.messages import SessionTotal
-from agentrq.wire.status import Reason
+from agentrq.wire.status import Reason, Status
 from agentrq_worker.process import marks
 from agentrq_worker.process.environment import build_environment, is_public
 from agentrq_worker.process.redact import Redactor
 from agentrq_worker.providers.parser import UnknownParser
 from agentrq_worker.providers.protocol import AgentProtocol
 from agentrq_worker.providers.registry import RUNNER, make_protocol
-from agentrq_worker.sandbox.plan import OWN_HOME, CannotConfine, ConfinedCommand, Home, confine
+from agentrq_worker.sandbox.plan import OWN_HOME, CannotConfine, ConfinedCommand, Home, complaint, confine
 from agentrq_worker.session.program_lookup import Program, RunnerNotFound, resolve
+from agentrq_worker.session_types import Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.start_policy import LONGEST_ARGUMENT, NotAllowed, admit, bounded, entered
 
@@ -60,6 +61,14 @@ class Launch(NamedTuple):
         if self.confined is not None:
             return self.confined.enforced
         return OWN_HOME if self.home is not None else ""
+
+    def explain_exit(self, code: int | None, stderr_tail: str) -> Outcome | None:
+        """What an exit means that came before the agent itself: its sandbox says so."""
+        said = complaint(code, stderr_tail) if self.confined is not None and code else None
+        if said is None:
+            return None
+        refused, error = said
+        return Outcome(Status.ERROR, Reason.REFUSED if refused else Reason.FAILED, error)
 
     @property
     def directories(self) -> Directories:

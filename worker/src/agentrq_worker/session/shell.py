@@ -22,21 +22,19 @@ from agentrq_worker.process.framing import LineFramer
 from agentrq_worker.process.output_poller import Watcher
 from agentrq_worker.process.runner_process import RunnerProcess
 from agentrq_worker.process.stderr_tail import last_lines
-from agentrq_worker.sandbox.plan import complaint
 from agentrq_worker.session import effects, inputs
 from agentrq_worker.session.command_handler import MOST_UNSENT
+from agentrq_worker.session.event_writer import EventWriter
 from agentrq_worker.session.inputs import Input
 from agentrq_worker.session.launch_plan import CannotLaunch, Launch, prepare, why_not_spawned, with_defaults
 from agentrq_worker.session.machine import SessionMachine
-from agentrq_worker.session.request_places import RequestPlaces
 from agentrq_worker.session.session_observer import SessionObserver
 from agentrq_worker.session.stderr_log import StderrLog
-from agentrq_worker.session.workspace_keeper import WorkspaceKeeper, WorkspaceRefused
+from agentrq_worker.session.workspace_keeper import WorkspaceKeeper
 from agentrq_worker.session_types import ClaimedSession, InboxCommand, Outcome
 from agentrq_worker.settings import Settings
 from agentrq_worker.stream.event_log import EventLog
 from agentrq_worker.stream.message_redactor import MessageRedactor
-from agentrq_worker.workspace.session_workspace import CannotMakeWorkspace
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class SessionShell:
             start_policy=settings.start_policy, handshake_s=settings.handshake_s, now=time.monotonic(),
             redis_ms=lane.now_ms(),
         )  # fmt: skip
-        self._request_places = RequestPlaces()
+        self._events = EventWriter(lane)
         self._observer = SessionObserver(measurements or Measurements(), claimed, lane.epoch, time.monotonic())
         self._inputs: deque[Input] = deque()
         self._feeding = False
@@ -162,10 +160,6 @@ class SessionShell:
                     on_stderr_line=self._log_stderr,
                     watcher=self._watcher,
                 )
-        except CannotMakeWorkspace as error:
-            self._feed(inputs.Failed(Outcome(Status.ERROR, Reason.FAILED, str(error))))
-        except WorkspaceRefused as error:
-            self._feed(inputs.Failed(Outcome(Status.ERROR, Reason.REFUSED, str(error))))
         except CannotLaunch as error:
             self._feed(inputs.Failed(Outcome(Status.ERROR, error.reason, str(error))))
         except (OSError, ValueError) as error:
@@ -176,16 +170,13 @@ class SessionShell:
     async def _until_over(self, process: RunnerProcess) -> None:
         """Wait for the first of: the process ends, the session is over."""
         async with asyncio.TaskGroup() as group:
-            exit_watch = group.create_task(self._watch_exit(process), name=f"exit {self.id}")
-            saving = None
+            tasks = [group.create_task(self._watch_exit(process), name=f"exit {self.id}")]
             if self._files is not None:
-                saving = group.create_task(
-                    self._files.run(lambda: self._machine.turn_number), name=f"checkpoints {self.id}"
-                )
+                saving = self._files.run(lambda: self._machine.turn_number)
+                tasks.append(group.create_task(saving, name=f"checkpoints {self.id}"))
             await self._ending.wait()
-            exit_watch.cancel()
-            if saving is not None:
-                saving.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _watch_exit(self, process: RunnerProcess) -> None:
         await process.wait()
@@ -199,24 +190,14 @@ class SessionShell:
             self._write(self._farewell)
             process.close_stdin()
             await process.stop(grace=0 if self._lane.lost else self._settings.stop_grace_s)
-        explained = self._explain_exit(process)
+        explained = None if self._launch is None else self._launch.explain_exit(process.returncode, process.stderr_tail)
         await process.end_tree()
         await process.drain_output(DRAIN_OUTPUT_S)
         if self._files is not None and self._lane.lost is None:
             await self._files.save(self._machine.turn_number)
             if self.outcome is None or not self.outcome.handed_over:
-                await self._files.finish()
+                await self._files.push()
         return process.returncode, explained
-
-    def _explain_exit(self, process: RunnerProcess) -> Outcome | None:
-        """What an exit means that came before the agent itself."""
-        if self._launch is None or self._launch.confined is None or not process.returncode:
-            return None
-        said = complaint(process.returncode, process.stderr_tail)
-        if said is None:
-            return None
-        refused, error = said
-        return Outcome(Status.ERROR, Reason.REFUSED if refused else Reason.FAILED, error)
 
     async def _clean_up(self, *, ended: bool) -> None:
         """The home goes with its session; a session that goes on elsewhere leaves it to its next owner here."""
@@ -247,7 +228,8 @@ class SessionShell:
                         if self._lane.add_messages(effect.drafts):
                             self._observer.tools(effect.drafts, now)
                     else:
-                        self._performers[type(effect)](self, effect)
+                        if not self._events.write(effect):
+                            self._performers[type(effect)](self, effect)
                         self._observer.effect(effect, now, self._lane.now_ms())
                 if not self._inputs:
                     break
@@ -263,32 +245,6 @@ class SessionShell:
     def _broken(self, error: Exception) -> None:
         log.exception("session %s: internal error", self.id, exc_info=error, extra=event("internal_error"))
         self._feed(inputs.Failed(Outcome(Status.ERROR, Reason.FAILED, f"Internal error: {error!r}")))
-
-    def _publish_message(self, effect: effects.PublishMessage) -> None:
-        draft = effect.draft
-        self._request_places.note(draft.content, self._lane.next_cursor)
-        fields = self._request_places.encode(effect.fields)
-        self._lane.add_message(
-            draft.type,
-            draft.content,
-            draft.parent_id,
-            fields or None,
-            feed=effect.feed,
-            atomic_with_next=effect.atomic_with_next,
-        )
-
-    def _publish_status(self, effect: effects.PublishStatus) -> None:
-        self._lane.add_status(effect.status, self._request_places.encode(effect.fields), effect.feed)
-
-    def _publish_receipt(self, effect: effects.PublishReceipt) -> None:
-        fields = self._request_places.encode(effect.fields)
-        self._lane.add_receipt(
-            effect.command_id, effect.command, effect.outcome, effect.reason, effect.entry, fields or None
-        )
-
-    def _publish_end(self, effect: effects.PublishEnd) -> None:
-        fields = self._request_places.encode(effect.fields)
-        self._lane.add_end(effect.status, effect.reason, effect.error, fields, effect.feed)
 
     def _write_stdin(self, effect: effects.WriteStdin) -> None:
         self._write(effect.data)
@@ -316,10 +272,6 @@ class SessionShell:
         log.info("session %s: %s", self.id, effect.text, extra=event("runner_log"))
 
     _performers: ClassVar[dict[type, Any]] = {
-        effects.PublishMessage: _publish_message,
-        effects.PublishStatus: _publish_status,
-        effects.PublishReceipt: _publish_receipt,
-        effects.PublishEnd: _publish_end,
         effects.WriteStdin: _write_stdin,
         effects.WriteStdinAfterCommit: _write_after_commit,
         effects.EndRunner: _end_runner,

@@ -12,9 +12,11 @@ from collections.abc import Callable
 import msgspec
 
 from agentrq.wire.commands import Options
+from agentrq.wire.status import Reason
 from agentrq.wire.workspace import Workspace
 from agentrq_worker.session import inputs
 from agentrq_worker.session.inputs import Input
+from agentrq_worker.session.launch_plan import CannotLaunch
 from agentrq_worker.session_types import ClaimedSession
 from agentrq_worker.settings import Settings
 from agentrq_worker.start_policy import NotAllowed, admit
@@ -24,10 +26,6 @@ from agentrq_worker.workspace.session_workspace import (
     SavedPoint,
     SessionWorkspace,
 )
-
-
-class WorkspaceRefused(Exception):
-    """The worker's policy refuses the workspace; the text is the session's error."""
 
 
 class WorkspaceKeeper:
@@ -55,20 +53,23 @@ class WorkspaceKeeper:
     async def open(self, ending: asyncio.Event) -> Options | None:
         """Make the workspace; the options with its directory as ``cwd``, None where the session ended meanwhile.
 
-        Raises `WorkspaceRefused`, `CannotMakeWorkspace`.
+        Raises `CannotLaunch`.
         """
         claimed = self._claimed
         try:
             admitted = admit(self._settings.start_policy, claimed.provider, claimed.options, self._options)
         except NotAllowed as error:
-            raise WorkspaceRefused(str(error)) from None
+            raise CannotLaunch(str(error), Reason.REFUSED) from None
         assert admitted.workspace is not None
         restored = await self._make(admitted.workspace, ending)
         if restored is None or self._workspace is None:
             return None
         if restored and (saved := SavedPoint.parse(claimed.checkpoint)) is not None:
             self._feed(inputs.WorkspaceRestored(saved.turn, saved.commit))
-        return msgspec.structs.replace(self._options, cwd=self._workspace.cwd)
+        try:
+            return msgspec.structs.replace(self._options, cwd=self._workspace.cwd)
+        except CannotMakeWorkspace as error:
+            raise CannotLaunch(str(error)) from None
 
     async def _make(self, source: Workspace, ending: asyncio.Event) -> bool | None:
         claimed = self._claimed
@@ -84,7 +85,7 @@ class WorkspaceKeeper:
                 over.cancel()
                 making.cancel()
         except* CannotMakeWorkspace as errors:
-            raise CannotMakeWorkspace(str(errors.exceptions[0])) from None
+            raise CannotLaunch(str(errors.exceptions[0])) from None
         if making.cancelled():
             return None
         self._workspace = workspace
@@ -124,7 +125,7 @@ class WorkspaceKeeper:
         else:
             self._feed(inputs.CheckpointSaved(made.turn, made.commit, made.files, tuple(made.left_out)))
 
-    async def finish(self) -> None:
+    async def push(self) -> None:
         """The session ends here: do with its changes what the start asked for, and tell it."""
         if self._workspace is None or self._options.on_end != "branch":
             return
