@@ -21,6 +21,8 @@ from agentrq import AsyncAgentClient
 from agentrq.embedded.server_process import ServerProcess
 from tests.workers import Worker, free_port
 
+pytest_plugins = ["agentrq.testing.plugin"]
+
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 hypothesis_settings.register_profile("agentrq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("agentrq")

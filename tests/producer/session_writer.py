@@ -8,6 +8,7 @@ import redis
 
 from agentrq.client import AgentClient
 from agentrq.script_runner import ScriptRunner
+from agentrq.testing.fake_redis import FakeRedis
 from agentrq.wire import owner_calls, script_calls, scripts
 from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
@@ -18,19 +19,20 @@ KEYS = Keys()
 class Writer:
     """Writes a session's events as its worker would. Use `start` or give the id of a session that waits for one."""
 
-    def __init__(self, url: str, session_id: str) -> None:
+    def __init__(self, server: str | FakeRedis, session_id: str) -> None:
+        """``server``: a URL, or a server in this process."""
         self.sid = session_id
-        self.redis = redis.Redis.from_url(url)
+        self.redis = server.redis if isinstance(server, FakeRedis) else redis.Redis.from_url(server)
         self.epoch, self.seq = 0, 1
         self._scripts = ScriptRunner(self.redis)
-        self._write_events = self.redis.register_script(scripts.SOURCES["write_events"])
+        self._write_events: Any = self.redis.register_script(scripts.SOURCES["write_events"])
 
     @classmethod
-    def start(cls, url: str, session_id: str, **options: Any) -> "Writer":
+    def start(cls, server: str | FakeRedis, session_id: str, **options: Any) -> "Writer":
         """A new session, claimed."""
-        with AgentClient.from_url(url) as client:
+        with server.client() if isinstance(server, FakeRedis) else AgentClient.from_url(server) as client:
             client.start("fake", "Do it", session_id, **options)
-        return cls(url, session_id).claim()
+        return cls(server, session_id).claim()
 
     def claim(self) -> "Writer":
         nonce, token = (

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from agentrq import AgentClient, AsyncAgentClient, CursorReset, InvalidOption, SessionNotFound
+from agentrq.testing.fake_redis import FakeRedis
 from agentrq.wire.keys import Keys
 from tests.producer.session_writer import Writer
 
 
-async def test_pages_forwards_are_the_stream(redis_url: str, client: AsyncAgentClient) -> None:
-    writer = Writer.start(redis_url, "s")
+async def test_pages_forwards_are_the_stream(fake_redis: FakeRedis, async_agent_client: AsyncAgentClient) -> None:
+    writer = Writer.start(fake_redis, "s")
     for number in range(300):
         writer.message("text", {"text": str(number)})
-    session, after, found = client.session("s"), None, []
+    session, after, found = async_agent_client.session("s"), None, []
     while (page := await session.page(after, 70)).events:
         assert len(page.events) <= 70
         assert not page.ended
@@ -27,24 +26,21 @@ async def test_pages_forwards_are_the_stream(redis_url: str, client: AsyncAgentC
     assert 0 < len(few.events) < 50
 
 
-def test_what_cannot_be_told_is_part_of_the_page(redis_url: str, raw: Any) -> None:
-    with AgentClient.from_url(redis_url) as client:
-        session = client.session("s")
-        with pytest.raises(SessionNotFound):
-            session.page()
-        writer = Writer.start(redis_url, "s")
-        for number in range(5):
-            writer.message("text", {"text": str(number)})
-        raw.xtrim(Keys().events("s"), maxlen=2, approximate=False)
-        raw.hset(Keys().state("s"), "trimmedThrough", "1-4")
-        trimmed, unknown = session.page("1-1"), session.page("7-1")
-        assert (trimmed.reset, unknown.reset) == (CursorReset("trimmed", "1-5"), CursorReset("unknown_cursor", "1-5"))
-        assert (
-            [event.cursor for event in trimmed.events] == [event.cursor for event in unknown.events] == ["1-5", "1-6"]
-        )
-        assert session.page().reset is None
-        for limit in (0, 1001, True):
-            with pytest.raises(InvalidOption):
-                session.page(limit=limit)
-        with pytest.raises(ValueError, match="Invalid cursor"):
-            session.page("x")
+def test_what_cannot_be_told_is_part_of_the_page(fake_redis: FakeRedis, agent_client: AgentClient) -> None:
+    session = agent_client.session("s")
+    with pytest.raises(SessionNotFound):
+        session.page()
+    writer = Writer.start(fake_redis, "s")
+    for number in range(5):
+        writer.message("text", {"text": str(number)})
+    fake_redis.redis.xtrim(Keys().events("s"), maxlen=2, approximate=False)
+    fake_redis.redis.hset(Keys().state("s"), "trimmedThrough", "1-4")
+    trimmed, unknown = session.page("1-1"), session.page("7-1")
+    assert (trimmed.reset, unknown.reset) == (CursorReset("trimmed", "1-5"), CursorReset("unknown_cursor", "1-5"))
+    assert [event.cursor for event in trimmed.events] == [event.cursor for event in unknown.events] == ["1-5", "1-6"]
+    assert session.page().reset is None
+    for limit in (0, 1001, True):
+        with pytest.raises(InvalidOption):
+            session.page(limit=limit)
+    with pytest.raises(ValueError, match="Invalid cursor"):
+        session.page("x")
