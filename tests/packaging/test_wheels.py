@@ -65,7 +65,15 @@ def test_the_producer_works_alone(producer_only: Fresh) -> None:
 def test_the_lua_scripts_are_found_where_they_are_installed(producer_only: Fresh) -> None:
     names = producer_only.code("from agentrq.wire.scripts import SOURCES; print(*SOURCES)").split()
     lua = {path.stem for path in (ROOT / "producer/src/agentrq/wire/scripts").glob("*.lua")}
-    parts = {"rq_job", "feed", "shared", "index", "publish_messages", "write_running"}  # put in front of others
+    parts = {
+        "rq_job",
+        "feed",
+        "shared",
+        "index",
+        "limits",
+        "publish_messages",
+        "write_running",
+    }  # put in front of others
     variants = {"write_ends", "send_stop"}  # run in full memory
     assert set(names) - variants | parts == lua
 

@@ -23,7 +23,7 @@ from agentrq import (
     SessionNotFound,
     StreamTrimmed,
 )
-from agentrq.errors import InboxFull
+from agentrq.errors import InboxFull, TenantFull
 from agentrq.wire.codec import encode
 
 log = logging.getLogger("agentrq.gateway")
@@ -113,6 +113,8 @@ def _of_the_client(error: Exception) -> ApiError | None:
         return ApiError(409, "command_rejected", str(error))
     if isinstance(error, InboxFull):
         return too_many("inbox_full", str(error), RETRY_AFTER_S)
+    if isinstance(error, TenantFull):
+        return too_many("tenant_full", str(error), RETRY_AFTER_S)
     return _of_redis(error)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SessionExists,
         SessionNotFound,
         StreamTrimmed,
+        TenantFull,
     )
     from agentrq.rq_functions import answer, interrupt, prompt, start, stop
     from agentrq.wire.events import Event, Message, Receipt, StatusEvent
@@ -69,6 +70,7 @@ __all__ = [
     "Status",
     "StatusEvent",
     "StreamTrimmed",
+    "TenantFull",
     "WaitingRequest",
     "answer",
     "interrupt",
@@ -95,6 +97,7 @@ _MODULES = {
         "SessionExists",
         "SessionNotFound",
         "StreamTrimmed",
+        "TenantFull",
     ),
     "agentrq.rq_functions": ("answer", "interrupt", "prompt", "start", "stop"),
     "agentrq.wire.events": ("Event", "Message", "Receipt", "StatusEvent"),

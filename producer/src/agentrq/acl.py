@@ -22,7 +22,8 @@ _NAME: Final = re.compile(r"[^\s*?\[\]\\]+")
 _CONNECTION: Final = "hello auth ping select client|setinfo client|setname client|id echo quit"
 _SEND: Final = (
     "multi exec evalsha eval script|load script|exists time exists del expire pexpire get hget hgetall hmget hset hdel "
-    "hincrby lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zcard zrange zrem zremrangebyscore zscore"
+    "hincrby lrem publish rpush sadd scard xadd xlen xrange xtrim xdel zadd zcard zcount zrange zrem zremrangebyscore "
+    "zscore"
 )
 _READ: Final = (
     "multi exec get exists hget hgetall hmget scard xrange xrevrange xread xlen zrange zcard zscore "
@@ -83,6 +84,9 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
                 keys.feed,
                 keys.ledger("*"),
                 keys.prices,
+                keys.limits,
+                keys.tenant("*"),
+                keys.tenant_starts("*"),
             )
         ),
         f"%R~{keys.worker('*')}",
@@ -95,7 +99,7 @@ def _sending(keys: Keys, queue: str) -> Iterator[str]:
 
 def _reading(keys: Keys) -> Iterator[str]:
     yield from (f"%R~{key}" for key in (_session(keys), keys.sessions, *_indexes(keys), keys.removed))
-    yield from (f"%R~{key}" for key in (keys.feed, keys.feed_trimmed, keys.ledger("*"), keys.prices))
+    yield from (f"%R~{key}" for key in (keys.feed, keys.feed_trimmed, keys.ledger("*"), keys.prices, keys.limits))
     yield from (f"%R~{keys.worker('*')}", "%R~rq:workers")
     yield "%R~rq:suspended"
     yield from (f"&{_session(keys, 'messages')}", f"&{_session(keys, 'status')}")

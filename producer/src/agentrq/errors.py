@@ -11,6 +11,7 @@
     ├── StreamTrimmed         the cursor asked for is older than what is kept
     ├── CommandRejected       a receipt says rejected or expired
     ├── InboxFull             too many commands wait for the session's owner
+    ├── TenantFull            a start would pass a limit of its tenant
     ├── RedisUnavailable      Redis cannot be reached, or is not ready
     ├── RedisRefused          Redis answered with an error: no permission, no writes, …
     │   └── RedisOutOfMemory  Redis has reached its maxmemory
@@ -97,6 +98,19 @@ class InboxFull(AgentRQError):
     def __init__(self, session_id: str, limit: int) -> None:
         super().__init__(f"Session {session_id} has {limit} commands waiting already: try again later")
         self.session_id = session_id
+        self.limit = limit
+
+
+class TenantFull(AgentRQError):
+    """A start would pass a limit of its tenant; nothing was started. Try again when others have ended, or a minute on.
+
+    ``limit`` is the limit's name: ``sessions``, ``queued`` or ``starts``.
+    """
+
+    def __init__(self, tenant: str, limit: str) -> None:
+        what = {"sessions": "sessions", "queued": "queued sessions", "starts": "starts in the last minute"}[limit]
+        super().__init__(f"Tenant {tenant} has as many {what} as it may: try again later")
+        self.tenant = tenant
         self.limit = limit
 
 

@@ -24,6 +24,7 @@ from agentrq.client.fleet import Fleet
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
+from agentrq.client.limits import LimitMethods, Limits
 from agentrq.client.list_methods import ListMethods
 from agentrq.client.one_use import OneUseMethods
 from agentrq.client.operations import check_applied
@@ -174,6 +175,7 @@ class AsyncAgentClient(
     FollowMethods[AsyncFollower[Event], AsyncFollower[RawEvent]],
     FeedMethods[AsyncGenerator[FeedEntry | FeedGap, None]],
     CostMethods[Coroutine[Any, Any, list[CostRow]]],
+    LimitMethods[Coroutine[Any, Any, None], Coroutine[Any, Any, dict[str, Limits]]],
     OneUseMethods[Coroutine[Any, Any, bool]],
 ):
     """The asyncio client, for one event loop. Make it by `from_url`; close it, or use it as an async context manager.

@@ -23,6 +23,7 @@ from agentrq.errors import (
     SessionEnded,
     SessionExists,
     SessionNotFound,
+    TenantFull,
 )
 from agentrq.wire import script_calls
 from agentrq.wire.codec import decode_entry
@@ -56,6 +57,8 @@ def start(
     ))  # fmt: skip
     if outcome == "exists":
         raise SessionExists(sid)
+    if outcome.startswith("full"):
+        raise TenantFull(options.tenant or "", outcome.removeprefix("full "))
     return sid
 
 

@@ -21,6 +21,7 @@ from agentrq.client.fleet import Fleet
 from agentrq.client.follow_items import Cursors
 from agentrq.client.follow_methods import FollowMethods
 from agentrq.client.history import history
+from agentrq.client.limits import LimitMethods, Limits
 from agentrq.client.list_methods import ListMethods
 from agentrq.client.one_use import OneUseMethods
 from agentrq.client.operations import check_applied
@@ -202,6 +203,7 @@ class AgentClient(
     FollowMethods[Follower[Event], Follower[RawEvent]],
     FeedMethods[Iterator[FeedEntry | FeedGap]],
     CostMethods[list[CostRow]],
+    LimitMethods[None, dict[str, Limits]],
     OneUseMethods[bool],
 ):
     """The synchronous client. Make it by `from_url`; close it, or use it as a context manager.

@@ -111,6 +111,19 @@ class Keys:
         return f"{self.prefix}:ledger:{day}"
 
     @property
+    def limits(self) -> str:
+        """Hash: tenant, or ``*`` for all others → JSON of its limits."""
+        return f"{self.prefix}:limits"
+
+    def tenant(self, name: str) -> str:
+        """Sorted set: the sessions of a tenant that have not ended → start in ms."""
+        return f"{self.prefix}:tenant:{name}"
+
+    def tenant_starts(self, name: str) -> str:
+        """Sorted set: the starts of a tenant in the last minute, by their nonces."""
+        return f"{self.prefix}:tenant-starts:{name}"
+
+    @property
     def prices(self) -> str:
         """Hash: model → its imported price."""
         return f"{self.prefix}:prices"

@@ -50,7 +50,7 @@ def session_keys(keys: Keys, session_id: str) -> tuple[str, str, str, str]:
 
 # -- a session's beginning
 
-OpenOutcome = Literal["created", "exists", "gone", "canceled"]
+OpenOutcome = Literal["created", "exists", "gone", "canceled", "full sessions", "full queued", "full starts"]
 
 
 def open_session(

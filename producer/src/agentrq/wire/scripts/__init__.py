@@ -38,7 +38,7 @@ def _write_events(*, allow_oom: bool) -> str:
 
 
 SOURCES: Final[dict[str, str]] = {
-    "open_session": _load_indexing("open_session"),
+    "open_session": load(_PACKAGE, "rq_job", "feed", "shared", "index", "limits", "open_session"),
     "claim_session": _load_indexing("claim_session"),
     "restore_session": _load_indexing("restore_session"),
     "fetch_session": _load("fetch_session"),

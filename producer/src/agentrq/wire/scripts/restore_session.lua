@@ -22,4 +22,8 @@ redis.call('HSETNX', KEYS[1], 'streamBytes', 0)
 for i = 1, 4 do redis.call('PERSIST', KEYS[i]) end
 index_waiting(KEYS[1])
 index_session(KEYS[1])
+local tenant = redis.call('HGET', KEYS[1], 'tenant')
+if tenant then
+  redis.call('ZADD', string.match(KEYS[1], '^(.*):{[^{}]*}:state$') .. ':tenant:' .. tenant, ARGV[4], ARGV[3])
+end
 return {'restored', cursor}

@@ -116,9 +116,13 @@ local function account(keys, bytes)
   if dropped then redis.call('HSET', keys[1], 'trimmedThrough', dropped) end
 end
 
--- Tells the feed that a session has ended, as its state says, and that its turn was cut if one was under way.
+-- Tells the feed that a session has ended, as its state says, and that its turn was cut if one was under way. It counts
+-- for its tenant no longer.
 local function tell_end(state, sid, cursor, timestamp)
-  local seen = redis.call('HMGET', state, 'status', 'reason', 'turn')
+  local seen = redis.call('HMGET', state, 'status', 'reason', 'turn', 'tenant')
+  if seen[4] then
+    redis.pcall('ZREM', string.match(state, '^(.*):{[^{}]*}:state$') .. ':tenant:' .. seen[4], sid)  -- see limits.lua
+  end
   if seen[3] == '1' then
     tell(state, sid, cursor, timestamp, '"kind":"turn","turn":"cut","inputTokens":0,"outputTokens":0,"basis":"unknown"}')
   end
