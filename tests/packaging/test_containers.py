@@ -14,7 +14,6 @@ from agentrq_worker.cli import EXIT_USAGE
 from agentrq_worker.settings import load
 from agentrq_worker.worker import LAST_WRITE_S
 from tests.packaging.conftest import ROOT
-from tests.packaging.pages import blocks
 
 Instruction = tuple[str, list[str]]
 
@@ -171,14 +170,3 @@ def test_the_image_installs_nothing_that_is_not_pinned(stages: list[list[Instruc
         for words in words_of(stage, "RUN"):
             if "install" in words and "pip" in words:
                 assert "--require-hashes" in words or "--no-deps" in words, words
-
-
-def test_the_kubernetes_manifest_gives_a_worker_the_time_to_drain() -> None:
-    page = ROOT / "docs/how-to/deploy-with-kubernetes.md"
-    (manifest,) = [block for block in blocks(page) if block.language == "yaml"]
-    pod = YAML(typ="safe").load(manifest.text)["spec"]["template"]["spec"]
-    (worker,) = pod["containers"]
-    settings = load(None, {variable["name"]: variable["value"] for variable in worker["env"]})
-    assert pod["terminationGracePeriodSeconds"] > settings.drain_s + settings.stop_grace_s + 2 + LAST_WRITE_S
-    assert worker["securityContext"]["readOnlyRootFilesystem"]
-    assert {mount["name"] for mount in worker["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}

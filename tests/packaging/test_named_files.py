@@ -104,7 +104,8 @@ def test_programs_name_what_exists() -> None:
 
 
 def test_deploy_files_name_what_exists() -> None:
-    files = [ROOT / "Dockerfile", ROOT / "Makefile", ROOT / "docker-compose.yml", *(ROOT / "deploy").iterdir()]
+    deployed = [path for path in (ROOT / "deploy").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files = [ROOT / "Dockerfile", ROOT / "Makefile", ROOT / "docker-compose.yml", *deployed]
     comments = {path.name: "\n".join(re.findall(r"#.*", path.read_text())) for path in files}
     wrong = {name: [*missing_files(text), *missing_modules(text)] for name, text in comments.items()}
     assert {name: names for name, names in wrong.items() if names} == {}

@@ -35,7 +35,18 @@ LANGUAGES = {"sh", "python", "toml", "yaml", "ini", "dockerfile", "js", "html", 
 """With none: shapes and diagrams. ``text``: settings of Redis."""
 NOT_EVERYWHERE = ("curl", "node")
 """Programs of readers that a machine which runs the tests may lack."""
-NOTHING = ("docker", "systemctl", "journalctl", "useradd", "install", "npm", "pip", "apt-get", "rq-dashboard")
+NOTHING = (
+    "docker",
+    "kubectl",
+    "systemctl",
+    "journalctl",
+    "useradd",
+    "install",
+    "npm",
+    "pip",
+    "apt-get",
+    "rq-dashboard",
+)
 STAND_INS = dict.fromkeys(NOTHING, "exit 0") | {
     "sudo": 'exec "$@"',
     "make": f'exec {shutil.which("make")} -n -C {ROOT} "$@" > make.log',
