@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from agentrq import AgentClient, AsyncAgentClient
+from agentrq import AgentClient, AsyncAgentClient, RawEvent, SessionDelivered
 from agentrq.acl import ROLES, profile
 from agentrq.client import asyncio_client, sync_client
 from agentrq.embedded.server_process import ServerProcess
@@ -106,6 +106,24 @@ async def test_a_session_runs_whole_under_the_acl_profiles(guarded: Guarded, wor
     assert worker.terminate() == 0
     assert guarded.denied() == [("agentrq-reader", "eval")]
     assert PASSWORD not in "".join(worker.log)
+
+
+async def test_followers_under_the_acl_profiles(guarded: Guarded, worker: Worker) -> None:
+    guarded.denied()
+    heard: dict[str, list[Any]] = {}
+    async with AsyncAgentClient.from_url(guarded.url("gateway")) as client:
+        sessions = [await client.start("demo", f"/echo {number}") for number in range(3)]
+        for role in ("gateway", "reader"):
+            async with AsyncAgentClient.from_url(guarded.url(role)) as other:
+                follower = other.follow({session.id: None for session in sessions}, deltas=True, raw=True)
+                async with asyncio.timeout(60), follower:
+                    async for session_id, item in follower:
+                        heard.setdefault(f"{role} {session_id}", []).append(item)
+                        if isinstance(item, RawEvent) and b'"idle"' in item.json:
+                            await client.session(session_id).stop()
+    for session in sessions:
+        assert heard[f"gateway {session.id}"][-1] == heard[f"reader {session.id}"][-1] == SessionDelivered()
+    assert {user for user, _ in guarded.denied()} <= {"agentrq-reader"}
 
 
 @pytest.mark.slow

@@ -412,3 +412,9 @@ def test_nothing_of_agentrq_imports_the_kit() -> None:
     code = code.replace("FORBIDDEN", "('fakeredis', 'pytest', 'agentrq.testing')")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+def test_without_its_extra_the_kit_says_what_to_install() -> None:
+    code = "import sys; sys.modules['lupa'] = None; import agentrq.testing.plugin"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stderr.splitlines()[-1].endswith("pip install 'agentrq[testing]'")

@@ -36,7 +36,7 @@ from agentrq.client.redis_requests import Context, Operation, Pause, Request, T,
 from agentrq.client.session_commands import Commands
 from agentrq.client.session_list import SessionPage
 from agentrq.client.subscription import ABSENT_PAUSE_S, CHECK_AGAIN_S, DECODED, PAGE_BYTES, EventDecoder, Reader
-from agentrq.client.text_requests import repeat_open_texts, send_quietly
+from agentrq.client.text_requests import ask_for_texts, repeat_open_texts
 from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import ANSWER_TIMEOUT_S, connect_async
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
@@ -305,7 +305,7 @@ class AsyncAgentClient(
                         reader.behind = silent
                         events = inbox.take(reader)
                     if reader.wants_texts:
-                        await self.run(send_quietly(reader.ask_for_texts()))
+                        await self.run(ask_for_texts([reader]))
                 except (redis.RedisError, OSError, AgentRQError) as error:
                     cause = error.__cause__ if isinstance(error, AgentRQError) else error
                     if not isinstance(cause, redis.RedisError | OSError):

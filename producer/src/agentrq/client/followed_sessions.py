@@ -29,7 +29,7 @@ from agentrq.client.subscription import (
     Reader,
     cursor_of,
 )
-from agentrq.client.text_requests import send_quietly
+from agentrq.client.text_requests import ask_for_texts
 from agentrq.connection import is_outage
 from agentrq.errors import AgentRQError, SessionNotFound
 from agentrq.wire.ids import ORIGIN, Cursor, check_session_id
@@ -266,7 +266,7 @@ class FollowedSessions(Generic[E]):
 
     def _ask_for_texts(self) -> Operation[None]:
         sessions, self._texts = self._texts, {}
-        return send_quietly([command for session in sessions for command in session.ask_for_texts()])
+        return ask_for_texts(sessions)
 
     def _check_absent(self, now: float) -> Operation[None]:
         """Look for those that were there and have no state now: they were removed, or Redis lost them for a while."""

@@ -145,6 +145,7 @@ class Reader(Generic[E]):
         self._texts_wanted = False
         """The texts under way have to be asked for: it joins, or pieces are missing."""
         self._texts_asked_at = -math.inf
+        self._may_ask = True
         self._skips = skips
         self._decoder = decoder
         self._page = self.first_page
@@ -297,7 +298,11 @@ class Reader(Generic[E]):
     @property
     def wants_texts(self) -> bool:
         """Whether the worker is to be asked now for the texts under way."""
-        return self._texts_wanted and not self.behind
+        return self._texts_wanted and self._may_ask and not self.behind
+
+    def on_refused_texts(self) -> None:
+        """Redis refuses to ask the worker: it is not tried again."""
+        self._may_ask = False
 
     def ask_for_texts(self) -> list[tuple[str, str, str]]:
         """The command that asks for them, if a worker has the session."""

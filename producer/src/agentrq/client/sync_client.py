@@ -41,7 +41,7 @@ from agentrq.client.subscription import (
     Reader,
 )
 from agentrq.client.sync_follower import Follower
-from agentrq.client.text_requests import repeat_open_texts, send_quietly
+from agentrq.client.text_requests import ask_for_texts, repeat_open_texts
 from agentrq.client.waiting_list import WaitingRequest
 from agentrq.connection import connect
 from agentrq.errors import AgentRQError, CommandRejected, RedisRefused, SessionEnded
@@ -333,7 +333,7 @@ class AgentClient(
                         reader.behind = silent
                         events = mailbox.take(reader)
                     if reader.wants_texts:
-                        self.run(send_quietly(reader.ask_for_texts()))
+                        self.run(ask_for_texts([reader]))
                 except Exception as error:
                     self.check_open()  # closed by another thread: redis-py then fails in many ways
                     cause = error.__cause__ if isinstance(error, AgentRQError) else error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 from agentrq.client.redis_requests import Batch, Context, Operation
 from agentrq.errors import SessionNotFound
 from agentrq.wire.ids import check_session_id
@@ -14,10 +17,22 @@ def texts_command(keys: Keys, worker: str, session_id: str) -> tuple[str, str, s
     return "PUBLISH", keys.wake_channel(worker), f"{OPEN_TEXTS} {session_id}"
 
 
-def send_quietly(commands: list[tuple[str, str, str]]) -> Operation[None]:
-    """Send what `texts_command` made. A user who may only read is refused, and reads on without."""
-    if commands:
-        yield Batch(commands, apart=True)
+class _Reader(Protocol):
+    def ask_for_texts(self) -> list[tuple[str, str, str]]:
+        """The command that asks for its texts, if there is one."""
+
+    def on_refused_texts(self) -> None:
+        """It may not ask."""
+
+
+def ask_for_texts(readers: Iterable[_Reader]) -> Operation[None]:
+    """Ask for the texts of readers. One of a user who may only read is refused, and reads on without."""
+    asked = [(reader, command) for reader in readers for command in reader.ask_for_texts()]
+    if asked:
+        answers = yield Batch([command for _, command in asked], apart=True)
+        for (reader, _), answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Exception):
+                reader.on_refused_texts()
 
 
 def repeat_open_texts(context: Context, session_id: str) -> Operation[None]:
