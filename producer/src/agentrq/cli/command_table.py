@@ -35,6 +35,8 @@ COMMANDS: Final = {
     "prices": ("agentrq.cli.cost_commands:prices", "Import prices of models, and show them."),
     "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; a live one is stopped first."),
     "metrics": (None, "Print or serve Prometheus metrics of the whole fleet."),
+    "export": ("agentrq.cli.copy_commands:export_sessions", "Print ended sessions as lines of JSON."),
+    "import": ("agentrq.cli.copy_commands:import_sessions", "Read sessions that export printed."),
     "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),
 }

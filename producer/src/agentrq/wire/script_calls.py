@@ -238,3 +238,20 @@ def flat(fields: dict[str, Any]) -> list[Any]:
 def counted(commands: Iterable[RedisCommand]) -> list[Any]:
     """Commands as the script function run_commands takes them: the count of each one's words before them."""
     return [word for command in commands for word in (len(command), *command)]
+
+
+def import_session(
+    keys: Keys, session_id: str, events: str, state: dict[str, str], commands: dict[str, str], retention_s: float
+) -> ScriptCall[str]:
+    """Give an exported session its state, and the stream ``events``; ``commands``: cursors of receipts by command id.
+
+    Answers ``imported``, ``exists`` or ``gone`` (the stream).
+    """
+    fields = [piece for pair in state.items() for piece in pair]
+    receipts = [piece for pair in commands.items() for piece in pair]
+    return ScriptCall(
+        "import_session",
+        [*session_keys(keys, session_id), keys.sessions, events],
+        [session_id, int(retention_s * 1000), len(fields), *fields, *receipts],
+        text,
+    )

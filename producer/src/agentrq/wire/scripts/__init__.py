@@ -41,6 +41,7 @@ SOURCES: Final[dict[str, str]] = {
     "open_session": load(_PACKAGE, "rq_job", "feed", "shared", "index", "limits", "open_session"),
     "claim_session": _load_indexing("claim_session"),
     "restore_session": _load_indexing("restore_session"),
+    "import_session": _load_indexing("import_session"),
     "fetch_session": _load("fetch_session"),
     "find_changed_sessions": _load("find_changed_sessions"),
     "find_owned_sessions": _load("find_owned_sessions"),
