@@ -12,7 +12,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bytecode lint type docs reference tests test-slow test-user test-pythons coverage test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test bytecode lint type docs reference tests test-slow test-user test-pythons test-containers coverage test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ test-pythons:  ## the tests on Python 3.12 and 3.13
 		if ! $$python -c "" 2>/dev/null; then echo "no python$$version that runs, on PATH or of pyenv: not tested here"; continue; fi; \
 		$(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$version tests || exit 1; \
 	done
+
+test-containers: install  ## run by root on Debian: Dockerfile, compose file and systemd unit in real containers (5 min)
+	@tests/containers/run
 
 COVERAGE_FLOOR ?= 90
 coverage: bytecode  ## the tests with coverage, workers' processes measured; fails below COVERAGE_FLOOR percent
