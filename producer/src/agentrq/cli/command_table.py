@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "interrupt": ("agentrq.cli.control_commands:interrupt", "End the current turn; the session goes on."),
     "stop": ("agentrq.cli.control_commands:stop", "Stop a session, whichever worker owns it."),
     "list": ("agentrq.cli.list_command:list_sessions", "List the sessions that Redis still has, the newest first."),
+    "top": ("agentrq.cli.top_command:top", "Watch the sessions that have not ended, and act on them by key."),
     "show": ("agentrq.cli.inspect_commands:show", "Show a session's state."),
     "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
     "feed": ("agentrq.cli.feed_command:feed", "Show what happens to all sessions: starts, waits, turns, ends."),

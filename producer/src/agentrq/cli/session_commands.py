@@ -124,6 +124,11 @@ def attach(sid: str, after: Cursor | None, url: str | None, as_json: bool) -> in
         return _follow(client.session(sid), after, view, one_turn=False)
 
 
+def follow_session(session: Session) -> int:
+    """What ``attach`` does at a terminal: the session from its beginning, until it ends or Ctrl-C."""
+    return _follow(session, None, make_view(as_json=False), one_turn=False)
+
+
 def _has_worker(client: AgentClient) -> bool:
     """Whether RQ knows a worker for the queue of starts."""
 
