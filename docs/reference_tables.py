@@ -24,6 +24,8 @@ from agentrq.cli import command_table
 from agentrq.wire.commands import Options
 from agentrq.wire.state import State, StateRequest
 from agentrq.wire.workspace import Workspace
+from agentrq_gateway.app import ENDPOINTS
+from agentrq_gateway.server_settings import ServerSettings
 from agentrq_worker import fleet_metrics, metrics
 from agentrq_worker.logs import EVENTS
 from agentrq_worker.measurements import Counts, Measurements
@@ -107,7 +109,10 @@ def _shown(value: Any) -> str:
 
 def settings_table(kind: type[msgspec.Struct]) -> str:
     """A table of a struct of settings: name, type, default, text."""
-    texts, hints = field_texts(kind), typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind)
+    texts: dict[str, str] = {}
+    for each in kind.__mro__:
+        texts |= field_texts(each) if issubclass(each, msgspec.Struct) and each is not msgspec.Struct else {}
     rows = [
         (
             f"`{field.name}`",
@@ -276,6 +281,17 @@ def layers_text(package: str) -> str:
     return "```\n" + "".join(f"{layer}\n" for layer in layers) + "```\n"
 
 
+def endpoints_table() -> str:
+    """What the gateway serves: request, action, meaning, answers."""
+    rows = []
+    for each in ENDPOINTS:
+        answers = " ".join(f"{status}: {text}" for status, text in each.answers.items())
+        needs = "–" if each.public else f"`{each.action}`" if each.action else "any caller"
+        path = re.sub(r"{(\w+)(:\w+)?}", r"{\1}", each.path)
+        rows.append((f"`{each.method} {path}`", needs, each.summary, answers))
+    return _table(("request", "needs", "does", "answers"), *rows)
+
+
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "settings": lambda: settings_table(Settings),
     "provider": lambda: settings_table(Provider),
@@ -296,6 +312,8 @@ GENERATED: Final[dict[str, Callable[[], str]]] = {
     "packages": packages_table,
     "modules": modules_table,
     "producer-layers": lambda: layers_text("agentrq"),
+    "gateway-endpoints": endpoints_table,
+    "gateway-settings": lambda: settings_table(ServerSettings),
     "worker-layers": lambda: layers_text("agentrq_worker"),
     "gateway-layers": lambda: layers_text("agentrq_gateway"),
 }

@@ -92,13 +92,16 @@ class Call:
         async with asyncio.timeout(self.services.settings.redis_timeout_s + more_s):
             yield
 
-    async def state(self, session_id: str | None = None) -> State:
-        """The state of a session (default: that of the path). Raises `ApiError` 404 also for somebody else's."""
+    async def state(self, session_id: str | None = None, *, more_s: float = 0) -> State:
+        """The state of a session (default: that of the path). Raises `ApiError` 404 also for somebody else's.
+
+        ``more_s``: how much longer than a command it may wait for Redis.
+        """
         sid = self.session_id if session_id is None else session_id
         if not self.grant.names(sid):
             raise not_found(sid)
         try:
-            async with self.within_redis_timeout():
+            async with self.within_redis_timeout(more_s):
                 state = await self.client.session(sid).state()
         except (SessionNotFound, InvalidSessionId):
             raise not_found(sid) from None

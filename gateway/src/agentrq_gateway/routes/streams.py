@@ -22,6 +22,8 @@ from agentrq_gateway.streams.session_reader import SessionReader
 from agentrq_gateway.streams.sources import OneSession, SeveralSessions
 
 DEFAULT_LIMIT: Final = 500
+PATIENCE_S: Final = 10.0
+"""How much longer a stream may wait for Redis than a command: thousands may come back in one moment."""
 
 
 class Sessions(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -54,7 +56,7 @@ async def stream_session(call: Call) -> Response:
     header = call.request.headers.get("last-event-id")
     after = _cursor(header, "Last-Event-ID") if header else _cursor(call.query("after"), "after")
     deltas = call.flag("deltas")
-    state = await call.state()
+    state = await call.state(more_s=PATIENCE_S)
     if state.ended and after is not None and str(after) == state.cursor:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     return call.stream(OneSession(_reader(call, state, after, deltas=deltas)))
@@ -97,7 +99,7 @@ async def _stream_of(call: Call, given: dict[str, str | None], field: str, *, de
     try:
         for session_id, after in cursors.items():
             try:
-                state = await call.state(session_id)
+                state = await call.state(session_id, more_s=PATIENCE_S)
             except ApiError as error:
                 if error.status != 404:
                     raise
