@@ -12,6 +12,7 @@ import pytest
 
 from agentrq import AsyncAgentClient
 from agentrq_gateway import Gateway, Grant, JWTAuth, Settings
+from tests.attacks import attack
 from tests.gateway.answers import error_of
 from tests.gateway.conftest import connect
 from tests.gateway.listening import Listener
@@ -37,6 +38,10 @@ def as_caller(gateway: Gateway, **claims: Any) -> httpx.AsyncClient:
     return connect(gateway, Authorization=f"Bearer {token(**claims)}")
 
 
+@attack(
+    "A request without a token",
+    "401 for every route but health, readiness and the API document",
+)
 async def test_a_caller_without_a_token_is_not_served(guarded: Gateway) -> None:
     async with connect(guarded) as http:
         for method, path in (
@@ -78,6 +83,10 @@ NONE = jwt.encode({"sub": "alice", "exp": int(time.time()) + 3600}, "", "none")
         lambda: "a.b.c",
     ],
 )
+@attack(
+    "A token that is expired, future, unsigned (`alg: none`), of another algorithm, key or audience, or cut",
+    "401; nothing of the key is told",
+)
 async def test_a_token_that_does_not_count_is_refused(guarded: Gateway, made: Any) -> None:
     async with connect(guarded, Authorization=f"Bearer {made()}") as http:
         response = await http.get("/whoami")
@@ -85,6 +94,10 @@ async def test_a_token_that_does_not_count_is_refused(guarded: Gateway, made: An
         assert KEY not in response.text
 
 
+@attack(
+    "A token that was made for another service, or by one",
+    "401",
+)
 async def test_audience_and_issuer_have_to_be_those_configured(client: AsyncAgentClient) -> None:
     gateway = Gateway(client, auth=JWTAuth(KEY, audience="agentrq", issuer="shop"))
     for claims, status in (({"aud": "agentrq", "iss": "shop"}, 200), ({"aud": "agentrq"}, 401), ({"iss": "shop"}, 401)):
@@ -92,6 +105,10 @@ async def test_audience_and_issuer_have_to_be_those_configured(client: AsyncAgen
             assert (await http.get("/whoami")).status_code == status
 
 
+@attack(
+    "A token of a key that was rotated out, or that names another key than signed it",
+    "401",
+)
 async def test_keys_are_rotated_by_their_kid(client: AsyncAgentClient) -> None:
     gateway = Gateway(client, auth=JWTAuth({"old": OTHER, "new": KEY}))
     for key, kid, status in (
@@ -106,6 +123,10 @@ async def test_keys_are_rotated_by_their_kid(client: AsyncAgentClient) -> None:
             assert (await http.get("/whoami")).status_code == status, (key, kid)
 
 
+@attack(
+    "Key confusion: a token signed by HS256 with the text of the public key",
+    "401",
+)
 async def test_a_public_key_is_no_secret(client: AsyncAgentClient) -> None:
     """Key confusion: a token signed by HS256 with the text of the public key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -136,6 +157,10 @@ def test_keys_that_cannot_work_are_refused(keys: Any) -> None:
         JWTAuth(keys)
 
 
+@attack(
+    "A caller who may read prompts, answers or stops",
+    "403 for each action that the grant lacks",
+)
 async def test_each_action_needs_its_grant(guarded: Gateway, client: AsyncAgentClient) -> None:
     session = await client.start("demo", "x")
     path = f"/sessions/{session.id}"
@@ -155,6 +180,10 @@ async def test_each_action_needs_its_grant(guarded: Gateway, client: AsyncAgentC
             assert (response.status_code == 403) == (action not in granted), (method, route, granted, response.text)
 
 
+@attack(
+    "A tenant tries the ids of another's sessions on every route, and claims them by metadata",
+    "404, byte for byte the answer for an id that does not exist; the claim is refused",
+)
 async def test_a_tenant_sees_its_own_sessions_and_no_trace_of_others(
     guarded: Gateway, client: AsyncAgentClient
 ) -> None:
@@ -189,6 +218,10 @@ async def test_a_tenant_sees_its_own_sessions_and_no_trace_of_others(
     assert not [state for state in await client.states() if state.ended]
 
 
+@attack(
+    "A tenant streams another's session",
+    "`reset`, `gone`, as for one that does not exist",
+)
 async def test_the_browser_of_a_tenant_streams_no_foreign_session(guarded: Gateway, client: AsyncAgentClient) -> None:
     foreign = await client.start("demo", "x")
     bearer = f"Bearer {token(tenant='acme')}"
@@ -210,6 +243,10 @@ async def test_a_grant_for_some_sessions_is_for_no_other(guarded: Gateway, clien
         assert (await http.post("/sessions", json=body | {"sessionId": "three"})).status_code == 201
 
 
+@attack(
+    "A start outside the directory of the grant, by `..`, a sibling or another option",
+    "403, naming the option",
+)
 async def test_a_grant_bounds_what_is_started(guarded: Gateway) -> None:
     async with as_caller(guarded, providers=["demo"], cwd_prefix="/srv/acme") as http:
 
@@ -227,6 +264,10 @@ async def test_a_grant_bounds_what_is_started(guarded: Gateway) -> None:
         assert (await start(cwd="/srv/acme"))[0] == 201
 
 
+@attack(
+    "A caller signs itself a token that may more",
+    "403",
+)
 async def test_a_token_is_made_narrower_and_never_wider(guarded: Gateway) -> None:
     async with as_caller(guarded, tenant="acme", actions=["read", "prompt"], sessions=["a", "b"]) as http:
         made = await http.post("/tokens", json={"sessions": ["a"], "actions": ["read"], "expiresIn": 3600 / 60})
@@ -252,6 +293,10 @@ async def test_a_token_is_made_narrower_and_never_wider(guarded: Gateway) -> Non
             assert (await bob.get("/whoami")).json()["subject"] == "bob"
 
 
+@attack(
+    "A ticket is used again, at another gateway, for a write, or in place of a token",
+    "401",
+)
 async def test_a_ticket_counts_once_in_all_gateways(guarded: Gateway, client: AsyncAgentClient) -> None:
     session = await client.start("demo", "x")
     second = Gateway(client, auth=JWTAuth(KEY))
@@ -272,6 +317,10 @@ async def test_a_ticket_counts_once_in_all_gateways(guarded: Gateway, client: As
     await second.aclose()
 
 
+@attack(
+    "CSRF: another site's page writes with a browser's cookie",
+    "403 for foreign and absent origins, 415 for what is not JSON",
+)
 async def test_the_cookie_is_kept_from_scripts_and_from_other_sites(guarded: Gateway, client: AsyncAgentClient) -> None:
     session = await client.start("demo", "x")
     async with as_caller(guarded) as http, connect(guarded) as browser:
@@ -317,6 +366,10 @@ async def test_a_ticket_becomes_a_cookie_that_is_renewed_up_to_its_end(client: A
         assert error_of(again) == (401, "ticket_used", None)
 
 
+@attack(
+    "CORS: a page of an origin that is not listed, or only looks like it, reads answers",
+    "no `Access-Control-Allow-Origin`",
+)
 async def test_other_origins_are_served_if_they_are_listed(client: AsyncAgentClient) -> None:
     origin = "https://app.example.com"
     gateway = Gateway(client, auth=JWTAuth(KEY), settings=Settings(origins=[origin]))
@@ -342,6 +395,10 @@ async def test_other_origins_are_served_if_they_are_listed(client: AsyncAgentCli
      ("evil.example", False), ("127.0.0.1.evil.example:8420", False), ("10.0.0.1", False), ("", False),
      ("evil.example.", False)],
 )  # fmt: skip
+@attack(
+    "DNS rebinding: a name of a stranger that leads to this machine",
+    "400",
+)
 async def test_a_gateway_without_authentication_serves_local_names_only(
     gateway: Gateway, host: str, served: bool
 ) -> None:
@@ -364,12 +421,20 @@ async def test_hosts_are_those_of_the_list(client: AsyncAgentClient) -> None:
             assert (await http.get("/sessions", headers={"Host": host})).status_code == status, host
 
 
+@attack(
+    "Another machine calls a gateway without authentication",
+    "403",
+)
 async def test_a_gateway_without_authentication_serves_its_machine_only(gateway: Gateway) -> None:
     for peer, status in (("127.0.0.1", 422), ("::1", 422), ("10.0.0.7", 403), ("::ffff:10.0.0.7", 403)):
         async with Listener(gateway, "/stream", client=peer) as stream:
             assert stream.status == status, peer
 
 
+@attack(
+    "A web page writes to the gateway on the machine of its reader",
+    "403",
+)
 async def test_a_page_of_another_site_writes_nothing_without_authentication(gateway: Gateway) -> None:
     body = {"provider": "demo", "prompt": "x"}
     async with connect(gateway) as http:
@@ -392,6 +457,10 @@ async def test_the_host_apps_own_function_says_who_a_caller_is(client: AsyncAgen
         assert error_of(await http.post("/tokens", headers={"X-User": "alice"})) == (404, "no_tokens", None)
 
 
+@attack(
+    "The host app's login fails",
+    "500, nobody is let in, nothing of the cause is told",
+)
 async def test_an_auth_function_that_fails_lets_nobody_in(client: AsyncAgentClient) -> None:
     def broken(_: Any) -> Grant | None:
         raise RuntimeError("the login's database is away")

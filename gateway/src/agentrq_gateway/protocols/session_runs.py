@@ -166,7 +166,7 @@ async def find_rest(call: Call, state: State, after: Cursor) -> RunPlace:
     """The run of what comes after a cursor."""
     session = call.client.session(state.session_id)
     async with call.within_redis_timeout():
-        found = find_origin(await _back(session, Cursor(after.epoch, after.seq + 1), find=True), True) or ORIGIN
+        found = find_origin(await _back(session, _next(after), find=True), True) or ORIGIN
         answers = await _count_resolved(session, after)
     return RunPlace(state.session_id, found, None, after, answers)
 
@@ -195,11 +195,16 @@ async def _back(session: AsyncSession, before: Cursor | None, *, find: bool) -> 
 
 async def _before_prompt(session: AsyncSession, command_id: str, before: Cursor) -> Cursor:
     """The place before the prompt of a command whose receipt is known: the prompt's event stands before it."""
-    for event in reversed(await session.history(Cursor(before.epoch, before.seq + 1), PAGE)):
+    for event in reversed(await session.history(_next(before), PAGE)):
         if isinstance(event, Message) and isinstance(event.content, Prompt) and event.content.command_id == command_id:
             cursor = Cursor.parse(event.cursor or "0-0")
             return Cursor(cursor.epoch, max(0, cursor.seq - 1))
     return Cursor(before.epoch, max(0, before.seq - 1))  # it was refused: its receipt is all there is
+
+
+def _next(cursor: Cursor) -> Cursor | None:
+    """What is before it is all up to the cursor; None where Redis has no name for that."""
+    return Cursor(cursor.epoch, cursor.seq + 1) if cursor.seq + 1 < 1 << 64 else None
 
 
 async def _count_resolved(session: AsyncSession, after: Cursor) -> int:

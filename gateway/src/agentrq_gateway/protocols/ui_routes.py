@@ -6,6 +6,7 @@ Owns the paths, headers and parameters that these clients use. A chat's id is it
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ RUN_ID: Final = "x-workflow-run-id"
 TAIL_INDEX: Final = "x-workflow-stream-tail-index"
 EXPOSED: Final = (*HEADERS, RUN_ID, TAIL_INDEX)
 """Headers of answers that a page of another origin may read."""
-MAX_INDEX: Final = 10_000_000
+_INDEX: Final = re.compile(r"-?[0-9]{1,8}")
 
 
 async def post_chat(call: Call) -> Response:
@@ -114,13 +115,9 @@ async def _stream_named(call: Call, name: str) -> Response:
 
 
 def _read_index(given: str) -> int:
-    try:
-        index = int(given)
-    except ValueError:
-        index = MAX_INDEX + 1
-    if abs(index) > MAX_INDEX:
+    if not _INDEX.fullmatch(given):
         raise ApiError(422, "invalid", "startIndex: expected a whole number", field="startIndex")
-    return index
+    return int(given)
 
 
 async def _count_chunks(call: Call, place: RunPlace, state: State) -> int:
