@@ -11,7 +11,7 @@ import functools
 import logging
 import select
 import time
-from typing import Any, Final
+from typing import Final
 
 import redis
 
@@ -138,7 +138,7 @@ class SessionHost:
         """Host one claimed session until it ends or leaves."""
         claimed = claim.claimed
         lane = self.publisher.open_log(claimed.session_id, claim.cursor, claim.state)
-        self._note_claim(claim)
+        self._measure_claim(claim)
         mark = marks.make_mark(claimed.session_id)
         session = SessionShell(claimed, lane, self.settings, mark, self.measurements, self._outputs)
         self.sessions[session.id] = session
@@ -175,21 +175,15 @@ class SessionHost:
             log.info("session %s: handed over", session.id, extra=event("session_handed_over", epoch=lane.epoch))
         return outcome
 
-    def _note_claim(self, claim: Claim) -> None:
+    def _measure_claim(self, claim: Claim) -> None:
         claimed, figures = claim.claimed, self.measurements
         waited_s = (claim.claimed_at - claim.free_since) / 1000
-        members: dict[str, Any] = {"provider": claimed.provider, "epoch": claim.cursor.epoch}
-        if claimed.started_at == claim.claimed_at:
-            log.info("session %s: started, provider %s", claimed.session_id, claimed.provider,
-                     extra=event("session_started", **members))  # fmt: skip
+        if claimed.takeover:
+            figures.recovered.add(claimed.provider, claimed.takeover)
+            figures.takeover.add(waited_s, claimed.takeover)
+        else:
             figures.started.add(claimed.provider)
             figures.start_to_claim.add(waited_s, claimed.provider)
-        else:
-            cause = "lost" if claim.lost else "handed_over"
-            figures.recovered.add(claimed.provider, cause)
-            figures.takeover.add(waited_s, cause)
-            log.info("session %s: taken over (%s), provider %s", claimed.session_id, cause.replace("_", " "),
-                     claimed.provider, extra=event("session_taken_over", cause=cause, **members))  # fmt: skip
 
     async def claim(self, session: SessionSnapshot) -> Claim | None:
         """Like `Ownership.claim_session`; a session that is claimed and cannot begin ends: no worker would serve it."""

@@ -78,6 +78,8 @@ class ClaimedSession(NamedTuple):
     """The latest checkpoint of its workspace, as in `State`."""
     unreadable: str | None = None
     """Why the options of the start cannot be known; then the session must not run."""
+    takeover: str = ""
+    """Why it comes from another worker: ``lost`` or ``handed_over``; empty where it begins here."""
 
 
 class InboxCommand(NamedTuple):

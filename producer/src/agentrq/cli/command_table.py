@@ -27,7 +27,7 @@ COMMANDS: Final = {
     "interrupt": ("agentrq.cli.control_commands:interrupt", "End the current turn; the session goes on."),
     "stop": ("agentrq.cli.control_commands:stop", "Stop a session, whichever worker owns it."),
     "list": ("agentrq.cli.list_command:list_sessions", "List the sessions that Redis still has, the newest first."),
-    "top": ("agentrq.cli.top_command:top", "Watch the sessions that have not ended, and act on them by key."),
+    "top": ("agentrq.cli.top_command:top", "Show the sessions that have not ended, live."),
     "show": ("agentrq.cli.inspect_commands:show", "Show a session's state."),
     "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
     "feed": ("agentrq.cli.feed_command:feed", "Show what happens to all sessions: starts, waits, turns, ends."),
@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; a live one is stopped first."),
     "metrics": (None, "Print or serve Prometheus metrics of the whole fleet."),
     "export": ("agentrq.cli.copy_commands:export_sessions", "Print ended sessions as lines of JSON."),
-    "import": ("agentrq.cli.copy_commands:import_sessions", "Read sessions that export printed."),
+    "import": ("agentrq.cli.copy_commands:import_sessions", "Read sessions that `agentrq export` printed."),
     "acl": ("agentrq.cli.acl_command:acl", "Print an ACL SETUSER line for each ROLE."),
     "doctor": ("agentrq.cli.doctor:doctor", "Check what agentrq needs: versions, Redis, workers, agents."),
 }

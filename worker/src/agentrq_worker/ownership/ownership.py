@@ -80,8 +80,6 @@ class Claim(NamedTuple):
     """When, in ms by Redis's clock: the ids of commands that came later are not below it."""
     free_since: int
     """Since when it had no owner, in ms by Redis's clock: its creation, the handover, or when its loss was seen."""
-    lost: bool
-    """Its last owner was lost."""
 
 
 def _read_snapshot(session_id: str, raw: dict[bytes, bytes]) -> SessionSnapshot | None:
@@ -241,13 +239,14 @@ class Ownership:
             model=state.model,
             checkpoint=state.checkpoint,
             unreadable=unreadable,
+            takeover="" if state.started_at is None else "lost" if inner.token else "handed_over",
         )
         known = self._state_fields(snapshot) | {
             "worker": self.lease.name, "token": self.token, "claim": mine, "status": Status.STARTING,
             "startedAt": claimed.started_at,
         }  # fmt: skip
         free_since = max(inner.lost_at if inner.token else 0, state.updated_at or claimed_at)
-        return Claim(claimed, Cursor.parse(cursor), known, claimed_at, free_since, bool(inner.token))
+        return Claim(claimed, Cursor.parse(cursor), known, claimed_at, free_since)
 
     def _state_fields(self, snapshot: SessionSnapshot) -> dict[str, Any]:
         """The fields that are written into a Redis that lost the session."""

@@ -32,6 +32,7 @@ class SessionObserver:
         self._session_id = claimed.session_id
         self._epoch = epoch
         self._provider = claimed.provider
+        self._takeover = claimed.takeover
         self._turn = claimed.total.num_turns
         """The number of the turn that began last."""
         self.awaits_output = True
@@ -96,6 +97,8 @@ class SessionObserver:
 
     def _changed(self, fields: dict[str, Any], now: float) -> None:
         """State fields that change with an event."""
+        if "pid" in fields:
+            self._log_start()
         model = fields.get("model")
         if model is not None:
             self._model = model
@@ -114,6 +117,16 @@ class SessionObserver:
             if name in fields:
                 self._spent(name, fields[name] - before)
                 self._total[name] = fields[name]
+
+    def _log_start(self) -> None:
+        """The runner runs: of a start that is refused nothing has begun."""
+        members = {"provider": self._provider, "epoch": self._epoch}
+        if self._takeover:
+            log.info("session %s: taken over (%s), provider %s", self._session_id, self._takeover.replace("_", " "),
+                     self._provider, extra=event("session_taken_over", cause=self._takeover, **members))  # fmt: skip
+        else:
+            log.info("session %s: started, provider %s", self._session_id, self._provider,
+                     extra=event("session_started", **members))  # fmt: skip
 
     def _log(self, name: str, text: str, **members: Any) -> None:
         if log.isEnabledFor(logging.DEBUG):
