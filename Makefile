@@ -12,7 +12,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bytecode lint type docs reference tests test-slow test-user test-pythons test-containers coverage test-acl fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test bytecode lint type docs reference tests test-slow test-user test-pythons test-containers coverage test-acl fuzz test-gateway-fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,10 +82,15 @@ test-acl: bytecode  ## the end-to-end tests under the ACL profiles: default user
 	$(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
 	AGENTRQ_TEST_ACL=split $(BIN)/python -m pytest -p tests.acl_plugin -n $(TEST_PROCESSES) tests/end_to_end
 
+GATEWAY_FUZZ_EXAMPLES ?= 25
 FUZZ_SECONDS ?= 300
 fuzz: install  ## FUZZ_SECONDS (300) of looking for inputs that break a reader; by atheris where it can be installed
 	-@$(PIP_INSTALL) --no-deps --require-hashes -r requirements/fuzz.txt
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+test-gateway-fuzz: install  ## GATEWAY_FUZZ_EXAMPLES (25) requests a route of a real gateway, made from its OpenAPI document
+	$(PIP_INSTALL) --no-deps --require-hashes -r requirements/gateway-fuzz.txt
+	$(BIN)/python -m tests.gateway.fuzz_routes $(GATEWAY_FUZZ_EXAMPLES)
 
 audit: install  ## the pinned packages: hashes, what is installed, known advisories
 	$(BIN)/python -m tests.packaging.audit
@@ -124,6 +129,7 @@ lock:  ## compile requirements/*.txt
 	$(COMPILE) producer/pyproject.toml $(GATEWAY_NEEDS) -c requirements/dev.txt -o requirements/gateway.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+	$(COMPILE) requirements/gateway-fuzz.in -c requirements/dev.txt -o requirements/gateway-fuzz.txt
 	$(COMPILE) requirements/docs.in -c requirements/dev.txt -o requirements/docs.txt
 
 clean:  ## remove what the others made
