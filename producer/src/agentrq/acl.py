@@ -31,9 +31,9 @@ _READ: Final = (
 )
 _CONSUME: Final = (
     "evalsha script|load xinfo|groups xinfo|consumers xgroup|create xgroup|setid xgroup|delconsumer xack xautoclaim "
-    "xreadgroup"
+    "xreadgroup set del xadd xdel"
 )
-"""What a consumer of the feed keeps its place by."""
+"""What a consumer of the feed keeps its place by, `agentrq deliver` too."""
 _DIAGNOSE: Final = "time hget lindex llen lpos pttl smembers"
 """What ``agentrq why`` and `client.fleet` read besides: RQ's queue, the workers that serve it, their free slots."""
 _WORK: Final = (
@@ -116,7 +116,7 @@ def _reader(keys: Keys, queue: str) -> Iterator[str]:
 
 
 def _consumer(keys: Keys, queue: str) -> Iterator[str]:
-    yield from (f"~{keys.feed}", *_reading(keys))
+    yield from (f"~{keys.feed}", f"~{keys.webhook('*', '*')}", *_reading(keys))
     yield from _commands(_CONNECTION, _READ, _CONSUME)
 
 

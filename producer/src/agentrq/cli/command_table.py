@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "why": ("agentrq.cli.why_command:why", "Say why a session is where it is, and the command that helps."),
     "feed": ("agentrq.cli.feed_command:feed", "Show what happens to all sessions: starts, waits, turns, ends."),
     "cost": ("agentrq.cli.cost_commands:cost", "Show what turns cost, by tenant, model, day and more."),
+    "deliver": ("agentrq.cli.deliver_command:deliver", "Post what happens to all sessions to HTTP endpoints."),
     "limits": ("agentrq.cli.limits_commands:limits", "Limit what each tenant may have at once."),
     "prices": ("agentrq.cli.cost_commands:prices", "Import prices of models, and show them."),
     "remove": ("agentrq.cli.inspect_commands:remove", "Delete a session at once; a live one is stopped first."),

@@ -47,6 +47,11 @@ class FeedReader:
         self._seen = _START
         self._done: list[str] = []
 
+    @property
+    def place(self) -> str:
+        """Without a consumer: the id behind which it reads on; '' before the first reading."""
+        return self._after
+
     def done(self, entry: FeedEntry | FeedGap) -> None:
         """Note that an entry need not come again."""
         if isinstance(entry, FeedEntry) and self._consumer is not None:

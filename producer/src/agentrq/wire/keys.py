@@ -119,6 +119,10 @@ class Keys:
         """Sorted set: the sessions of a tenant that have not ended → start in ms."""
         return f"{self.prefix}:tenant:{name}"
 
+    def webhook(self, endpoint: str, part: str) -> str:
+        """Of an endpoint of `agentrq deliver`: its ``lease``, its ``place`` in the feed, its ``dead`` letters."""
+        return f"{self.prefix}:webhook:{endpoint}:{part}"
+
     def tenant_starts(self, name: str) -> str:
         """Sorted set: the starts of a tenant in the last minute, by their nonces."""
         return f"{self.prefix}:tenant-starts:{name}"

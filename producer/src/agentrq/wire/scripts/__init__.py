@@ -61,6 +61,7 @@ SOURCES: Final[dict[str, str]] = {
     "index_waiting": _load("index_waiting"),
     "read_feed": load(_PACKAGE, "read_feed"),
     "leave_feed": load(_PACKAGE, "leave_feed"),
+    "move_place": load(_PACKAGE, "move_place"),
     "trim_feed": load(_PACKAGE, "trim_feed"),
     "renew_lease": _load("renew_lease", allow_oom=True),
     "release_lease": _load("release_lease"),
