@@ -161,8 +161,10 @@ class Call:
         source: Source | AsyncGenerator[bytes, None],
         opening: bytes = b"",
         headers: dict[str, str] | None = None,
+        *,
+        cut_short: bool = False,
     ) -> Response:
-        """The answer that sends a source as server-sent events; ``opening`` is sent first.
+        """The answer that sends a source as server-sent events; ``opening`` is sent first; ``cut_short``: see there.
 
         Whatever the source is: slots are counted (429), the client is kept alive, and the stream ends with the grant.
         """
@@ -174,6 +176,7 @@ class Call:
             expires_at=self.grant.expires_at,
             headers=headers,
             opening=opening,
+            cut_short=cut_short,
         )
 
 

@@ -96,7 +96,8 @@ async def _read_snapshot(call: Call, state: State) -> list[AgUiEvent]:
 
 def _stream(call: Call, run: Run, stream: AgUiStream, opening: list[Frame], present: State | None) -> Response:
     session = call.client.session(run.place.session_id)
-    return call.stream(_to_frames(opening, read_run(session, run, stream, live=True, present=present)))
+    frames = read_run(session, run, stream, live=True, present=present)
+    return call.stream(_to_frames(opening, frames), cut_short=True)
 
 
 async def _to_frames(opening: list[Frame], frames: AsyncGenerator[Frame, None]) -> AsyncGenerator[bytes, None]:

@@ -141,7 +141,9 @@ def _stream(
     chunks = read_run(
         call.client.session(place.session_id), run, UIMessageStream(run), live=place.live, present=present
     )
-    return call.stream(_to_frames(run, chunks, start), headers=HEADERS | {RUN_ID: str(place)} | (headers or {}))
+    told = HEADERS | {RUN_ID: str(place)} | (headers or {})
+    # Who resumes by index takes an end without a finish for what it is; the other would show a half message as whole.
+    return call.stream(_to_frames(run, chunks, start), headers=told, cut_short=place.live)
 
 
 async def _to_frames(run: Run, chunks: AsyncGenerator[Chunk, None], start: int) -> AsyncGenerator[bytes, None]:

@@ -93,7 +93,11 @@ class GeneratorSource(Source):
 
 
 class StreamResponse(Response):
-    """One stream. ``caller``: whose streams are counted; ``expires_at``: of their grant, seconds since the epoch."""
+    """One stream. ``caller``: whose streams are counted; ``expires_at``: of their grant, seconds since the epoch.
+
+    ``cut_short``: to be ended before its source is over, its connection is cut: its client takes a clean end for the
+    end of the whole.
+    """
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class StreamResponse(Response):
         expires_at: float | None = None,
         headers: dict[str, str] | None = None,
         opening: bytes = b"",
+        cut_short: bool = False,
     ) -> None:
         super().__init__(None, 200, HEADERS | (headers or {}))
         del self.headers["content-length"]
@@ -117,6 +122,7 @@ class StreamResponse(Response):
         self._keeper = keeper
         self._limits = limits
         self._caller = caller
+        self._cut_short = cut_short
         self._opening = retry_frame(RETRY_MS) + opening
         self._news = asyncio.Event()
         self._heartbeat = False
@@ -131,6 +137,9 @@ class StreamResponse(Response):
 
     def end(self, last: bytes) -> None:
         """Send ``last``, then close."""
+        if self._cut_short:
+            self.abort()
+            return
         self._last = last
         self._news.set()
 
