@@ -18,9 +18,9 @@ async def test_the_feed_tells_each_status_request_and_turn_once(
     (tmp_path / "README.md").write_text("hello\n")  # type: ignore[operator]
     start_worker()
     session = await client.start("demo", "look", cwd=str(tmp_path))
-    await until(session, "idle")
+    idle = await until(session, "idle")
     await session.prompt("/sleep 60")
-    await until(session, "running", (await session.state()).cursor)
+    await until(session, "running", idle)
     await session.stop()
     await session.wait(20)
     events = [event async for event in session.events()]

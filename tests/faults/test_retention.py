@@ -126,7 +126,12 @@ async def test_remove_leaves_nothing(redis_url: str, raw: redis.Redis) -> None:
         session = await client.start("demo", "hello", "s")
         await session.prompt("more")
         await session.remove()
-        assert set(raw.keys()) - before == {b"rq:queues", b"agentrq:removed", b"agentrq:epochs"}
+        assert set(raw.keys()) - before == {
+            b"rq:queues",
+            b"agentrq:removed",
+            b"agentrq:epochs",
+            b"agentrq:feed",
+        }
         assert not [name for name in raw.zrange("agentrq:removed", 0, -1) if name == b"s"]  # a nonce, no more
         with pytest.raises(SessionNotFound):
             await session.state()
@@ -267,7 +272,7 @@ async def _no_leak(url: str, sessions: int) -> None:
         lasting, keys, memory = await _leak(url, sessions)
         jobs = lasting.pop("rq:job", 0)
         assert jobs == sessions - sessions // 10  # queued here for ever, as no worker dequeues them in this test
-        ours = {"agentrq:sessions", "agentrq:live", "agentrq:index", "agentrq:index:provider:demo"}
+        ours = {"agentrq:sessions", "agentrq:live", "agentrq:index", "agentrq:index:provider:demo", "agentrq:feed"}
         assert set(lasting) <= {*ours, "rq:queues", "rq:queue:agentrq", "rq:canceled:agentrq"}
         assert set(lasting.values()) == {1}
         print(f"{sessions} sessions: {keys} keys, {(memory - empty) / sessions:.0f} bytes of server memory each")
@@ -278,7 +283,7 @@ async def _no_leak(url: str, sessions: int) -> None:
         for key in raw.scan_iter("rq:*:s-*", count=1000):
             raw.delete(key)
         assert raw.ttl(KEYS.epochs) > 0
-        raw.delete("rq:queue:agentrq", "rq:canceled:agentrq", KEYS.epochs)
+        raw.delete("rq:queue:agentrq", "rq:canceled:agentrq", KEYS.epochs, KEYS.feed)
         raw.zadd(KEYS.sessions, {member: 1 for member, _ in raw.zscan_iter(KEYS.sessions)})
         async with AsyncAgentClient.from_url(url) as client:
             assert (await client.sessions()).sessions == []

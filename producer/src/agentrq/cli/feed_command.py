@@ -24,7 +24,7 @@ from agentrq.wire.feed import FeedEntry, FeedGap
 def feed(
     consumer: str | None, process: str | None, after: str | None, no_follow: bool, url: str | None, as_json: bool
 ) -> int:
-    """Show what happens to all sessions: which start, wait, end, what each turn costs."""
+    """Show what happens to all sessions: starts, waits, turns, ends."""
     with connected(url) as client:
         try:
             for entry in client.feed(consumer, after=after, process=process, follow=not no_follow):
