@@ -19,20 +19,22 @@ from agentrq.wire import script_calls
 from agentrq.wire.index_names import LONGEST_PAIR, index_name
 from agentrq.wire.keys import Keys
 from agentrq_worker.ownership import session_index
-from agentrq_worker.ownership.ownership import Ownership
+from agentrq_worker.ownership.ownership import Ownership, SessionSnapshot
 from agentrq_worker.ownership.recovery_scanner import RecoveryScanner
 from agentrq_worker.settings import Settings
-from tests.worker.test_recovery_scanner import JobHandler
 
 KEYS = Keys()
 SETTINGS = Settings(name="w")
 MANY = 40
 
 
-class Jobs(JobHandler):
-    """RQ's side, which has closed every job."""
+class ClosedJobs:
+    """RQ's side, where every job is closed."""
 
-    async def conclude(self, job_id: str, look: Any) -> None:
+    async def enqueue(self, job_id: str, look: SessionSnapshot) -> bool:
+        raise AssertionError("nobody is lost")
+
+    async def conclude(self, job_id: str, look: SessionSnapshot) -> None:
         pass
 
 
@@ -45,7 +47,7 @@ def client(redis_url: str) -> Iterator[AgentClient]:
 @pytest.fixture
 async def scanner(redis_url: str) -> AsyncIterator[RecoveryScanner]:
     async with connect_async(redis_url) as connection:
-        yield RecoveryScanner(connection, Ownership(connection, connection, SETTINGS), SETTINGS, Jobs())
+        yield RecoveryScanner(connection, Ownership(connection, connection, SETTINGS), SETTINGS, ClosedJobs())
 
 
 def index_keys(raw: Any) -> set[str]:
@@ -129,6 +131,19 @@ async def test_lists_by_index_have_what_lists_without_have(
     for wanted in FILTERS:
         assert listed(client, **wanted) == admitted(states, wanted), wanted
     assert raw.zcard(KEYS.live) == 1 + sum(not state.ended for state in states)
+
+
+async def test_a_settled_sessions_state_keeps_no_second_copy_of_its_start(
+    client: AgentClient, scanner: RecoveryScanner, raw: Any
+) -> None:
+    """RQ's job has prompt and options as well; a session that may be resumed needs them."""
+    for sid in ("living", "ended"):
+        client.start("demo", "p" * 100_000, sid, model="fable")
+    end(raw, "ended")
+    await scanner.scan_once()
+    assert raw.hmget(KEYS.state("ended"), "prompt", "options", "model") == [None, None, b"fable"]
+    assert raw.hstrlen(KEYS.state("living"), "prompt") == 100_000
+    assert client.session("ended").state().ended
 
 
 def test_names_are_the_same_in_lua_and_in_python(client: AgentClient, raw: Any) -> None:

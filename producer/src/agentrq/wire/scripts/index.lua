@@ -59,6 +59,11 @@ local function index_living(live, sid, status, start, settled, known)
   end
 end
 
+-- Drops what only a start needs of a session whose end is settled: RQ's job has it as well, and the prompt may be long.
+local function drop_start(state)
+  redis.pcall('HDEL', state, 'prompt', 'options')
+end
+
 -- Has the indexes say what the state says. With `again` entries are written that should be there already.
 local function index_session(state, settled, again)
   local prefix, sid = parts(state)
@@ -70,6 +75,7 @@ local function index_session(state, settled, again)
   local before = redis.pcall('HGET', index, sid)
   if type(before) ~= 'string' then before = '' end
   index_living(prefix .. ':live', sid, status, start, settled, before ~= '')
+  if settled and (status == 'done' or status == 'error') then drop_start(state) end
   if status and start then
     names = index_names(unpack(seen, 1, 4))
     after = start .. ' ' .. table.concat(names, ' ')
