@@ -14,13 +14,14 @@ import pytest
 
 from agentrq.client import AsyncAgentClient
 from agentrq.errors import InvalidOption
-from tests.end_to_end.test_open_files import PROBE
 from tests.git_repositories import git, make_origin
+from tests.polling import wait_until
 from tests.sessions import contents, until
 from tests.workers import Worker
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 Start = Callable[..., Worker]
+PROBE = Path(__file__).parents[1] / "fakes/probe_runner.py"
 FAST = ("--lease-s", "1", "--beat-s", "0.2")
 
 
@@ -152,9 +153,7 @@ async def test_a_stop_ends_the_making_of_a_workspace(
     (slow / "git").chmod(0o755)
     start_worker(PATH=f"{slow}:{os.environ['PATH']}", AGENTRQ_WORKSPACES_DIR=str(tmp_path / "w"))
     session = await client.start("demo", "x", workspace={"git": "https://example.org/r"})
-    async with asyncio.timeout(60):
-        while not began.exists():
-            await asyncio.sleep(0.01)
+    await asyncio.to_thread(wait_until, began.exists)
     await session.stop()
     state = await session.wait()
     assert (state.status, state.reason) == ("done", "stopped")
