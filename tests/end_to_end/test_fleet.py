@@ -20,7 +20,7 @@ async def test_the_fleet_tells_its_workers_slots_and_the_queue(
     busy = start_worker("--name", "busy", "--max-sessions", "1")
     session = await client.start("demo", "/sleep 60")
     await until(session, "running")
-    start_worker("--name", "dead").kill()
+    start_worker("--name", "dead", "--lease-s", "1", "--beat-s", "0.3").kill()
 
     def told() -> Fleet | None:
         fleet = sync_client.fleet()
