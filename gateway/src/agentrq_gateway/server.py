@@ -14,6 +14,7 @@ import uvicorn
 from agentrq import AsyncAgentClient
 from agentrq.connection import connect_async
 from agentrq_gateway.app import Gateway
+from agentrq_gateway.auth.jwt_auth import JWTAuth
 from agentrq_gateway.server_settings import ServerSettings
 
 log = logging.getLogger("agentrq.gateway")
@@ -50,11 +51,11 @@ def bind(settings: ServerSettings) -> socket.socket:
     return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG, reuse_port=False)
 
 
-async def serve(settings: ServerSettings, url: str, listener: socket.socket) -> None:
+async def serve(settings: ServerSettings, url: str, listener: socket.socket, auth: JWTAuth | None) -> None:
     """Serve until SIGTERM or SIGINT."""
     commands = connect_async(url, connections=COMMAND_CONNECTIONS)
     async with AsyncAgentClient(commands, connect_async(url, blocking=True), url=url) as client:
-        gateway = Gateway(client, auth=settings.authentication(), settings=settings)
+        gateway = Gateway(client, auth=auth, settings=settings)
         config = uvicorn.Config(
             gateway, log_level=logging.WARNING, access_log=False, backlog=BACKLOG, lifespan="off",
             timeout_graceful_shutdown=END_S, server_header=False, ws="none", log_config=None,
@@ -66,7 +67,7 @@ async def serve(settings: ServerSettings, url: str, listener: socket.socket) -> 
             await gateway.aclose()
 
 
-def run(settings: ServerSettings, url: str, listener: socket.socket) -> None:
+def run(settings: ServerSettings, url: str, listener: socket.socket, auth: JWTAuth | None) -> None:
     """Run the server; returns when it has ended."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    asyncio.run(serve(settings, url, listener))
+    asyncio.run(serve(settings, url, listener, auth))

@@ -10,8 +10,11 @@ import faulthandler
 import logging
 import os
 import socket
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import click
@@ -57,6 +60,8 @@ _HELP = {
 SWITCH_S = 0.0005
 """How long RQ's thread may hold the interpreter while the loop waits; Python's default of 5 ms shows in latencies."""
 LOG_FORMATS = ("text", "json")
+GATEWAY_END_S = 15.0
+"""How long the gateway of `agentrq up` has to end, in seconds."""
 EXIT_USAGE, EXIT_UNREACHABLE, EXIT_REFUSED = 2, 4, 5
 
 
@@ -158,7 +163,31 @@ def _run(config: str | None, log_level: str, log_format: str, given: dict[str, A
             click.echo(f"Redis:  {masked(url)}")
             click.echo(f"Worker: {settings.worker_name}, up to {settings.max_sessions} sessions")
             click.echo('Try:    agentrq run demo "Look around"      Ctrl-C ends it.')
+            stack.enter_context(gateway_beside(url))
         serve(settings, url)
+
+
+@contextlib.contextmanager
+def gateway_beside(url: str) -> Iterator[None]:
+    """The gateway as a process of its own, for the block, where agentrq-gateway is installed with its server.
+
+    It says itself where it listens; if it cannot, the worker goes on without it.
+    """
+    installed = metadata.entry_points(group="agentrq.commands", name="gateway")
+    if not installed or find_spec("uvicorn") is None:
+        yield
+        return
+    command = [sys.executable, "-m", "agentrq", "gateway", "--ticket", "--parent", str(os.getpid())]
+    process = subprocess.Popen(command, env=os.environ | {"AGENTRQ_REDIS_URL": url}, stdin=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(GATEWAY_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @click.command()
@@ -171,5 +200,9 @@ def worker(config: str | None, log_level: str, log_format: str, **given: Any) ->
 @click.command()
 @_options
 def up(config: str | None, log_level: str, log_format: str, **given: Any) -> None:
-    """Run all that one machine needs: the private Valkey (unless you name a Redis) and a worker."""
+    """Run all that one machine needs: the private Valkey (unless you name a Redis) and a worker.
+
+    Where agentrq-gateway is installed, it serves sessions over HTTP as well, on loopback, and prints an address that
+    lets one browser in.
+    """
     _run(config, log_level, log_format, given, announce=True)

@@ -16,9 +16,10 @@ from agentrq_gateway.streams.frames import Frame
 
 CHUNK: Final = 64 * 1024
 """Bytes that a client is sent at once, about: what a connection holds for a client that takes nothing."""
-WAKE_EACH_S: Final = 40e-6
+WAKE_EACH_S: Final = 250e-6
 LONGEST_WAKE_S: Final = 0.05
-"""Many clients are woken together for the events of some milliseconds: to serve one costs so much."""
+"""Many clients are woken together for the events of some milliseconds, so long for each: what a client costs is being
+sent to, not what it is sent."""
 
 
 class Chunk(NamedTuple):
