@@ -53,8 +53,9 @@ reference: install  ## write the tables of docs/reference and ARCHITECTURE.md th
 bytecode: install
 	@$(BIN)/python -m compileall -q producer/src worker/src gateway/src page/src tests benchmarks
 
+# TESTS: files and directories of tests; all by default.
 tests: bytecode  ## the tests alone; the slowest are printed
-	$(BIN)/pytest -rs -n $(TEST_PROCESSES) --durations=15
+	$(BIN)/pytest -rs -n $(TEST_PROCESSES) --durations=15 $(TESTS)
 
 test-slow: bytecode  ## tests that wait for seconds (leases, time-outs, deaths of workers); CI runs them too
 	$(BIN)/pytest -rs -n $(TEST_PROCESSES) -m slow --durations=15
@@ -62,9 +63,10 @@ test-slow: bytecode  ## tests that wait for seconds (leases, time-outs, deaths o
 test-user:  ## run by root: the tests on a copy of this checkout as an ordinary user with an empty HOME
 	.ci/as-user make --no-print-directory tests
 
+PYTHONS ?= 3.12 3.13
 # Those that run by their name on PATH or that pyenv has, each in an environment of its own; the others are named.
-test-pythons:  ## the tests on Python 3.12 and 3.13
-	@for version in 3.12 3.13; do \
+test-pythons:  ## the tests on Python 3.12 and 3.13 (PYTHONS, TESTS)
+	@for version in $(PYTHONS); do \
 		python=python$$version; \
 		$$python -c "" 2>/dev/null || python=$$(pyenv prefix $$(pyenv latest $$version 2>/dev/null) 2>/dev/null)/bin/python$$version; \
 		if ! $$python -c "" 2>/dev/null; then echo "no python$$version that runs, on PATH or of pyenv: not tested here"; continue; fi; \
