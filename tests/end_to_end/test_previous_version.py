@@ -129,3 +129,29 @@ async def test_a_drained_workers_session_goes_on_at_the_other_version(
         await session.stop()
         assert (await session.wait(30)).reason == "stopped"
     await eventually(lambda: not stuck(raw))
+
+
+START = """
+import sys
+from agentrq import AgentClient
+
+with AgentClient.from_url(sys.argv[1]) as client:
+    print(client.start("demo", "/echo one", metadata={"shop": "4"}).id)
+"""
+
+
+async def test_a_previous_clients_session_is_listed_by_what_it_has(
+    previous: Previous, client: AsyncAgentClient, redis_url: str, start_previous: Start, raw: redis.Redis
+) -> None:
+    """Neither that client nor that worker knows the indexes."""
+    await client.start("other", "nobody runs it")
+    sid = previous.code(START, redis_url).strip()
+    for wanted in ("queued", "idle"):
+        found = await client.sessions(provider="demo", metadata={"shop": "4"}, status=wanted)
+        assert [state.id for state in found] == [sid]
+        if wanted == "queued":
+            start_previous()
+            await until(client.session(sid), "idle")
+    await client.session(sid).stop()
+    await client.session(sid).wait(30)
+    assert [state.id for state in await client.sessions(status="done")] == [sid]
