@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agentrq import State
-from agentrq.wire.commands import Options
+from agentrq.wire.commands import Options, check_payer
 
 ACTIONS: Final = frozenset({"read", "start", "prompt", "answer", "stop", "admin"})
 """All that a grant may allow."""
@@ -50,8 +50,8 @@ class Grant:
             raise ValueError(f"actions: {shown} is not a list of {', '.join(sorted(ACTIONS))}")
         if isinstance(self.providers, str):
             raise ValueError("providers: expected a list")
-        if given.tenant is not None and (not isinstance(given.tenant, str) or not self.tenant):
-            raise ValueError("tenant: expected a text that is not empty")
+        if given.tenant is not None:
+            check_payer("tenant", given.tenant)  # what a start would refuse is refused here
         if self.cwd_prefix is not None and not posixpath.isabs(self.cwd_prefix):
             raise ValueError("cwd_prefix: expected an absolute path")
 
