@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.report import Row, keep, progress, table, told, versions
 
-MODULES = ("decoding", "pipes", "flood", "bun", "latency", "starts", "idle", "replay", "imports", "growth")
+MODULES = ("decoding", "pipes", "flood", "bun", "latency", "starts", "idle", "replay", "imports", "growth", "paced")
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, under a minute")
     parser.add_argument("--only", metavar="N,…", help="these figures; RESULTS.md is left alone")
     given = parser.parse_args()
-    wanted = {int(number) for number in given.only.split(",")} if given.only else set(range(1, 14))
+    wanted = {int(number) for number in given.only.split(",")} if given.only else set(range(1, 15))
     about = versions()
     rows: list[Row] = []
     notes: list[str] = []

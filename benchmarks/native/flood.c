@@ -3,6 +3,7 @@
    flood FILE; on stdin, by the prompt of each query:
      "flood N"            N lines of FILE, over and over, as fast as they are read
      "pace RATE SECONDS"  RATE lines a second, each with the time it was written at (monotonic clock, ns)
+     "stream RATE SECONDS"  the same, each line a piece of one text
    and then the line that ends a turn. The first query is answered with an init line before. In FILE every ######## is
    replaced by the number of the round through it, so that no id comes twice. FILE is read when lines of it are first asked
    for: a start is no more than a process. Ends at the end of stdin or on a stop. */
@@ -66,18 +67,24 @@ static int64_t clock_ns(void) {
   return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-static void pace(double rate, double seconds) {
+static const char *whole =
+  "{\"type\":\"assistant\",\"message\":{\"id\":\"msg_%lld\",\"type\":\"message\",\"role\":\"assistant\",\"model\":"
+  "\"claude-opus-5-5\",\"content\":[{\"type\":\"text\",\"text\":\"%lld Some words, as an agent says them in passing.\""
+  "}],\"stop_reason\":null},\"parent_tool_use_id\":null,\"session_id\":\"1a1fc116\",\"uuid\":\"a6ca0821\"}\n";
+static const char *piece =
+  "{\"type\":\"stream_event\",\"event\":{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\","
+  "\"text\":\"%2$lld some words\"}},\"session_id\":\"1a1fc116\",\"parent_tool_use_id\":null,\"uuid\":\"a6ca0821\","
+  "\"api_message_id\":\"msg_%1$lld\"}\n";
+
+/* ``of``: what each line is; its message is named by the line's time, or of a piece by ``message``. */
+static void pace(double rate, double seconds, const char *of, int64_t message) {
   char line[1024];
   int64_t step = 1e9 / rate, next = clock_ns() + 500000000LL + (getpid() * 7919LL * 1000003LL) % step;  /* out of step; prompts settle first */
   for (long left = rate * seconds; left > 0; left--, next += step) {
     struct timespec until = {next / 1000000000LL, next % 1000000000LL};
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
     int64_t now = clock_ns();
-    int length = snprintf(line, sizeof line,
-      "{\"type\":\"assistant\",\"message\":{\"id\":\"msg_%lld\",\"type\":\"message\",\"role\":\"assistant\",\"model\":"
-      "\"claude-opus-5-5\",\"content\":[{\"type\":\"text\",\"text\":\"%lld Some words, as an agent says them in passing.\""
-      "}],\"stop_reason\":null},\"parent_tool_use_id\":null,\"session_id\":\"1a1fc116\",\"uuid\":\"a6ca0821\"}\n",
-      (long long)now, (long long)now);
+    int length = snprintf(line, sizeof line, of, (long long)(message ? message : now), (long long)now);
     put(line, length);
   }
 }
@@ -100,7 +107,8 @@ int main(int count, char **arguments) {
       if (number > 0 && !text) load(arguments[1]);
       flood(number);
     }
-    else if (sscanf(prompt + 10, "pace %lf %lf", &rate, &seconds) == 2) pace(rate, seconds);
+    else if (sscanf(prompt + 10, "pace %lf %lf", &rate, &seconds) == 2) pace(rate, seconds, whole, 0);
+    else if (sscanf(prompt + 10, "stream %lf %lf", &rate, &seconds) == 2) pace(rate, seconds, piece, clock_ns());
     char end[400];
     put(end, snprintf(end, sizeof end,
       "{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"duration_ms\":1,\"num_turns\":1,\"result\":\"ok\","

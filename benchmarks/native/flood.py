@@ -41,15 +41,24 @@ def flood(lines: list[bytes], count: int, cycle: int) -> int:
     return cycle
 
 
-def pace(rate: float, seconds: float) -> None:
+def piece(text: str, message: int) -> dict[str, Any]:
+    event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    return {"type": "stream_event", "event": event, "session_id": "1a1fc116", "api_message_id": f"msg_{message}"}
+
+
+def pace(rate: float, seconds: float, message: int = 0) -> None:
     step = int(1e9 / rate)
     due = time.monotonic_ns() + 500_000_000 + os.getpid() * 7919 * 1000003 % step
     for _ in range(int(rate * seconds)):
         time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
         now = time.monotonic_ns()
-        block = {"type": "text", "text": f"{now} Some words, as an agent says them in passing."}
-        message = {"id": f"msg_{now}", "type": "message", "role": "assistant", "content": [block]}
-        put(json.dumps({"type": "assistant", "message": message, "session_id": "1a1fc116"}).encode() + b"\n")
+        if message:
+            line = piece(f"{now} some words", message)
+        else:
+            block = {"type": "text", "text": f"{now} Some words, as an agent says them in passing."}
+            whole = {"id": f"msg_{now}", "type": "message", "role": "assistant", "content": [block]}
+            line = {"type": "assistant", "message": whole, "session_id": "1a1fc116"}
+        put(json.dumps(line).encode() + b"\n")
         due += step
 
 
@@ -73,6 +82,8 @@ def main() -> None:
             cycle = flood(lines, int(numbers[0]), cycle)
         elif kind == "pace":
             pace(float(numbers[0]), float(numbers[1]))
+        elif kind == "stream":
+            pace(float(numbers[0]), float(numbers[1]), time.monotonic_ns())
         put(json.dumps(RESULT | {"uuid": str(time.monotonic_ns())}).encode() + b"\n")
 
 

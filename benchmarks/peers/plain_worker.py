@@ -54,7 +54,7 @@ async def _session(client: redis.asyncio.Redis, mode: str, name: str, process: a
 
 async def main() -> None:
     mode, url, sessions, *argv = sys.argv[1:]
-    client = redis.asyncio.Redis.from_url(url)
+    client = redis.asyncio.Redis.from_url(url, max_connections=10_000)
     names = [f"s{number}" for number in range(int(sessions))]
     pipes = asyncio.subprocess.PIPE
     processes = [await asyncio.create_subprocess_exec(*argv, stdin=pipes, stdout=pipes, limit=16 << 20) for _ in names]
