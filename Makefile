@@ -12,7 +12,7 @@ AGENTS ?= claude codex gemini opencode
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python --disable-pip-version-check install --quiet --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bytecode lint type docs reference tests test-slow test-user test-pythons test-containers coverage test-acl fuzz test-gateway-fuzz audit test-agents test-faults soak bench bench-quick wheels lock clean
+.PHONY: help install demo test bytecode lint type docs reference tests test-slow test-user test-pythons test-containers coverage test-acl fuzz test-gateway-fuzz audit test-agents test-faults soak bench bench-quick screenshots wheels lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ bench: bytecode  ## speed against what people would use instead; keeps benchmark
 
 bench-quick: bytecode  ## the same in under a minute, coarsely; keeps nothing
 	$(BIN)/python -m benchmarks --quick
+
+screenshots: install  ## pictures of the page for docs/page; needs chromium
+	$(BIN)/python -m tests.page.screenshots
 
 wheels: install  ## the wheels, in dist/
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist producer

@@ -1,7 +1,7 @@
 """A writer of a session's events in a worker's place."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
@@ -14,6 +14,7 @@ from agentrq.wire.ids import Cursor
 from agentrq.wire.keys import Keys
 
 KEYS = Keys()
+WORKER = "fake-worker"
 
 
 class Writer:
@@ -24,6 +25,7 @@ class Writer:
         self.sid = session_id
         self.redis = server.redis if isinstance(server, FakeRedis) else redis.Redis.from_url(server)
         self.epoch, self.seq = 0, 1
+        self.clock: Callable[[], int] = lambda: 1_763_793_000_123
         self._scripts = ScriptRunner(self.redis)
         self._write_events: Any = self.redis.register_script(scripts.SOURCES["write_events"])
 
@@ -39,9 +41,7 @@ class Writer:
             script_calls.text(value or "") for value in self.redis.hmget(KEYS.state(self.sid), "nonce", "token")
         )
         self.fence = f"claim-{self.epoch}"
-        call = owner_calls.claim_session(
-            KEYS, self.sid, "fake-worker", "token", self.fence, self.epoch, token, nonce, ""
-        )
+        call = owner_calls.claim_session(KEYS, self.sid, WORKER, "token", self.fence, self.epoch, token, nonce, "")
         outcome, cursor, _ = self._scripts.run(call)
         assert outcome == "claimed"
         self.epoch, self.seq = Cursor.parse(cursor)
@@ -75,8 +75,9 @@ class Writer:
     def end(self, status: str, reason: str, **members: Any) -> None:
         self.write(("e", {"sessionId": self.sid, "status": status, "timestamp": 0, "reason": reason} | members))
 
-    def write(self, *events: tuple[str, dict[str, Any]], most: int = 1000) -> None:
-        fields: dict[str, Any] = {}
+    def write(self, *events: tuple[str, dict[str, Any]], most: int = 1000, state: dict[str, Any] | None = None) -> None:
+        """Write events, and these fields of the state in the same step."""
+        fields: dict[str, Any] = dict(state or {})
         entries: list[Any] = []
         for kind, event in events:
             self.seq += kind != "d"
@@ -108,4 +109,4 @@ class Writer:
         return all(count for _, count in self.redis.pubsub_numsub(*channels))
 
     def _head(self, place: int = 1) -> dict[str, Any]:
-        return {"cursor": f"{self.epoch}-{self.seq + place}", "sessionId": self.sid, "timestamp": 1_763_793_000_123}
+        return {"cursor": f"{self.epoch}-{self.seq + place}", "sessionId": self.sid, "timestamp": self.clock()}

@@ -34,7 +34,7 @@ export function EntryView({ entry, sessionId, live }) {
 /** @typedef {{entry: Entry, content: any, sessionId: string, live: boolean}} Props */
 
 const Prompt = (/** @type {Props} */ { content }) =>
-  html`<h3 class="who">Prompt</h3><div class="prompt" dir="auto">${visible(content.text)}</div>`;
+  html`<h2 class="who">Prompt</h2><div class="prompt" dir="auto">${visible(content.text)}</div>`;
 
 const Text = (/** @type {Props} */ { content }) => {
   const text = asText(content.text);
@@ -99,7 +99,7 @@ function Request({ entry, content, sessionId, live }) {
   const isOpen = !entry.resolved && live;
   return html`<section class="card request ${isOpen ? "open" : ""}"
     aria-label=${isQuestion ? "Question" : "Approval request"}>
-    <h3>${isQuestion ? "The agent asks" : html`May it use <strong>${visible(content.name)}</strong>?`}</h3>
+    <h2>${isQuestion ? "The agent asks" : html`May it use <strong>${visible(content.name)}</strong>?`}</h2>
     ${
       entry.resolved &&
       html`<details><summary>What was asked</summary>

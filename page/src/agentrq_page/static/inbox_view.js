@@ -57,7 +57,7 @@ export function InboxView() {
     <div role="list" aria-label="Requests">
       ${list.map((one) => {
         const isCurrent = one === current;
-        return html`<section key=${keyOf(one)} id=${`request-${keyOf(one)}`} class="card request open" role="listitem"
+        return html`<div key=${keyOf(one)} id=${`request-${keyOf(one)}`} class="card request open" role="listitem"
           data-current=${isCurrent} aria-current=${isCurrent} onClick=${() => (selected.value = keyOf(one))}>
           <header>
             <h2>${one.type === "question" ? "Question" : html`<strong>${visible(one.content.name)}</strong>`}
@@ -69,7 +69,7 @@ export function InboxView() {
             </p>
           </header>
           <${Boundary}><${RequestCard} asked=${one} keys=${isCurrent} later=${() => later(one)} /><//>
-        </section>`;
+        </div>`;
       })}
     </div>
     ${

@@ -40,8 +40,9 @@ function blocks(lines, depth) {
       made.push(code(lines.slice(at + 1, end).join("\n"), language));
       at = end + 1;
     } else if (heading) {
-      const level = Math.min(6, (heading[1]?.length ?? 1) + 2); // the page has the first two levels
-      made.push(html`<${`h${level}`}>${inline(heading[2] ?? "")}<//>`);
+      // No heading of the page: the order of an agent's levels is its own.
+      const level = Math.min(3, heading[1]?.length ?? 1);
+      made.push(html`<p class=${`heading heading-${level}`}>${inline(heading[2] ?? "")}</p>`);
       at++;
     } else if (isShort && RULE.test(line)) {
       made.push(html`<hr />`);

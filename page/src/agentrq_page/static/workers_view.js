@@ -28,6 +28,7 @@ export function WorkersView() {
     return () => clearInterval(timer);
   }, []);
   const listed = workers.value?.workers ?? [];
+  const isSuspended = (queues.value?.queues ?? []).some((/** @type {any} */ queue) => queue.suspended);
   return html`<main>
     <h1>Workers and queues</h1>
     <h2>Workers</h2>
@@ -41,7 +42,7 @@ export function WorkersView() {
     <div class="cards">${listed.map((/** @type {any} */ worker) => html`<${Worker} key=${worker.name}
       worker=${worker} />`)}</div>
     <h2>Queues</h2>
-    ${queues.value?.suspended && html`<p class="problem"
+    ${isSuspended && html`<p class="problem"
       role="alert">RQ is suspended: nothing is dequeued until <code>rq resume</code>.</p>`}
     <div class="cards">${(queues.value?.queues ?? []).map((/** @type {any} */ queue) => html`<${Queue}
       key=${queue.name} queue=${queue} />`)}</div>
@@ -52,14 +53,14 @@ export function WorkersView() {
 
 /** @param {{worker: any}} props */
 function Worker({ worker }) {
-  const { name, slotsUsed, slotsFree, draining, ...others } = worker;
-  const slots = (slotsUsed ?? 0) + (slotsFree ?? 0);
+  const { name, slots = 0, used, free, draining, alive, ...others } = worker;
   return html`<section class="card" aria-label=${`Worker ${visibleText(name)}`}>
-    <h3>${visible(name)} ${draining && html`<span class="badge">draining</span>`}</h3>
+    <h3>${visible(name)} ${draining && html`<span class="badge">draining</span>`}
+      ${alive === false && html`<span class="problem">lost</span>`}</h3>
     ${
       slots > 0 &&
-      html`<label class="meter">${slotsUsed ?? 0} of ${slots} slots used
-      <progress max=${slots} value=${slotsUsed ?? 0}></progress></label>`
+      html`<label class="meter">${used ?? slots - (free ?? 0)} of ${slots} slots used
+      <progress max=${slots} value=${used ?? slots - (free ?? 0)}></progress></label>`
     }
     <${Members} of=${others} />
     <a href=${`#/sessions?worker=${encodeURIComponent(name)}`}>Its sessions</a>
