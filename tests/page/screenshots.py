@@ -29,7 +29,8 @@ def main() -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(ServerProcess(directory))
         write_examples(server.url)
-        worker = subprocess.Popen([sys.executable, "-m", "agentrq_worker", "--redis", server.url], stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "agentrq_worker", "--redis", server.url]
+        worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         stack.callback(worker.wait)
         stack.callback(worker.terminate)
         with AgentClient.from_url(server.url) as client:
