@@ -69,7 +69,8 @@ def begun(url: str, name: str, provider: str, model: str, prompt: str, metadata:
 
 def set_state(writer: Writer, **fields: Any) -> None:
     """What a worker would write with the messages."""
-    writer.redis.hset(f"agentrq:{{{writer.sid}}}:state", mapping=fields)
+    state: Any = fields  # redis-py's own type of a mapping admits no other
+    writer.redis.hset(f"agentrq:{{{writer.sid}}}:state", mapping=state)
 
 
 def now() -> int:
