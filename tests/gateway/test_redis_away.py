@@ -11,6 +11,7 @@ import pytest
 
 from agentrq import AsyncAgentClient
 from agentrq_gateway import Gateway, Settings
+from agentrq_gateway.routes.streams import PATIENCE_S
 from tests.faults.restarts import Restartable
 from tests.gateway.answers import error_of
 from tests.gateway.conftest import connect
@@ -49,7 +50,7 @@ async def test_commands_are_refused_at_once_and_streams_go_on(tmp_path: Path, ho
                 else:
                     os.kill(server.pid, signal.SIGSTOP)
                 for method, path, body in COMMANDS:
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(PATIENCE_S + 10):  # opening a stream waits that much longer
                         answer = await http.request(method, path, json=body)
                     assert error_of(answer)[:2] == (503, "redis_unavailable"), (method, path)
                     assert answer.headers["retry-after"] == "1"
