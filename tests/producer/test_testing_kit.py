@@ -418,3 +418,18 @@ def test_without_its_extra_the_kit_says_what_to_install() -> None:
     code = "import sys; sys.modules['lupa'] = None; import agentrq.testing.plugin"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.stderr.splitlines()[-1].endswith("pip install 'agentrq[testing]'")
+
+
+def test_a_session_that_is_both_found_and_heard_of_is_taken_once(server: Any, client: AgentClient) -> None:
+    """Started between the agent's subscription and its first look at what waits."""
+    session = client.start("claude", "hello", "both")
+    agent = ScriptedAgent(server.redis, server.context)
+    server.redis.publish("agentrq:{both}:status", b'{"type":"status","status":"queued"}')
+    try:
+        heard(session, has_status("idle"))
+        agent.turn(text("again"))
+        session.prompt("more", wait=True, timeout=10)
+        events = heard(session, lambda event: is_type("text")(event) and event.content == Text("again"))
+        assert shown(events).count("starting") == 1
+    finally:
+        agent.close()

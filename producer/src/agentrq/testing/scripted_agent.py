@@ -92,7 +92,7 @@ class ScriptedAgent:
             data = message["data"]
             if message["type"] == "pmessage":
                 if b'"status":"queued"' in data:
-                    self._take(decoded(message["channel"]).partition("{")[2].partition("}")[0])
+                    self._take_if_queued(decoded(message["channel"]).partition("{")[2].partition("}")[0])
             elif data == GO_ON:
                 while self._todo:
                     self._todo.popleft()()
@@ -102,8 +102,12 @@ class ScriptedAgent:
     def _take_queued(self) -> None:
         ids: Any = self._redis.zrange(self._keys.sessions, 0, -1)
         for session_id in map(decoded, ids):
-            if self._redis.hget(self._keys.state(session_id), "status") == b"queued":
-                self._take(session_id)
+            self._take_if_queued(session_id)
+
+    def _take_if_queued(self, session_id: str) -> None:
+        """Take a session that nobody has taken: its start may be heard of after it was found in the index."""
+        if self._redis.hget(self._keys.state(session_id), "status") == b"queued":
+            self._take(session_id)
 
     def _take(self, session_id: str) -> None:
         if not self._token:
