@@ -66,9 +66,9 @@ async def test_a_session_that_ends_well_has_no_stderr_in_its_state(
 async def test_the_json_log_tells_a_sessions_life(client: AsyncAgentClient, start_worker: Start) -> None:
     worker = start_worker("--log-format", "json", "--log-level", "DEBUG", "--name", "w1", "--drain-s", "60")
     session = await client.start("demo", "/echo hi", session_id="s1")
-    await until(session, "idle")
+    idle = await until(session, "idle")
     command = await session.prompt("/sleep 60")
-    await until(session, "running", (await session.state()).cursor)
+    await until(session, "running", idle)
     worker.process.terminate()
     worker.wait_log("worker_draining")
     await session.stop()
